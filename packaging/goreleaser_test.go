@@ -12,9 +12,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A release has every program that the Makefile builds, built as there, for both
-// architectures; the packages, a list of contents of each program, and a checksum
-// of all. make snapshot makes one.
+// A release has every program of the Makefile, built with the same flags, for both
+// architectures; the packages; the SBOM of each program; and a checksum of each file.
+// make snapshot builds one.
 func TestRelease(t *testing.T) {
 	data, err := os.ReadFile("../.goreleaser.yaml")
 	if err != nil {
@@ -69,18 +69,18 @@ func TestRelease(t *testing.T) {
 		}
 		for _, flag := range b.Flags {
 			if !strings.Contains(makefile, strings.Replace(flag, "=", " ", 1)) && !strings.Contains(makefile, flag) {
-				t.Errorf("%s is built with %s, and not by the Makefile", b.Binary, flag)
+				t.Errorf("%s is built with %s, which the Makefile does not use", b.Binary, flag)
 			}
 		}
 	}
 	if len(binaries) > 0 {
-		t.Errorf("a release does not have %q", slices.Sorted(maps.Keys(binaries)))
+		t.Errorf("a release lacks %q", slices.Sorted(maps.Keys(binaries)))
 	}
-	// goreleaser fills templates in arguments, but not in the command.
+	// goreleaser expands templates in arguments, but not in the command.
 	if len(release.SBOMs) != 1 || release.SBOMs[0].Artifacts != "binary" || strings.Contains(release.SBOMs[0].Cmd, "{{") {
 		t.Errorf("lists of modules: %+v", release.SBOMs)
 	} else if script := strings.TrimPrefix(release.SBOMs[0].Args[0], "{{ .Env.TREE }}/"); !exists(filepath.Join("..", script)) {
-		t.Errorf("there is no %s", script)
+		t.Errorf("%s does not exist", script)
 	}
 	for name, extra := range map[string][]struct{ Glob string }{"checksums": release.Checksum.Extra, "release": release.Release.Extra} {
 		var globs []string
@@ -88,7 +88,7 @@ func TestRelease(t *testing.T) {
 			globs = append(globs, e.Glob)
 		}
 		if !slices.Equal(globs, []string{"bin/rpm/*.rpm", "bin/rpm/*.tar.gz"}) {
-			t.Errorf("%s have %q besides", name, globs)
+			t.Errorf("%s: extra files %q", name, globs)
 		}
 	}
 }

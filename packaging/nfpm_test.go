@@ -37,8 +37,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// Every source exists, and every file in the directories that exist for the packages
-// alone is in one.
+// Every source exists, and every file in the directories for packages is in a package.
 func TestListAndTreeAgree(t *testing.T) {
 	listed := map[string]bool{}
 	for _, p := range packages(t) {
@@ -52,7 +51,7 @@ func TestListAndTreeAgree(t *testing.T) {
 			}
 		}
 	}
-	for _, dir := range []string{"etc", "systemd", "packaging/man", "packaging/completion", "packaging/catalog", "packaging/examples", "packaging/manifests"} {
+	for _, dir := range []string{"etc", "systemd", "packaging/man", "packaging/completion", "packaging/catalog", "packaging/examples", "packaging/manifests", "packaging/schemas"} {
 		err := filepath.WalkDir(filepath.Join("..", dir), func(path string, d fs.DirEntry, err error) error {
 			name := strings.TrimPrefix(path, "../")
 			if err == nil && !d.IsDir() && !listed[name] && filepath.Ext(name) != ".go" {
@@ -66,8 +65,8 @@ func TestListAndTreeAgree(t *testing.T) {
 	}
 }
 
-// tmpfiles.d creates the directories with the modes and owners that the package has for
-// them; otherwise rpm -V would report differences after each boot.
+// tmpfiles.d creates the directories with the same modes and owners as the package.
+// Otherwise rpm -V would report differences after each boot.
 func TestDirectoriesAreThoseOfTmpfiles(t *testing.T) {
 	for _, p := range packages(t) {
 		if p.Name == "nnf-deploy" {

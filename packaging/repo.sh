@@ -1,10 +1,10 @@
 #!/bin/sh
-# repo.sh DIR RPM...  makes DIR a dnf repository with these packages. The nodes get
-# DIR/compute-daemons.repo as /etc/yum.repos.d/compute-daemons.repo.
+# repo.sh DIR RPM...  creates a dnf repository with these packages in DIR. Copy
+# DIR/compute-daemons.repo to /etc/yum.repos.d on the nodes.
 #
-#   REPO_URL  where the nodes find DIR; by default file:// and its path
-#   GPG_KEY   gpg's name of the key that signs the packages and the metadata; without
-#             it nothing is signed, and dnf checks no signatures
+#   REPO_URL  URL of DIR for the nodes (default: file:// and its path)
+#   GPG_KEY   ID of the gpg key that signs the packages and the metadata; without it,
+#             nothing is signed, and dnf checks no signatures
 set -eu
 dir=$(realpath -m "$1")
 shift
@@ -18,11 +18,11 @@ cp "$@" "$new/"
 if [ -n "${GPG_KEY:-}" ]; then
   GPG_TTY=$(tty) || :
   export GPG_TTY
-  # Debian's rpm does not know where gpg is.
+  # rpm of Debian does not find gpg.
   rpmsign --define "__gpg $(command -v gpg)" --define "_gpg_name $GPG_KEY" --addsign "$new"/*.rpm >/dev/null
   gpg --armor --export "$GPG_KEY" >"$new/$key"
 fi
-# Every dnf reads gzip.
+# All versions of dnf support gzip.
 createrepo_c --quiet --no-database --general-compress-type=gz "$new"
 {
   echo "[compute-daemons]"

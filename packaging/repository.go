@@ -7,15 +7,15 @@ import (
 	"path/filepath"
 )
 
-// Key is a signing key that exists as long as a test.
+// Key is a temporary signing key for tests.
 type Key struct{ home string }
 
-// keyID is gpg's name of the key.
+// keyID is the user ID of the key.
 const keyID = "packages@test.invalid"
 
 // NewKey creates a key; Remove removes it.
 func NewKey() (*Key, error) {
-	home, err := os.MkdirTemp("", "gpg-") // short: it has the agent's socket
+	home, err := os.MkdirTemp("", "gpg-") // a short path, because it contains the socket of the agent
 	if err != nil {
 		return nil, err
 	}
@@ -28,22 +28,22 @@ func NewKey() (*Key, error) {
 	return k, nil
 }
 
-// Command returns a command that knows the key, and no other.
+// Command returns a command with access to this key only.
 func (k *Key) Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "GNUPGHOME="+k.home)
 	return cmd
 }
 
-// Remove ends the agent, which has the key in its memory, and deletes the key.
+// Remove stops the agent, which has the key in memory, and deletes the key.
 func (k *Key) Remove() {
 	_ = k.Command("gpgconf", "--kill", "gpg-agent").Run()
 	os.RemoveAll(k.home)
 }
 
-// MakeRepository makes dir a dnf repository with the packages, as make repo does in the
-// source tree root. The nodes find it at url, or at its path if url is empty. It is signed
-// if there is a key.
+// MakeRepository creates a dnf repository with the packages in dir, like make repo in the
+// source tree root. Its URL is url, or that of its path if url is empty. It is signed if
+// key is not nil.
 func MakeRepository(root, dir, url string, key *Key, rpms []string) error {
 	script := filepath.Join(root, "packaging/repo.sh")
 	cmd := exec.Command(script, append([]string{dir}, rpms...)...)

@@ -15,7 +15,7 @@ export RPM_VERSION="$1" RPM_RELEASE="$2"
 SOURCE_DATE_EPOCH=$(stat -c %Y VERSION)
 export SOURCE_DATE_EPOCH
 shift 2
-# What is built, and how, must not depend on the environment.
+# The build must not depend on the environment.
 export GOOS=linux GOFLAGS=-mod=vendor GOPROXY=off GOWORK=off GOTOOLCHAIN=local
 export CGO_ENABLED=0 GOAMD64=v1 GOARM64=v8.0
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Each scriptlet is used, by the package and at the time that its name says.
+// Each scriptlet is used by the package and at the time in its name.
 func TestScriptletsAreUsed(t *testing.T) {
 	names := map[string]string{"preinstall": "pre", "postinstall": "post", "preremove": "preun", "postremove": "postun"}
 	files, err := filepath.Glob("scriptlets/*.sh")
@@ -26,19 +26,19 @@ func TestScriptletsAreUsed(t *testing.T) {
 		}
 	}
 	if slices.Sort(used); !slices.Equal(used, files) {
-		t.Errorf("used are %q, there are %q", used, files)
+		t.Errorf("used: %q, existing: %q", used, files)
 	}
 }
 
-// No scriptlet fails, because that leaves an rpm transaction half done, or prints
-// anything, because that is noise in each image build. None touches a mount or deletes.
+// No scriptlet fails, because that leaves an rpm transaction incomplete, or prints
+// anything, because that clutters image builds. None changes mounts or deletes files.
 func TestScriptletsAreHarmless(t *testing.T) {
 	files, _ := filepath.Glob("scriptlets/*.sh")
 	word := regexp.MustCompile(`(?:^|[^-\w])(u?mount|rm|mv|lvchange|vgchange|restart|kill)\b`)
 	for _, file := range files {
 		text := read(t, file)
 		if !strings.HasSuffix(text, "\nexit 0\n") {
-			t.Errorf("%s does not end with exit 0", file)
+			t.Errorf("the last line of %s is not exit 0", file)
 		}
 		for line := range strings.Lines(text) {
 			line = strings.TrimSpace(line)
@@ -74,6 +74,6 @@ func TestUserIsThatOfSysusers(t *testing.T) {
 		}
 	}
 	if !found {
-		t.Error("sysusers.d creates no user")
+		t.Error("sysusers.d does not create a user")
 	}
 }

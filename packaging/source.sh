@@ -1,11 +1,11 @@
 #!/bin/sh
-# source.sh OUT PACKAGER  makes OUT/compute-daemons-VERSION.tar.gz: the files of this
-# tree that git knows, as they are on disk, the modules of the build in vendor/, and the
-# spec, which the program PACKAGER writes. OUT/source has the same, unpacked: all
-# packages are built from it.
+# source.sh OUT PACKAGER  creates OUT/compute-daemons-VERSION.tar.gz: the files of this
+# tree that git tracks, as they are on disk, the modules of the build in vendor/, and the
+# spec, which the program PACKAGER writes. OUT/source has the same files, unpacked: all
+# packages are built from them.
 #
-# A tree without git that has the file VERSION, such as an unpacked archive, gives the
-# same archive again.
+# A tree without git that has the file VERSION, such as an unpacked archive, produces the
+# same archive.
 set -eu
 mkdir -p "$1"
 out=$(realpath "$1")
@@ -23,7 +23,7 @@ else
   list() { git ls-files -z; }
 fi
 case $version in "" | *[!A-Za-z0-9.+-]*)
-  echo "source: the version \"$version\" has other characters than letters, digits, dots, + and -" >&2
+  echo "source: the version \"$version\" contains characters other than letters, digits, dots, + and -" >&2
   exit 1
   ;;
 esac

@@ -5,11 +5,11 @@ import (
 	"context"
 	"os"
 
-	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/cli/clientmountd"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-var program = clientmount.Program()
+var program = clientmountd.Program()
 
 func main() {
 	node.RunChild()

@@ -10,13 +10,14 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
 
-var update = flag.Bool("update", false, "write golden texts into the scripts and the documentation instead of comparing")
+var update = flag.Bool("update", false, "write golden texts into the scripts instead of comparing")
 
 func TestMain(m *testing.M) {
 	node.RunChild()
@@ -25,8 +26,8 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) { script.Run(t, program.Name, *update) }
 
-// A program counts the mounts of a stopped daemon from the records that the daemon's
-// own code has written, in the directory that its unit names.
+// status counts the mounts of a stopped daemon from its records, in the directory that the
+// unit sets.
 func TestStatusCountsRecords(t *testing.T) {
 	root := t.TempDir()
 	runtime := filepath.Join(root, "runtime")
@@ -59,16 +60,16 @@ func TestStatusCountsRecords(t *testing.T) {
 	}
 	look(0, 0)
 	if err := syscall.Access(runtime, 0); err == nil {
-		t.Error("looking has made the runtime directory")
+		t.Error("status has created the runtime directory")
 	}
 	records, err := clientmount.OpenRecords(runtime)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A mount that every machine has stands in for one of the daemon's.
+	// A mount that exists on every machine replaces a mount of the daemon.
 	on, err := new(node.Node).MountsOn("/proc")
 	if err != nil || len(on) == 0 {
-		t.Skip("nothing is mounted at /proc: ", err)
+		require.Missing(t, "nothing is mounted at /proc")
 	}
 	place := clientmount.Identity{ID: on[0].ID, Device: on[0].Device().String(), Root: on[0].Root, FSType: on[0].FSType, Source: on[0].Source}
 	gone := place

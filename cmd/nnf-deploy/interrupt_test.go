@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// daemon is a fake daemon that needs some time to become ready, and records with which
-// token it did.
+// daemon is a fake daemon that needs some time to become ready, and records the token with
+// which it was started.
 const daemon = `#!/bin/sh
 case $1 in
 version) echo 'Version v1' ;;
@@ -27,7 +27,7 @@ ready) cat "$R/etc/${0##*/}/service.token" >"$R/run/fake/started.${0##*/}"; slee
 esac
 `
 
-// testFleet is a fleet on which both daemons run, and the program beside it.
+// testFleet is a fleet with both daemons installed, and nnf-deploy with its input files.
 type testFleet struct {
 	t     *testing.T
 	fleet *fakenode.Fleet
@@ -72,7 +72,7 @@ func (s *testFleet) write(name, text string) {
 	}
 }
 
-// credentials are those that the next run brings.
+// credentials sets the credentials that the next run installs.
 func (s *testFleet) credentials(word string) {
 	for _, d := range product.Names() {
 		s.write("credentials/"+d+"/"+product.TokenFile, word)
@@ -88,9 +88,9 @@ func (s *testFleet) command(more ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, out
 }
 
-// whole checks that a node has all of one word or all of the other, that its
-// daemons run with what it has, and that nothing is left of the run.
-func (s *testFleet) whole(n *fakenode.Node, words ...string) (word string) {
+// consistent checks that all credentials of a node contain the same one of these words, that
+// its daemons run with them, and that no temporary file of the run is left.
+func (s *testFleet) consistent(n *fakenode.Node, words ...string) (word string) {
 	s.t.Helper()
 	word = n.Get("etc/clientmountd/service.token")
 	if !strings.Contains(" "+strings.Join(words, " ")+" ", " "+word+" ") {
@@ -98,18 +98,18 @@ func (s *testFleet) whole(n *fakenode.Node, words ...string) (word string) {
 	}
 	for _, path := range []string{"etc/clientmountd/service.cert", "etc/nnf-dm/service.token", "etc/nnf-dm/service.cert", "run/fake/started.clientmountd", "run/fake/started.nnf-dm"} {
 		if got := n.Get(path); got != word {
-			s.t.Errorf("%s: %s is of %q, the token of %q", n.Name, path, got, word)
+			s.t.Errorf("%s: %s contains %q, the token of clientmountd %q", n.Name, path, got, word)
 		}
 	}
 	for path := range n.Files("etc", "var", "usr") {
 		if strings.Contains(path, ".nnf-deploy-") || strings.Contains(path, "/stage") || strings.HasSuffix(path, "/pending") {
-			s.t.Errorf("%s: %s is left", n.Name, path)
+			s.t.Errorf("%s: left behind: %s", n.Name, path)
 		}
 	}
 	return word
 }
 
-// settle waits for the end of all switches.
+// settle waits until all switches have finished.
 func (s *testFleet) settle() {
 	s.t.Helper()
 	for _, n := range s.nodes {
@@ -122,8 +122,8 @@ func (s *testFleet) settle() {
 	}
 }
 
-// Whenever Ctrl-C comes, however often, and even if the program is killed: each node
-// is old or new, and the next run makes all of them new.
+// Whenever and however often nnf-deploy is interrupted, and even if it is killed, each node has
+// either the old or the new credentials, and the next run installs the new ones on all nodes.
 func TestInterrupted(t *testing.T) {
 	s := newTestFleet(t, 6)
 	s.credentials("old")
@@ -151,15 +151,15 @@ func TestInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(tt.after) // there is nothing to wait for: the test is about any moment of the run
+		time.Sleep(tt.after) // no event to wait for: the signal comes at an arbitrary time
 		for _, sig := range tt.sends {
-			_ = cmd.Process.Signal(sig)       // it may have ended
-			time.Sleep(30 * time.Millisecond) // so that two signals are not taken for one
+			_ = cmd.Process.Signal(sig)       // the process may have exited
+			time.Sleep(30 * time.Millisecond) // so that the kernel does not merge two signals
 		}
 		_ = cmd.Wait()
 		code := cmd.ProcessState.ExitCode()
 		if ended := cmd.ProcessState.Sys().(syscall.WaitStatus); ended.Signaled() && ended.Signal() == tt.sends[0] && out.Len() == 0 {
-			code = tt.exit // on a busy machine the signal can come before main runs
+			code = tt.exit // on a busy machine, the signal can arrive before main runs
 		}
 		if code != tt.exit && code != 0 {
 			t.Errorf("%v after %v: exit code %d\n%s", tt.sends, tt.after, code, out)
@@ -167,14 +167,14 @@ func TestInterrupted(t *testing.T) {
 		s.settle()
 		count := map[string]int{}
 		for _, n := range s.nodes {
-			count[s.whole(n, was, word)]++
+			count[s.consistent(n, was, word)]++
 		}
 		t.Logf("%v after %v: %v", tt.sends, tt.after, count)
 		if cmd, out := s.command(); cmd.Run() != nil {
 			t.Fatal(out)
 		}
 		for _, n := range s.nodes {
-			s.whole(n, word)
+			s.consistent(n, word)
 		}
 		if t.Failed() {
 			t.Fatalf("%s", out)
@@ -182,8 +182,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// Ctrl-C says what it means, and the table has all nodes.
-func TestInterruptedIsTold(t *testing.T) {
+// Ctrl-C prints its effect, and the table has all nodes.
+func TestInterruptedOutput(t *testing.T) {
 	s := newTestFleet(t, 4)
 	s.credentials("old")
 	s.nodes[0].Fault("slow 1500")
@@ -197,9 +197,9 @@ func TestInterruptedIsTold(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	for _, want := range []string{
-		"nnf-deploy: interrupted: no node is begun any more, and those that switch are waited for; again to leave them alone\n",
-		"compute-01  interrupted  ", "compute-04  skipped      -     not begun: interrupted\n",
-		"nnf-deploy: 4 nodes: 1 interrupted, as before, 3 not begun\n",
+		"nnf-deploy: interrupted: starting no further node, waiting for nodes that are switching; interrupt again to stop waiting\n",
+		"compute-01  interrupted  ", "compute-04  skipped      -     not started: interrupted\n",
+		"nnf-deploy: 4 nodes: 1 interrupted before any change, 3 not started\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out)
@@ -210,9 +210,8 @@ func TestInterruptedIsTold(t *testing.T) {
 	}
 }
 
-// Something else manages the node and changes back what was brought: that is not
-// passed over.
-func TestChangedBack(t *testing.T) {
+// nnf-deploy reports an error if another tool reverts the installation.
+func TestReverted(t *testing.T) {
 	s := newTestFleet(t, 2)
 	s.credentials("old")
 	if cmd, out := s.command(); cmd.Run() != nil {
@@ -227,7 +226,7 @@ func TestChangedBack(t *testing.T) {
 	}
 	for _, want := range []string{
 		"compute-01  ok      ",
-		"it was installed, and then: not as it was left: replace /etc/clientmountd/service.token (does something else manage this node?)\n",
+		"the installation succeeded, but the check after it failed: the node differs again: replace /etc/clientmountd/service.token (check whether another tool manages this node)\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out)

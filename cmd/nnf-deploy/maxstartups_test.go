@@ -16,6 +16,8 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/sshd"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
@@ -24,20 +26,9 @@ import (
 // needs to reach the sshd under any name, and the server's log.
 func startSSHD(t *testing.T, s *testFleet, node string) (config string, port int, log func() string) {
 	t.Helper()
-	const sshd = "/usr/sbin/sshd"
-	for _, tool := range []string{sshd, "ssh", "ssh-keygen"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("E2E_REQUIRE") != "" {
-				t.Fatal(err)
-			}
-			t.Skip("apt-get install openssh-server: ", err)
-		}
-	}
-	if os.Geteuid() == 0 { // sshd needs it where systemd does not start it
-		if err := os.Mkdir("/run/sshd", 0o755); err == nil {
-			t.Cleanup(func() { _ = os.Remove("/run/sshd") })
-		}
-	}
+	const program = "/usr/sbin/sshd"
+	require.Tool(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
+	sshd.Directory(t)
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +49,7 @@ Port %d
 HostKey %[2]s/host
 AuthorizedKeysFile %[2]s/key.pub
 StrictModes no
+LoginGraceTime 0
 UsePAM no
 PermitRootLogin yes
 PidFile none
@@ -76,7 +68,7 @@ ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
   StrictHostKeyChecking no
   LogLevel ERROR
 `, port, me.Username, s.bin))
-	server := exec.Command(sshd, "-D", "-e", "-f", filepath.Join(s.bin, "sshd_config"))
+	server := exec.Command(program, "-D", "-e", "-f", filepath.Join(s.bin, "sshd_config"))
 	path := filepath.Join(s.bin, "sshd.log")
 	file, err := os.Create(path)
 	if err != nil {
@@ -102,11 +94,11 @@ ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
 	return filepath.Join(s.bin, "ssh_config"), port, log
 }
 
-// sshd closes connections when more than ten logins are unfinished (MaxStartups
-// 10:30:100). All of 40 nodes behind one sshd answer nevertheless, with the default
-// of --parallel.
-func TestFortyNodesBehindOneSSHD(t *testing.T) {
-	const nodes = 40
+// sshd closes connections when ten logins or more are unfinished (MaxStartups 10:30:100).
+// With the default of --parallel, all of 24 nodes with the same sshd still answer. The time limits
+// are long, because all nodes and their logins share the processors of this machine.
+func TestManyNodesWithOneSSHD(t *testing.T) {
+	const nodes = 24
 	s := newTestFleet(t, 1)
 	config, port, log := startSSHD(t, s, "compute-01")
 	system := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
@@ -114,9 +106,9 @@ func TestFortyNodesBehindOneSSHD(t *testing.T) {
 		system += fmt.Sprintf("  - name: compute-%02d\n", i+1)
 	}
 	s.write("system.yaml", system)
-	// Connections of others that do not log in, so that connections are closed even
-	// where each login is quick.
-	for range 7 {
+	// Connections of other clients that do not log in, so that sshd closes connections even if
+	// each login is fast.
+	for range 9 {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			t.Fatal(err)
@@ -126,13 +118,13 @@ func TestFortyNodesBehindOneSSHD(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), "status", "-o", "json", "--ssh-option", "-F"+config, "--system-config", filepath.Join(s.bin, "system.yaml"))
+	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), "status", "-o", "json", "--connect-timeout", "2m", "--node-timeout", "9m", "--ssh-option", "-F"+config, "--system-config", filepath.Join(s.bin, "system.yaml"))
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.bin}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	began := time.Now()
+	started := time.Now()
 	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) { // nothing is installed there: not well
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) { // exit code 1, because nothing is installed
 		t.Fatal(err)
 	}
 	var answer struct {
@@ -149,10 +141,10 @@ func TestFortyNodesBehindOneSSHD(t *testing.T) {
 			t.Errorf("%s: %s", n.Node, n.Cause)
 		}
 	}
-	// sshd logs "drop connection #N from [...]"; newer ones count those of the next seconds.
+	// sshd logs "drop connection #N from [...]". Newer versions log a number for the next seconds.
 	dropped := strings.Count(log(), "drop connection")
 	if dropped == 0 {
-		t.Error("sshd has closed no connection: the test shows nothing")
+		t.Error("sshd has not closed any connection, so the test is meaningless")
 	}
-	t.Logf("%d nodes in %.1f s; sshd reports closed connections %d times", nodes, time.Since(began).Seconds(), dropped)
+	t.Logf("%d nodes in %.1f s; sshd has logged closed connections %d times", nodes, time.Since(started).Seconds(), dropped)
 }

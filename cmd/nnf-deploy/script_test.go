@@ -16,24 +16,27 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/script"
 )
 
-// TestMain makes the program a command of the scripts: each call is a process of
-// its own, with an environment that holds nothing of ours.
+// TestMain provides the program and the fake ssh as commands for the scripts. Each call is a
+// separate process with the environment of the script.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){deploy.Name: main, "fakessh": fakenode.Main})
 }
 
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
+func TestScripts(t *testing.T) { testscript.Run(t, scripts()) }
+
+// scripts are the parameters of the scripts in testdata.
+func scripts() testscript.Params {
+	return testscript.Params{
 		Dir:                 "testdata",
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": script.Exits(deploy.Name), "fleet": fleet, "fault": fault},
-	})
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": script.Exits(deploy.Name), "fleet": fleet, "fault": fault, "timelines": timelines, "health": health, "doctor": doctor},
+	}
 }
 
-// fleet NODE...: directories that stand for nodes, whose systemd knows the units of
-// both daemons, and a SystemConfiguration that names them. The script reaches
-// them by --ssh fakessh, which is in its PATH.
+// fleet NODE... creates directories for fake nodes, on which the units of both daemons are
+// installed, and system.yaml, which lists the nodes. Scripts reach them with --ssh fakessh,
+// which is in the PATH.
 func fleet(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: fleet NODE...")
@@ -58,12 +61,12 @@ func fleet(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("system.yaml"), []byte("apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nmetadata: {name: default, namespace: default}\nspec:\n  externalComputeNodes:\n"+names.String()), 0o600))
 }
 
-// fault NODE WORDS...: see fakenode.Main; without words it is well again.
+// fault NODE [FAULT...] sets the fault of a node, as in fakenode.Main, or removes it.
 func fault(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: fault NODE WORDS...")
+		ts.Fatalf("usage: fault NODE [FAULT...]")
 	}
 	ts.Check(os.WriteFile(filepath.Join(ts.MkAbs("fleet"), args[0]+".fault"), []byte(strings.Join(args[1:], " ")), 0o600))
 }
 
-var update = flag.Bool("update", false, "write golden texts into the scripts and the documentation instead of comparing")
+var update = flag.Bool("update", false, "write golden texts into the scripts instead of comparing")

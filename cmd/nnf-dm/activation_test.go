@@ -18,7 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// unit is a socket unit: the socket is there before the daemon, and stays.
+// unit is a socket unit: the socket exists before the daemon starts and after it exits.
 type unit struct {
 	t    *testing.T
 	path string
@@ -46,7 +46,7 @@ func (u *unit) launch(watchdog time.Duration, args ...string) *proc {
 	return launch(u.t, u.path, lab.Spec{Listen: u.file, Watchdog: watchdog, Args: append([]string{"--simulated"}, args...)})
 }
 
-// wanted waits until somebody connects, as systemd does.
+// wanted waits until a client connects, like systemd.
 func (u *unit) wanted(stop <-chan struct{}) bool {
 	for {
 		select {
@@ -61,13 +61,13 @@ func (u *unit) wanted(stop <-chan struct{}) bool {
 	}
 }
 
-// The socket of the service manager is used, and left where it is.
+// The daemon uses the socket of the service manager and does not remove it.
 func TestActivated(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
 	client := dial(t, u.path)
 	answered := make(chan error, 1)
-	go func() { answered <- call(t, client) }() // before there is a daemon
+	go func() { answered <- call(t, client) }() // before the daemon starts
 	p := u.launch(0, "--idle-timeout=0s")
 	if err := <-answered; err != nil {
 		t.Error(err)
@@ -76,17 +76,17 @@ func TestActivated(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.ended(0)
 	if c, err := net.Dial("unix", u.path); err != nil {
-		t.Errorf("the service manager's socket is gone: %v", err)
+		t.Errorf("the socket of the service manager was removed: %v", err)
 	} else {
 		c.Close()
 	}
 	if _, err := os.Lstat(u.path + ".lock"); err == nil {
-		t.Error("a lock beside a socket that is not ours")
+		t.Error("lock file for the socket of the service manager")
 	}
 }
 
-// It ends by itself, with 0, and only when nothing goes on; neither the
-// watchdog nor a client that is connected and silent is something.
+// The daemon exits with 0 when it is idle. Neither watchdog pings nor a connected client
+// without a request prevent this.
 func TestIdleExit(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
@@ -99,9 +99,9 @@ func TestIdleExit(t *testing.T) {
 		t.Error(err)
 	}
 	p.ended(0)
-	p.logged(`msg="idle, ending; the next client starts the daemon again" event=dm-idle`)
+	p.logged(`msg="idle, exiting; the next client starts the daemon again" event=dm-idle`)
 	p.logged(`event=stopped exit_code=0`)
-	// The connection that was open notices nothing but a new daemon.
+	// The open connection continues with the next daemon.
 	next := u.launch(0, "--idle-timeout=0s")
 	if err := call(t, conn); err != nil {
 		t.Errorf("a client across the exit: %v", err)
@@ -110,7 +110,7 @@ func TestIdleExit(t *testing.T) {
 	next.ended(0)
 }
 
-// Without activation nobody would start it again.
+// Without socket activation, nothing would start the daemon again.
 func TestNoIdleExitWithoutActivation(t *testing.T) {
 	t.Parallel()
 	p := launch(t, filepath.Join(short(t), "s"), lab.Spec{Args: []string{"--simulated", "--idle-timeout=1ms"}, Watchdog: 200 * time.Millisecond})
@@ -123,11 +123,11 @@ func TestNoIdleExitWithoutActivation(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.ended(0)
 	if strings.Contains(p.text(), "event=dm-idle") {
-		t.Error("it wanted to leave")
+		t.Error("the daemon was about to exit")
 	}
 }
 
-// The time may be changed while it runs.
+// A reload changes the idle time.
 func TestReloadIdleTimeout(t *testing.T) {
 	t.Parallel()
 	u := newUnit(t)
@@ -142,12 +142,12 @@ func TestReloadIdleTimeout(t *testing.T) {
 	p.logged("event=dm-idle")
 }
 
-// However leaving and coming interleave, no client is refused: a socket unit
-// that starts the daemon when somebody connects, a daemon that leaves as soon as
-// it can, and clients of all habits.
-func TestNobodyIsRefusedByIdleExit(t *testing.T) {
+// No client is refused while the daemon exits and starts again: a socket unit starts it
+// when a client connects, it exits as soon as possible, and clients keep or renew their
+// connections.
+func TestIdleExitRefusesNoClient(t *testing.T) {
 	t.Parallel()
-	const generations = 25
+	const generations, least = 25, 5 // starts; a slow machine has fewer
 	u := newUnit(t)
 	stop := make(chan struct{})
 	enough := sync.OnceFunc(func() { close(stop) })
@@ -158,7 +158,7 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		conn := dial(t, u.path)
 		for {
-			// Around the moment when the daemon finds that it is idle.
+			// Around the time of the idle exit.
 			select {
 			case <-stop:
 				return
@@ -179,8 +179,7 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 	for i := range 4 {
 		clients.Go(func() { ask(i%2 == 0, uint64(i)) })
 	}
-	late := time.AfterFunc(2*soon, enough)
-	defer late.Stop()
+	late := time.Now().Add(time.Minute)
 	for u.wanted(stop) {
 		p := u.launch(0, "--idle-timeout=1ms")
 		starts.Add(1)
@@ -188,22 +187,22 @@ func TestNobodyIsRefusedByIdleExit(t *testing.T) {
 		case <-p.Done():
 			p.ended(0)
 		case <-stop:
-			p.notice("READY=1") // before that, a signal ends it at once
-			_ = p.Term()        // it may have ended
+			p.notice("READY=1") // before that, a signal kills it
+			_ = p.Term()        // it may have exited already
 			p.ended(0)
 		}
-		if starts.Load() >= generations {
+		if n := starts.Load(); n >= generations || n >= least && time.Now().After(late) {
 			enough()
 		}
 	}
-	// Those who were in the middle of a call need a last daemon.
+	// Clients with a pending call need a last daemon.
 	last := u.launch(0, "--idle-timeout=0s")
 	clients.Wait()
 	last.notice("READY=1")
 	last.signal(syscall.SIGTERM)
 	last.ended(0)
 	t.Logf("%d calls, %d starts", calls.Load(), starts.Load())
-	if starts.Load() < 5 {
+	if starts.Load() < least {
 		t.Errorf("%d starts: nothing was tested", starts.Load())
 	}
 }

@@ -19,14 +19,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// READY is said when clients are answered, and the whole life is told.
-func TestLife(t *testing.T) {
+// READY is sent when the daemon responds to clients, and STOPPING at the shutdown.
+func TestNotifications(t *testing.T) {
 	t.Parallel()
 	p := simulated(t)
 	if err := call(t, dial(t, p.socket)); err != nil {
-		t.Errorf("ready, and a client gets %v", err)
+		t.Errorf("a client after READY: %v", err)
 	}
-	p.notice("STATUS=" + p.socket + ": simulated, nothing is copied")
+	p.notice("STATUS=" + p.socket + ": simulated: nothing is copied")
 	p.signal(syscall.SIGTERM)
 	p.notice("STOPPING=1")
 	p.ended(0)
@@ -39,7 +39,7 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// The API server is not needed to be ready.
+// The daemon is ready without the API server.
 func TestReadyWithoutServer(t *testing.T) {
 	t.Parallel()
 	dir := short(t)
@@ -58,24 +58,24 @@ func TestReadyWithoutServer(t *testing.T) {
 	w := &pb.DataMovementWorkflow{Name: "job7", Namespace: "default"}
 	r, err := pb.NewDataMoverClient(conn).Status(inTime(t), &pb.DataMovementStatusRequest{Workflow: w, Uid: "nnf-dm-x"})
 	if status.Code(err) != codes.Unavailable {
-		t.Errorf("a question that needs the API server: %v, %v", r, err)
+		t.Errorf("a request that needs the API server: %v, %v", r, err)
 	}
 	p.logged(`level=WARN msg="a request could not be served" rpc=/datamovement.DataMover/Status uid=\d+ object=nnf-dm-x error=".*connection refused.*event=dm-api`)
-	p.notice("STATUS=" + p.socket + ": the API server does not show the data movements of nnf-dm-system, trying again")
-	p.signal(syscall.SIGTERM) // a watch that cannot begin is no reason to stay
+	p.notice("STATUS=" + p.socket + ": the watch on the data movements in nnf-dm-system failed; retrying")
+	p.signal(syscall.SIGTERM) // a watch that cannot start does not delay the exit
 	p.ended(0)
 	p.gone()
 }
 
-// held is a request of which the daemon has only the beginning: it runs until
-// finish, which returns what became of it.
+// held starts a request without its message: it runs until finish, which completes it and
+// returns the result.
 func held(t *testing.T, conn *grpc.ClientConn) (finish func() (*pb.DataMovementCreateResponse, error)) {
 	t.Helper()
 	s, err := conn.NewStream(inTime(t), &grpc.StreamDesc{ClientStreams: true}, "/datamovement.DataMover/Create")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Behind it on the same connection: when this is answered, that has started.
+	// A later call on the same connection: when it returns, the request has started.
 	if err := call(t, conn); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func held(t *testing.T, conn *grpc.ClientConn) (finish func() (*pb.DataMovementC
 	}
 }
 
-// What runs may end; nobody new comes in meanwhile.
+// A shutdown waits for running requests and accepts no new clients.
 func TestShutdownWaits(t *testing.T) {
 	t.Parallel()
 	p := simulated(t, "--shutdown-timeout=1h")
@@ -107,22 +107,22 @@ func TestShutdownWaits(t *testing.T) {
 		c.Close()
 	}
 	if out, err := finish(); err != nil || out.Uid == "" {
-		t.Errorf("the request that ran: %v, %v", out, err)
+		t.Errorf("the running request: %v, %v", out, err)
 	}
 	p.ended(0)
 	p.gone()
 }
 
-// What does not end is cut off after the time for it.
-func TestShutdownIsBounded(t *testing.T) {
+// Requests that hang are aborted after the shutdown timeout.
+func TestShutdownTimeout(t *testing.T) {
 	t.Parallel()
 	p := simulated(t, "--shutdown-timeout=100ms")
 	finish := held(t, dial(t, p.socket))
 	p.signal(syscall.SIGTERM)
 	p.ended(0)
-	p.logged("level=WARN msg=\"requests were still running, they are cut off\"")
+	p.logged("level=WARN msg=\"the shutdown timeout has expired; running requests are aborted\"")
 	if _, err := finish(); status.Code(err) == codes.OK {
-		t.Error("the request was answered after the end")
+		t.Error("the aborted request has succeeded")
 	}
 	p.gone()
 }
@@ -138,7 +138,7 @@ func TestSecondSignal(t *testing.T) {
 	p.logged(`event=stop-forced signal=interrupt left="1 connections"`)
 }
 
-// A stream without an end of its own does not hold the shutdown up.
+// An endless stream does not delay the shutdown.
 func TestShutdownEndsHealthWatches(t *testing.T) {
 	t.Parallel()
 	p := simulated(t, "--shutdown-timeout=1h")
@@ -151,13 +151,12 @@ func TestShutdownEndsHealthWatches(t *testing.T) {
 	}
 	p.signal(syscall.SIGTERM)
 	p.ended(0)
-	if strings.Contains(p.text(), "cut off") {
-		t.Error("it was waited for")
+	if strings.Contains(p.text(), "requests are aborted") {
+		t.Error("the shutdown has waited for the stream")
 	}
 }
 
-// The watchdog is pinged while the daemon answers, also one that serves nobody,
-// and not while it does not.
+// The daemon pings the watchdog, even before it has served a client.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
 	p := launch(t, short(t)+"/s", lab.Spec{Args: []string{"--simulated"}, Watchdog: 200 * time.Millisecond})
@@ -171,12 +170,12 @@ func TestWatchdog(t *testing.T) {
 	p.ended(0)
 }
 
-// A value that cannot be understood is no reason not to serve.
-func TestWatchdogNonsense(t *testing.T) {
+// The daemon serves clients despite an invalid watchdog setting.
+func TestInvalidWatchdogSetting(t *testing.T) {
 	t.Parallel()
 	p := launch(t, short(t)+"/s", lab.Spec{Args: []string{"--simulated"}, Env: []string{"WATCHDOG_USEC=soon"}})
 	p.notice("READY=1")
-	p.logged(`level=WARN msg="the watchdog setting of the service manager is not understood"`)
+	p.logged(`level=WARN msg="invalid watchdog settings from the service manager; no pings are sent"`)
 	if err := call(t, dial(t, p.socket)); err != nil {
 		t.Error(err)
 	}
@@ -184,8 +183,7 @@ func TestWatchdogNonsense(t *testing.T) {
 	p.ended(0)
 }
 
-// configure replaces the configuration and tells the daemon, which says when it has
-// read it.
+// configure replaces the configuration and waits until the daemon has reloaded it.
 func (p *proc) configure(file, text string) {
 	p.t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -196,7 +194,7 @@ func (p *proc) configure(file, text string) {
 	wait.Within(p.t, soon, "end of the reload", func() bool { return p.count("READY=1") > before })
 }
 
-// connections opens so many, and returns how many were refused.
+// connections opens n connections and returns how many were refused.
 func connections(t *testing.T, socket string, n int) (refused int) {
 	t.Helper()
 	for range n {
@@ -204,7 +202,7 @@ func connections(t *testing.T, socket string, n int) (refused int) {
 		defer conn.Close()
 		switch err := call(t, conn); status.Code(err) {
 		case codes.OK:
-		case codes.ResourceExhausted, codes.Unavailable: // told so; turned away
+		case codes.ResourceExhausted, codes.Unavailable: // refused with an error; rejected
 			refused++
 		default:
 			t.Error(err)
@@ -213,45 +211,45 @@ func connections(t *testing.T, socket string, n int) (refused int) {
 	return refused
 }
 
-// What may change at run time does, for those who are there, too. A bad file
-// changes nothing.
+// A reload changes the settings that can change at run time, for connected clients as
+// well. An invalid file changes nothing.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	const many = 40 // more than root may have, too
+	const many = 40 // above the limit of root, too
 	file := filepath.Join(short(t), "c.toml")
 	if err := os.WriteFile(file, []byte("limits.connections = 8\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := simulated(t, "--config="+file)
 	if n := connections(t, p.socket, many); n == 0 {
-		t.Error("nobody was refused")
+		t.Error("no connection was refused")
 	}
 	p.configure(file, "limits.connections = 100\nsocket.mode = \"0600\"\n")
-	p.logged(`msg="configuration read again" changed=limits.connections needs_restart=socket.mode event=reload`)
+	p.logged(`msg="configuration reloaded" changed=limits.connections needs_restart=socket.mode event=reload`)
 	if n := connections(t, p.socket, many); n != 0 {
 		t.Errorf("%d were refused after the reload", n)
 	}
 	for _, bad := range []string{"limits.connections = 9\nno", "limits.connections = 1\n", "options.dcp = [\"-U\"]\nlimits.connections = 9\n"} {
 		p.configure(file, bad)
 		if n := connections(t, p.socket, many); n != 0 {
-			t.Errorf("%d were refused: %q was taken over", n, bad)
+			t.Errorf("%d were refused: %q was applied", n, bad)
 		}
 	}
 	wait.Within(t, soon, "three refusals", func() bool { return strings.Count(p.text(), "event=dm-config-refused") == 3 })
 
-	// Debug records come and go with the level.
+	// The log level applies after the reload.
 	p.configure(file, "log.level = \"error\"\nlimits.connections = 100\n")
 	before := len(p.text())
 	p.configure(file, "log.level = \"error\"\nlimits.connections = 101\n")
 	if more := p.text()[before:]; more != "" {
-		t.Errorf("said below the level: %s", more)
+		t.Errorf("records below the level: %s", more)
 	}
 	p.signal(syscall.SIGTERM)
 	p.ended(0)
 	p.gone()
 }
 
-// The time for the shutdown may be changed until it begins.
+// A reload before the shutdown changes its timeout.
 func TestReloadShutdownTimeout(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(short(t), "c.toml")

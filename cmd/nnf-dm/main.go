@@ -1,4 +1,4 @@
-// Command nnf-dm serves the Copy Offload API to the jobs of this compute node.
+// Command nnf-dm serves the Copy Offload API to the jobs on this compute node.
 package main
 
 import (

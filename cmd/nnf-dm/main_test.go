@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -23,24 +24,24 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-var update = flag.Bool("update", false, "write golden texts into the scripts and the documentation instead of comparing")
+var update = flag.Bool("update", false, "write golden texts into the scripts instead of comparing")
 
 func TestMain(m *testing.M) { script.Main(m, program) }
 
 func TestScripts(t *testing.T) { script.Run(t, program.Name, *update) }
 
-// soon is more than anything here takes; waiting for it means failure.
-const soon = 30 * time.Second
+// soon is longer than any step of these tests takes; a wait that reaches it fails.
+const soon = 3 * time.Minute
 
-// proc is the daemon as a process of its own, without Kubernetes objects and root.
+// proc is the daemon as a separate process, without Kubernetes objects and root.
 type proc struct {
 	*lab.Process
 	t      *testing.T
 	socket string
 }
 
-// launch starts the daemon with a socket that it makes itself, unless the service
-// manager's is in spec.
+// launch starts the daemon, which creates its socket unless spec has one of the service
+// manager.
 func launch(t *testing.T, socket string, spec lab.Spec) *proc {
 	t.Helper()
 	var err error
@@ -51,7 +52,7 @@ func launch(t *testing.T, socket string, spec lab.Spec) *proc {
 	return &proc{lab.Start(t, lab.Processes(short(t)), spec), t, socket}
 }
 
-// simulated is a daemon without Kubernetes that is ready.
+// simulated starts a daemon without Kubernetes and waits until it is ready.
 func simulated(t *testing.T, args ...string) *proc {
 	t.Helper()
 	p := launch(t, filepath.Join(short(t), "s"), lab.Spec{Args: append([]string{"--simulated"}, args...)})
@@ -97,7 +98,7 @@ func (p *proc) count(assignment string) (n int) {
 	return n
 }
 
-// pings waits for so many messages to the watchdog from now on.
+// pings waits for n more watchdog messages.
 func (p *proc) pings(n int) {
 	p.t.Helper()
 	n += p.count("WATCHDOG=1")
@@ -119,7 +120,8 @@ func (p *proc) signal(s syscall.Signal) {
 	}
 }
 
-// ended waits for the exit code and the end of the log.
+// ended waits for the exit of the daemon, checks its exit code, and waits for the end of
+// the log.
 func (p *proc) ended(want int) {
 	p.t.Helper()
 	code, err := p.Wait(inTime(p.t))
@@ -132,19 +134,22 @@ func (p *proc) ended(want int) {
 	_, _ = p.WaitLog(inTime(p.t), func(lab.LogLine) bool { return false })
 }
 
-// gone: nothing is left of a socket that the daemon has made.
+// gone checks that the daemon has removed its socket and lock file.
 func (p *proc) gone() {
 	p.t.Helper()
 	for _, path := range []string{p.socket, p.socket + ".lock"} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			p.t.Errorf("%s stays behind: %v", path, err)
+			p.t.Errorf("%s was not removed: %v", path, err)
 		}
 	}
 }
 
 func dial(t *testing.T, socket string) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// gRPC gives up a connection that the server does not answer within 20 s. On a busy machine, the
+	// daemon may need longer to start.
+	patient := grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: soon})
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()), patient)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +164,7 @@ func inTime(t *testing.T) context.Context {
 	return ctx
 }
 
-// call is the smallest question.
+// call calls Version, the smallest request.
 func call(t *testing.T, conn *grpc.ClientConn) error {
 	t.Helper()
 	_, err := pb.NewDataMoverClient(conn).Version(inTime(t), new(emptypb.Empty))

@@ -30,7 +30,7 @@ func TestCompletion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all := "copy status wait cancel list delete version completion help"
+	all := "copy status wait cancel list delete doctor version completion help"
 	ids := "nnf-dm-node-1 nnf-dm-node-2"
 	offers := [][2]string{
 		{"", all},

@@ -1,4 +1,4 @@
-// Command nnf-dmctl copies data of a job through the rabbit.
+// Command nnf-dmctl copies data of a job to a global file system by means of nnf-dm.
 package main
 
 import (

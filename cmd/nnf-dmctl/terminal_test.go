@@ -19,7 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// session is the program on a terminal of its own.
+// session is the program on a pseudo-terminal.
 type session struct {
 	t        *testing.T
 	cmd      *exec.Cmd
@@ -28,7 +28,7 @@ type session struct {
 	ended    chan error
 }
 
-// startDaemon returns a fake daemon that ends with the test.
+// startDaemon starts a fake daemon and stops it at the end of the test.
 func startDaemon(t *testing.T, old bool) *fakedaemon.Daemon {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dm")
@@ -77,14 +77,14 @@ func onTerminal(t *testing.T, socket string, columns uint16, environ []string, a
 	return s
 }
 
-// await returns when the terminal has shown what matches.
+// await waits until the terminal has shown a match of the pattern.
 func (s *session) await(pattern string) {
 	s.t.Helper()
 	want := regexp.MustCompile(pattern)
 	wait.Until(s.t, "the terminal to show "+pattern, func() bool { return want.MatchString(s.terminal.Shown()) })
 }
 
-// awaitCall returns when the daemon has received a call.
+// awaitCall waits until the daemon has received a call.
 func (s *session) awaitCall(d *fakedaemon.Daemon, call string) {
 	s.t.Helper()
 	wait.Until(s.t, "the call "+call, func() bool { return strings.Contains(strings.Join(d.Log(), "\n"), call) })
@@ -98,7 +98,7 @@ func (s *session) press(keys string) {
 	}
 }
 
-// exits waits for the end of the program.
+// exits waits for the exit of the program and checks its exit code.
 func (s *session) exits(want int) {
 	s.t.Helper()
 	select {
@@ -112,7 +112,7 @@ func (s *session) exits(want int) {
 			s.t.Fatalf("exit code %d (%v), want %d", code, err, want)
 		}
 	case <-time.After(time.Minute):
-		s.t.Fatal("the program does not end")
+		s.t.Fatal("the program does not exit")
 	}
 }
 
@@ -122,7 +122,7 @@ func TestProgressBar(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hold", "/lus/a")
-	// State, percent, bar, elapsed time, rate, time left; below it the message.
+	// State, percent, bar, elapsed time, rate, time left; the message below.
 	s.await(`running +50% \[=+>? +\] 2\.\ds  512\.000 MiB/s  2 secs left`)
 	s.await(`\nCopied 1\.000 GiB \(50%\) in 2\.000 secs`)
 	s.await(`2\.[1-9]s  512`) // the clock continues between the messages of the command
@@ -198,7 +198,7 @@ func TestTerminalWithoutSize(t *testing.T) {
 	}
 }
 
-// The figures of a dcp line with a time stamp are shown, with the percentage that the
+// The values in a dcp line with a time stamp are shown, with the percentage that the
 // daemon reports.
 func TestStampedLines(t *testing.T) {
 	t.Parallel()
@@ -232,7 +232,7 @@ func TestCtrlCDetaches(t *testing.T) {
 	s.press(ctrlC)
 	s.await(`nnf-dmctl: detaching; press Ctrl-C again within 3s to cancel`)
 	s.exits(130)
-	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: the copy continues; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
+	s.await(`nnf-dmctl: error: detached by SIGINT\r\nnnf-dmctl: hint: the copy continues; to follow it again: nnf-dmctl wait nnf-dm-node-1\r\n`)
 	if log := strings.Join(d.Log(), "\n"); strings.Contains(log, "Cancel") {
 		t.Errorf("the copy was cancelled: %s", log)
 	}
@@ -261,7 +261,7 @@ func TestCtrlCTwiceCancels(t *testing.T) {
 	}
 }
 
-// A copy that ends within the grace time is a success.
+// A copy that succeeds within the grace time is reported as successful.
 func TestCtrlCAndEnd(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
@@ -288,18 +288,18 @@ func TestCtrlCThreeTimes(t *testing.T) {
 	s.await(`to follow it again: nnf-dmctl wait nnf-dm-node-1`)
 }
 
-// Before there is an id, the outcome of the request is not known.
-func TestCtrlCWhileAsking(t *testing.T) {
+// Before the daemon has returned an id, the result of the request is unknown.
+func TestCtrlCDuringRequest(t *testing.T) {
 	t.Parallel()
 	d := startDaemon(t, false)
 	s := onTerminal(t, d.Socket, 120, nil, "copy", "--wait", "/mnt/hang", "/lus/a")
 	s.awaitCall(d, "/mnt/hang")
 	s.press(ctrlC)
 	s.exits(130)
-	s.await(`nnf-dmctl: error: detached by interrupt\r\nnnf-dmctl: hint: nnf-dmctl list shows whether the copy was started`)
+	s.await(`nnf-dmctl: error: detached by SIGINT\r\nnnf-dmctl: hint: run nnf-dmctl list to see whether the copy was started`)
 }
 
-// Signals that end the job do not end the copy.
+// Signals at the end of a job do not cancel the copy.
 func TestSignalsDetach(t *testing.T) {
 	t.Parallel()
 	for signal, code := range map[syscall.Signal]int{syscall.SIGTERM: 143, syscall.SIGHUP: 129} {
@@ -317,7 +317,7 @@ func TestSignalsDetach(t *testing.T) {
 	}
 }
 
-// A restart of the daemon does not end following.
+// Following continues after a restart of the daemon.
 func TestDaemonRestarts(t *testing.T) {
 	t.Parallel()
 	for _, quiet := range []string{"--quiet=false", "--quiet"} {

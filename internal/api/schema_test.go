@@ -16,7 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-// schema is the part of a JSON schema that says which fields exist.
+// schema has the parts of a JSON schema that define fields.
 type schema struct {
 	Properties           map[string]*schema `json:"properties"`
 	Items                *schema            `json:"items"`
@@ -40,8 +40,8 @@ type definition struct {
 	}
 }
 
-// definitions reads the custom resource definitions that the tests' API server
-// has, or those of the directory that CRDS names.
+// definitions reads the custom resource definitions of the test API server, or those in
+// the directory $CRDS.
 func definitions(t *testing.T) map[string]definition {
 	t.Helper()
 	dir := os.Getenv("CRDS")
@@ -67,9 +67,9 @@ func definitions(t *testing.T) map[string]definition {
 	return out
 }
 
-// A field that the server does not know is dropped without a word: a mount
-// would then be made with a value missing, or a status lost. So each field that
-// we read or write must be in the schema, in every version that we speak.
+// The API server drops unknown fields silently: a mount could lack a value, or a status
+// could be lost. So each field that the daemons read or write must be in the schema, in
+// every supported version.
 func TestFieldsExist(t *testing.T) {
 	crds := definitions(t)
 	for _, test := range []struct {
@@ -92,7 +92,7 @@ func TestFieldsExist(t *testing.T) {
 			continue
 		}
 		if d.Spec.Group != test.group {
-			t.Errorf("%s is of the group %s, not %s", test.kind, d.Spec.Group, test.group)
+			t.Errorf("%s has group %s, want %s", test.kind, d.Spec.Group, test.group)
 		}
 		spoken := 0
 		for _, v := range d.Spec.Versions {
@@ -116,14 +116,14 @@ func checkFields(t *testing.T, where string, typ reflect.Type, s *schema) {
 		return
 	case reflect.Slice:
 		if s.Items == nil && !s.Preserve {
-			t.Errorf("%s is no list in the schema", where)
+			t.Errorf("%s is not a list in the schema", where)
 		} else if s.Items != nil {
 			checkFields(t, where+"[]", typ.Elem(), s.Items)
 		}
 		return
 	case reflect.Map:
 		if s.AdditionalProperties == nil && !s.Preserve {
-			t.Errorf("%s is no map in the schema", where)
+			t.Errorf("%s is not a map in the schema", where)
 		}
 		return
 	case reflect.Struct:
@@ -144,8 +144,8 @@ func checkFields(t *testing.T, where string, typ reflect.Type, s *schema) {
 	}
 }
 
-// The words that we compare with or write are those that the schema allows.
-func TestWordsExist(t *testing.T) {
+// The enumeration values in the code are those of the schema.
+func TestValuesExist(t *testing.T) {
 	for _, v := range definitions(t)["ClientMount"].Spec.Versions {
 		if !slices.Contains(api.VersionsDWS, v.Name) {
 			continue
@@ -166,19 +166,19 @@ func TestWordsExist(t *testing.T) {
 			slices.Sort(test.have)
 			slices.Sort(test.words)
 			if !slices.Equal(test.have, test.words) {
-				t.Errorf("%s: %s is one of %v in the schema, we know %v", v.Name, test.name, test.have, test.words)
+				t.Errorf("%s: %s is one of %v in the schema, and of %v in the code", v.Name, test.name, test.have, test.words)
 			}
 		}
 	}
 }
 
-// Newest first: discovery takes the first that is served.
+// Newest first: discovery uses the first version that is served.
 func TestVersionsAreInOrder(t *testing.T) {
 	for group, versions := range map[string][]string{api.GroupDWS: api.VersionsDWS, api.GroupNNF: api.VersionsNNF, api.GroupLUS: api.VersionsLUS} {
 		for i := 1; i < len(versions); i++ {
 			a, b := versions[i-1], versions[i]
 			if older := len(a) < len(b) || len(a) == len(b) && a < b; older && strings.HasPrefix(a, "v1alpha") {
-				t.Errorf("%s: %s stands before %s", group, a, b)
+				t.Errorf("%s: %s precedes %s", group, a, b)
 			}
 		}
 		if len(versions) == 0 {

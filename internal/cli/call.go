@@ -7,13 +7,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Process is the environment of a call: variables, streams and signals.
+// Process is the environment of a call: variables, standard streams and signals.
 type Process struct {
 	Environ []string
 	Stdin   io.Reader
@@ -34,18 +37,25 @@ type Call struct {
 	Process
 	Program string // the name in front of each line on standard error
 	Args    []string
-	Code    int // the exit code when it returns no error
+	Code    int // the exit code if the command returns no error
 
-	given func(flag string) bool
+	given   func(flag string) bool
+	formats []string // of the command
 }
 
 func (c *Call) base() *Call { return c }
 
-// Given tells whether a flag is on the command line.
+// Given reports whether a flag is on the command line.
 func (c *Call) Given(flag string) bool { return c.given(flag) }
 
-// Getenv returns a variable of the environment, or "". If a name is repeated, the last
-// one counts.
+// CheckFormat returns a usage error if the value of --output is neither one of the formats of all
+// commands nor one of the command.
+func (c *Call) CheckFormat(value string, all []string) error {
+	return CheckWord("output", value, slices.Concat(all, c.formats))
+}
+
+// Getenv returns an environment variable, or "". If a name is repeated, the last value
+// applies.
 func (c *Call) Getenv(name string) string {
 	value := ""
 	for _, kv := range c.Environ {
@@ -61,12 +71,12 @@ func (c *Call) Say(format string, args ...any) {
 	fmt.Fprintf(c.Stderr, "%s: %s\n", c.Program, fmt.Sprintf(format, args...))
 }
 
-// Explain prints an error, and the next action if it has one, to standard error.
+// Explain prints an error, and its hint if it has one, to standard error.
 func (c *Call) Explain(err error) { hint.Write(c.Stderr, "", c.Program, err) }
 
-// Stopped is the error of a call that a signal has ended.
+// Stopped is the error of a call that was ended by a signal.
 type Stopped struct {
-	Verb   string // what the signal did, for the message; "": ended
+	Verb   string // the effect of the signal, for the message; "": ended
 	Signal syscall.Signal
 }
 
@@ -75,7 +85,7 @@ func (s *Stopped) Error() string {
 	if verb == "" {
 		verb = "ended"
 	}
-	return verb + " by " + s.Signal.String()
+	return verb + " by " + unix.SignalName(s.Signal)
 }
 
 // StoppedBy returns the error for a signal.
@@ -84,7 +94,8 @@ func StoppedBy(verb string, s os.Signal) *Stopped {
 	return &Stopped{verb, n}
 }
 
-// Interruptible returns a context that a signal cancels, with a *Stopped as cause.
+// Interruptible returns a context that is cancelled by a signal, with a *Stopped as
+// cause.
 func (c *Call) Interruptible(ctx context.Context, verb string) (context.Context, context.CancelCauseFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -97,7 +108,7 @@ func (c *Call) Interruptible(ctx context.Context, verb string) (context.Context,
 	return ctx, cancel
 }
 
-// Interrupted returns err, or the *Stopped that is its cause.
+// Interrupted returns the *Stopped that has cancelled ctx, or err.
 func Interrupted(ctx context.Context, err error) error {
 	if s := (*Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &s) {
 		return s
@@ -114,7 +125,7 @@ const (
 	ExitSignal = 128 // plus the number of the signal
 )
 
-// ExitOf is the exit code for an error that has no other exit code in the program.
+// ExitOf returns the exit code for an error without a special exit code.
 func ExitOf(err error) int {
 	var s *Stopped
 	switch {

@@ -15,21 +15,38 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// Files as Command.Complete means that the arguments are names of files.
+// Files as Command.Complete means that the arguments are file names.
 const Files = "\x00files"
 
 // wordsKey is the annotation of a flag that takes one of several words.
 const wordsKey = "words"
 
-// Words declares the words that a flag takes, for completion. It panics if there is no
-// such flag, because the table is wrong then.
+// Words declares the words that a flag accepts, for completion. It panics if the flag
+// does not exist, because the table is wrong in that case.
 func Words(f *pflag.FlagSet, flag string, list ...string) {
 	if err := f.SetAnnotation(flag, wordsKey, slices.Clone(list)); err != nil {
 		panic(err)
 	}
 }
 
-// Shells are those for which there is a completion script.
+// CheckWord returns a usage error if the value of a flag is not one of the words.
+func CheckWord(flag, value string, list []string) error {
+	if slices.Contains(list, value) {
+		return nil
+	}
+	return usage.Errorf("--%s must be one of %s, not %.80q", flag, strings.Join(list, ", "), value)
+}
+
+// CheckFile returns a usage error if the value of a flag for a file that the command writes looks like
+// the next flag: the name was forgotten, and the next flag would have no effect.
+func CheckFile(flag, value string) error {
+	if strings.HasPrefix(value, "-") {
+		return usage.Errorf("--%s needs a file name, not %.80q; for this name, write ./%.80s", flag, value, value)
+	}
+	return nil
+}
+
+// Shells are the shells with a completion script.
 var Shells = []string{"bash", "zsh", "fish"}
 
 //go:embed completion.bash
@@ -41,9 +58,9 @@ var zshScript string
 //go:embed completion.fish
 var fishScript string
 
-// Completion returns the completion script for one of Shells. The script has no list of
-// its own: for each completion it runs the program with completeCommand, and the
-// program answers from its table.
+// Completion returns the completion script for one of Shells. The script contains no
+// words: for each completion it runs the program with CompleteCommand, which uses the
+// table of the program.
 func (p *Program[C]) Completion(shell string) string {
 	pattern := map[string]string{"bash": bashScript, "zsh": zshScript, "fish": fishScript}[shell]
 	return strings.NewReplacer("@NAME@", p.Name, "@FUNCTION@", strings.ReplaceAll(p.Name, "-", "_")).Replace(pattern)
@@ -51,7 +68,7 @@ func (p *Program[C]) Completion(shell string) string {
 
 func (p *Program[C]) completionCommand() *Command[C] {
 	return &Command[C]{
-		Name: "completion", Args: "SHELL", Short: "print a script that completes command lines in bash, zsh or fish",
+		Name: "completion", Args: "SHELL", Short: "print the completion script for bash, zsh or fish",
 		Long: "For the running shell: source <(" + p.Name + " completion bash), or with zsh. In fish:\n" +
 			p.Name + " completion fish | source",
 		Most: 1,
@@ -69,24 +86,24 @@ func (p *Program[C]) completionCommand() *Command[C] {
 	}
 }
 
-// completeCommand SHELL WORD... is what the scripts run. The words are those behind the
-// program's name, up to the word with the cursor, which may be empty. The first line of
-// the answer is the kind of what follows: "words", one to a line, with a tab and a
-// description for zsh and fish; or "files" or "directories", which the shell completes.
-// No help shows this command.
-const completeCommand = "__complete"
+// CompleteCommand is the command that the scripts run: __complete SHELL WORD... The
+// words are those after the program's name, up to the word at the cursor, which may be
+// empty. The first line of the output is its kind: "words", followed by one word per
+// line, with a tab and a description for zsh and fish; or "files" or "directories",
+// which the shell completes. The help does not list this command.
+const CompleteCommand = "__complete"
 
 // candidate is a word that the shell may offer.
 type candidate struct{ word, meaning string }
 
-// Kinds of answers of completeCommand.
+// Kinds of output of CompleteCommand.
 const (
 	kindWords       = "words"
 	kindFiles       = "files"
 	kindDirectories = "directories"
 )
 
-// printCompletion is completeCommand.
+// printCompletion runs CompleteCommand.
 func (p *Program[C]) printCompletion(ctx context.Context, process Process, shell string, words []string) int {
 	if shell == "bash" {
 		words = joinAssignments(words)
@@ -110,7 +127,7 @@ func (p *Program[C]) printCompletion(ctx context.Context, process Process, shell
 	return ExitOK
 }
 
-// joinAssignments makes one word of "--flag", "=" and "value": bash splits words at "=".
+// joinAssignments joins "--flag", "=" and "value" to one word: bash splits words at "=".
 func joinAssignments(words []string) (list []string) {
 	for i, w := range words {
 		n := len(list)
@@ -123,13 +140,12 @@ func joinAssignments(words []string) (list []string) {
 	return list
 }
 
-// complete returns what may replace the word current, which stands behind the words
-// before.
+// complete returns the candidates for the word current, which follows the words before.
 func (p *Program[C]) complete(ctx context.Context, process Process, before []string, current string) (string, []candidate) {
 	var command *Command[C]
 	var name string
-	var open *pflag.Flag // takes the next word
-	var common []string  // flags of every command, as they are given
+	var open *pflag.Flag // takes the next word as its value
+	var common []string  // the flags of every command on this command line
 	all, flags := p.commonFlags(), p.commonFlags()
 	for _, w := range before {
 		isCommon := open != nil && all.Lookup(open.Name) != nil
@@ -144,6 +160,9 @@ func (p *Program[C]) complete(ctx context.Context, process Process, before []str
 			name = w
 			if command = p.find(name); command != nil {
 				flags.AddFlagSet(p.ownFlags(command))
+				if f := flags.Lookup("output"); f != nil {
+					Words(flags, f.Name, slices.Concat(f.Annotations[wordsKey], command.Formats)...)
+				}
 			}
 		}
 		if isCommon {
@@ -190,8 +209,8 @@ func flagOf(flags *pflag.FlagSet, word string) (f, open *pflag.Flag) {
 	return f, open
 }
 
-// valuesOf completes the value of a flag: its words, or files or directories if its
-// placeholder is one of theirs.
+// valuesOf completes the value of a flag: its words, or files or directories, depending
+// on its placeholder.
 func valuesOf(f *pflag.Flag, current string) (string, []candidate) {
 	if list, ok := f.Annotations[wordsKey]; ok {
 		return kindWords, starting(current, plainWords(list))
@@ -231,7 +250,7 @@ func starting(prefix string, list []candidate) []candidate {
 	return slices.DeleteFunc(list, func(c candidate) bool { return !strings.HasPrefix(c.word, prefix) })
 }
 
-// askTime is how long a user waits for a completion that asks another process.
+// askTime is the time limit of a completion that contacts another process.
 const askTime = 5 * time.Second
 
 // ask runs a command line of this program and returns the words that it prints.

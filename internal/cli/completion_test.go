@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What the shells make of it is tested with the programs.
+// The tests of the programs run the scripts in the shells.
 func TestCompletionScripts(t *testing.T) {
 	for _, shell := range Shells {
 		script := shop().Completion(shell)
@@ -19,7 +19,7 @@ func TestCompletionScripts(t *testing.T) {
 		}
 		for _, place := range []string{"@NAME@", "@FUNCTION@"} {
 			if strings.Contains(script, place) {
-				t.Errorf("%s: %s was not filled in", shell, place)
+				t.Errorf("%s: %s was not replaced", shell, place)
 			}
 		}
 	}
@@ -41,7 +41,7 @@ func TestComplete(t *testing.T) {
 		{"echo --times ", "words"},
 		{"echo --colour ", "words red green"},
 		{"echo --colour=g", "words green"},
-		{"echo --colour = g", "words green"}, // as bash splits it
+		{"echo --colour = g", "words green"}, // as split by bash
 		{"echo --colour = ", "words red green"},
 		{"echo --colour =", "words red green"},
 		{"echo --out x", "directories"},

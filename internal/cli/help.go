@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 func (p *Program[C]) helpCommand() *Command[C] {
@@ -24,53 +26,72 @@ func (p *Program[C]) helpCommand() *Command[C] {
 
 // help prints the help of a command, or of the program.
 func (p *Program[C]) help(w io.Writer, name string) error {
-	text := p.overview()
+	help := p.overview()
 	if c := p.find(name); c != nil {
-		text = p.details(c)
+		help = p.details(c)
 	}
-	_, err := io.WriteString(w, text)
+	_, err := io.WriteString(w, help)
 	return err
 }
 
 func (p *Program[C]) overview() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: %s COMMAND [FLAGS] [ARGUMENTS]\n\n%s\n\nCommands:\n", p.Name, p.About)
+	b.WriteString("Usage: " + p.Name + " COMMAND [FLAGS] [ARGUMENTS]\n\n" + text.Wrap(text.Columns, "", "", p.About) + "\nCommands:\n")
 	width := 18
 	for _, c := range p.commands() {
 		width = max(width, len(c.Name+" "+c.Args)+1)
 	}
 	for _, c := range p.commands() {
-		fmt.Fprintf(&b, "  %-*s %s\n", width, strings.TrimSpace(c.Name+" "+c.Args), c.Short)
+		b.WriteString(row(strings.TrimSpace(c.Name+" "+c.Args), width, c.Short))
 	}
 	b.WriteString("\nFlags of all commands; COMMAND --help shows the others:\n")
 	flags := p.commonFlags()
 	flags.Bool("version", false, "show the version and exit")
-	b.WriteString(flags.FlagUsages() + "\nEnvironment:\n")
+	b.WriteString(flags.FlagUsagesWrapped(text.Columns) + "\nEnvironment:\n")
 	for _, e := range p.Environment {
-		fmt.Fprintf(&b, "  %-22s %s\n", e.Name, e.Meaning)
+		b.WriteString(row(e.Name, 22, e.Meaning))
 	}
-	b.WriteString("\nExit codes:\n")
+	b.WriteString("\nExit codes:\n" + p.exits())
+	return b.String()
+}
+
+func (p *Program[C]) exits() string {
+	var b strings.Builder
 	for _, e := range p.Exits {
-		fmt.Fprintf(&b, "  %3d  %s\n", e.Code, e.Meaning)
+		b.WriteString(row(fmt.Sprintf("%3d", e.Code), 4, e.Meaning))
 	}
 	return b.String()
 }
 
 func (p *Program[C]) details(c *Command[C]) string {
-	text := "Usage: " + p.synopsis(c) + "\n\n" + strings.ToUpper(c.Short[:1]) + c.Short[1:] + ".\n"
-	if c.Long != "" {
-		text += "\n" + c.Long + "\n"
+	help := "Usage: " + p.synopsis(c) + "\n\n" + text.Wrap(text.Columns, "", "", strings.ToUpper(c.Short[:1])+c.Short[1:]+".")
+	for paragraph := range strings.SplitSeq(c.Long, "\n\n") {
+		if paragraph != "" {
+			help += "\n" + text.Wrap(text.Columns, "", "", paragraph)
+		}
 	}
-	if own := p.ownFlags(c).FlagUsages(); own != "" {
-		text += "\nFlags:\n" + own
+	flags := p.ownFlags(c)
+	if p.Part {
+		flags.AddFlagSet(p.commonFlags())
+	}
+	if all := flags.FlagUsagesWrapped(text.Columns); all != "" {
+		help += "\nFlags:\n" + all
 	}
 	for _, e := range c.Examples {
-		text += "\n" + e.Comment + "\n\n    " + strings.ReplaceAll(e.Lines, "\n", "\n    ") + "\n"
+		help += "\n" + e.Comment + "\n\n    " + strings.ReplaceAll(e.Lines, "\n", "\n    ") + "\n"
 	}
-	return text + "\n" + p.Name + " help lists the flags of all commands, the environment and the exit codes.\n"
+	if p.Part {
+		return help + "\nExit codes:\n" + p.exits()
+	}
+	return help + "\n" + text.Wrap(text.Columns, "", "", p.Name+" help lists the flags of all commands, the environment and the exit codes.")
 }
 
-// Guide is the table of a program, for its manual page and its reference in docs.
+// row returns a name and its meaning in columns, the first with this width.
+func row(name string, width int, meaning string) string {
+	return text.Wrap(text.Columns, fmt.Sprintf("  %-*s ", width, name), strings.Repeat(" ", width+3), meaning)
+}
+
+// Guide describes a program for its manual page and its reference in docs.
 type Guide struct {
 	Commands    []Entry
 	Flags       []Flag // of every command
@@ -83,17 +104,17 @@ type Entry struct {
 	Name, Arguments string
 	Synopsis        string // complete command line
 	Short, Long     string
-	Flags           []Flag // its own
+	Flags           []Flag // of this command only
 	Examples        []Example
 }
 
-// Example is one command line or several.
+// Example has one or more command lines.
 type Example struct{ Comment, Lines string }
 
 // Flag is one flag.
 type Flag struct{ Name, Letter, Value, Meaning, Default string }
 
-// Variable is a name in the environment.
+// Variable is an environment variable.
 type Variable struct{ Name, Meaning string }
 
 // Exit is an exit code.
@@ -114,7 +135,7 @@ func (p *Program[C]) Guide() Guide {
 	return g
 }
 
-// describe lists a set of flags. Zero values as defaults are left out.
+// describe lists a set of flags. It omits defaults that are zero values.
 func describe(flags *pflag.FlagSet) (list []Flag) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, meaning := pflag.UnquoteUsage(f)
@@ -125,46 +146,4 @@ func describe(flags *pflag.FlagSet) (list []Flag) {
 		list = append(list, Flag{f.Name, f.Shorthand, value, strings.TrimSpace(meaning), fallback})
 	})
 	return list
-}
-
-// Manual returns the guide in Markdown, as a part of a page in docs.
-func (g Guide) Manual() string {
-	var b strings.Builder
-	for _, c := range g.Commands {
-		fmt.Fprintf(&b, "\n### %s\n\n    %s\n\n%s.\n", c.Name, c.Synopsis, strings.ToUpper(c.Short[:1])+c.Short[1:])
-		if c.Long != "" {
-			b.WriteString("\n" + c.Long + "\n")
-		}
-		flagTable(&b, c.Flags)
-	}
-	b.WriteString("\n### Flags of all commands\n")
-	flagTable(&b, g.Flags)
-	b.WriteString("\n### Environment\n\n| name | meaning |\n| --- | --- |\n")
-	for _, e := range g.Environment {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", e.Name, e.Meaning)
-	}
-	b.WriteString("\n### Exit codes\n\n| code | meaning |\n| --- | --- |\n")
-	for _, e := range g.Exits {
-		fmt.Fprintf(&b, "| %d | %s |\n", e.Code, e.Meaning)
-	}
-	b.WriteString("\n")
-	return b.String()
-}
-
-func flagTable(b *strings.Builder, flags []Flag) {
-	if len(flags) == 0 {
-		return
-	}
-	b.WriteString("\n| flag | meaning | default |\n| --- | --- | --- |\n")
-	for _, f := range flags {
-		name := "`--" + strings.TrimSpace(f.Name+" "+f.Value) + "`"
-		if f.Letter != "" {
-			name = "`-" + f.Letter + "`, " + name
-		}
-		fallback := ""
-		if f.Default != "" {
-			fallback = "`" + f.Default + "`"
-		}
-		fmt.Fprintf(b, "| %s | %s | %s |\n", name, strings.ReplaceAll(f.Meaning, "|", `\|`), fallback)
-	}
 }

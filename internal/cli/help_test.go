@@ -1,8 +1,8 @@
 package cli
 
 import (
-	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -30,17 +30,12 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-func TestManual(t *testing.T) {
-	g := Guide{
-		Commands:    []Entry{{Name: "copy", Synopsis: "x copy A", Short: "copy a thing", Long: "At length.", Flags: []Flag{{"a", "b", "C", "this | that", "d"}}}},
-		Flags:       []Flag{{"help", "h", "", "show", ""}},
-		Environment: []Variable{{"HOME", "home"}},
-		Exits:       []Exit{{0, "done"}},
-	}
-	text := g.Manual()
-	for _, want := range []string{"### copy\n\n    x copy A\n\nCopy a thing.\n\nAt length.\n", "| `-b`, `--a C` | this \\| that | `d` |", "| `-h`, `--help` | show |  |", "| `HOME` | home |", "| 0 | done |"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
+func TestBrief(t *testing.T) {
+	for given, want := range map[time.Duration]string{24 * time.Hour: "24h", time.Minute: "1m", 90 * time.Minute: "1h30m", 10 * time.Second: "10s", 61 * time.Second: "1m1s", 0: "0s"} {
+		f := pflag.NewFlagSet("", pflag.ContinueOnError)
+		f.Duration("timeout", given, "")
+		if got := brief(f).Lookup("timeout").DefValue; got != want {
+			t.Errorf("%s: %s, want %s", given, got, want)
 		}
 	}
 }

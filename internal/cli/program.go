@@ -1,6 +1,6 @@
 // Package cli runs programs with sub-commands. One table per program describes its
 // commands, flags, environment and exit codes. Parsing, help, suggestions, completion
-// for bash, zsh and fish, the manual page and the reference in docs are made from it.
+// for bash, zsh and fish, the manual page and the reference in docs use this table.
 //
 // # Why not cobra
 //
@@ -16,12 +16,12 @@
 //	bash completion needs    bash           bash and the package bash-completion
 //	suggestions              words, flags   words
 //
-// The size alone would not decide. But cobra would replace only the parsing loop and the
-// completion scripts here, about 250 lines. Error and hint lines with suggestions for
-// flags, exit codes, the help with its sections for environment and exit codes, and
-// manual pages with the same sections would remain code of this module: they are set
-// for all four programs, and cobra formats them differently. Completion works like
-// cobra's: the shell asks the program.
+// The size alone is not decisive. But cobra would replace only the parsing loop and the
+// completion scripts, about 250 lines. Error and hint lines with suggestions for flags,
+// exit codes, the help with its sections for environment and exit codes, and manual
+// pages with the same sections would remain code of this module: their format is the
+// same for all four programs, and cobra formats them differently. Completion works as
+// in cobra: the shell runs the program.
 //
 // The package must not know what a program does.
 package cli
@@ -30,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -45,13 +46,16 @@ import (
 type Program[C Caller] struct {
 	Name        string
 	About       string                  // a sentence for the help
-	New         func(*Call) C           // a call with the defaults of its flags, also from the environment
-	Flags       func(*pflag.FlagSet, C) // those of every command; they may also stand before its name
-	Check       func(C) error           // checks those flags; may be nil
-	Commands    []*Command[C]           // completion and help are added behind them
+	New         func(*Call) C           // returns a call with the defaults of its flags, including those from the environment
+	Flags       func(*pflag.FlagSet, C) // defines the flags of every command, which are also accepted before its name
+	Check       func(C) error           // checks these flags; may be nil
+	Commands    []*Command[C]           // completion and help are appended
 	Environment []Variable
 	Exits       []Exit
 	ExitOf      func(error) int // nil: the function ExitOf
+	// Part is whether the commands are part of a daemon. Its help has neither their common flags nor
+	// their exit codes, so that of each command has both.
+	Part bool
 }
 
 // Caller is a *Call, or a type that embeds one.
@@ -60,20 +64,21 @@ type Caller interface{ base() *Call }
 // Command is one sub-command.
 type Command[C Caller] struct {
 	Name     string
-	Args     string // in the synopsis
+	Args     string // the arguments in the synopsis
 	Short    string // a line without a full stop
 	Long     string
 	Examples []Example
-	Least    int    // number of arguments
-	Most     int    // -1: any number
-	Complete string // completes the arguments: Files, or the command line of this program that prints them; "": nothing
+	Least    int      // minimum number of arguments
+	Most     int      // maximum number of arguments; -1: no limit
+	Formats  []string // values of --output that only this command accepts; Long explains them
+	Complete string   // completes the arguments: Files, or a command line of this program that prints them; "": no completion
 	Flags    func(*pflag.FlagSet, C)
 	Run      func(context.Context, C) error
 }
 
 // Run executes a command line and returns the exit code.
 func (p *Program[C]) Run(ctx context.Context, process Process, args []string) int {
-	if len(args) > 1 && args[0] == completeCommand {
+	if len(args) > 1 && args[0] == CompleteCommand {
 		return p.printCompletion(ctx, process, args[1], args[2:])
 	}
 	v := p.New(&Call{Process: process, Program: p.Name})
@@ -126,7 +131,7 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 		return "", p.unknown(name)
 	}
 	flags := newFlagSet(name)
-	p.Flags(flags, v) // with the values so far as defaults
+	p.Flags(flags, v) // with the current values as defaults
 	if command.Flags != nil {
 		command.Flags(flags, v)
 	}
@@ -134,6 +139,7 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 		return name, usage.FlagError(flags, err)
 	}
 	c.Args = flags.Args()
+	c.formats = command.Formats
 	c.given = func(flag string) bool { return flags.Changed(flag) || root.Changed(flag) }
 	switch {
 	case len(c.Args) < command.Least:
@@ -172,7 +178,7 @@ func (p *Program[C]) find(name string) *Command[C] {
 	return nil
 }
 
-// otherSpellings of flags are accepted by every program. No help shows them.
+// otherSpellings are flag names that every program accepts but the help does not list.
 var otherSpellings = map[string]string{"dryrun": "dry-run"}
 
 func newFlagSet(name string) *pflag.FlagSet {
@@ -188,13 +194,13 @@ func newFlagSet(name string) *pflag.FlagSet {
 	return f
 }
 
-// defaults returns a call that is never run, for the definitions of its flags.
+// defaults returns a call that provides the definitions of the flags and is never run.
 func (p *Program[C]) defaults() C { return p.New(&Call{Program: p.Name}) }
 
 func (p *Program[C]) commonFlags() *pflag.FlagSet {
 	f := newFlagSet("")
 	p.Flags(f, p.defaults())
-	return f
+	return brief(f)
 }
 
 func (p *Program[C]) ownFlags(c *Command[C]) *pflag.FlagSet {
@@ -202,8 +208,23 @@ func (p *Program[C]) ownFlags(c *Command[C]) *pflag.FlagSet {
 	if c.Flags != nil {
 		c.Flags(f, p.defaults())
 	}
-	return f
+	return brief(f)
 }
+
+// brief removes zero minutes and seconds from the defaults that help shows: 24h, not 24h0m0s.
+func brief(flags *pflag.FlagSet) *pflag.FlagSet {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Value.Type() == "duration" {
+			f.DefValue = Duration(f.DefValue)
+		}
+	})
+	return flags
+}
+
+// Duration removes zero minutes and seconds from the text of a duration.
+func Duration(s string) string { return zeroUnits.ReplaceAllString(s, "$1") }
+
+var zeroUnits = regexp.MustCompile(`([hm])(?:0m)?0s$`)
 
 func (p *Program[C]) synopsis(c *Command[C]) string {
 	return strings.TrimSpace(p.Name + " " + c.Name + " [FLAGS] " + c.Args)

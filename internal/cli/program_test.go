@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// order is a call of the program in these tests.
+// order is a call of the test program.
 type order struct {
 	*Call
 	loud  bool
@@ -23,7 +23,7 @@ type order struct {
 
 var errSpecial = errors.New("special")
 
-// shop is a program that uses each field of the table.
+// shop returns a test program that uses each field of Program.
 func shop() *Program[*order] {
 	echo := func(_ context.Context, v *order) error {
 		fmt.Fprintf(v.Stdout, "%q loud=%t times=%d given=%t\n", v.Args, v.loud, v.times, v.Given("times"))
@@ -114,6 +114,14 @@ func TestHelp(t *testing.T) {
 	say("help echo", one...)
 	say("echo --help", one...)
 	say("--version", "shop ")
+
+	part := shop()
+	part.Part = true
+	var help strings.Builder
+	if code := part.Run(t.Context(), Process{Stdout: &help}, []string{"echo", "--help"}); code != 0 || !strings.Contains(help.String(), "  -l, --loud") ||
+		!strings.Contains(help.String(), "--times N") || !strings.HasSuffix(help.String(), "\nExit codes:\n"+part.exits()) {
+		t.Errorf("exit code %d\n%s", code, help.String())
+	}
 }
 
 func TestExitOf(t *testing.T) {
@@ -131,19 +139,19 @@ func TestExitOf(t *testing.T) {
 	p.ExitOf = func(err error) int { return map[bool]int{true: 9, false: 1}[errors.Is(err, errSpecial)] }
 	var out strings.Builder
 	if code := p.Run(t.Context(), Process{Stdout: &out, Stderr: &out}, []string{"fail"}); code != 9 {
-		t.Errorf("a program's own exit code: %d", code)
+		t.Errorf("exit code from Program.ExitOf: %d", code)
 	}
 }
 
-// A signal ends a waiting command and decides the exit code.
+// A signal ends a waiting command and determines the exit code.
 func TestSignal(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signals <- syscall.SIGTERM
 	var out strings.Builder
-	if code := shop().Run(t.Context(), Process{Stdout: &out, Stderr: &out, Signals: signals}, []string{"wait"}); code != 143 || out.String() != "shop: error: ended by terminated\n" {
+	if code := shop().Run(t.Context(), Process{Stdout: &out, Stderr: &out, Signals: signals}, []string{"wait"}); code != 143 || out.String() != "shop: error: ended by SIGTERM\n" {
 		t.Errorf("%d %q", code, out.String())
 	}
-	if text := StoppedBy("detached", os.Interrupt).Error(); text != "detached by interrupt" {
+	if text := StoppedBy("detached", os.Interrupt).Error(); text != "detached by SIGINT" {
 		t.Error(text)
 	}
 }

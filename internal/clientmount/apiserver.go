@@ -18,10 +18,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
-// Client is what the controller asks of the API server; server is the real one.
-// Requests observe the priority in their context (kube.WithPriority).
+// Client sends the requests of the controller to the API server. Requests have the
+// priority of their context (kube.WithPriority).
 type Client interface {
 	// Served finds the version of a group to use.
 	Served(ctx context.Context, group string, known []string) (string, error)
@@ -29,16 +30,20 @@ type Client interface {
 	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
 	// Servers lists Servers objects of all namespaces by labels.
 	Servers(ctx context.Context, r kube.Resource, selector string) ([]*dws.Servers, error)
-	// Watch feeds the handler until ctx ends or the version is no longer served.
+	// Watch passes events to the handler until ctx ends or the version is no longer
+	// served.
 	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
 }
 
-// mountsResource is the clientmounts resource in a version of its group.
+// mountsResource returns the clientmounts resource in a version of its group.
 func mountsResource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
 
-// server is the real Client.
+// NewClient returns the Client that uses c.
+func NewClient(c *kube.Client) Client { return server{c} }
+
+// server implements Client with a kube.Client.
 type server struct{ *kube.Client }
 
 // Watch follows one resource in one namespace.
@@ -51,11 +56,11 @@ func (s server) Servers(ctx context.Context, r kube.Resource, selector string) (
 	return kube.List[dws.Servers](ctx, s.Client, r, "", selector)
 }
 
-// remote is the API server as the reconciler uses it: reads of single objects and
-// patches, never a write of a whole object.
+// remote contains the requests of the reconciler: reads of single objects and patches,
+// never a write of a whole object.
 type remote struct {
 	client Client
-	mounts func() kube.Resource // with the version found by discovery
+	mounts func() kube.Resource // in the version found by discovery
 
 	versions *kube.Versions // of the storage profile
 
@@ -63,44 +68,50 @@ type remote struct {
 	discoveries *shared[string]
 }
 
+// profileKind is the kind of storage profiles.
+const profileKind = "NnfStorageProfile"
+
 // meter sums the time that a reconcile waits for the API server.
 type meter struct {
 	Client
 	spent time.Duration
+	note  func(request string, started time.Time, err error) // is called after each request
 }
 
-func (m *meter) Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error {
-	defer m.since(time.Now())
+func (m *meter) Get(ctx context.Context, r kube.Resource, namespace, name string, into any) (err error) {
+	defer func(started time.Time) { m.add(mountstate.NameRead(r.Kind), started, err) }(time.Now())
 	return m.Client.Get(ctx, r, namespace, name, into)
 }
 
-func (m *meter) Patch(ctx context.Context, r kube.Resource, namespace, name, sub string, pt types.PatchType, body []byte, into any) error {
-	defer m.since(time.Now())
+func (m *meter) Patch(ctx context.Context, r kube.Resource, namespace, name, sub string, pt types.PatchType, body []byte, into any) (err error) {
+	defer func(started time.Time) { m.add(mountstate.NameWrite(sub), started, err) }(time.Now())
 	return m.Client.Patch(ctx, r, namespace, name, sub, pt, body, into)
 }
 
-func (m *meter) Served(ctx context.Context, group string, known []string) (string, error) {
-	defer m.since(time.Now())
+func (m *meter) Served(ctx context.Context, group string, known []string) (version string, err error) {
+	defer func(started time.Time) { m.add(mountstate.NameServed, started, err) }(time.Now())
 	return m.Client.Served(ctx, group, known)
 }
 
-func (m *meter) since(t time.Time) { m.spent += time.Since(t) }
+func (m *meter) add(request string, started time.Time, err error) {
+	m.spent += time.Since(started)
+	m.note(request, started, err)
+}
 
-// profile returns one profile by name, which the caller must not change. Even a
-// pinned profile may be corrected by the administrator, so it is read again for
-// each attempt. Attempts that start at the same time share one read. With fresh
-// they share only a read whose request is sent after the call; without, also one
-// that is under way or ended less than shareFor ago.
+// profile returns one profile by name; the caller must not change it. An administrator
+// may correct even a pinned profile, so each attempt reads it again. Concurrent attempts
+// share one read. If fresh is set, they share only a read whose request is sent after the
+// call; otherwise also one that is running or ended less than shareFor ago.
 func (c *remote) profile(ctx context.Context, namespace, name string, fresh bool) (*nnf.StorageProfile, error) {
 	return c.profiles.get(ctx, namespace+"/"+name, fresh, func(ctx context.Context) (*nnf.StorageProfile, error) {
 		p := new(nnf.StorageProfile)
-		return p, c.getNNF(ctx, "nnfstorageprofiles", "NnfStorageProfile", namespace, name, p)
+		return p, c.getNNF(ctx, "nnfstorageprofiles", profileKind, namespace, name, p)
 	})
 }
 
 // getNNF reads an object of the nnf group.
 func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name string, into any) error {
-	// Attempts share the discovery, unless what was found a moment ago is wrong.
+	// Attempts share the discovery, unless the version just found is wrong.
 	discover := func(again bool) (string, error) {
 		return c.discoveries.get(ctx, api.GroupNNF, again, func(ctx context.Context) (string, error) {
 			return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
@@ -112,16 +123,15 @@ func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name strin
 	})
 }
 
-// unanswered reports whether the API server did not answer: it is down, overloaded
-// or restarting. That there is no such profile, or that we may not read it, is an
-// answer.
+// unanswered reports whether a request failed because the API server is down, overloaded
+// or restarting. It returns false if the object does not exist or must not be read.
 func unanswered(err error) bool {
 	e := (*kube.Error)(nil)
 	return errors.As(err, &e) && !kube.IsNotFound(err) && !kube.IsForbidden(err)
 }
 
-// findServers goes from the object's owner, an NnfStorage, to the one Servers
-// object of the same allocation.
+// findServers finds the Servers object of the allocation through the owner of the object,
+// an NnfStorage.
 func (a *attempt) findServers() (*dws.Servers, error) {
 	storage := new(nnf.StorageOwner)
 	if err := a.remote.getNNF(a.ctx, "nnfstorages", "NnfStorage", a.cm.Label(api.LabelOwnerNamespace), a.cm.Label(api.LabelOwnerName), storage); err != nil {
@@ -140,7 +150,7 @@ func (a *attempt) findServers() (*dws.Servers, error) {
 		add(api.LabelOwnerName, storage.Labels[api.LabelOwnerName])
 		add(api.LabelOwnerNamespace, storage.Labels[api.LabelOwnerNamespace])
 	default:
-		return nil, fmt.Errorf("NnfStorage %s belongs to a %.60q, neither to a Workflow nor to a PersistentStorageInstance", storage.Name, kind)
+		return nil, fmt.Errorf("the owner of NnfStorage %s has the kind %.60q, expected Workflow or PersistentStorageInstance", storage.Name, kind)
 	}
 	var selector []string
 	for _, k := range keys {
@@ -160,13 +170,13 @@ func (a *attempt) findServers() (*dws.Servers, error) {
 	return list[0], nil
 }
 
-// finalizerTries bounds how often a finalizer patch follows a list that others
+// finalizerTries bounds the attempts to patch a list of finalizers that other clients
 // change at the same time.
 const finalizerTries = 4
 
-// addFinalizer puts our finalizer on the object. A JSON patch that tests the
-// list we saw cannot drop a finalizer of others and does not fail because of
-// unrelated changes.
+// addFinalizer adds our finalizer to the object. It uses a JSON patch that tests the
+// known list, so it cannot drop another finalizer and does not fail because of unrelated
+// changes.
 func (c *remote) addFinalizer(ctx context.Context, cm *dws.ClientMount) error {
 	return c.patchFinalizers(ctx, cm, func() []patchOp {
 		switch {
@@ -197,9 +207,8 @@ type patchOp struct {
 	Value any    `json:"value"`
 }
 
-// patchFinalizers sends ops; no ops means that there is nothing to do. When
-// the list changed since we saw it, it is read again. An object that is gone
-// needs no finalizer any more.
+// patchFinalizers sends the operations that ops returns; none means that nothing has to
+// be done. If the list of finalizers has changed, it reads the object again and retries.
 func (c *remote) patchFinalizers(ctx context.Context, cm *dws.ClientMount, ops func() []patchOp) error {
 	ctx = kube.Finishing(ctx)
 	var err error
@@ -240,14 +249,14 @@ func hasFinalizer(o metav1.Object) bool {
 	return slices.Contains(o.GetFinalizers(), api.FinalizerClientMount)
 }
 
-// patchStatus writes the whole status as a merge patch on the subresource: no
-// resource version, so no conflicts, and fields of newer schemas survive.
+// patchStatus writes the whole status as a merge patch of the subresource. The patch has
+// no resource version, so there are no conflicts, and it keeps fields of newer schemas.
 func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.ClientMountStatus) error {
 	status := map[string]any{"mounts": s.Mounts, "allReady": s.AllReady, "error": nil}
 	if s.Error != nil {
 		status["error"] = s.Error
 	}
-	// The uid makes the server refuse when the object was replaced meanwhile.
+	// With the uid, the server rejects the patch if the object was replaced.
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": cm.UID}, "status": status})
 	if err != nil {
 		return err
@@ -270,8 +279,8 @@ func (c *remote) patchStatus(ctx context.Context, cm *dws.ClientMount, s *dws.Cl
 // need a fresh one.
 const shareFor = time.Second
 
-// shared lets attempts share reads of the same thing that happen at the same
-// time. It is no cache: a read is forgotten shareFor after its end.
+// shared lets attempts share concurrent reads with the same key. It is not a cache: it
+// drops a read shareFor after its end.
 type shared[T any] struct {
 	mu    sync.Mutex
 	reads map[string]*read[T]
@@ -280,8 +289,8 @@ type shared[T any] struct {
 // read is one read and its waiting callers. The lock of shared guards what may
 // change before done is closed.
 type read[T any] struct {
-	priority *kube.Priority // the highest of the waiting callers
-	sent     bool           // the server may have answered already
+	priority *kube.Priority // the highest priority of the waiting callers
+	sent     bool           // the request is sent, so the result may be older than a new call
 	waiters  int
 	cancel   context.CancelFunc
 	done     chan struct{}
@@ -291,10 +300,10 @@ type read[T any] struct {
 	panic any
 }
 
-// get returns what f returns, or what another call of f for the same key
-// returned: one that ended less than shareFor ago or, if fresh is set, one whose
-// request was not sent yet when get was called. Errors are shared like values. f
-// has a context of its own, which ends when no caller waits any more.
+// get returns the result of f, or that of another call of f for the same key: one that is
+// running or ended less than shareFor ago or, if fresh is set, one whose request was not
+// sent yet when get was called. Errors are shared like values. f has a separate context,
+// which is cancelled when no caller is waiting.
 func (s *shared[T]) get(ctx context.Context, key string, fresh bool, f func(context.Context) (T, error)) (T, error) {
 	priority := kube.PriorityOf(ctx)
 	s.mu.Lock()

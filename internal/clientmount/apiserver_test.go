@@ -14,19 +14,19 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// When a read is shared, by what the caller needs and by the progress of the read.
+// Whether a read is shared depends on fresh and on the progress of the read.
 func TestSharedReads(t *testing.T) {
-	const queue, travel = time.Second, time.Second // before and after the request is sent
+	const queue, travel = time.Second, time.Second // time before and after the request is sent
 	for _, tt := range []struct {
 		name  string
-		after time.Duration // when the second caller comes
+		after time.Duration // when the second call is made
 		fresh bool
 		reads int
 	}{
-		{"waiting for its turn", queue / 2, false, 1},
-		{"waiting for its turn, fresh", queue / 2, true, 1},
-		{"under way", queue + travel/2, false, 1},
-		{"under way, fresh", queue + travel/2, true, 2},
+		{"waiting in the limiter", queue / 2, false, 1},
+		{"waiting in the limiter, fresh", queue / 2, true, 1},
+		{"running", queue + travel/2, false, 1},
+		{"running, fresh", queue + travel/2, true, 2},
 		{"just ended", queue + travel + shareFor/2, false, 1},
 		{"just ended, fresh", queue + travel + shareFor/2, true, 2},
 		{"ended", queue + travel + shareFor*2, false, 2},
@@ -70,7 +70,7 @@ func TestSharedReads(t *testing.T) {
 					s.mu.Lock()
 					defer s.mu.Unlock()
 					if len(s.reads) > 0 {
-						t.Error("something is kept")
+						t.Error("a read is kept")
 					}
 				})
 			})
@@ -78,8 +78,8 @@ func TestSharedReads(t *testing.T) {
 	}
 }
 
-// A caller that gives up does not cancel the read of the others; the last one does.
-func TestSharedReadOutlivesACaller(t *testing.T) {
+// A read is cancelled when its last caller gives up, not when the first one does.
+func TestSharedReadCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s shared[int]
 		ended := 0
@@ -130,8 +130,8 @@ func TestSharedReadPanics(t *testing.T) {
 	_, _ = s.get(t.Context(), "p", false, func(context.Context) (int, error) { panic("defect") })
 }
 
-// ClientMounts of one workflow that start together share one read of the
-// profile. A retry, and an unmount, read it themselves.
+// ClientMounts of one workflow that start at the same time share one read of the profile.
+// A retry or an unmount reads it again.
 func TestProfileReads(t *testing.T) {
 	runLimited(t, []string{"present"}, func(t *testing.T, l *loop, s *apiServer) {
 		const n = 10
@@ -150,7 +150,7 @@ func TestProfileReads(t *testing.T) {
 		l.Replace(list)
 		wait.Advance(time.Minute)
 		if got := reads(time.Time{}); got != 1 {
-			t.Errorf("%d mounts that start together: %d profile reads", n, got)
+			t.Errorf("%d mounts that start at the same time: %d profile reads", n, got)
 		}
 		for i, want := range []dws.State{dws.Unmounted, dws.Mounted} {
 			began := time.Now()
@@ -165,7 +165,7 @@ func TestProfileReads(t *testing.T) {
 	})
 }
 
-func TestFinalizerOfOthersSurvives(t *testing.T) {
+func TestOtherFinalizersAreKept(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.server.cm.Finalizers = []string{"example.org/a"}
 	stale := f.server.object()

@@ -1,17 +1,17 @@
 // Package clientmount reconciles this node's ClientMounts. It is the only package
 // that connects Kubernetes with the machine: the watch delivers objects, package
-// plan makes the steps, package node carries them out, and one status patch
+// plan computes the steps, package node carries them out, and one status patch
 // reports the result.
 //
 // One loop owns all state that is shared between objects (controller.go). Each
-// object has at most one worker, which runs only while there is work (worker.go),
-// so an idle node runs nothing and a mount that hangs does not delay the others.
+// object has at most one worker, which runs only while there is work (worker.go).
+// So an idle node runs nothing, and a mount that hangs does not delay other objects.
 // A worker runs one attempt (reconcile.go): it mounts (mount.go) or unmounts
-// (unmount.go) by the steps of a plan (steps*.go). What must survive a crash is in
-// a record on disk before the first effect (record.go).
+// (unmount.go) by the steps of a plan (steps*.go). State that must survive a crash
+// is saved in a record before the first effect (record.go).
 //
-// It must not know how requests are sent, how a command line is put together
-// or how the kernel is asked; and it never writes a spec.
+// The package does not depend on how requests are sent, how command lines are built,
+// or how the kernel is queried. It never writes a spec.
 package clientmount
 
 import (
@@ -31,55 +31,57 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Why a context of the controller has ended (context.Cause).
+// Causes of the controller's contexts (context.Cause).
 var (
 	errStopped         = errors.New("the controller has stopped")
-	errShutdownTimeout = errors.New("the shutdown time is over")
-	errStopping        = errors.New("the daemon stops")
+	errShutdownTimeout = errors.New("the shutdown timeout has expired")
+	errStopping        = errors.New("the daemon is stopping")
 	errSuperseded      = errors.New("superseded by a newer state of the object")
 )
 
-// Options say what a Controller works on.
+// Options configure a Controller.
 type Options struct {
 	Node    string // this node's name, which is also the namespace
 	Client  Client // the API server
 	Host    Host
 	Records *Records
 	Limits  Limits
-	// RetryRate is how many requests per second the retries of all failing
+	// RetryRate is the number of requests per second that the retries of all failing
 	// objects may send together (kube.Client.RetryRate); 0: no limit.
 	RetryRate float64
 	Plan      plan.Options
 	Orphans   OrphanPolicy
-	// How long running steps may continue after the daemon was told to stop.
+	History   HistoryLimits
+	// MetricsFile is the file for the textfile collector; empty: none.
+	MetricsFile string
+	// ShutdownTimeout is how long running steps may continue while the daemon stops.
 	ShutdownTimeout time.Duration
-	// Status gets one line whenever what it says has changed, from the loop.
+	// Status is called from the loop with each new status line.
 	Status func(line string)
-	// Synced is called once, when all objects of the node are known.
+	// Synced is called once, when the list of the node's objects is complete.
 	Synced func()
-	// Idle is called, in a goroutine of its own, when there has been nothing to
-	// do for a while; once after each time that there was.
+	// Idle is called in a separate goroutine, once after each period of work, when
+	// there has been no work for idleAfter.
 	Idle func()
 	Log  *slog.Logger
 }
 
-// Controller owns the objects of this node. One loop changes them: methods that other
-// goroutines call pass through do.
+// Controller owns the objects of this node. Only its loop changes them; other goroutines
+// use do.
 type Controller struct {
 	o      Options
 	rec    *reconciler
 	limits atomic.Pointer[Limits]
-	grace  atomic.Int64                  // the shutdown time, in nanoseconds
-	mounts atomic.Pointer[kube.Resource] // in the version that is served, from Follow
+	grace  atomic.Int64                  // the shutdown timeout, in nanoseconds
+	mounts atomic.Pointer[kube.Resource] // in the served version, which Follow finds
 
 	calls chan func()
 
-	// What ends work. Each context is the parent of the next, and each attempt has
-	// a child of steps, which also ends when the object gets a newer state
-	// (errSuperseded).
+	// The contexts of work. Each one is the parent of the next. Each attempt has a child
+	// of steps, which is also cancelled when the object changes (errSuperseded).
 	loop     context.Context // until Run returns: errStopped
-	commands context.Context // until the shutdown time is over: errShutdownTimeout
-	steps    context.Context // until the daemon is told to stop: errStopping
+	commands context.Context // until the shutdown timeout has expired: errShutdownTimeout
+	steps    context.Context // until the daemon stops: errStopping
 
 	endLoop, endCommands, endSteps context.CancelCauseFunc
 
@@ -89,33 +91,35 @@ type Controller struct {
 	objects map[string]*object
 	api     kube.State
 	synced  bool
-	// Objects that exist but cannot be read: nothing is done for them, and
-	// what an older state of them mounted is no orphan.
+	// Names of objects that exist but cannot be decoded. Nothing is done for them, and
+	// their recorded mounts are not orphans.
 	malformed map[string]bool
 	line      string
 	idle      idleTimer
+	state     *daemonState // nil: not reported
+	metrics   *metrics     // nil: off
 }
 
-// object is what the loop knows of one ClientMount.
+// object is the state of one ClientMount in the loop.
 type object struct {
 	name     string
-	newest   *dws.ClientMount // nil: gone from the API server
-	ran      *dws.ClientMount // what the running or last attempt was based on
-	running  bool             // an attempt is under way
+	newest   *dws.ClientMount // nil: deleted
+	ran      *dws.ClientMount // state that the running or last attempt works on
+	running  bool             // an attempt is running
 	abandon  func()           // ends that attempt before its next step, because it is superseded
-	timer    *time.Timer      // next attempt
-	failures int              // attempts in a row that failed
+	timer    *time.Timer      // starts the next attempt
+	failures int              // consecutive failed attempts
 	verify   bool             // the next attempt only checks that nothing has changed
 	last     result
 	work     *work
-	orphan   *Record // instead of an object: a record that belongs to no object
+	orphan   *Record // set instead of an object: a record that belongs to no object
 }
 
-// newController makes a controller; Run starts it.
-func newController(o Options) *Controller {
+// NewController returns a controller. Run and Follow start it; both are required.
+func NewController(o Options) *Controller {
 	c := &Controller{
 		o: o, calls: make(chan func()),
-		objects: map[string]*object{}, malformed: map[string]bool{}, idle: idleTimer{f: o.Idle},
+		objects: map[string]*object{}, malformed: map[string]bool{}, idle: idleTimer{f: o.Idle}, metrics: newMetrics(o.MetricsFile),
 	}
 	c.loop, c.endLoop = context.WithCancelCause(context.Background())
 	c.commands, c.endCommands = context.WithCancelCause(c.loop)
@@ -124,8 +128,8 @@ func newController(o Options) *Controller {
 	c.SetShutdownTimeout(o.ShutdownTimeout)
 	c.rec = &reconciler{
 		node: o.Node, host: o.Host, records: o.Records, plan: o.Plan, log: o.Log,
-		stuck: newStuckTable(), registry: &registry{users: map[string]*user{}}, limits: func() Limits { return *c.limits.Load() },
-		progressAfter: 5 * time.Second,
+		stuck: newStuckTable(), busy: &busyTable{by: map[busyKey]*busyMount{}}, registry: &registry{users: map[string]*user{}}, limits: func() Limits { return *c.limits.Load() },
+		progressAfter: 5 * time.Second, metrics: c.metrics,
 		remote: remote{
 			client: o.Client, versions: new(kube.Versions),
 			profiles: new(shared[*nnf.StorageProfile]), discoveries: new(shared[string]),
@@ -135,7 +139,7 @@ func newController(o Options) *Controller {
 	c.rec.stopping, c.rec.released = c.stopping, c.forgetOrphan
 	c.rec.registry.alive = c.alive
 	c.rec.registry.freed = func() { go c.do(c.unblock) }
-	// Unreadable records are reported when the node's objects are known.
+	// Unreadable records are reported later, by findOrphans.
 	records, _ := o.Records.List()
 	for _, r := range records {
 		c.rec.registry.keep(r.UID, r)
@@ -143,29 +147,31 @@ func newController(o Options) *Controller {
 	return c
 }
 
-// SetLimits changes times and counts for the attempts that start from now on.
+// SetLimits changes the limits for attempts that start from now on.
 func (c *Controller) SetLimits(l Limits) { c.limits.Store(&l) }
 
-// SetShutdownTimeout changes how long running steps may continue when the daemon
-// is told to stop.
+// SetShutdownTimeout changes how long running steps may continue while the daemon stops.
 func (c *Controller) SetShutdownTimeout(d time.Duration) { c.grace.Store(int64(d)) }
 
-// ShutdownTimeout is that time.
+// ShutdownTimeout returns how long running steps may continue while the daemon stops.
 func (c *Controller) ShutdownTimeout() time.Duration { return time.Duration(c.grace.Load()) }
 
-// Run is the loop. It returns when ctx has ended and no worker is left, or
-// when the shutdown time is over; workers that are left then hang in the
-// kernel. Mounts are never touched by stopping.
+// Run runs the loop. After the end of ctx it returns when no worker is left, or when the
+// shutdown timeout has expired; workers that are left then hang in the kernel. Stopping
+// does not affect mounts.
 func (c *Controller) Run(ctx context.Context) error {
 	defer c.endLoop(errStopped)
+	c.publishMetrics()
 	for {
 		select {
 		case f := <-c.calls:
 			f()
 			c.publishLine()
+			c.publishMetrics()
 			c.checkIdle()
 		case <-ctx.Done():
 			c.idle.stop()
+			defer c.closeMetrics()
 			return c.drain()
 		}
 	}
@@ -174,7 +180,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // stopping reports whether no new attempt may start.
 func (c *Controller) stopping() bool { return c.steps.Err() != nil }
 
-// drain lets the running steps end, within the shutdown time.
+// drain waits until the running steps have finished, at most for the shutdown timeout.
 func (c *Controller) drain() error {
 	c.endSteps(errStopping)
 	for _, o := range c.objects {
@@ -192,16 +198,16 @@ func (c *Controller) drain() error {
 			return nil
 		case <-limit.C:
 			if c.commands.Err() != nil {
-				return fmt.Errorf("commands are still running after the shutdown time: %s", c.runningNames())
+				return fmt.Errorf("commands are still running after the shutdown timeout: %s", c.runningNames())
 			}
-			// Running commands are now told to end; they get a moment.
+			// Running commands are now terminated, which takes a moment.
 			c.endCommands(errShutdownTimeout)
 			limit.Reset(3 * time.Second)
 		}
 	}
 }
 
-// do runs f in the loop; it is lost when the loop has ended.
+// do runs f in the loop. It drops f if the loop has ended.
 func (c *Controller) do(f func()) {
 	select {
 	case c.calls <- f:
@@ -209,7 +215,8 @@ func (c *Controller) do(f func()) {
 	}
 }
 
-// Probe sends one call through the loop: proof that it makes progress.
+// Probe returns nil when the loop has processed one call, which proves that it makes
+// progress.
 func (c *Controller) Probe(ctx context.Context) error {
 	done := make(chan struct{})
 	select {
@@ -227,7 +234,7 @@ func (c *Controller) Probe(ctx context.Context) error {
 	}
 }
 
-// handler connects a watch with the loop, which handles each event.
+// handler passes the events of a watch to the loop.
 func (c *Controller) handler() kube.Handler[dws.ClientMount] {
 	return kube.Handler[dws.ClientMount]{
 		Replace:   func(list []*dws.ClientMount) { c.do(func() { c.replace(list) }) },
@@ -237,9 +244,9 @@ func (c *Controller) handler() kube.Handler[dws.ClientMount] {
 	}
 }
 
-// Follow supplies the controller with the objects of this node until ctx ends.
-// It finds the served version first, and again when the server stops serving
-// it. It retries while the API server is down.
+// Follow watches the objects of this node until ctx ends. It looks up the served version
+// first, and again when the server stops serving it. It retries while the API server is
+// down.
 func (c *Controller) Follow(ctx context.Context) error {
 	failures := 0
 	for {
@@ -256,7 +263,7 @@ func (c *Controller) Follow(ctx context.Context) error {
 			return nil
 		}
 		failures++
-		c.o.Log.Debug("the watch ended, finding the served version again", "error", err, daemon.EventID(eventAPI))
+		c.o.Log.Debug("the watch ended; looking up the served version again", "error", err, daemon.EventID(eventAPI))
 		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
 		if ctx.Err() != nil {
 			return nil
@@ -264,7 +271,7 @@ func (c *Controller) Follow(ctx context.Context) error {
 	}
 }
 
-// replace takes the complete list of the node's objects.
+// replace handles the complete list of the node's objects.
 func (c *Controller) replace(list []*dws.ClientMount) {
 	known := map[string]bool{}
 	for _, cm := range list {
@@ -288,7 +295,7 @@ func (c *Controller) replace(list []*dws.ClientMount) {
 	}
 }
 
-// upsert takes the newest state of an object.
+// upsert handles the newest state of an object.
 func (c *Controller) upsert(cm *dws.ClientMount) {
 	delete(c.malformed, cm.Name)
 	o := c.objects[cm.Name]
@@ -305,7 +312,7 @@ func (c *Controller) upsert(cm *dws.ClientMount) {
 	}
 }
 
-// gone handles an object that the API server no longer has.
+// gone handles the deletion of an object.
 func (c *Controller) gone(name string) {
 	delete(c.malformed, name)
 	o := c.objects[name]
@@ -320,18 +327,21 @@ func (c *Controller) gone(name string) {
 	c.drop(o)
 }
 
-// drop forgets an object; what it left mounted becomes an orphan.
+// drop removes an object from the table. Its remaining mounts become orphans.
 func (c *Controller) drop(o *object) {
 	o.stopTimer()
 	delete(c.objects, o.name)
+	if o.work != nil {
+		c.o.Records.ForgetFailure(o.work.uid)
+	}
 	if c.synced {
 		c.findOrphans()
 	}
 }
 
-// changed reports whether the difference between two states of an object asks
-// for action. Our own writes, and what others do to status or annotations, do
-// not: otherwise every write would be followed by another pass.
+// changed reports whether two states of an object differ in a way that requires an
+// attempt. Changes of status and annotations do not; otherwise each of our own writes
+// would cause another attempt.
 func changed(a, b *dws.ClientMount) bool {
 	return a.UID != b.UID || a.Generation != b.Generation ||
 		(a.DeletionTimestamp == nil) != (b.DeletionTimestamp == nil) || !a.SameLabels(b)

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func TestLoopLife(t *testing.T) {
+func TestLoopLifecycle(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.c.apiState(kube.State{Connected: true})
 		l.Replace([]*dws.ClientMount{l.server.object()})
@@ -35,7 +35,7 @@ func TestLoopLife(t *testing.T) {
 			t.Errorf("status line %q", got)
 		}
 		l.machine.done()
-		// Our own write comes back by the watch: nothing to do.
+		// The watch reports our own write: nothing to do.
 		l.Upsert(l.server.object())
 		synctest.Wait()
 		l.expect("after our own write", l.machine.done(), nil)
@@ -52,12 +52,12 @@ func TestLoopLife(t *testing.T) {
 			t.Errorf("status line %q", got)
 		}
 		if len(l.server.written()) != 4 {
-			t.Errorf("a life costs four writes")
+			t.Errorf("a lifecycle must take four writes")
 		}
 	})
 }
 
-// Failures are retried with growing pauses that stay below the ceiling.
+// Failures are retried with growing pauses, at most RetryMax.
 func TestLoopBackoff(t *testing.T) {
 	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
 		l.machine.fail["mount"] = errors.New("no route")
@@ -73,13 +73,13 @@ func TestLoopBackoff(t *testing.T) {
 			t.Errorf("pauses %v", pauses)
 		}
 		if got := l.server.written(); len(got) != 2 {
-			t.Errorf("the same failure is written once: %q", got)
+			t.Errorf("the same failure must be written once: %q", got)
 		}
 	})
 }
 
-// What failed because the API server did not answer continues when it answers again,
-// and does not wait for the end of a long pause.
+// An attempt that failed because the API server was down is retried when the server is
+// back, without waiting for the end of a long pause.
 func TestLoopResume(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.server.fail["status"] = errors.New("no answer")
@@ -87,19 +87,19 @@ func TestLoopResume(t *testing.T) {
 		l.Replace([]*dws.ClientMount{l.server.object()})
 		wait.Advance(10 * time.Minute)
 		if !l.machine.mounted(testPath) || l.server.object().Status.AllReady {
-			t.Fatal("mounted and not yet told")
+			t.Fatal("the object must be mounted but not reported yet")
 		}
 		delete(l.server.fail, "status")
 		l.c.apiState(kube.State{Connected: true})
 		wait.Advance(2 * time.Second)
 		if !l.server.object().Status.AllReady {
-			t.Error("not told within two seconds")
+			t.Error("not reported within two seconds")
 		}
 	})
 }
 
-// A mount that hangs delays neither another object nor the probe; a stop waits for
-// it no longer than the shutdown time.
+// A hanging mount delays neither another object nor the probe; a stop waits for it at
+// most for the shutdown timeout.
 func TestLoopStuckMount(t *testing.T) {
 	runLoop(t, dws.TypeLustre, nil, func(t *testing.T, l *loop) {
 		l.machine.block["mount -t lustre 10.1.1.2@tcp:/job7fs"] = make(chan struct{})
@@ -109,7 +109,7 @@ func TestLoopStuckMount(t *testing.T) {
 		l.Replace([]*dws.ClientMount{l.server.object(), other})
 		synctest.Wait()
 		if !l.machine.mounted("/mnt/nnf/other") || l.machine.mounted(testPath) {
-			t.Fatal("the stuck mount held up the other")
+			t.Fatal("the stuck mount delayed the other one")
 		}
 		if err := l.c.Probe(context.Background()); err != nil {
 			t.Fatal(err)
@@ -125,7 +125,7 @@ func TestLoopStuckMount(t *testing.T) {
 	})
 }
 
-// A newer state cuts the sequence short between two steps.
+// A change of the object interrupts the sequence between two steps.
 func TestLoopSuperseded(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
@@ -139,7 +139,7 @@ func TestLoopSuperseded(t *testing.T) {
 		synctest.Wait()
 		for _, line := range l.machine.done() {
 			if strings.HasPrefix(line, "mount") {
-				t.Errorf("mounted although it is no longer asked for: %q", line)
+				t.Errorf("mounted although the desired state has changed: %q", line)
 			}
 		}
 		if st := l.server.object().Status; !st.AllReady || st.Mounts[0].State != dws.Unmounted {
@@ -148,8 +148,8 @@ func TestLoopSuperseded(t *testing.T) {
 	})
 }
 
-// When the daemon stops, a running command ends, no further step starts, and the
-// status shows the state that is being reconciled.
+// When the daemon stops, a running command finishes, no further step starts, and the
+// status shows the current state.
 func TestLoopStopBetweenSteps(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
@@ -175,8 +175,8 @@ func TestLoopStopBetweenSteps(t *testing.T) {
 	})
 }
 
-// The status is true also if the object changed back before the daemon was told to
-// stop: no attempt follows that would correct it.
+// The status is correct even if the object changed back before the daemon stops, although
+// no further attempt could correct it.
 func TestLoopStopAfterSuperseded(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		l.Replace([]*dws.ClientMount{l.server.object()})
@@ -203,7 +203,7 @@ func TestLoopStopAfterSuperseded(t *testing.T) {
 	})
 }
 
-// A long operation says in between that it is under way.
+// A long operation publishes its progress.
 func TestLoopProgress(t *testing.T) {
 	runLoop(t, dws.TypeXFS, nil, func(t *testing.T, l *loop) {
 		gate := make(chan struct{})
@@ -219,7 +219,7 @@ func TestLoopProgress(t *testing.T) {
 	})
 }
 
-// An object that can no longer be read is not taken for deleted.
+// An object that can no longer be decoded is not treated as deleted.
 func TestLoopMalformed(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
 		l.Replace([]*dws.ClientMount{l.server.object()})
@@ -228,17 +228,17 @@ func TestLoopMalformed(t *testing.T) {
 		l.Replace(nil)
 		synctest.Wait()
 		if !l.machine.mounted(testPath) {
-			t.Error("unmounted because it could not be read")
+			t.Error("unmounted because it could not be decoded")
 		}
 		l.Delete("compute-01", l.server.object().Name)
 		synctest.Wait()
 		if l.machine.mounted(testPath) {
-			t.Error("really deleted now: an orphan")
+			t.Error("a deleted object must become an orphan")
 		}
 	})
 }
 
-// A ready mount is looked at again after the verify interval, and repaired.
+// A ready mount is checked after the verify interval, and mounted again.
 func TestLoopVerify(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Limits.Verify = time.Hour }, func(t *testing.T, l *loop) {
 		l.Replace([]*dws.ClientMount{l.server.object()})
@@ -249,20 +249,20 @@ func TestLoopVerify(t *testing.T) {
 		l.machine.mu.Unlock()
 		wait.Advance(2 * time.Hour)
 		if !l.machine.mounted(testPath) {
-			t.Error("not repaired")
+			t.Error("not mounted again")
 		}
 	})
 }
 
-// Only those that wait for the path that has become free start again.
-func TestOthersStayBlocked(t *testing.T) {
+// Only objects that wait for the path that has become free start again.
+func TestOtherObjectsStayBlocked(t *testing.T) {
 	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
 		holder, other := lustreMount("holder", "/mnt/a/below"), lustreMount("other", "/mnt/b")
 		l.edit(at("/mnt/a"))
 		l.Replace([]*dws.ClientMount{holder, other})
 		synctest.Wait()
 		l.Upsert(l.server.object())
-		wait.Advance(30 * time.Minute) // the pauses of its retries are long now
+		wait.Advance(30 * time.Minute) // until the pauses of its retries are long
 		gets := func() int {
 			l.server.mu.Lock()
 			defer l.server.mu.Unlock()
@@ -277,8 +277,7 @@ func TestOthersStayBlocked(t *testing.T) {
 	})
 }
 
-// A path that becomes free while the attempt that it blocks still reports is
-// not missed.
+// A path that becomes free while the blocked attempt still reports is noticed.
 func TestFreedWhileReporting(t *testing.T) {
 	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
 		l.Replace(nil)
@@ -289,14 +288,14 @@ func TestFreedWhileReporting(t *testing.T) {
 		})
 		wait.Advance(time.Second)
 		if !l.machine.mounted(testPath) {
-			t.Error("waits for a path that is free")
+			t.Error("still waits for a free path")
 		}
 	})
 }
 
-// An object that waits for the path of another starts as soon as the path is
-// free, not after the pause of a retry.
-func TestPathThatBecomesFree(t *testing.T) {
+// An object that waits for the path of another object starts as soon as the path is free,
+// without waiting for the pause of a retry.
+func TestPathBecomesFree(t *testing.T) {
 	runLoop(t, dws.TypeLustre, longRetries, func(t *testing.T, l *loop) {
 		holder := lustreMount("holder", testPath+"/below")
 		l.Replace([]*dws.ClientMount{holder})
@@ -305,7 +304,7 @@ func TestPathThatBecomesFree(t *testing.T) {
 			t.Fatal("the first one is not mounted")
 		}
 		l.Upsert(l.server.object())
-		wait.Advance(2 * time.Minute) // the pauses of its retries grow
+		wait.Advance(2 * time.Minute) // until the pauses of its retries have grown
 		if st := l.server.object().Status; st.Error == nil {
 			t.Fatalf("status %s", describe(&st))
 		}
@@ -319,14 +318,14 @@ func TestPathThatBecomesFree(t *testing.T) {
 
 func longRetries(o *Options) { o.Limits.RetryMax = time.Hour }
 
-// lustreMount is another object that mounts the same file system at a path.
+// lustreMount returns another object that mounts the same file system at a path.
 func lustreMount(name, path string) *dws.ClientMount {
 	cm := testObject(dws.TypeLustre)
 	cm.Name, cm.UID, cm.Spec.Mounts[0].MountPath = name, types.UID("uid-"+name), path
 	return cm
 }
 
-// unmounted is the object after its desired state was changed.
+// unmounted returns the object with the desired state unmounted.
 func unmounted(cm *dws.ClientMount) *dws.ClientMount {
 	changed := *cm
 	changed.Spec.DesiredState = dws.Unmounted
@@ -334,7 +333,7 @@ func unmounted(cm *dws.ClientMount) *dws.ClientMount {
 	return &changed
 }
 
-// Idle is called once after work, later than the work, and not again without work.
+// Idle is called once, some time after the work, and not again without work.
 func TestIdleIsCalledOnce(t *testing.T) {
 	var called atomic.Int32
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
@@ -353,7 +352,7 @@ func TestIdleIsCalledOnce(t *testing.T) {
 		expect("after the list", 1)
 
 		wait.Advance(time.Hour)
-		for range 3 { // what comes without work, as the watchdog's probe
+		for range 3 { // calls without work, such as the watchdog's probe
 			if err := l.c.Probe(context.Background()); err != nil {
 				t.Error(err)
 			}
@@ -373,7 +372,7 @@ func TestIdleIsCalledOnce(t *testing.T) {
 	})
 }
 
-// While an attempt hangs the daemon is not idle, and stopping leaves no timer.
+// While an attempt hangs, the daemon is not idle; stopping leaves no timer.
 func TestIdleWaitsForAttempts(t *testing.T) {
 	var called atomic.Int32
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Idle = func() { called.Add(1) } }, func(t *testing.T, l *loop) {
@@ -391,7 +390,7 @@ func TestIdleWaitsForAttempts(t *testing.T) {
 		}
 		wait.Advance(time.Minute)
 		if called.Load() != 0 {
-			t.Error("idle after the end")
+			t.Error("Idle was called after the stop")
 		}
 	})
 }

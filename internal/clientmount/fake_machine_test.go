@@ -11,11 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// fakeMachine is a node in memory. It keeps a log of what was done to it, and
-// can be told to fail.
+// fakeMachine is a node in memory. It logs all effects, and can simulate failures.
 type fakeMachine struct {
 	mu     sync.Mutex
 	log    []string
@@ -25,24 +26,30 @@ type fakeMachine struct {
 	block  map[string]chan struct{}
 	nextID int
 	rescan func(f *fakeMachine)
-	marked map[string]int // by the mark in a command's environment: how many had it
+	marked map[string]int // number of commands, by the mark in their environment
 
 	leftovers     map[string][]node.Leftover
-	missing       []string // of the mount target
-	stays         []string // what removing a target leaves behind
+	missing       []string      // of the mount target
+	stays         []string      // what remains after the removal of a target
+	holders       []node.Holder // of a busy mount
 	deviceHolders []node.Holder
+	users         []node.Holder // that prevent the unmount
+	signalled     func(pid int, sig unix.Signal)
 
-	shows string    // what the kernel shows as source of a Lustre mount, if not what was asked for
-	link  [2]string // a symbolic link, and where it leads
+	shows string    // source of a Lustre mount in the mount table, if not the requested one
+	link  [2]string // a symbolic link and its target
 
-	dmName string // the device mapper's name of the device, if not the volume's
+	dmName string // device-mapper name of the device, if not that of the volume
 
-	making func()            // called when the mount target is about to be made
+	making func()            // called before the mount target is created
 	onLine func(line string) // called when a command starts
 }
 
 func newFakeMachine() *fakeMachine {
-	return &fakeMachine{lvs: map[string]bool{}, fail: map[string]error{}, block: map[string]chan struct{}{}, nextID: 100}
+	return &fakeMachine{
+		lvs: map[string]bool{}, fail: map[string]error{}, block: map[string]chan struct{}{}, nextID: 100,
+		holders: []node.Holder{{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath + "/src"}},
+	}
 }
 
 const (
@@ -52,8 +59,8 @@ const (
 	testPath   = "/mnt/nnf/11110000-0000-4000-8000-00000000000a-0"
 )
 
-// fakeCaller is the fake on behalf of a caller: what the real node does by
-// programs goes through the caller's Runner and ends in fakeMachine.Run.
+// fakeCaller is the fake on behalf of a caller: where the real node runs programs, it uses
+// the caller's Runner, which calls fakeMachine.Run.
 type fakeCaller struct {
 	*fakeMachine
 	runner node.Runner
@@ -149,7 +156,7 @@ func (f *fakeMachine) Run(ctx context.Context, c node.Command) (node.Result, err
 	return node.Result{}, nil
 }
 
-// effect is what the real programs would do.
+// effect applies the effect of the real programs.
 func (f *fakeMachine) effect(argv []string) {
 	last := argv[len(argv)-1]
 	switch argv[0] {
@@ -180,7 +187,7 @@ func (f *fakeMachine) effect(argv []string) {
 	}
 }
 
-// WaitLeftovers finds what a test has put there under the mark.
+// WaitLeftovers returns the leftovers that a test has set for the mark.
 func (f *fakeMachine) WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(node.Leftover)) ([]node.Leftover, error) {
 	f.mu.Lock()
 	left := f.leftovers[mark]
@@ -213,7 +220,7 @@ func (f *fakeMachine) MountsOn(path string) (on []node.Mount, _ error) {
 	return on, nil
 }
 
-// HiddenBy finds what was mounted later at the same path or above it.
+// HiddenBy returns a mount that was made later at the same path or above it.
 func (f *fakeMachine) HiddenBy(m node.Mount) (*node.Mount, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -252,7 +259,65 @@ func (f *fakeMachine) DMName(d node.Device) (string, error) {
 }
 
 func (f *fakeMachine) Holders(context.Context, node.Mount, int) ([]node.Holder, error) {
-	return []node.Holder{{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath + "/src"}}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.holders, nil
+}
+
+func (f *fakeMachine) Users(context.Context, node.Mount, int) ([]node.Holder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.users), f.fail["users"]
+}
+
+// SignalUser logs the signal. The outcome is that of f.signalled.
+func (f *fakeMachine) SignalUser(_ context.Context, _ node.Mount, h node.Holder, sig unix.Signal, rule node.SignalRule) (node.Holder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.ContainsFunc(f.users, func(u node.Holder) bool { return u.Process() == h.Process() }) {
+		return h, node.ErrNoUser
+	}
+	if h.UID < rule.MinUID {
+		return h, &node.ProtectedError{Reason: "it belongs to root"}
+	}
+	f.note("%v to %d of users from %d, not %s", unix.SignalName(sig), h.PID, rule.MinUID, rule.Mark)
+	if f.signalled != nil {
+		f.signalled(h.PID, sig)
+	}
+	return h, f.fail["signal"]
+}
+
+// leave removes a process that uses the mount. When none is left, umount succeeds.
+func (f *fakeMachine) leave(pid int) {
+	f.users = slices.DeleteFunc(f.users, func(h node.Holder) bool { return h.PID == pid })
+	if len(f.users) == 0 {
+		delete(f.fail, "umount")
+	}
+}
+
+func (f *fakeMachine) WaitExit(ctx context.Context, list []node.Process, limit time.Duration) []node.Process {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		running := slices.DeleteFunc(slices.Clone(list), func(p node.Process) bool {
+			return !slices.ContainsFunc(f.users, func(h node.Holder) bool { return h.Process() == p })
+		})
+		f.mu.Unlock()
+		if len(running) == 0 || ctx.Err() != nil {
+			return running
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (f *fakeMachine) MinUID() (uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return 1000, f.fail["login.defs"]
 }
 
 func (f *fakeMachine) DeviceHolders(_ context.Context, d node.Device, _ int) ([]node.Holder, error) {
@@ -262,7 +327,7 @@ func (f *fakeMachine) DeviceHolders(_ context.Context, d node.Device, _ int) ([]
 	return f.deviceHolders, f.fail["device holders"]
 }
 
-// LookupHost knows one server.
+// LookupHost resolves the name of one server.
 func (f *fakeMachine) LookupHost(_ context.Context, host string) ([]string, error) {
 	if host == "mgs.example.org" {
 		return []string{"192.0.2.1"}, nil
@@ -270,7 +335,7 @@ func (f *fakeMachine) LookupHost(_ context.Context, host string) ([]string, erro
 	return nil, errors.New("no such host")
 }
 
-// ResolveTarget knows one link, if a test has made one.
+// ResolveTarget resolves the link that a test has set.
 func (f *fakeMachine) ResolveTarget(path string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

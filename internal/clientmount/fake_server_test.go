@@ -26,8 +26,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// fakeServer holds one ClientMount and one profile, applies patches to them
-// and logs each write.
+// fakeServer stores one ClientMount and one profile, applies patches to them and logs each
+// write.
 type fakeServer struct {
 	mu      sync.Mutex
 	cm      *dws.ClientMount
@@ -92,7 +92,7 @@ func (s *fakeServer) Patch(_ context.Context, r kube.Resource, _, name, sub stri
 		return notFound(r, name)
 	}
 	if name != s.cm.Name {
-		return nil // another object, whose writes no test reads
+		return nil // another object, whose writes no test checks
 	}
 	switch {
 	case sub == "status" && pt == types.MergePatchType:
@@ -127,8 +127,8 @@ func (s *fakeServer) Patch(_ context.Context, r kube.Resource, _, name, sub stri
 	return nil
 }
 
-// jsonPatch knows just the operations that we send, and fails as the API
-// server does when a test does not hold.
+// jsonPatch supports only the operations that we send. Like the API server, it fails if a
+// test operation fails.
 func (s *fakeServer) jsonPatch(body []byte) error {
 	var ops []struct {
 		Op, Path string
@@ -183,7 +183,7 @@ func (s *fakeServer) jsonPatch(body []byte) error {
 	return nil
 }
 
-// Watch is not used: tests call the handler themselves.
+// Watch is not used, because tests call the handler directly.
 func (s *fakeServer) Watch(context.Context, kube.Resource, string, func(kube.State), kube.Handler[dws.ClientMount]) error {
 	return errors.ErrUnsupported
 }
@@ -195,7 +195,7 @@ func (s *fakeServer) Servers(_ context.Context, _ kube.Resource, selector string
 	return s.servers, nil
 }
 
-// written returns the writes so far and forgets them.
+// written returns and clears the log of writes.
 func (s *fakeServer) written() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,15 +229,15 @@ func invalid() error {
 	return apierrors.NewInvalid(schema.GroupKind{Kind: "ClientMount"}, "x", nil)
 }
 
-// latency is how long the apiServer takes to answer.
+// latency is the response time of apiServer.
 const latency = 3 * time.Millisecond
 
-// apiServer answers the requests of a kube.Client in virtual time.
+// apiServer responds to the requests of a kube.Client in virtual time.
 type apiServer struct {
 	mu       sync.Mutex
 	profiles map[string]bool
 	finals   map[string][]string
-	ready    map[string]time.Time // when a status reported that all is ready
+	ready    map[string]time.Time // when a status reported allReady
 	requests []apiRequest
 }
 
@@ -313,7 +313,7 @@ func (s *apiServer) setProfile(name string) {
 	s.profiles[name] = true
 }
 
-// since returns the requests from a moment on.
+// since returns the requests since t.
 func (s *apiServer) since(t time.Time) (out []apiRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,7 +325,7 @@ func (s *apiServer) since(t time.Time) (out []apiRequest) {
 	return out
 }
 
-// client returns a real kube.Client on the fake server.
+// client returns a real kube.Client for the fake server.
 func (s *apiServer) client(t *testing.T) *kube.Client {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config")
@@ -340,8 +340,8 @@ func (s *apiServer) client(t *testing.T) *kube.Client {
 	return c
 }
 
-// readyAfter waits until a status reports an object ready and returns how long that
-// took since began.
+// readyAfter waits until the status of an object reports allReady, and returns the time
+// since start.
 func (s *apiServer) readyAfter(t *testing.T, name string, began time.Time) (took time.Duration) {
 	t.Helper()
 	wait.Within(t, time.Hour, name+" to be ready", func() bool {

@@ -41,7 +41,7 @@ func testObject(typ string) *dws.ClientMount {
 	return cm
 }
 
-// testProfile is the shipped template with a hook at each place.
+// testProfile returns the shipped template with a hook in each list.
 func testProfile() *nnf.StorageProfile {
 	p := &nnf.StorageProfile{}
 	p.Name, p.Namespace, p.Data.Pinned = "job7-0", "default", true
@@ -61,7 +61,7 @@ func testProfile() *nnf.StorageProfile {
 	return p
 }
 
-// fixture is one reconciler on fakes.
+// fixture is one reconciler with fakes.
 type fixture struct {
 	t       *testing.T
 	machine *fakeMachine
@@ -80,7 +80,7 @@ func newFixture(t *testing.T, typ string) *fixture {
 	return f
 }
 
-// newMounted is a fixture whose object is mounted.
+// newMounted returns a fixture whose object is mounted.
 func newMounted(t *testing.T, typ string) *fixture {
 	t.Helper()
 	f := newFixture(t, typ)
@@ -97,25 +97,25 @@ func (f *fixture) options(records *Records) Options {
 	}
 }
 
-// versionedController makes a controller that has found the served version.
+// versionedController returns a controller that has found the served version.
 func versionedController(o Options) *Controller {
-	c := newController(o)
+	c := NewController(o)
 	r := mountsResource("v1alpha7")
 	c.mounts.Store(&r)
 	return c
 }
 
-// restart makes a new reconciler that knows only what is on disk.
+// restart replaces the reconciler with a new one that has only the records on disk.
 func (f *fixture) restart(records *Records) {
 	f.rec = versionedController(f.options(records)).rec
-	// No loop runs here.
+	// There is no loop.
 	f.rec.released, f.rec.registry.freed = nil, nil
 	f.rec.registry.alive = func(string, string) bool { return true }
 	f.rec.progressAfter = 0
 	f.work = &work{}
 }
 
-// reconcile runs one attempt on the object as the server has it now.
+// reconcile runs one attempt with the current object of the server.
 func (f *fixture) reconcile() result {
 	cm := f.server.object()
 	if cm == nil {
@@ -146,12 +146,12 @@ func (f *fixture) expect(what string, got, want []string) {
 	}
 }
 
-// task is the work on an object with this uid.
+// task returns a task for the object with this uid.
 func (f *fixture) task(uid string) *task {
 	return &task{reconciler: f.rec, uid: uid, ctx: f.t.Context(), steps: f.t.Context(), log: f.rec.log}
 }
 
-// loop runs a controller on fakes.
+// loop runs a controller with fakes.
 type loop struct {
 	*fixture
 	kube.Handler[dws.ClientMount]
@@ -162,8 +162,8 @@ type loop struct {
 	synced int
 }
 
-// startLoop starts a controller on the fakes of a fixture. It must be called in a
-// bubble of testing/synctest.
+// startLoop starts a controller with the fakes of a fixture. It must be called in a bubble
+// of testing/synctest.
 func startLoop(f *fixture, change func(*Options)) *loop {
 	l := &loop{fixture: f}
 	o := f.options(f.rec.records)
@@ -188,8 +188,8 @@ func (l *loop) stop() error {
 	return l.ended()
 }
 
-// runLoop runs a test on the loop of a new fixture, in a bubble of testing/synctest,
-// and stops it.
+// runLoop runs a test with the loop of a new fixture in a bubble of testing/synctest, and
+// stops the loop.
 func runLoop(t *testing.T, typ string, change func(*Options), test func(t *testing.T, l *loop)) {
 	t.Helper()
 	newFixture(t, typ).runLoop(t, change, test)
@@ -206,7 +206,7 @@ func (f *fixture) runLoop(t *testing.T, change func(*Options), test func(t *test
 	})
 }
 
-// beside adds a second object to a fixture: its own server, the same machine and
+// beside returns a fixture for a second object, with its own server, the same machine and
 // the same reconciler.
 func (f *fixture) beside(name string, uid types.UID, change func(*dws.ClientMount)) *fixture {
 	cm := testObject(f.server.cm.Spec.Mounts[0].Type)
@@ -236,7 +236,7 @@ func effects(log []string) (out []string) {
 	return out
 }
 
-// edit changes the object as a user would.
+// edit changes the object and its generation.
 func (f *fixture) edit(change func(*dws.ClientMount)) {
 	f.server.mu.Lock()
 	defer f.server.mu.Unlock()
@@ -250,7 +250,7 @@ func twoMounts(cm *dws.ClientMount) {
 	cm.Spec.Mounts = append(cm.Spec.Mounts, second)
 }
 
-// again creates the object again under its old name, while no daemon runs.
+// again creates the object again with the same name, while no daemon runs.
 func (f *fixture) again(uid types.UID) {
 	f.server.cm = testObject(f.server.cm.Spec.Mounts[0].Type)
 	f.server.cm.UID = uid
@@ -259,7 +259,7 @@ func (f *fixture) again(uid types.UID) {
 	f.rec.registry.alive = func(uid, _ string) bool { return uid == string(f.server.cm.UID) }
 }
 
-// attempt makes the attempt that unmountOne is called on.
+// attempt returns an attempt for calls of unmountOne.
 func (f *fixture) attempt() *attempt {
 	cm := f.server.object()
 	return &attempt{task: *f.task(string(cm.UID)), w: f.work, cm: cm}

@@ -12,15 +12,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
-// mounted brings all mounts up in their order. If one fails the others are tried
-// nevertheless; the first error is reported.
+// mounted mounts all entries in their order. If an entry fails, mounted continues with
+// the next one; it reports the first error.
 func (a *attempt) mounted() result {
 	status := a.baseStatus(dws.Mounted)
-	// If an unmount had started when the desired state changed back, no reader may
-	// see the old ready:true until the mount is complete again.
-	if err := a.withdraw(status, a.halfUnmounted); err != nil {
+	// If an unmount had started before the desired state changed back, the old
+	// ready:true must not be visible until the mount is complete again.
+	if err := a.withdrawReady(status, a.halfUnmounted); err != nil {
 		return a.apiFailure("cannot write the status", err)
 	}
 
@@ -28,11 +29,11 @@ func (a *attempt) mounted() result {
 	if first != nil && plans == nil {
 		switch {
 		case unanswered(first):
-			// The mounts are as they were, so they are not reported as failed.
+			// The mounts have not changed, so they are not reported as failed.
 			return a.apiFailure("cannot get the storage profile", first)
 		case allReady(status) && a.recordedPlans() != nil:
-			// What is mounted and ready stays so without its profile.
-			a.log.Warn("the storage profile of a ready mount is not available, going by the record", "error", first, daemon.EventID(eventRecord))
+			// A ready mount stays ready without its profile.
+			a.log.Warn("the storage profile of a ready mount is not available; using the recorded plan", "error", first, daemon.EventID(eventRecord))
 			plans, first = a.recordedPlans(), nil
 		default:
 			return a.finish(a.noneReady(dws.Mounted), failed(first))
@@ -41,13 +42,13 @@ func (a *attempt) mounted() result {
 	if err := a.reserve(plans); err != nil {
 		return a.finish(a.noneReady(dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
 	}
-	// Not before it is known that there is something to do: an object without a
-	// profile costs one request less.
-	if err := a.hold(); err != nil {
+	// The finalizer comes only now, because an object without a profile does not
+	// need the request.
+	if err := a.ensureFinalizer(); err != nil {
 		return a.apiFailure("cannot add the finalizer", err)
 	}
-	// Nor may one see it if the object asks for something else than what is recorded.
-	if err := a.withdraw(status, func(i int) bool { return a.isNew(plans[i]) }); err != nil {
+	// The same applies if the object lists something other than the record.
+	if err := a.withdrawReady(status, func(i int) bool { return a.isNew(plans[i]) }); err != nil {
 		return a.apiFailure("cannot write the status", err)
 	}
 	a.startProgress(dws.Mounted)
@@ -67,13 +68,13 @@ func (a *attempt) mounted() result {
 		return a.finish(status, failed(first))
 	}
 	res := a.finish(status, nil)
-	a.log.Debug("ClientMount is mounted", "duration", time.Since(a.began), "commands", a.commands, "requests", a.meter.spent,
-		"overhead", time.Since(a.began)-a.commands-a.meter.spent, daemon.EventID(eventMounted))
+	a.log.Debug("ClientMount is mounted", "duration", time.Since(a.started), "commands", a.commands, "requests", a.meter.spent,
+		"overhead", time.Since(a.started)-a.commands-a.meter.spent, daemon.EventID(eventMounted))
 	return res
 }
 
-// plans fetches the profile and makes one plan per mount. The plan of a mount that
-// cannot be planned is nil; the slice is nil if there is no usable profile or the paths
+// plans reads the profile and returns one plan per mount. The plan of a mount that
+// cannot be planned is nil. The slice is nil if there is no usable profile or the paths
 // of the plans collide. The error is the first one.
 func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 	profile, err := a.profile()
@@ -86,7 +87,7 @@ func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 		forMount := func(o plan.Options) (*plan.Plan, error) { return plan.ForMount(a.cm, i, profile, o) }
 		p, err := a.planOne(o, plans[:i], forMount)
 		if errors.Is(err, plan.ErrOutsideRoots) && a.recorded(i, nil).isMounted() {
-			// It was mounted before the site changed its roots; a job is using it.
+			// It was mounted before the site changed mount.roots, and a job uses it.
 			anywhere := o
 			anywhere.Roots = nil
 			if q, qerr := a.planOne(anywhere, plans[:i], forMount); qerr == nil && q.SamePlace(&a.recorded(i, nil).Plan) {
@@ -105,8 +106,8 @@ func (a *attempt) plans(o plan.Options) ([]*plan.Plan, error) {
 	return plans, first
 }
 
-// planOne makes a plan and resolves the symbolic links in its path. outer are the
-// plans of earlier entries.
+// planOne returns a plan in whose path symbolic links are resolved. outer are the plans
+// of earlier entries.
 func (a *attempt) planOne(o plan.Options, outer []*plan.Plan, forMount func(plan.Options) (*plan.Plan, error)) (*plan.Plan, error) {
 	p, err := forMount(o)
 	if err != nil || o.Mode != "" && o.Mode != plan.ModeReal {
@@ -114,7 +115,7 @@ func (a *attempt) planOne(o plan.Options, outer []*plan.Plan, forMount func(plan
 	}
 	real, err := a.realPath(p.Path, outer)
 	if err != nil {
-		return nil, dws.WrapError(dws.Major, "unable to mount file system", fmt.Errorf("could not make the mount target: %w", err))
+		return nil, dws.WrapError(dws.Major, "unable to mount file system", fmt.Errorf("could not create the mount target: %w", err))
 	}
 	if real == p.Path {
 		return p, nil
@@ -123,14 +124,13 @@ func (a *attempt) planOne(o plan.Options, outer []*plan.Plan, forMount func(plan
 	return forMount(o)
 }
 
-// realPath returns a mount path without its symbolic links. A path that is
-// recorded is not resolved again, because a file system that does not answer
-// may be mounted there; nor is a path below an outer mount, where users make the
-// links.
+// realPath resolves the symbolic links of a mount path. It does not resolve a recorded
+// path again, because a file system that does not respond may be mounted there. Nor
+// does it resolve a path below an outer mount, where users can create links.
 func (a *attempt) realPath(path string, outer []*plan.Plan) (string, error) {
 	if a.w.record != nil {
 		for i := range a.w.record.Mounts {
-			if p := &a.w.record.Mounts[i].Plan; p.AskedPath() == path {
+			if p := &a.w.record.Mounts[i].Plan; p.RequestedPath() == path {
 				return p.Path, nil
 			}
 		}
@@ -139,12 +139,12 @@ func (a *attempt) realPath(path string, outer []*plan.Plan) (string, error) {
 		if p == nil {
 			continue
 		}
-		if rest, ok := strings.CutPrefix(path, p.AskedPath()+"/"); ok {
+		if rest, ok := strings.CutPrefix(path, p.RequestedPath()+"/"); ok {
 			return p.Path + "/" + rest, nil
 		}
 	}
 	if a.registry.covered(a.uid, path) {
-		return path, nil // refused anyway, and not resolved for the same reason
+		return path, nil // reserve refuses it; resolving it could block
 	}
 	return a.machine.ResolveTarget(path)
 }
@@ -158,7 +158,7 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 	}
 	began := time.Now()
 	p, err := a.reconciler.remote.profile(a.ctx, namespace, name, !a.w.mayShare)
-	a.meter.since(began) // the read itself may belong to another attempt
+	a.meter.add(mountstate.NameRead(profileKind), began, err) // the read itself may belong to another attempt
 	if err != nil {
 		return nil, dws.WrapError(dws.Major, text, err)
 	}
@@ -168,8 +168,8 @@ func (a *attempt) profile() (*nnf.StorageProfile, error) {
 	return p, nil
 }
 
-// recordedPlans returns the recorded plans of the object's mounts in their order if
-// all of them are ready, else nil.
+// recordedPlans returns the recorded plans of the object's mounts, in their order, if
+// all mounts are ready. Otherwise it returns nil.
 func (a *attempt) recordedPlans() []*plan.Plan {
 	plans := make([]*plan.Plan, len(a.cm.Spec.Mounts))
 	for i := range plans {
@@ -183,8 +183,8 @@ func (a *attempt) recordedPlans() []*plan.Plan {
 	return plans
 }
 
-// recorded returns the record of mount i: by path if there is a plan, else by its
-// place in the list.
+// recorded returns the record of mount i: by path if there is a plan, otherwise by its
+// index.
 func (a *attempt) recorded(i int, p *plan.Plan) *MountRecord {
 	if a.w.record == nil {
 		return nil
@@ -200,16 +200,16 @@ func (a *attempt) recorded(i int, p *plan.Plan) *MountRecord {
 	return nil
 }
 
-// halfUnmounted reports whether an unmount of entry i has started, or ended, that no
-// status reports.
+// halfUnmounted reports whether an unmount of entry i has started or finished without
+// being reported in the status.
 func (a *attempt) halfUnmounted(i int) bool {
 	return a.w.record != nil && slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool {
 		return m.Plan.Index == i && (m.Unmounting || m.Unmounted)
 	})
 }
 
-// isNew reports whether a plan is about something else than what the record lists
-// at its path. Without a record, the status of the object says what is mounted.
+// isNew reports whether a plan differs from the record at its path. Without a record it
+// returns false, because the status of the object then shows what is mounted.
 func (a *attempt) isNew(p *plan.Plan) bool {
 	if p == nil || a.w.record == nil {
 		return false
@@ -218,8 +218,8 @@ func (a *attempt) isNew(p *plan.Plan) bool {
 	return m == nil || !m.Plan.SamePlace(p)
 }
 
-// reserve claims the paths of the plans. Another ClientMount's path is refused;
-// a leftover of one that no longer exists counts only while it is mounted.
+// reserve claims the paths of the plans. It refuses the path of another ClientMount. A
+// claim of a deleted ClientMount is a conflict only while its file system is mounted.
 func (a *attempt) reserve(plans []*plan.Plan) error {
 	for {
 		err := a.registry.reserve(a.uid, a.cm.Name, plans)
@@ -238,10 +238,10 @@ func (a *attempt) reserve(plans []*plan.Plan) error {
 	}
 }
 
-// hold puts our finalizer on the object, so that it stays until we have
-// unmounted. It is put on once: an administrator who removes it has given up this
-// node.
-func (a *attempt) hold() error {
+// ensureFinalizer adds our finalizer to the object, so that the object stays until the unmount is
+// complete. It adds the finalizer only once: an administrator who removes it has given
+// up this node.
+func (a *attempt) ensureFinalizer() error {
 	if a.w.held {
 		return nil
 	}
@@ -252,23 +252,28 @@ func (a *attempt) hold() error {
 	return nil
 }
 
-// prepareRecord writes down what is about to be done, before the first effect.
-// A mount without a record is as ready as the object says.
+// prepareRecord saves the record before the first effect. For a mount without a record
+// it takes the value of ready from the object.
 func (a *attempt) prepareRecord(plans []*plan.Plan, status *dws.ClientMountStatus) error {
 	rec := a.w.record.clone()
 	if rec == nil {
-		rec = newRecord(a.cm, time.Now())
+		rec = newRecord(a.cm, a.w.created)
 	}
+	rec.Unplanned = a.unplanned(func(i int) bool { return plans[i] == nil && a.recorded(i, nil) == nil })
+	now := time.Now()
 	for i, p := range plans {
 		if p == nil {
 			continue
 		}
 		switch m := rec.at(p.Path); {
 		case m == nil:
-			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p, Ready: status.Mounts[i].Ready})
+			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p, Ready: status.Mounts[i].Ready, Since: now})
 		case m.Unmounted:
-			*m = MountRecord{Plan: *p, Created: m.Created}
+			*m = MountRecord{Plan: *p, Created: m.Created, Since: now}
 		case m.Plan.SamePlace(p):
+			if m.Unmounting {
+				m.Since, m.Failure, m.Holders = now, nil, nil
+			}
 			m.Ready = m.Ready && !m.Unmounting
 			m.Plan, m.Unmounting = *p, false
 		}
@@ -281,8 +286,8 @@ func (a *attempt) prepareRecord(plans []*plan.Plan, status *dws.ClientMountStatu
 	return nil
 }
 
-// mountAll undoes recorded mounts that are no longer asked for and mounts those that
-// are. status is updated. The result is the first error, or errInterrupted.
+// mountAll unmounts recorded mounts that the object no longer lists, and mounts the
+// others. It updates status and returns the first error, or errInterrupted.
 func (a *attempt) mountAll(plans []*plan.Plan, status *dws.ClientMountStatus) error {
 	inTheWay, first := a.dropObsolete(plans)
 	if errors.Is(first, errInterrupted) {
@@ -302,6 +307,9 @@ func (a *attempt) mountAll(plans []*plan.Plan, status *dws.ClientMountStatus) er
 			return err
 		}
 		m.Ready, status.Mounts[i].Ready = err == nil, err == nil
+		if m.Ready != before {
+			m.Since = time.Now()
+		}
 		if err != nil {
 			a.log.Debug("mount failed", "mount_path", p.Path, "error", err, daemon.EventID(eventFailed))
 			first = keep(first, err)
@@ -316,9 +324,9 @@ func (a *attempt) mountAll(plans []*plan.Plan, status *dws.ClientMountStatus) er
 	return first
 }
 
-// dropObsolete undoes recorded mounts that the object no longer asks for, or
-// asks for from another device, last one first. Those that could not be undone
-// are in the way of what would be mounted at, above or below their paths.
+// dropObsolete unmounts recorded mounts that the object no longer lists, or lists with
+// another device, in reverse order. inTheWay are those that could not be unmounted:
+// nothing can be mounted at, above or below their paths.
 func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 	rec := a.w.record
 	var kept []MountRecord
@@ -332,7 +340,7 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 				want = p
 			}
 		}
-		unplanned := want == nil && slices.Contains(plans, nil) // may be the one that could not be planned
+		unplanned := want == nil && slices.Contains(plans, nil) // it may belong to the entry that could not be planned
 		if (want != nil && m.Plan.SamePlace(want)) || unplanned {
 			kept = append([]MountRecord{*m}, kept...)
 			continue
@@ -350,30 +358,30 @@ func (a *attempt) dropObsolete(plans []*plan.Plan) (inTheWay []claim, _ error) {
 				continue
 			}
 			failpoint.At("obsolete/undone")
-			*m = MountRecord{Plan: old, Created: m.Created, Unmounted: true}
-			a.log.Info("unmounted file system that is no longer asked for", "mount_path", old.Path, daemon.EventID(eventUnmounted))
+			*m = MountRecord{Plan: old, Created: m.Created, Unmounted: true, Since: time.Now()}
+			a.log.Info("unmounted file system that the ClientMount no longer lists", "mount_path", old.Path, daemon.EventID(eventUnmounted))
 			if want != nil {
-				// The path was free for a moment.
+				// Another object may have claimed the path since.
 				if err := a.reserve([]*plan.Plan{want}); err != nil {
 					first = keep(first, dws.WrapError(dws.Major, "", err))
 					inTheWay = append(inTheWay, claimOf(want))
 				} else {
-					*m = MountRecord{Plan: *want, Created: m.Created}
+					*m = MountRecord{Plan: *want, Created: m.Created, Since: time.Now()}
 					kept = append([]MountRecord{*m}, kept...)
 				}
 			}
-			a.saveUndone() // its hooks must not run again, and its volume is free
+			a.saveUndone() // its hooks must not run again, and the volume is released
 		}
 	}
 	if !changed {
-		return nil, nil // and the record is as it was saved
+		return nil, nil // the saved record is up to date
 	}
 	rec.Mounts = kept
 	return inTheWay, keep(first, a.save(rec))
 }
 
-// mountOne mounts one entry, in turn with other users of its volume, and
-// returns the time spent in commands.
+// mountOne mounts one entry while it holds the lock of the volume, and returns the time
+// spent in commands.
 func (a *attempt) mountOne(p *plan.Plan, m *MountRecord) (time.Duration, error) {
 	done, err := a.registry.sequence(a.steps, p)
 	if err != nil {
@@ -387,32 +395,32 @@ func (a *attempt) mountOne(p *plan.Plan, m *MountRecord) (time.Duration, error) 
 		}
 	}
 	a.takeOver(p, here)
-	run := a.newRunner(p, m, a.saveRecord)
+	run := a.newRunner(p, m, a.saveRecord, a.note)
 	run.ready, run.shared = m.Ready, len(here) > 0
 	err = run.mount()
 	return run.commands, err
 }
 
-// takeOver ends what deleted ClientMounts still claim at the plan's path: our
-// record has inherited it, so it is no orphan any more. A record of theirs that
-// cannot be written is only logged.
+// takeOver releases the claims of deleted ClientMounts at the plan's path: our record
+// has inherited the mount, so it is no longer an orphan. If a record cannot be
+// written, takeOver only logs the error.
 func (a *attempt) takeOver(p *plan.Plan, here []sharer) {
 	for _, s := range here {
 		if s.alive {
 			continue
 		}
 		if err := a.release(s.uid, p.Path); err != nil {
-			a.log.Warn("cannot update the record of a deleted ClientMount whose mount is taken over; continuing", "predecessor", s.name, "error", err, daemon.EventID(eventRecord))
+			a.log.Warn("cannot update the record of a deleted ClientMount after taking over its mount; continuing", "predecessor", s.name, "error", err, daemon.EventID(eventRecord))
 			continue
 		}
-		a.log.Info("took over what an earlier ClientMount left mounted", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
+		a.log.Info("took over the mount of a deleted ClientMount", "mount_path", p.Path, "predecessor", s.name, daemon.EventID(eventOrphan))
 	}
 }
 
-// mount runs the mount sequence. The result is nil, errInterrupted or a
-// *dws.ResourceError whose text starts with the Fail text of the step.
+// mount runs the mount sequence. The error is errInterrupted or a *dws.ResourceError
+// whose text starts with the Fail text of the step.
 func (r *runner) mount() error {
-	r.phase = "mount"
+	r.phase = mountstate.PhaseMount
 	steps := r.plan.Mount
 	retries := 0
 	for i := 0; i < len(steps); i++ {
@@ -425,8 +433,13 @@ func (r *runner) mount() error {
 		}
 		err := r.step(s)
 		if err != nil && activation(s.Kind) && !hangs(err) && !errors.Is(err, errInterrupted) {
+			began := time.Now()
 			var again bool
-			if again, err = r.afterActivationFailure(err, &retries); again {
+			again, err = r.afterActivationFailure(err, &retries)
+			if r.plan.Rescan {
+				r.noteStep(r.plan.Path, mountstate.StepWait, mountstate.NameRescan, began, nil)
+			}
+			if again {
 				i = slices.IndexFunc(steps, func(s plan.Step) bool { return activation(s.Kind) }) - 1
 				continue
 			}
@@ -435,8 +448,18 @@ func (r *runner) mount() error {
 			return err
 		}
 		if err != nil {
-			return dws.WrapError(dws.Major, s.Fail, err)
+			return r.fails(s, err)
 		}
 	}
+	r.rec.Failure, r.rec.Holders = nil, nil
 	return nil
+}
+
+// fails records the failure of a step, and returns the error of the sequence.
+func (r *runner) fails(s *plan.Step, err error) error {
+	r.rec.Failure = newFailure(r.rec.Failure, failureKind(err), s.Name, err)
+	if r.rec.Failure.Kind != mountstate.FailureBusy {
+		r.rec.Holders = nil
+	}
+	return dws.WrapError(dws.Major, s.Fail, err)
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// As long as an old mount that is not asked for any more cannot be unmounted,
-// nothing is mounted where it would be hidden, or be taken for the new one.
-func TestObsoleteMountInTheWay(t *testing.T) {
+// While an obsolete mount cannot be unmounted, nothing is mounted where it would hide the
+// obsolete mount, be hidden by it, or be confused with it.
+func TestObsoleteMountBlocksPath(t *testing.T) {
 	for name, c := range map[string]struct {
 		typ      string
 		from, to func(*dws.ClientMount)
@@ -64,7 +64,7 @@ func TestHooksOfChangedPath(t *testing.T) {
 	}
 }
 
-// Nor is anything undone for an entry that was changed together with the state.
+// An entry that was changed together with the desired state is not unmounted.
 func TestUnmountOfChangedDevice(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()
@@ -87,8 +87,8 @@ func TestUnmountOfChangedDevice(t *testing.T) {
 	}
 }
 
-// Two mounts of one volume are not asked for any more: the volume goes with the
-// last of them.
+// If two mounts of one volume are removed from the object, the volume is deactivated with
+// the last one.
 func TestObsoleteVolume(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.edit(twoMounts)
@@ -106,7 +106,7 @@ func TestObsoleteVolume(t *testing.T) {
 	}
 }
 
-// What was undone stays undone when the attempt is interrupted afterwards.
+// An unmount that was completed is not repeated after the attempt was interrupted.
 func TestObsoleteInterrupted(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.edit(twoMounts)
@@ -123,7 +123,7 @@ func TestObsoleteInterrupted(t *testing.T) {
 			return
 		}
 		if undone++; undone == 2 {
-			cancel() // the second is undone, the first has started
+			cancel() // the second is unmounted, the unmount of the first has started
 		}
 	}
 	for range 2 {
@@ -131,12 +131,11 @@ func TestObsoleteInterrupted(t *testing.T) {
 		waits = t.Context()
 	}
 	if undone != 3 || len(f.machine.table) != 1 {
-		t.Errorf("unmounts started %d times, expected once more than there are mounts; table %+v", undone, f.machine.table)
+		t.Errorf("unmounts started %d times, expected one more than the number of mounts; table %+v", undone, f.machine.table)
 	}
 }
 
-// A mount that fails for long does not make those beside it look unready again
-// and again.
+// A mount that fails repeatedly does not reset the ready state of the other mounts.
 func TestStatusWritesOfHalfUnmounted(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.edit(twoMounts)
@@ -152,14 +151,14 @@ func TestStatusWritesOfHalfUnmounted(t *testing.T) {
 	for range 3 {
 		f.reconcile()
 	}
-	f.expect("writes of retries", f.server.written(), nil)
+	f.expect("status writes of retries", f.server.written(), nil)
 }
 
 // Hooks run again after a failure, never after success is recorded.
 func TestHooksAtLeastOnce(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.fail["mount -t xfs"] = &node.CommandError{Line: "mount -t xfs", Stderr: "wrong fs type", Err: node.ExitStatus(32)}
-	if res := f.reconcile(); !res.retry || !res.failed || res.hopeless {
+	if res := f.reconcile(); !res.retry || !res.failed || res.permanent {
 		t.Fatalf("%+v", res)
 	}
 	st := f.server.object().Status
@@ -171,15 +170,15 @@ func TestHooksAtLeastOnce(t *testing.T) {
 	f.machine.done()
 	f.reconcile()
 	if got := f.machine.done(); got[0] != "hook pre-activate f9Tk" {
-		t.Errorf("the whole sequence repeats: %q", got)
+		t.Errorf("the whole sequence must be repeated: %q", got)
 	}
 	f.restart(f.rec.records)
 	f.reconcile()
 	f.expect("restart of the daemon", f.machine.done(), []string{"lvs " + testVG})
 }
 
-// Mounts come up in order and go down in reverse; one failure does not keep
-// the others from being tried and the first error is reported.
+// Mounts are made in order and unmounted in reverse order; after a failure the others are
+// still tried, and the first error is reported.
 func TestSeveralMounts(t *testing.T) {
 	f := newFixture(t, dws.TypeLustre)
 	for i, path := range []string{"/mnt/nnf/b", "/mnt/nnf/c"} {
@@ -208,8 +207,7 @@ func TestSeveralMounts(t *testing.T) {
 	f.expect("unmount order", order, []string{"/mnt/nnf/c", "/mnt/nnf/b", testPath})
 }
 
-// What is mounted and ready stays reported so when its profile goes; without
-// a record there is nothing to go by.
+// A ready mount stays ready when its profile is deleted, but not without a record.
 func TestReadyMountWithoutProfile(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.server.written()
@@ -224,14 +222,14 @@ func TestReadyMountWithoutProfile(t *testing.T) {
 	}
 	f.restart(f.rec.records)
 	if res := f.reconcile(); !res.failed {
-		t.Fatal("mounted by what?")
+		t.Fatal("mounted without a profile and a record")
 	}
 	if st := f.server.object().Status; st.Error.Severity != dws.Major || st.Mounts[0].Ready {
 		t.Errorf("status %s", describe(&st))
 	}
 }
 
-// A changed spec takes the old mount away before the new one comes.
+// After a change of the spec, the old mount is unmounted before the new one is made.
 func TestChangedPath(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.server.cm.Spec.Mounts[0].MountPath = "/mnt/nnf/elsewhere"
@@ -244,9 +242,9 @@ func TestChangedPath(t *testing.T) {
 	}
 }
 
-// When the desired state changes back in the middle of an unmount, the old ready:true is
-// withdrawn before the mounts come up again.
-func TestTurnBack(t *testing.T) {
+// If the desired state changes back during an unmount, ready:false is published before the
+// entries are mounted again.
+func TestMountedAgainDuringUnmount(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.server.written()
 	f.want(dws.Unmounted)
@@ -260,13 +258,13 @@ func TestTurnBack(t *testing.T) {
 	f.reconcile()
 	f.expect("writes", f.server.written(), []string{"status [{mounted false}] false", "status [{mounted true}] true"})
 	if got := f.machine.done(); got[0] != "hook pre-activate f9Tk" {
-		t.Errorf("hooks of a half unmounted file system run again: %q", got)
+		t.Errorf("the hooks must run again: %q", got)
 	}
 }
 
-// The unmount ended but its status was never written: the way back runs the
-// hooks, because nothing is mounted any more.
-func TestTurnBackAfterUnmount(t *testing.T) {
+// If the unmount was completed but its status was not written, a new mount runs the hooks,
+// because the file system is no longer mounted.
+func TestMountedAgainAfterUnmount(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.want(dws.Unmounted)
 	f.server.fail["status"] = errors.New("API server away")
@@ -286,7 +284,7 @@ func TestTurnBackAfterUnmount(t *testing.T) {
 	f.expect("writes", f.server.written(), []string{"status [{mounted false}] false", "status [{mounted true}] true"})
 }
 
-// Root's links are resolved once; afterwards the path is in the record.
+// Links of root are resolved once; after that the resolved path is in the record.
 func TestLinkInThePath(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.link = [2]string{"/mnt/", "/var/mnt/"}
@@ -305,8 +303,7 @@ func TestLinkInThePath(t *testing.T) {
 	}
 }
 
-// What was mounted before the site changed mount.roots stays mounted and ready,
-// and is unmounted.
+// A mount that was made before a change of mount.roots stays ready, and can be unmounted.
 func TestRootsChanged(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.restart(f.rec.records)
@@ -316,7 +313,7 @@ func TestRootsChanged(t *testing.T) {
 	}
 	fresh := f.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf/other")(cm) })
 	fresh.rec.plan = f.rec.plan
-	if res := fresh.reconcile(); !res.hopeless {
+	if res := fresh.reconcile(); !res.permanent {
 		t.Errorf("a new mount outside the roots: %+v", res)
 	}
 	f.delete()

@@ -10,30 +10,31 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
-// OrphanPolicy says what happens to mounts of ours whose ClientMount is gone.
+// OrphanPolicy selects what happens to our mounts whose ClientMount no longer exists.
 type OrphanPolicy string
 
-// Policies. To report is the default: data of a job may still be in use.
+// The policies. The default is to report, because a job may still use the data.
 const (
 	OrphansReport  OrphanPolicy = "report"
 	OrphansUnmount OrphanPolicy = "unmount"
 )
 
-// orphanPrefix keeps the names of orphans apart from those of objects, which
-// cannot hold a blank.
+// orphanPrefix distinguishes the names of orphans from those of objects, which cannot
+// contain a blank.
 const orphanPrefix = "orphan "
 
-// findOrphans looks for records that belong to no object. It is called when the
-// complete list is known and when an object is gone.
+// findOrphans looks for records that belong to no object. It is called after a complete
+// list and after the deletion of an object.
 func (c *Controller) findOrphans() {
 	if c.stopping() {
 		return
 	}
 	records, err := c.o.Records.List()
 	if err != nil {
-		c.o.Log.Error("cannot read all records of mounts", "error", err, daemon.EventID(eventRecord))
+		c.o.Log.Error("cannot read some mount records", "error", err, daemon.EventID(eventRecord))
 	}
 	asked := map[string]bool{}
 	for _, o := range c.objects {
@@ -47,22 +48,28 @@ func (c *Controller) findOrphans() {
 			continue
 		}
 		if !r.pending() {
-			_ = c.o.Records.Remove(r.UID)
+			_ = c.o.Records.End(r)
 			continue
+		}
+		if r.Orphan == nil {
+			now := time.Now()
+			if _, err := c.o.Records.update(r.UID, func(r *Record) { r.Orphan = &now }); err != nil {
+				c.o.Log.Debug("cannot save the state for reports", "error", err, daemon.EventID(eventRecord))
+			}
 		}
 		o := &object{name: key, orphan: r}
 		c.objects[key] = o
 		paths := orphanPaths(r)
 		if c.o.Orphans != OrphansUnmount {
-			c.o.Log.Warn("mounts of a ClientMount that no longer exists", "clientmount", r.Name, "workflow", r.Workflow, "paths", paths,
-				"hint", "unmount them manually when the job is over, or set mount.orphans = \"unmount\"", daemon.EventID(eventOrphan))
+			c.o.Log.Warn("found mounts of a ClientMount that no longer exists", "clientmount", r.Name, "workflow", r.Workflow, "paths", paths,
+				"hint", "unmount them when the job has finished, or set mount.orphans = \"unmount\"", daemon.EventID(eventOrphan))
 			continue
 		}
 		c.unmountOrphan(o)
 	}
 }
 
-// busyWith reports whether an attempt for that uid still runs.
+// busyWith reports whether an attempt for the object with this uid is running.
 func (c *Controller) busyWith(uid string) bool {
 	for _, o := range c.objects {
 		if o.running && o.work != nil && o.work.uid == uid {
@@ -72,7 +79,7 @@ func (c *Controller) busyWith(uid string) bool {
 	return false
 }
 
-// unmountOrphan undoes a record in a worker of its own.
+// unmountOrphan unmounts an orphan in a separate worker, and retries after a failure.
 func (c *Controller) unmountOrphan(o *object) {
 	if c.stopping() {
 		return
@@ -92,16 +99,16 @@ func (c *Controller) unmountOrphan(o *object) {
 			}
 			o.failures++
 			if o.last.failed = true; o.failures == 1 {
-				c.o.Log.Warn("cannot unmount what a deleted ClientMount left", "clientmount", o.orphan.Name, "error", err, daemon.EventID(eventOrphan))
+				c.o.Log.Warn("cannot unmount file systems of a deleted ClientMount", "clientmount", o.orphan.Name, "error", err, daemon.EventID(eventOrphan))
 			}
 			o.stopTimer()
-			o.timer = time.AfterFunc(pause(o.failures, c.limits.Load().RetryMax, false), func() { c.do(func() { c.unmountOrphan(o) }) })
+			d := c.rec.busy.pause(o.orphan.UID, pause(o.failures, c.limits.Load().RetryMax, false))
+			o.timer = time.AfterFunc(d, func() { c.do(func() { c.unmountOrphan(o) }) })
 		})
 	})
 }
 
-// alive reports whether an object exists or is still worked on. It is called by
-// workers.
+// alive reports whether an object exists or an attempt for it is running. Workers call it.
 func (c *Controller) alive(uid, name string) bool {
 	answer := make(chan bool, 1)
 	c.do(func() {
@@ -119,8 +126,8 @@ func (c *Controller) alive(uid, name string) bool {
 	}
 }
 
-// forgetOrphan is called when an object has taken an orphan over. An orphan that is
-// being undone finds that in its record.
+// forgetOrphan removes an orphan whose mounts another object has taken over. An orphan
+// whose unmount is running finds this in its record.
 func (c *Controller) forgetOrphan(uid string) {
 	c.do(func() {
 		key := orphanPrefix + uid
@@ -131,12 +138,11 @@ func (c *Controller) forgetOrphan(uid string) {
 	})
 }
 
-// undo unmounts everything that the record of a deleted object lists, last
-// one first. Other objects may take over some of it meanwhile, so the file is
-// read again in each mount's turn, and only that mount is changed in it. ctx and
-// steps are those of a task.
+// undo unmounts everything in the record of a deleted object, in reverse order. Other
+// objects may take over mounts concurrently, so undoOne reads the file again for each
+// mount and changes only that mount. ctx and steps are those of a task.
 func (r *reconciler) undo(ctx, steps context.Context, uid string) error {
-	failpoint.At("orphan/begin")
+	failpoint.At("orphan/start")
 	rec, err := r.records.Load(uid)
 	if rec == nil {
 		return err
@@ -158,7 +164,7 @@ func (r *reconciler) undo(ctx, steps context.Context, uid string) error {
 	return first
 }
 
-// undoOne unmounts what a deleted object has mounted by a plan.
+// undoOne unmounts the mount of a deleted object that the plan describes.
 func (t *task) undoOne(p *plan.Plan) error {
 	done, err := t.registry.sequence(t.steps, p)
 	if err != nil {
@@ -179,20 +185,27 @@ func (t *task) undoOne(p *plan.Plan) error {
 			if at := onDisk.at(path); at != nil {
 				*at = *m
 			}
+			onDisk.stepLog = rec.stepLog
 		})
 		return err
 	}
-	_, keeper, err := t.unmountInTurn(t.newRunner(&m.Plan, m, save))
+	note := func(path, kind, name string, started time.Time, err error) {
+		rec.add(path, mountstate.PhaseUnmount, kind, name, started, err)
+	}
+	_, keeper, err := t.unmountInTurn(t.newRunner(&m.Plan, m, save, note))
 	if err != nil {
+		if m.Failure != nil {
+			_ = save() // for reports only
+		}
 		return err
 	}
 	failpoint.At("orphan/undone")
-	m.Unmounted, m.Mounted, m.Mounting = true, nil, false
+	m.Unmounted, m.Mounted, m.Mounting, m.Since, m.Failure, m.Holders = true, nil, false, time.Now(), nil, nil
 	if err := save(); err != nil {
 		return err
 	}
 	if keeper == "" {
-		t.log.Info("unmounted what a deleted ClientMount left", "mount_path", path, daemon.EventID(eventUnmounted))
+		t.log.Info("unmounted file system of a deleted ClientMount", "mount_path", path, daemon.EventID(eventUnmounted))
 	}
 	return nil
 }
@@ -207,7 +220,8 @@ func orphanPaths(r *Record) string {
 	return strings.Join(paths, " ")
 }
 
-// release ends what the record of a deleted ClientMount says about a path.
+// release marks the mount at a path as unmounted in the record of a deleted ClientMount,
+// and drops its claim.
 func (a *attempt) release(uid, path string) error {
 	done, err := a.records.update(uid, func(r *Record) {
 		if m := r.at(path); m != nil {

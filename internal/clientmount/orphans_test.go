@@ -1,7 +1,9 @@
 package clientmount
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,10 +13,11 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
+	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// An object that was replaced while an attempt ran leaves an orphan like any
-// other that is gone.
+// An object that was replaced during an attempt leaves an orphan like any deleted object.
 func TestReplacedWhileRunning(t *testing.T) {
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Orphans = OrphansUnmount }, func(t *testing.T, l *loop) {
 		l.Replace([]*dws.ClientMount{l.server.object()})
@@ -47,14 +50,13 @@ func TestReplacedWhileRunning(t *testing.T) {
 	})
 }
 
-// A record that cannot be written or removed does not make an orphan be undone
-// again and again.
+// An orphan whose record cannot be written or removed is unmounted only once.
 func TestOrphanWithUnwritableRecord(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.edit(twoMounts)
 	f.reconcile()
-	// Nothing can be written where a directory is in the way.
-	if err := os.MkdirAll(filepath.Join(f.rec.records.dir, "aaaa-1.json"+halfWritten, "full"), 0o700); err != nil {
+	// A directory with the name of the temporary file prevents writes.
+	if err := os.MkdirAll(filepath.Join(f.rec.records.dir, "aaaa-1.json"+tempSuffix, "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	f.machine.done()
@@ -73,12 +75,37 @@ func TestOrphanWithUnwritableRecord(t *testing.T) {
 	})
 }
 
+// The holders of an orphan are logged once, and again only when they change.
+func TestBusyOrphanIsLoggedOnce(t *testing.T) {
+	f := newMounted(t, dws.TypeXFS)
+	f.machine.fail["umount"] = errTargetBusy
+	var log bytes.Buffer
+	f.runLoop(t, func(o *Options) { o.Orphans, o.Log = OrphansUnmount, slog.New(slog.NewTextHandler(&log, nil)) }, func(t *testing.T, l *loop) {
+		logged := func(want int) {
+			t.Helper()
+			wait.Advance(10 * time.Minute)
+			if got := strings.Count(log.String(), "mount is in use"); got != want {
+				t.Errorf("logged %d times, want %d", got, want)
+			}
+		}
+		l.Replace(nil)
+		logged(1)
+		if m := f.one(mountstate.Orphan); len(m.Holders) != 1 || m.Holders[0].PID != 4242 || m.Failure == nil || m.Failure.Kind != mountstate.FailureBusy {
+			t.Errorf("%+v", m)
+		}
+		l.machine.mu.Lock()
+		l.machine.holders = []node.Holder{{PID: 4243, UID: 1001, Command: "vim", Kind: "cwd", Path: testPath}}
+		l.machine.mu.Unlock()
+		logged(2)
+	})
+}
+
 func TestSuccessorTakesOver(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeLustre} {
 		t.Run(typ, func(t *testing.T) {
 			f := newFixture(t, typ)
 			f.machine.missing = []string{testPath}
-			f.machine.shows = "192.0.2.1@tcp:/job7fs" // so that only the record can tell
+			f.machine.shows = "192.0.2.1@tcp:/job7fs" // so that only the record identifies the mount
 			f.reconcile()
 			f.again("bbbb-2")
 			f.machine.missing = nil
@@ -92,19 +119,19 @@ func TestSuccessorTakesOver(t *testing.T) {
 			}
 			f.expect("released", released, []string{"aaaa-1"})
 			f.expect("directories to remove", f.work.record.Mounts[0].Created, []string{testPath})
-			// Now there is nothing to undo any more.
+			// Now there is nothing left to unmount.
 			f.machine.done()
 			if err := f.rec.undo(t.Context(), t.Context(), "aaaa-1"); err != nil {
 				t.Error(err)
 			}
-			f.expect("undone although taken over", f.machine.done(), nil)
+			f.expect("unmounted although taken over", f.machine.done(), nil)
 		})
 	}
 }
 
-// An object that exists shares the mount of another and takes nothing from it; what
-// belongs to other storage is refused while it is mounted.
-func TestSuccessorLeavesOthersAlone(t *testing.T) {
+// A mount of an existing object is shared, not taken over. A mount of other storage is a
+// conflict while it is mounted.
+func TestSuccessorTakesNothingElse(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*fixture)
 		fails  bool
@@ -120,15 +147,14 @@ func TestSuccessorLeavesOthersAlone(t *testing.T) {
 				t.Errorf("%+v %s", res, describe(&f.server.object().Status))
 			}
 			if old, err := f.rec.records.Load("aaaa-1"); old == nil || old.Mounts[0].Unmounted {
-				t.Errorf("taken: %+v %v", old, err)
+				t.Errorf("taken over: %+v %v", old, err)
 			}
 		})
 	}
 }
 
-// What a deleted object has left at a path does not count when it is not
-// mounted any more.
-func TestStaleLeftoverHoldsUpNothing(t *testing.T) {
+// The record of a deleted object does not block a path at which nothing is mounted.
+func TestStaleLeftoverDoesNotBlock(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.table = nil // unmounted by the administrator
 	f.again("bbbb-2")
@@ -141,7 +167,7 @@ func TestStaleLeftoverHoldsUpNothing(t *testing.T) {
 	}
 }
 
-// While a record is undone its successor waits; afterwards it mounts again.
+// While the unmount of an orphan runs, its successor waits; then it mounts again.
 func TestSuccessorWaitsForUndo(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	plan := f.work.record.Mounts[0].Plan
@@ -153,9 +179,9 @@ func TestSuccessorWaitsForUndo(t *testing.T) {
 	waits, cancel := context.WithCancel(t.Context())
 	cancel()
 	f.rec.reconcile(t.Context(), waits, f.work, f.server.object())
-	f.expect("steps while the record is undone", f.machine.done(), nil)
+	f.expect("steps of the unmount", f.machine.done(), nil)
 	done()
-	f.rec.registry.alive = func(string, string) bool { return false } // as if the successor had not come yet
+	f.rec.registry.alive = func(string, string) bool { return false } // as if the successor did not exist yet
 	if err := f.rec.undo(t.Context(), t.Context(), "aaaa-1"); err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +193,8 @@ func TestSuccessorWaitsForUndo(t *testing.T) {
 	}
 }
 
-// A leftover that another object uses is forgotten, not unmounted.
-func TestUndoOfWhatIsUsed(t *testing.T) {
+// An orphan whose mount another object uses is dropped, not unmounted.
+func TestUndoOfUsedMount(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	record := f.work.record.clone()
 	f.again("bbbb-2")
@@ -204,7 +230,7 @@ func TestLoopOrphans(t *testing.T) {
 	}
 }
 
-// An orphan's commands are waited for like an object's.
+// Leftover commands of an orphan are waited for like those of an object.
 func TestOrphanWaitsForCommands(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()

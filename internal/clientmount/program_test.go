@@ -18,7 +18,7 @@ import (
 )
 
 // mountTables returns a node with these mount tables of process 1 and of this process; ""
-// leaves one out.
+// means no table.
 func mountTables(t *testing.T, host, self string) *node.Node {
 	t.Helper()
 	root := t.TempDir()
@@ -37,21 +37,21 @@ func mountTables(t *testing.T, host, self string) *node.Node {
 	return &node.Node{Root: root}
 }
 
-// Only real mounts need the host to see them, unless the setting allows any
-// namespace; if the namespace cannot be found out the daemon does not start.
+// Only real mounts must be visible to the host, unless the setting allows any namespace.
+// If the namespace cannot be determined, the daemon does not start.
 func TestCheckNamespace(t *testing.T) {
 	const host, private = "25 1 254:0 / / rw - ext4 /dev/vda1 rw\n", "94 57 254:0 / / rw - ext4 /dev/vda1 rw\n"
 	for _, tt := range []struct {
 		name, mode, allowed string
 		init, self          string // mount tables
-		says                string // "": it starts
+		says                string // error text; "": no error
 	}{
 		{"the host's", "real", "host", host, host, ""},
-		{"its own", "real", "host", host, private, "the host would not see the mounts made here: this is a mount namespace of its own"},
+		{"its own", "real", "host", host, private, "mounts made here are not visible to the host: the daemon runs in a separate mount namespace"},
 		{"its own, allowed", "real", "any", host, private, ""},
 		{"its own, links", "kind", "host", host, private, ""},
-		{"its own, nothing is done", "mock", "host", host, private, ""},
-		{"process 1 is hidden", "real", "host", "", private, "it is not known whether the host would see the mounts made here"},
+		{"its own, mock", "mock", "host", host, private, ""},
+		{"process 1 is hidden", "real", "host", "", private, "cannot determine whether mounts made here are visible to the host"},
 		{"process 1 is hidden, allowed", "real", "any", "", private, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestCheckNamespace(t *testing.T) {
 	}
 }
 
-// What the configuration says of paths and options arrives in the plan.
+// The settings for paths and options take effect in the plan.
 func TestPlanFollowsTheConfiguration(t *testing.T) {
 	const defaults = "mount -t lustre -o nosuid,nodev"
 	tests := []struct {
@@ -83,7 +83,7 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 		{"default, cron", "", "/var/spool/cron", "", false},
 		{"default, RPM database", "", "/var/lib/rpm", "", false},
 		{"default, elsewhere", "", "/opt/x", "", false},
-		{"default, a name that starts alike", "", "/mnt2/x", "", false},
+		{"default, a name with the same prefix", "", "/mnt2/x", "", false},
 		{"a root of the site", `mount.roots = ["/mnt", "/opt"]`, "/opt/x", defaults, false},
 		{"only a root of the site", `mount.roots = ["/opt"]`, "/mnt/nnf/a", "", false},
 		{"no options", "mount.options = []", "/mnt/nnf/a", "mount -t lustre 1@tcp:/fs", false},
@@ -127,7 +127,7 @@ func TestPlanFollowsTheConfiguration(t *testing.T) {
 	}
 }
 
-// The interval is never, or one that leaves the node alone.
+// The interval is 0 or at least a minute.
 func TestNeverOrMinute(t *testing.T) {
 	for d, ok := range map[time.Duration]bool{0: true, time.Second: false, time.Minute: true} {
 		if err := neverOrMinute(d); (err == nil) != ok {

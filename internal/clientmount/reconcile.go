@@ -16,54 +16,65 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // messageLimit bounds status.error.debugMessage, in bytes.
 const messageLimit = 4 << 10
 
-// errInterrupted is returned when no further step may start, because task.steps
-// has ended. It is never reported as a failure.
+// errInterrupted means that no further step may start, because task.steps is done. It
+// is never reported as a failure.
 var errInterrupted = errors.New("interrupted between two steps")
 
-// reconciler brings one ClientMount to its desired state. It holds what all
-// objects share and no state of any object.
+// reconciler brings ClientMounts to their desired state. It holds what all objects
+// share, and no state of a single object.
 type reconciler struct {
 	node    string
 	remote  remote
 	host    Host
 	records *Records
 	stuck   *stuckTable
+	busy    *busyTable
 	limits  func() Limits
 	plan    plan.Options
 	log     *slog.Logger
-	// An operation that takes longer than this publishes {state, ready:false}
-	// in between; a quick one writes its outcome alone.
+	// An operation that takes longer than this publishes {state, ready:false} before
+	// its result; a shorter one writes only the result.
 	progressAfter time.Duration
 
+	metrics  *metrics // nil: off
 	registry *registry
-	stopping func() bool      // reports whether the daemon was told to stop
-	released func(uid string) // called when nothing of a deleted object's record is left; may be nil
+	stopping func() bool      // reports whether the daemon is stopping
+	released func(uid string) // called when the record of a deleted object is finished; may be nil
 }
 
-// work is what is remembered of one object between two reconciles. The worker
-// that runs owns it.
+// work is the state of one object between two attempts. The running worker owns it.
 type work struct {
 	uid      string
-	status   *dws.ClientMountStatus // what the API server holds, as far as we know
+	status   *dws.ClientMountStatus // the status in the API server, as last read or written
 	record   *Record
 	loaded   bool
-	unknown  bool   // the record could not be read, so the object claims what it asks for
-	waited   bool   // no command of an earlier daemon runs any more for it
-	held     bool   // our finalizer is on the object, whatever the watch says yet
+	unknown  bool   // the record could not be read, so the object claims all paths in its spec
+	waited   bool   // no command of an earlier daemon still runs for it
+	held     bool   // our finalizer is on the object, even if the watch has not shown it yet
 	reported string // text of the last failure that was logged
 	refused  refusal
-	unsaved  string // text of the last failure to save the record on the way down
-	// A first attempt to mount: the profile may be one that was read for
+	unsaved  string // text of the last failure to save the record during an unmount
+	// This is the first attempt to mount, which may use a profile that was read for
 	// another attempt a moment ago.
 	mayShare bool
+
+	// What the record reports; without a record, what has happened so far.
+	created  time.Time
+	steps    stepLog
+	phase    string // of the last attempt
+	failure  *mountstate.Failure
+	noted    *mountstate.Failure // what Records.NoteFailure has saved
+	failedAt time.Time           // end of the running or last attempt, if it failed
 }
 
-// refusal is a request that failed and was logged.
+// refusal is a failed request that was logged.
 type refusal struct {
 	what string
 	err  error
@@ -71,21 +82,22 @@ type refusal struct {
 
 // result tells the loop what to do next with the object.
 type result struct {
-	retry    bool           // try again after a pause
-	hopeless bool           // only a change of the object or its profile can help
-	finished bool           // our finalizer is off, nothing is left
-	failed   bool           // the last attempt ended with an error
-	api      bool           // because a request to the API server failed
-	blocked  *conflictError // a path is in use by another object
+	retry     bool           // retry after a pause
+	permanent bool           // only a change of the object or its profile can help
+	finished  bool           // our finalizer is removed and nothing is left to do
+	failed    bool           // the last attempt ended with an error
+	failure   error          // the error, unless a request failed
+	api       bool           // because a request to the API server failed
+	blocked   *conflictError // another object uses a path
 }
 
-// task is work on one object: an attempt on one that exists, or undoing what a
-// deleted one has left.
+// task is work on one object: an attempt for an object that exists, or the unmount of
+// an orphan.
 type task struct {
 	*reconciler
 	uid   string
 	ctx   context.Context // of commands and requests
-	steps context.Context // ends before ctx: no further step starts, and waiting ends
+	steps context.Context // done before ctx: then no further step starts, and waiting stops
 	log   *slog.Logger
 }
 
@@ -94,21 +106,28 @@ type attempt struct {
 	task
 	remote   remote
 	meter    *meter
-	machine  Machine // the node, for what is not about one mount
+	machine  Machine // the node, for work that does not concern a single mount
 	w        *work
 	cm       *dws.ClientMount
-	began    time.Time
+	started  time.Time
 	commands time.Duration
 	progress *progress
+	phase    string // mountstate.PhaseMount or PhaseUnmount
+	// The mounts were ready before: the attempt only checks them, which the timeline does not
+	// show unless it fails.
+	checks bool
 }
 
-// reconcile is one attempt. steps ends before ctx if the object changes or the
-// daemon stops. A panic ends the attempt, not the daemon.
+// reconcile runs one attempt. steps is done before ctx if the object changes or the
+// daemon stops. A panic ends only the attempt.
 func (r *reconciler) reconcile(ctx, steps context.Context, w *work, cm *dws.ClientMount) (res result) {
 	log := r.log.With("clientmount", cm.Name, "workflow", cm.Label(api.LabelWorkflowName))
 	t := task{reconciler: r, uid: string(cm.UID), ctx: ctx, steps: steps, log: log}
-	a := &attempt{task: t, remote: r.remote, meter: &meter{Client: r.remote.client}, w: w, cm: cm, began: time.Now()}
+	a := &attempt{task: t, remote: r.remote, meter: &meter{Client: r.remote.client}, w: w, cm: cm, started: time.Now()}
 	a.remote.client = a.meter
+	a.meter.note = func(request string, started time.Time, err error) {
+		a.note("", mountstate.StepAPI, request, started, err)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			a.progress.end()
@@ -120,8 +139,13 @@ func (r *reconciler) reconcile(ctx, steps context.Context, w *work, cm *dws.Clie
 }
 
 func (a *attempt) run() result {
-	failpoint.At("reconcile/begin")
+	failpoint.At("reconcile/start")
 	a.machine = a.machineFor(a.ctx, a.log, purpose{uid: a.uid})
+	if a.w.created.IsZero() {
+		a.w.created = a.started
+	}
+	failedAt := a.w.failedAt
+	a.w.failedAt = time.Time{}
 	if !a.w.loaded {
 		a.w.status = &a.cm.Status
 		rec, err := a.records.Load(a.uid)
@@ -129,7 +153,11 @@ func (a *attempt) run() result {
 			return a.withoutRecord(err)
 		}
 		a.w.record, a.w.loaded = rec, true
-		if a.w.unknown { // what it has claimed is known now
+		if rec != nil {
+			rec.Orphan = nil // it has an object again
+			a.w.created, a.w.steps, a.w.failure = rec.Created, rec.stepLog, rec.Failure
+		}
+		if a.w.unknown { // now the record shows what it claims
 			a.registry.keep(a.uid, rec)
 		}
 	}
@@ -139,6 +167,18 @@ func (a *attempt) run() result {
 		}
 	}
 	a.w.waited = true
+	a.phase = mountstate.PhaseUnmount
+	if a.cm.Spec.DesiredState == dws.Mounted && a.cm.DeletionTimestamp == nil {
+		a.phase = mountstate.PhaseMount
+		a.checks = a.w.record != nil && a.w.failure == nil && !slices.ContainsFunc(a.w.record.Mounts, func(m MountRecord) bool { return !m.Ready || m.Unmounting })
+	}
+	if a.w.phase != "" && a.w.phase != a.phase {
+		a.w.failure = nil // it was one of the other phase
+	}
+	a.w.phase = a.phase
+	if !failedAt.IsZero() {
+		a.note("", mountstate.StepRetry, mountstate.NameRetry, failedAt, nil)
+	}
 	invalid := plan.CheckObject(a.cm, a.node)
 	switch {
 	case a.cm.DeletionTimestamp != nil:
@@ -152,15 +192,15 @@ func (a *attempt) run() result {
 	}
 }
 
-// withoutRecord ends an attempt that cannot know what it owns: the record exists
-// and cannot be read. Nothing is done, nothing is overwritten, and the
-// finalizer stays, until an administrator has repaired or removed the file.
+// withoutRecord ends an attempt whose record exists but cannot be read. It mounts and
+// unmounts nothing, does not overwrite the file, and keeps the finalizer until an
+// administrator has repaired or removed the file.
 func (a *attempt) withoutRecord(err error) result {
 	if a.cm.DeletionTimestamp != nil && !hasFinalizer(a.cm) {
 		return result{finished: true}
 	}
-	// It may have mounted what it asks for, so its paths are not free for others.
-	claims := newRecord(a.cm, a.began)
+	// Its file systems may be mounted, so no other object may use the paths.
+	claims := newRecord(a.cm, a.started)
 	for i := range a.cm.Spec.Mounts {
 		if p, err := plan.Fallback(a.cm, i, true, a.undoOptions()); err == nil {
 			claims.Mounts = append(claims.Mounts, MountRecord{Plan: *p})
@@ -175,19 +215,19 @@ func (a *attempt) withoutRecord(err error) result {
 	return a.finish(status, failed(dws.WrapError(dws.Major, "", err)))
 }
 
-// refuse reports an object that must not be acted on. Nothing was done for
-// it, so it needs no finalizer.
+// refuse reports an object on which the daemon must not act. Nothing was done for it,
+// so it needs no finalizer.
 func (a *attempt) refuse(err error) result {
-	a.registry.keep(a.uid, a.w.record) // nothing but what is recorded
+	a.registry.keep(a.uid, a.w.record) // claim only what is recorded
 	status := a.baseStatus(a.cm.Spec.DesiredState)
 	return a.finish(status, err)
 }
 
-// baseStatus is the status to start from: what is published already if it is about
-// the same state, else no mount is ready.
+// baseStatus returns the status to start from: the published one if it has the same
+// state, otherwise one in which no mount is ready.
 func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
 	if s != dws.Mounted && s != dws.Unmounted {
-		s = dws.Unmounted // the schema knows no other
+		s = dws.Unmounted // the schema allows no other value
 	}
 	out := a.noneReady(s)
 	if known := a.w.status; known != nil && len(known.Mounts) == len(out.Mounts) {
@@ -201,7 +241,7 @@ func (a *attempt) baseStatus(s dws.State) *dws.ClientMountStatus {
 	return out
 }
 
-// noneReady is the status in which no mount is ready.
+// noneReady returns a status in which no mount is ready.
 func (a *attempt) noneReady(s dws.State) *dws.ClientMountStatus {
 	out := &dws.ClientMountStatus{Mounts: make([]dws.MountStatus, len(a.cm.Spec.Mounts))}
 	for i := range out.Mounts {
@@ -210,8 +250,8 @@ func (a *attempt) noneReady(s dws.State) *dws.ClientMountStatus {
 	return out
 }
 
-// finish writes the status if it differs from what is published, logs an error once
-// per text, and returns what comes next.
+// finish writes the status if it differs from the published one, logs an error once per
+// text, and returns the result of the attempt.
 func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 	res := result{}
 	status.Error = nil
@@ -219,12 +259,17 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 		e := dws.WrapError(dws.Minor, "", failure)
 		e.DebugMessage = shorten(e.DebugMessage, messageLimit)
 		status.Error = e
-		res.retry, res.failed = true, true
+		res.retry, res.failed, res.failure = true, true, failure
 		res.blocked, _ = errors.AsType[*conflictError](failure)
-		res.hopeless = e.Severity == dws.Fatal
+		res.permanent = e.Severity == dws.Fatal
 		a.report(e, failure)
+		a.fails(failureKind(failure), failure)
 	} else {
 		a.w.reported = ""
+		if rec := a.w.record; rec != nil && rec.Ready == nil && a.phase == mountstate.PhaseMount && allReady(status) {
+			now := time.Now()
+			rec.Ready = &now
+		}
 	}
 	status.AllReady = failure == nil && allReady(status)
 	a.progress.end()
@@ -235,24 +280,92 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 		a.w.status = status
 	}
 	a.w.refused = refusal{}
+	if failure == nil {
+		a.w.failure = nil
+	}
+	a.saveReport()
 	return res
 }
 
-// apiFailure handles an answer of the API server that ends the attempt. What
-// was done on the node stays done; the next attempt finds it.
+// note adds a step to the timeline.
+func (a *attempt) note(path, kind, name string, started time.Time, err error) {
+	if a.checks && err == nil || errors.Is(err, errInterrupted) {
+		return
+	}
+	a.w.steps.add(path, a.phase, kind, name, started, err)
+}
+
+// fails records why the attempt failed, for the commands that report about the node. A request that
+// fails after that, to report the failure, does not replace it.
+func (a *attempt) fails(kind string, err error) {
+	if a.w.failedAt.IsZero() {
+		a.w.failure = newFailure(a.w.failure, kind, "", err)
+		a.w.failedAt = time.Now()
+	}
+}
+
+// saveReport saves what the commands that report about the node show. A failure to do so is logged
+// only for debugging: the mounts are not affected.
+func (a *attempt) saveReport() {
+	var err error
+	switch {
+	case a.w.record != nil:
+		a.forgetFailure()
+		err = a.saveRecord()
+	case a.w.failure == nil:
+		a.forgetFailure()
+	case a.w.noted == nil || *a.w.noted != *a.w.failure:
+		rec := newRecord(a.cm, a.w.created)
+		rec.Unplanned = a.unplanned(func(int) bool { return true })
+		rec.stepLog, rec.Failure = a.w.steps, a.w.failure
+		if err = a.records.NoteFailure(rec); err == nil {
+			a.w.noted = a.w.failure
+		}
+	}
+	if err != nil {
+		a.log.Debug("cannot save the state for reports", "error", err, daemon.EventID(eventRecord))
+	}
+}
+
+// unplannedLimit is how many mounts without a plan are reported.
+const unplannedLimit = 64
+
+// unplanned returns the mounts without a plan, as they are reported. Nothing has checked their texts.
+func (a *attempt) unplanned(without func(i int) bool) (list []MountRecord) {
+	for i := range a.cm.Spec.Mounts {
+		if m := &a.cm.Spec.Mounts[i]; without(i) && len(list) < unplannedLimit {
+			list = append(list, MountRecord{Since: a.w.created, Unmounting: a.phase == mountstate.PhaseUnmount, Plan: plan.Plan{
+				Path: text.Line(text.Clip(m.MountPath, 4096)), Type: text.Line(text.Clip(m.Type, 64)), Index: i,
+			}})
+		}
+	}
+	return list
+}
+
+func (a *attempt) forgetFailure() {
+	if a.w.noted != nil {
+		a.w.noted = nil
+		a.records.ForgetFailure(a.uid)
+	}
+}
+
+// apiFailure ends an attempt because of a failed request. Completed steps on the node
+// stay; the next attempt finds them.
 func (a *attempt) apiFailure(what string, err error) result {
 	a.progress.end()
 	if errors.Is(err, errSuperseded) {
 		return result{}
 	}
-	if was := a.w.refused; was.what != what || !kube.SameTrouble(was.err, err) {
+	if was := a.w.refused; was.what != what || !kube.SameKind(was.err, err) {
 		a.w.refused = refusal{what, err}
 		a.log.Warn(what, "error", err, daemon.EventID(eventAPI))
 	}
+	a.fails(mountstate.FailureAPI, err)
+	a.saveReport()
 	return result{retry: true, failed: true, api: true}
 }
 
-// report logs a failure once per text, with what to do.
+// report logs a failure once per text, with a hint.
 func (a *attempt) report(e *dws.ResourceError, cause error) {
 	if a.w.reported == e.DebugMessage {
 		return
@@ -272,14 +385,14 @@ func sameStatus(a, b *dws.ClientMountStatus) bool {
 	return a.AllReady == b.AllReady && slices.Equal(a.Mounts, b.Mounts) && a.Error.SameAs(b.Error)
 }
 
-// failed puts the prefix that workload managers know before the error of a mount or
+// failed adds the prefix that workload managers expect to the error of a mount or
 // unmount.
 func failed(err error) error {
 	return dws.WrapError(dws.Minor, "mount/unmount failed", err)
 }
 
-// progress publishes {state, ready:false} once while an operation is under way. A
-// quick operation ends before a reader could see that, so it saves the write.
+// progress publishes {state, ready:false} once during a long operation. A short one
+// finishes before a reader could see it and does not need the write.
 type progress struct {
 	lock   chan struct{} // holds one value while the write or end runs
 	timer  *time.Timer
@@ -288,16 +401,16 @@ type progress struct {
 	cancel context.CancelFunc // of the write
 }
 
-// What became of the write.
+// States of the write.
 const (
 	progressWaits = iota
 	progressSent
 	progressCancelled
 )
 
-// end stops publishing and waits for a write that is under way, so that the
-// outcome is written after it. One that still waits for its turn is not sent. A
-// nil progress has nothing to end.
+// end stops publishing and waits for a write in progress, so that the result is written
+// after it. A write that still waits in the limiter is not sent. On a nil progress it
+// does nothing.
 func (p *progress) end() {
 	if p == nil {
 		return
@@ -331,7 +444,7 @@ func (a *attempt) startProgress(s dws.State) {
 		p.lock <- struct{}{}
 		defer func() { <-p.lock }()
 		if !p.over {
-			// A failed write is no loss: the outcome follows.
+			// A failed write does not matter: the result follows.
 			_ = a.publish(ctx, status)
 		}
 	})
@@ -351,16 +464,16 @@ func (a *attempt) publish(ctx context.Context, status *dws.ClientMountStatus) er
 	return nil
 }
 
-// interrupted ends an attempt between two steps. When the daemon stops, what
-// is known is written to the status, even if the object has changed before. When
-// only the object changed, the next attempt starts at once and writes its own.
+// interrupted ends an attempt between two steps. If the daemon is stopping, it writes
+// the status so far, even if the object has changed. If only the object has changed, the
+// next attempt starts immediately and writes its own status.
 func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	a.progress.end()
 	if !a.stopping() {
 		return result{}
 	}
 	if a.w.status != nil && slices.Equal(a.w.status.Mounts, status.Mounts) {
-		return result{} // an error that is published stays true
+		return result{} // a published error is still true
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), 5*time.Second)
 	defer cancel()
@@ -368,8 +481,8 @@ func (a *attempt) interrupted(status *dws.ClientMountStatus) result {
 	return a.finish(status, nil)
 }
 
-// withdraw publishes ready:false for the entries whose ready:true is no longer true.
-func (a *attempt) withdraw(status *dws.ClientMountStatus, untrue func(i int) bool) error {
+// withdrawReady publishes ready:false for the ready entries for which untrue returns true.
+func (a *attempt) withdrawReady(status *dws.ClientMountStatus, untrue func(i int) bool) error {
 	changed := false
 	for i := range status.Mounts {
 		if m := &status.Mounts[i]; m.Ready && untrue(i) {
@@ -394,10 +507,16 @@ func keep(first, err error) error {
 	return err
 }
 
-// save writes the record; the registry follows it.
+// save updates the registry and writes the record.
 func (r *reconciler) save(rec *Record) error {
 	r.registry.keep(rec.UID, rec)
 	return r.records.Save(rec)
+}
+
+// save is reconciler.save with what the record reports.
+func (a *attempt) save(rec *Record) error {
+	rec.Failure, rec.stepLog = a.w.failure, a.w.steps
+	return a.reconciler.save(rec)
 }
 
 func (a *attempt) saveRecord() error { return a.save(a.w.record) }

@@ -17,8 +17,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 )
 
-// A whole life costs four writes, runs each hook once and leaves nothing.
-func TestLife(t *testing.T) {
+// A complete lifecycle takes four writes, runs each hook once and leaves nothing behind.
+func TestLifecycle(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	if res := f.reconcile(); res != (result{}) {
 		t.Fatalf("mount: %+v", res)
@@ -32,7 +32,7 @@ func TestLife(t *testing.T) {
 	if res := f.reconcile(); res != (result{}) {
 		t.Fatalf("again: %+v", res)
 	}
-	f.expect("a second pass looks but does nothing", f.machine.done(), []string{"lvs " + testVG})
+	f.expect("a second attempt only checks", f.machine.done(), []string{"lvs " + testVG})
 	f.expect("and writes nothing", f.server.written(), nil)
 
 	f.want(dws.Unmounted)
@@ -43,7 +43,7 @@ func TestLife(t *testing.T) {
 	})
 	f.expect("writes", f.server.written(), []string{"status [{unmounted true}] true"})
 	f.reconcile()
-	f.expect("unmounted and ready is not touched again", f.machine.done(), nil)
+	f.expect("an unmounted and ready entry is not touched", f.machine.done(), nil)
 
 	f.delete()
 	if res := f.reconcile(); !res.finished {
@@ -77,7 +77,7 @@ func TestBadObjects(t *testing.T) {
 			c.change(f.server.cm)
 			res := f.reconcile()
 			st := f.server.object().Status
-			if !res.hopeless || st.Error == nil || st.Error.Severity != dws.Fatal || !strings.Contains(st.Error.DebugMessage, c.text) {
+			if !res.permanent || st.Error == nil || st.Error.Severity != dws.Fatal || !strings.Contains(st.Error.DebugMessage, c.text) {
 				t.Fatalf("%+v, status %s", res, describe(&st))
 			}
 			if got := f.machine.done(); len(got) > 0 {
@@ -109,11 +109,11 @@ func TestInterrupted(t *testing.T) {
 		t.Fatalf("%+v", res)
 	}
 	f.expect("no step starts after a stop", f.machine.done(), nil)
-	f.expect("the status says what is pursued", f.server.written(), []string{"finalizers [" + api.FinalizerClientMount + "]", "status [{mounted false}] false"})
+	f.expect("the status has the desired state", f.server.written(), []string{"finalizers [" + api.FinalizerClientMount + "]", "status [{mounted false}] false"})
 }
 
-// Hooks are not repeated because a status could not be written.
-func TestRefusedStatus(t *testing.T) {
+// Hooks are not repeated if the status could not be written.
+func TestRejectedStatus(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.server.fail["status"] = errors.New("denied by a webhook")
 	for range 3 {
@@ -143,8 +143,8 @@ func TestRefusedStatus(t *testing.T) {
 	}
 }
 
-// A record that cannot be read stops everything for its object, and is never
-// overwritten.
+// If the record of an object cannot be read, nothing is done for the object, and the file
+// is not overwritten.
 func TestUnreadableRecord(t *testing.T) {
 	for name, text := range map[string]string{
 		"damaged": `{"version":1,"na`, "empty": "", "of another object": `{"version":1,"uid":"zzzz"}`, "newer": `{"version":99,"uid":"aaaa-1","mounts":"elsewhere"}`,
@@ -175,7 +175,7 @@ func TestUnreadableRecord(t *testing.T) {
 			f.expect("effects", f.machine.done(), nil)
 			above := f.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at("/mnt/nnf")(cm) })
 			if res := above.reconcile(); res.blocked == nil {
-				t.Errorf("a mount above what may be mounted: %+v %s", res, describe(&above.server.object().Status))
+				t.Errorf("mounted above a path where something may be mounted: %+v %s", res, describe(&above.server.object().Status))
 			}
 			f.expect("effects of another object", f.machine.done(), nil)
 			if now, err := os.ReadFile(file); err != nil || string(now) != text {
@@ -191,7 +191,7 @@ func TestUnreadableRecord(t *testing.T) {
 	}
 }
 
-// Undoing needs no record that can be written; mounting does.
+// An unmount works even if the record cannot be written; a mount does not.
 func TestUnwritableRecords(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	dir := f.rec.records.dir
@@ -217,8 +217,8 @@ func TestUnwritableRecords(t *testing.T) {
 	}
 }
 
-// Two GETs of the profile and four writes in a whole life.
-func TestRequestsPerLife(t *testing.T) {
+// A complete lifecycle takes two GETs of the profile and four writes.
+func TestRequestsPerLifecycle(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.want(dws.Unmounted)
 	f.reconcile()
@@ -229,9 +229,9 @@ func TestRequestsPerLife(t *testing.T) {
 	}
 }
 
-// A status that cannot be written for long is one line in the log, even if
-// the mount fails at the same time, and whatever the texts name.
-func TestRefusedWriteIsLoggedOnce(t *testing.T) {
+// Repeated failures to write the status are logged once, even if the mount fails at the
+// same time, and if the texts differ in numbers.
+func TestRejectedWriteIsLoggedOnce(t *testing.T) {
 	for _, mountFails := range []bool{false, true} {
 		t.Run(fmt.Sprintf("mount fails %v", mountFails), func(t *testing.T) {
 			f := newFixture(t, dws.TypeXFS)
@@ -247,7 +247,7 @@ func TestRefusedWriteIsLoggedOnce(t *testing.T) {
 			count := func(text string, want int) {
 				t.Helper()
 				if n := strings.Count(out.String(), text); n != want {
-					t.Errorf("%q is there %d times, want %d:\n%s", text, n, want, &out)
+					t.Errorf("%q occurs %d times, want %d:\n%s", text, n, want, &out)
 				}
 			}
 			count("cannot write the status", 1)
@@ -256,13 +256,13 @@ func TestRefusedWriteIsLoggedOnce(t *testing.T) {
 			}
 			f.server.fail["status"] = apierrors.NewUnauthorized("who are you")
 			f.reconcile()
-			count("cannot write the status", 2) // another trouble
+			count("cannot write the status", 2) // another kind of failure
 			delete(f.server.fail, "status")
 			f.reconcile()
 			f.want(dws.Unmounted)
 			f.server.fail["status"] = apierrors.NewUnauthorized("who are you")
 			f.reconcile()
-			count("cannot write the status", 3) // the same again, after a success
+			count("cannot write the status", 3) // the same kind again, after a success
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package clientmount
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -11,35 +12,35 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// recordVersion is the layout of a record. A daemon reads only its own layout
-// and older ones; a newer one is left alone and reported.
+// recordVersion is the version of the layout of a record. A daemon reads this version
+// and older ones. It reports a newer one and does not change the file.
 const recordVersion = 1
 
-// recordLimit bounds the size of a record, in bytes, when it is written and when
-// it is read back: what Save accepts, Load can read.
+// recordLimit bounds the size of a record in bytes, both for Save and for Load.
 const recordLimit = 4 << 20
 
-// recordSuffix ends the name of a record.
+// recordSuffix is the suffix of the file of a record.
 const recordSuffix = ".json"
 
-// halfWritten ends the name of a record that is being written.
-const halfWritten = ".new"
+// tempSuffix is the suffix of a record that is being written.
+const tempSuffix = ".new"
 
-// Record remembers, across a crash of the daemon, what was started for one
-// ClientMount: it is written before the first effect and removed after the
-// last. It is in the runtime directory, so it vanishes with the mounts at a
-// reboot.
+// Record lists what was started for one ClientMount, so that it survives a crash of the
+// daemon. It is written before the first effect and removed after the last one. It is in
+// the runtime directory, so a reboot removes it together with the mounts.
 type Record struct {
 	Version   int           `json:"version"`
 	Name      string        `json:"name"`
@@ -49,35 +50,49 @@ type Record struct {
 	Created   time.Time     `json:"created"`
 	Mounts    []MountRecord `json:"mounts"`
 
+	// The following fields are reported, and never decide what is unmounted.
+
+	Ready   *time.Time          `json:"ready,omitempty"`   // when all mounts were ready for the first time
+	Orphan  *time.Time          `json:"orphan,omitempty"`  // when the daemon found that the ClientMount no longer exists
+	Failure *mountstate.Failure `json:"failure,omitempty"` // of the last attempt
+	// Unplanned are mounts of the ClientMount for which there is no plan, so that nothing was started.
+	Unplanned []MountRecord `json:"unplanned,omitempty"`
+	stepLog
+
 	onDisk [sha256.Size]byte // of the file that was last read or written
 }
 
 // MountRecord is the state of one mount of a ClientMount.
 type MountRecord struct {
 	Plan plan.Plan `json:"plan"`
-	// Directories and files that we made for the target, outermost first.
+	// Created lists the directories and files that we created for the target, outermost
+	// first.
 	Created []string `json:"created,omitempty"`
-	// The mount command was about to run and nothing was mounted at the path:
-	// what is there afterwards was mounted by that command, even if the daemon
-	// died before it could note Mounted.
+	// Mounting means that the mount command was about to run and nothing was mounted at
+	// the path. A mount that is there later is that of the command, even if the daemon
+	// died before it could save Mounted.
 	Mounting bool `json:"mounting,omitempty"`
-	// What the mount table showed right after our mount, nil before.
+	// Mounted is what the mount table showed right after our mount; nil before.
 	Mounted *Identity `json:"mounted,omitempty"`
-	// The whole mount sequence was completed in this boot.
+	// Ready means that the whole mount sequence was completed in this boot.
 	Ready bool `json:"ready,omitempty"`
-	// An unmount has started; hooks may have stopped services already.
+	// Unmounting means that an unmount has started; hooks may have stopped services.
 	Unmounting bool `json:"unmounting,omitempty"`
-	// The whole unmount sequence was completed: nothing is left to undo.
+	// Unmounted means that the whole unmount sequence was completed.
 	Unmounted bool `json:"unmounted,omitempty"`
 
-	holders string // of the mount, as this process last logged them
+	// The following fields are reported, and never decide what is unmounted.
+
+	Since   time.Time           `json:"since"`             // of the change to mounting, mounted, unmounting or unmounted
+	Failure *mountstate.Failure `json:"failure,omitempty"` // of the last attempt
+	Holders []mountstate.Holder `json:"holders,omitempty"` // that the last attempt found, and logged if they had changed
 }
 
-// isMounted reports whether there is something to undo; false for nil.
+// isMounted reports whether there is something to unmount. It returns false for nil.
 func (m *MountRecord) isMounted() bool { return m != nil && !m.Unmounted }
 
-// Identity is how a mount is recognised again: mount id and device are the
-// kernel's, so no user can fake them.
+// Identity identifies a mount. The kernel assigns mount ID and device, so no user can
+// fake them.
 type Identity struct {
 	ID     int    `json:"id"`
 	Device string `json:"device"`
@@ -93,17 +108,43 @@ func newRecord(cm *dws.ClientMount, now time.Time) *Record {
 	}
 }
 
-// clone returns a copy whose mounts can be changed; nil for nil.
+// clone returns a copy whose mounts can be changed. It returns nil for nil.
 func (r *Record) clone() *Record {
 	if r == nil {
 		return nil
 	}
 	c := *r
-	c.Mounts = slices.Clone(r.Mounts)
+	c.Mounts, c.Steps = slices.Clone(r.Mounts), slices.Clone(r.Steps)
 	return &c
 }
 
-// at returns the record of the mount at path, nil when there is none.
+// withoutReports returns a copy with nothing that is only reported and may be large.
+func (r *Record) withoutReports() *Record {
+	c := r.clone()
+	c.Unplanned, c.stepLog = nil, stepLog{Dropped: r.Dropped + len(r.Steps)}
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		if m.Holders = nil; m.Failure != nil {
+			short := *m.Failure
+			short.Text = text.Clip(short.Text, 100)
+			m.Failure = &short
+		}
+	}
+	return c
+}
+
+// owned returns a copy with nothing that is only reported.
+func (r *Record) owned() *Record {
+	c := r.clone()
+	c.Ready, c.Orphan, c.Failure, c.Unplanned, c.stepLog = nil, nil, nil, nil, stepLog{}
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		m.Since, m.Failure, m.Holders = time.Time{}, nil, nil
+	}
+	return c
+}
+
+// at returns the record of the mount at path, or nil.
 func (r *Record) at(path string) *MountRecord {
 	if r == nil {
 		return nil
@@ -125,38 +166,42 @@ func (r *Record) plans() []*plan.Plan {
 	return plans
 }
 
-// pending reports whether anything may still have to be undone. A nil record
-// has nothing.
+// pending reports whether something may still have to be unmounted. It returns false for
+// nil.
 func (r *Record) pending() bool {
 	return r != nil && slices.ContainsFunc(r.Mounts, func(m MountRecord) bool { return !m.Unmounted })
 }
 
-// errUnreadable means that a record exists but cannot be used. It is never
-// treated like a missing record: something may be mounted.
+// errUnreadable means that a record exists but cannot be used. Unlike a missing record,
+// it means that something may be mounted.
 var errUnreadable = errors.New("record cannot be used")
 
 // Records is the directory of records.
 type Records struct {
-	dir string
-	mu  sync.Mutex // held while update changes a file
-	// The records of deleted objects whose files could not be changed, by uid:
-	// *Record. Otherwise the same would be undone again and again.
+	dir     string
+	runtime string // the directory above it
+	history *history
+	writes  atomic.Int64 // of records, since the start
+	mu      sync.Mutex   // held while update changes a file
+	// undone has the records of deleted objects whose files could not be written, by
+	// uid: *Record. Without it their mounts would be unmounted again at each attempt.
 	undone sync.Map
 }
 
-// file returns the file of an object's record. It is named by UID: an object that
-// was deleted and created again under its old name is another object, and the
-// mounts of the old one are then orphans.
+// file returns the path of an object's record, which is named by UID: an object that was
+// deleted and created again with the same name is another object, and the mounts of the
+// old one are orphans.
 func (s *Records) file(uid string) (string, error) {
 	if uid == "" || len(uid) > 128 || !text.Only(uid, "-") {
-		return "", fmt.Errorf("object uid %.140q is not a uid", uid)
+		return "", fmt.Errorf("the object has the invalid uid %.140q", uid)
 	}
 	return filepath.Join(s.dir, uid+recordSuffix), nil
 }
 
-// Save replaces the record in one step, so a crash leaves the old or the new.
-// A record that is unchanged on disk is not written. There is no fsync: the
-// directory is in memory, and the record must survive the daemon, not the machine.
+// Save replaces the record atomically, so a crash leaves either the old or the new one.
+// It does not write an unchanged record. The record must survive the daemon, not the machine.
+// If the record cannot be written but differs from the file only in what is reported, Save returns
+// nil: a ready mount stays ready while the directory is full. The next Save tries again.
 func (s *Records) Save(r *Record) error {
 	name, err := s.file(r.UID)
 	if err != nil {
@@ -166,6 +211,11 @@ func (s *Records) Save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("record of %s: %w", r.Name, err)
 	}
+	if len(b) > recordLimit { // what is only reported must not prevent a mount
+		if b, err = json.Marshal(r.withoutReports()); err != nil {
+			return fmt.Errorf("record of %s: %w", r.Name, err)
+		}
+	}
 	if len(b) > recordLimit {
 		return fmt.Errorf("cannot save the record of %s: it has %d bytes, the limit is %d; use fewer mounts in one ClientMount or fewer hooks in its storage profile", r.Name, len(b), recordLimit)
 	}
@@ -174,15 +224,13 @@ func (s *Records) Save(r *Record) error {
 		s.undone.Delete(r.UID)
 		return nil
 	}
-	tmp := name + halfWritten
 	failpoint.At("record/save")
-	err = os.WriteFile(tmp, b, 0o600)
-	if err == nil {
-		failpoint.At("record/written")
-		err = os.Rename(tmp, name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp) // it would take the space that is missing
+	s.writes.Add(1)
+	if err := replaceFile(name, b, func() { failpoint.At("record/written") }); err != nil {
+		if ownedOnDisk(name, r) {
+			s.undone.Delete(r.UID)
+			return nil
+		}
 		return fmt.Errorf("cannot save the record of %s: %w", r.Name, err)
 	}
 	r.onDisk = sum
@@ -191,9 +239,20 @@ func (s *Records) Save(r *Record) error {
 	return nil
 }
 
-// update changes the record of an object that has no worker of its own, as one
-// step against other updates. A record that is gone stays gone; one in which
-// nothing is left to undo is removed, which done reports.
+// ownedOnDisk reports whether the file of a record differs from it at most in what is reported.
+func ownedOnDisk(name string, r *Record) bool {
+	saved, err := readRecord(name)
+	if err != nil {
+		return false
+	}
+	old, err1 := json.Marshal(saved.owned())
+	now, err2 := json.Marshal(r.owned())
+	return err1 == nil && err2 == nil && bytes.Equal(old, now)
+}
+
+// update changes the record of an object that has no worker, atomically with respect to
+// other updates. done reports that no record is left: it did not exist, or update has
+// removed it because nothing is left to unmount.
 func (s *Records) update(uid string, change func(*Record)) (done bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -208,11 +267,73 @@ func (s *Records) update(uid string, change func(*Record)) (done bool, err error
 		}
 		return false, err
 	}
-	return true, s.Remove(uid)
+	return true, s.End(r)
 }
 
-// Load returns the record of one object, or nil if it has no record. Any other
-// obstacle is an error that wraps errUnreadable and names the file.
+// End removes the record of a ClientMount whose mounts are unmounted, and keeps its timeline in the
+// history. A record that cannot be removed ends later, so that its timeline is kept once.
+func (s *Records) End(r *Record) error {
+	if err := s.Remove(r.UID); err != nil {
+		return err
+	}
+	now := time.Now()
+	return s.history.add(r.life(&now))
+}
+
+// KeepHistory makes End keep timelines within limits.
+func (s *Records) KeepHistory(limits HistoryLimits) { s.history = newHistory(s.runtime, limits) }
+
+// NoteFailure saves why nothing could be mounted for a ClientMount without a record, for the
+// commands that report about the node. Nothing is ever unmounted because of this file.
+func (s *Records) NoteFailure(r *Record) error {
+	if _, err := s.file(r.UID); err != nil {
+		return err
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if len(data) > recordLimit {
+		return fmt.Errorf("it has %d bytes, the limit is %d", len(data), recordLimit)
+	}
+	dir := failuresDirectory(s.runtime)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return replaceFile(filepath.Join(dir, r.UID+recordSuffix), data, nil)
+}
+
+// replaceFile replaces a file of the runtime directory atomically. It does not call fsync, because
+// the directory is in memory. After an error nothing is left that occupies space. written is called
+// before the new file gets its name, and may be nil. safepath.ReplaceFile is for directories in
+// which other users can create files.
+func replaceFile(name string, data []byte, written func()) error {
+	tmp := name + tempSuffix
+	err := os.WriteFile(tmp, data, 0o600)
+	if err == nil {
+		if written != nil {
+			written()
+		}
+		err = os.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+	}
+	return err
+}
+
+// ForgetFailure removes the file of NoteFailure, if there is one.
+func (s *Records) ForgetFailure(uid string) {
+	if _, err := s.file(uid); err == nil {
+		_ = os.Remove(filepath.Join(failuresDirectory(s.runtime), uid+recordSuffix))
+	}
+}
+
+// failuresDirectory returns the directory of the files of NoteFailure.
+func failuresDirectory(runtimeDir string) string { return filepath.Join(runtimeDir, "failures") }
+
+// Load returns the record of one object, or nil if it has none. Any other failure is an
+// error that wraps errUnreadable and names the file.
 func (s *Records) Load(uid string) (*Record, error) {
 	name, err := s.file(uid)
 	if err != nil {
@@ -231,7 +352,7 @@ func (s *Records) Load(uid string) (*Record, error) {
 	return r, err
 }
 
-// Remove deletes a record; a missing one is fine.
+// Remove deletes a record. A missing record is not an error.
 func (s *Records) Remove(uid string) error {
 	name, err := s.file(uid)
 	if err != nil {
@@ -239,14 +360,14 @@ func (s *Records) Remove(uid string) error {
 	}
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.undone.Store(uid, &Record{Version: recordVersion, UID: uid})
-		return fmt.Errorf("cannot remove record: %w", err)
+		return fmt.Errorf("cannot remove the record: %w", err)
 	}
 	s.undone.Delete(uid)
 	return nil
 }
 
-// List returns all readable records and an error that joins what could not be
-// read; unreadable files stay where they are.
+// List returns all readable records, and an error that joins the failures to read others.
+// It does not change unreadable files.
 func (s *Records) List() ([]*Record, error) {
 	names, err := filepath.Glob(filepath.Join(s.dir, "*"+recordSuffix))
 	if err != nil {
@@ -269,26 +390,37 @@ func (s *Records) List() ([]*Record, error) {
 	return out, errors.Join(errs...)
 }
 
-func readRecord(name string) (*Record, error) {
-	const repair = "; unmount manually what this ClientMount has mounted (findmnt), then remove the file"
+// errForeignFile means that the daemon has not written a file of its runtime directory.
+var errForeignFile = errors.New("not a file written by clientmountd")
+
+// readOwnFile reads a file of the runtime directory. The error wraps fs.ErrNotExist if it does not
+// exist, and errForeignFile if it is not a regular file, or larger than limit.
+func readOwnFile(name string, limit int64) ([]byte, error) {
 	st, err := os.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+	if !st.Mode().IsRegular() || st.Size() > limit {
+		return nil, fmt.Errorf("%s is %w (mode %v, %d bytes)", name, errForeignFile, st.Mode(), st.Size())
 	}
-	if !st.Mode().IsRegular() || st.Size() > recordLimit {
-		return nil, fmt.Errorf("%w: %s is not a file written by clientmountd (mode %v, %d bytes)%s", errUnreadable, name, st.Mode(), st.Size(), repair)
-	}
-	b, err := os.ReadFile(name)
-	if err != nil {
+	return os.ReadFile(name)
+}
+
+func readRecord(name string) (*Record, error) {
+	const repair = "; unmount the file systems of this ClientMount (see findmnt), then remove the file"
+	b, err := readOwnFile(name, recordLimit)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	case errors.Is(err, errForeignFile):
+		return nil, fmt.Errorf("%w: %w%s", errUnreadable, err, repair)
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	var version struct {
 		Version int `json:"version"`
 	}
-	// The version first: a newer layout need not fit ours.
+	// Decode the version first: a newer layout may not match Record.
 	if err := json.Unmarshal(b, &version); err != nil {
 		return nil, fmt.Errorf("%w: %s is damaged: %w%s", errUnreadable, name, err, repair)
 	}
@@ -301,24 +433,24 @@ func readRecord(name string) (*Record, error) {
 	}
 	r.onDisk = sha256.Sum256(b)
 	if r.Version < 1 || r.UID == "" || filepath.Base(name) != r.UID+recordSuffix {
-		return nil, fmt.Errorf("%w: %s is not a record of the object it is named after (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
+		return nil, fmt.Errorf("%w: %s does not contain the record that its name indicates (version %d, uid %.140q)%s", errUnreadable, name, r.Version, r.UID, repair)
 	}
 	return r, nil
 }
 
-// OpenRecords makes the directory <runtime>/mounts (0700) if it is missing. The
-// commands in a record are run as root, so no other user may be able to put a record
-// there: neither directory may be a symbolic link, another user's, or writable by
-// others.
+// OpenRecords creates the directory <runtime>/mounts (0700) if it is missing. The daemon
+// runs the commands in a record as root, so no other user may be able to create a record:
+// neither directory may be a symbolic link, be owned by another user, or be writable by
+// other users.
 func OpenRecords(runtimeDir string) (*Records, error) {
 	const hint = "; give the daemon its own directory with daemon.runtime_directory (RuntimeDirectory= in the unit)"
 	dir := RecordsDirectory(runtimeDir)
-	// The directory above decides who may rename the runtime directory.
+	// The permissions of the parent decide which users can rename the runtime directory.
 	if err := safepath.CheckParent(filepath.Dir(runtimeDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("runtime directory %s cannot be trusted: %w%s", runtimeDir, err, hint)
 	}
 	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
-		return nil, fmt.Errorf("runtime directory cannot be made: %w%s", err, hint)
+		return nil, fmt.Errorf("runtime directory cannot be created: %w%s", err, hint)
 	}
 	if err := safepath.CheckPrivate(runtimeDir); err != nil {
 		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
@@ -329,61 +461,96 @@ func OpenRecords(runtimeDir string) (*Records, error) {
 	if err := safepath.CheckPrivate(dir); err != nil {
 		return nil, fmt.Errorf("runtime directory cannot be trusted: %w%s", err, hint)
 	}
-	// What a crash left half written was never in force.
-	half, err := filepath.Glob(filepath.Join(dir, "*"+recordSuffix+halfWritten))
+	// Records that a crash left incomplete were never used.
+	half, err := filepath.Glob(filepath.Join(dir, "*"+recordSuffix+tempSuffix))
 	for _, name := range half {
 		err = errors.Join(err, os.Remove(name))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("runtime directory cannot be tidied up: %w%s", err, hint)
+		return nil, fmt.Errorf("runtime directory cannot be cleaned up: %w%s", err, hint)
 	}
-	return &Records{dir: dir}, nil
+	// The files about failures are those of an earlier daemon. The next attempt writes them again.
+	// They only explain, so the daemon also starts if they cannot be removed.
+	_ = os.RemoveAll(failuresDirectory(runtimeDir))
+	return &Records{dir: dir, runtime: runtimeDir}, nil
 }
 
-// RecordsDirectory is where the records are, below a runtime directory.
+// ReadRecords returns the records below a runtime directory, and the errors of those that cannot be
+// used. It changes nothing. Without a directory of records it returns none.
+func ReadRecords(runtimeDir string) (list []*Record, unreadable []string, err error) {
+	return readRecords(RecordsDirectory(runtimeDir))
+}
+
+// readAllRecords returns the records, and the files of NoteFailure for ClientMounts without one.
+// Nothing is mounted for the latter, so an unreadable file about them does not matter.
+func readAllRecords(runtimeDir string) (list []*Record, unreadable []string, err error) {
+	// The failures first: one that becomes a record meanwhile is then in both.
+	failures, _, err := readRecords(failuresDirectory(runtimeDir))
+	if err != nil {
+		return nil, nil, err
+	}
+	list, unreadable, err = ReadRecords(runtimeDir)
+	for _, f := range failures {
+		if !slices.ContainsFunc(list, func(r *Record) bool { return r.UID == f.UID }) {
+			list = append(list, f)
+		}
+	}
+	return list, unreadable, err
+}
+
+func readRecords(dir string) (list []*Record, unreadable []string, err error) {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("records cannot be read: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) {
+			continue // an incomplete record was never used
+		}
+		r, err := readRecord(filepath.Join(dir, e.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed since
+		case err != nil:
+			unreadable = append(unreadable, err.Error())
+		default:
+			list = append(list, r)
+		}
+	}
+	return list, unreadable, nil
+}
+
+// RecordsDirectory returns the directory of the records below a runtime directory.
 func RecordsDirectory(runtimeDir string) string { return filepath.Join(runtimeDir, "mounts") }
 
-// mountCount is what the records contain about mounts that are in place.
+// mountCount counts the records of mounts that are in place.
 type mountCount struct {
 	Objects    int // records, one for each ClientMount, with at least one mount in place
 	Unreadable int // records that cannot be used: something may be mounted
 }
 
-// mountLister shows what is mounted at exactly a path, as node.Node does.
+// mountLister returns the mounts at exactly a path. node.Node implements it.
 type mountLister interface {
 	MountsOn(path string) ([]node.Mount, error)
 }
 
-// countMounted counts records with mounts in place. It changes nothing and touches
-// no mount: the record must list one, and the mount table must show it. If
-// the table cannot be read the record decides alone. No directory is no mount.
-func countMounted(runtimeDir string, table mountLister) (mountCount, error) {
-	dir := RecordsDirectory(runtimeDir)
-	entries, err := os.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return mountCount{}, nil
-	case err != nil:
-		return mountCount{}, fmt.Errorf("records cannot be read: %w", err)
-	}
-	var m mountCount
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), recordSuffix) {
-			continue // one that is half written was never in force
-		}
-		r, err := readRecord(filepath.Join(dir, e.Name()))
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
-		case err != nil:
-			m.Unreadable++
-		case slices.ContainsFunc(r.Mounts, func(one MountRecord) bool { return one.inPlace(table) }):
+// countMounted counts records with mounts in place: the record lists a mount, and the
+// mount table shows it. If the table cannot be read, the record decides. Without a
+// directory of records the count is 0. countMounted changes nothing and touches no mount.
+func countMounted(runtimeDir string, table mountLister) (m mountCount, err error) {
+	list, unreadable, err := ReadRecords(runtimeDir)
+	m.Unreadable = len(unreadable)
+	for _, r := range list {
+		if slices.ContainsFunc(r.Mounts, func(one MountRecord) bool { return one.inPlace(table) }) {
 			m.Objects++
 		}
 	}
-	return m, nil
+	return m, err
 }
 
-// inPlace reports whether the recorded mount is there.
+// inPlace reports whether the recorded mount is in the mount table.
 func (m *MountRecord) inPlace(table mountLister) bool {
 	if m.Unmounted || m.Mounted == nil && !m.Mounting && !m.Ready {
 		return false

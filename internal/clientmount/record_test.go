@@ -10,6 +10,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
@@ -45,15 +46,14 @@ func TestRecordRoundTrip(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.Remove(r.UID); err != nil {
-		t.Error("removing twice: ", err)
+		t.Error("second removal: ", err)
 	}
 	if got, err := s.Load(r.UID); got != nil || err != nil {
 		t.Errorf("%v %v", got, err)
 	}
 }
 
-// A damaged record is reported and kept; it neither stops the daemon nor hides the
-// others.
+// A damaged record is reported and kept; the other records are still returned.
 func TestRecordDamage(t *testing.T) {
 	dir := t.TempDir()
 	s, err := OpenRecords(dir)
@@ -109,7 +109,7 @@ func TestRecordNames(t *testing.T) {
 	}
 }
 
-// A record that could not be removed no longer counts, until the next start.
+// A record that could not be removed is ignored until the next start.
 func TestRecordThatCannotBeRemoved(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	records := f.rec.records
@@ -141,8 +141,7 @@ func TestRecordThatCannotBeRemoved(t *testing.T) {
 	}
 }
 
-// A half-written record that a crash left is removed at the next start; the complete
-// one stays.
+// An incomplete record of a crash is removed at the next start; the complete one stays.
 func TestHalfWrittenRecords(t *testing.T) {
 	dir := t.TempDir()
 	records, err := OpenRecords(dir)
@@ -166,8 +165,8 @@ func TestHalfWrittenRecords(t *testing.T) {
 	}
 }
 
-// A record that is on disk as it is needs no writing: a daemon that starts with a
-// directory that is full or read-only still knows that everything is in place.
+// An unchanged record is not written: a daemon that starts with a full or read-only
+// directory still reports ready mounts.
 func TestUnchangedRecord(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.restart(f.rec.records)
@@ -191,11 +190,11 @@ func TestUnchangedRecord(t *testing.T) {
 	}
 	f.reconcile()
 	if _, err := os.Stat(file); err != nil {
-		t.Errorf("a record that was removed is not written again: %v", err)
+		t.Errorf("a removed record was not written again: %v", err)
 	}
 }
 
-// What Save accepts, Load can read, and nothing else is saved.
+// Load can read every record that Save accepts, and Save does not write larger ones.
 func TestRecordSize(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	rec := f.work.record.clone()
@@ -211,15 +210,69 @@ func TestRecordSize(t *testing.T) {
 	}
 }
 
-// A user who can put a file into the directory of records, or replace the directory,
-// has commands run as root.
+// A ready mount stays ready if only what is reported cannot be saved. A change of what is mounted is an
+// error.
+func TestReportsThatCannotBeSaved(t *testing.T) {
+	f := newMounted(t, dws.TypeXFS)
+	rec := f.work.record
+	rec.Failure = &mountstate.Failure{Kind: mountstate.FailureOther, Text: "of an earlier attempt"}
+	if err := f.rec.records.Save(rec); err != nil {
+		t.Fatal(err)
+	}
+	// A directory with the name of the temporary file prevents writes.
+	if err := os.MkdirAll(filepath.Join(f.rec.records.dir, "aaaa-1.json"+tempSuffix, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f.restart(f.rec.records)
+	if res := f.reconcile(); res.failed || !f.server.object().Status.AllReady {
+		t.Errorf("%+v %s", res, describe(&f.server.object().Status))
+	}
+	changed := rec.clone()
+	changed.Mounts[0].Unmounting = true
+	if err := f.rec.records.Save(changed); err == nil {
+		t.Error("a change of the mount was not saved")
+	}
+	if err := f.rec.records.Remove(rec.UID); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.rec.records.Save(rec); err == nil {
+		t.Error("there is no record, and no error")
+	}
+}
+
+// Steps, errors and holders that do not fit are left out: they must not prevent a mount or an unmount.
+func TestRecordWithoutReports(t *testing.T) {
+	f := newMounted(t, dws.TypeXFS)
+	rec := f.work.record.clone()
+	long := strings.Repeat("a", 1<<20)
+	rec.Steps = []mountstate.Step{{Path: long}, {Error: long}}
+	rec.Mounts[0].Failure = &mountstate.Failure{Kind: mountstate.FailureBusy, Text: long}
+	rec.Mounts[0].Holders = []mountstate.Holder{{Text: long}, {Text: long}}
+	if err := f.rec.records.Save(rec); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := f.rec.records.Load(rec.UID)
+	if err != nil || saved.Dropped != 2 || saved.Mounts[0].Failure.Kind != mountstate.FailureBusy || saved.Mounts[0].Mounted == nil {
+		t.Errorf("%+v %v", saved, err)
+	}
+	if len(rec.Steps) != 2 || len(rec.Mounts[0].Failure.Text) != len(long) {
+		t.Error("the record in memory was changed")
+	}
+	writes := f.rec.records.writes.Load()
+	if err := f.rec.records.Save(rec); err != nil || f.rec.records.writes.Load() != writes {
+		t.Errorf("an unchanged record is written again, %v", err)
+	}
+}
+
+// A user who could create a file in the directory of records, or replace the directory,
+// could run commands as root.
 func TestOpenRecords(t *testing.T) {
 	mkdir := func(t *testing.T, path string, mode os.FileMode) string {
 		t.Helper()
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(path, mode); err != nil { // the umask does not count
+		if err := os.Chmod(path, mode); err != nil { // regardless of the umask
 			t.Fatal(err)
 		}
 		return path
@@ -235,13 +288,13 @@ func TestOpenRecords(t *testing.T) {
 		"in a sticky directory": {func(t *testing.T, base string) string {
 			return mkdir(t, base+"/tmp", 0o777|os.ModeSticky) + "/run"
 		}, ""},
-		"in a directory open to all": {func(t *testing.T, base string) string { return mkdir(t, base+"/tmp", 0o777) + "/run" }, "others can write to "},
-		"open to all":                {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o777) }, "can be written by others (mode 0777)"},
-		"open to a group":            {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o770) }, "can be written by others (mode 0770)"},
+		"in a directory open to all": {func(t *testing.T, base string) string { return mkdir(t, base+"/tmp", 0o777) + "/run" }, "is writable by other users and not sticky (mode 0777)"},
+		"open to all":                {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o777) }, "is writable by other users (mode 0777)"},
+		"open to a group":            {func(t *testing.T, base string) string { return mkdir(t, base+"/run", 0o770) }, "is writable by other users (mode 0770)"},
 		"records open to all": {func(t *testing.T, base string) string {
 			mkdir(t, base+"/run/mounts", 0o707)
 			return base + "/run"
-		}, "mounts can be written by others (mode 0707)"},
+		}, "mounts is writable by other users (mode 0707)"},
 		"a file": {func(t *testing.T, base string) string {
 			if err := os.WriteFile(base+"/run", nil, 0o600); err != nil {
 				t.Fatal(err)
@@ -263,10 +316,10 @@ func TestOpenRecords(t *testing.T) {
 		"another user's": {func(t *testing.T, base string) string {
 			dir := mkdir(t, base+"/run", 0o755)
 			if err := os.Chown(dir, 12345, 0); err != nil {
-				t.Skip("only root can give a directory away: ", err)
+				t.Skip("only root can change the owner of a directory: ", err)
 			}
 			return dir
-		}, "belongs to uid 12345"},
+		}, "owned by uid 12345"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := test.make(t, mkdir(t, t.TempDir(), 0o755))
@@ -275,7 +328,7 @@ func TestOpenRecords(t *testing.T) {
 			case test.want == "" && err != nil:
 				t.Fatal(err)
 			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "daemon.runtime_directory")):
-				t.Fatalf("got %v, want %q and what to do", err, test.want)
+				t.Fatalf("got %v, want %q and a hint", err, test.want)
 			case test.want != "":
 				return
 			}
@@ -287,8 +340,8 @@ func TestOpenRecords(t *testing.T) {
 	}
 }
 
-// The records that the daemon writes in the life of a ClientMount, as status
-// counts them.
+// countMounted counts the records that the daemon writes during the lifecycle of a
+// ClientMount.
 func TestCountMounted(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	runtime := filepath.Dir(f.rec.records.dir)
@@ -335,11 +388,11 @@ func TestCountMounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := countMounted(runtime, f.machine); err == nil {
-		t.Error("a file in the place of the directory passes for no mounts")
+		t.Error("a file in place of the directory is not an error")
 	}
 }
 
-// A table that cannot be read proves nothing: the record decides.
+// If the mount table cannot be read, the record decides.
 func TestCountMountedWithoutTable(t *testing.T) {
 	for _, tt := range []struct {
 		m    MountRecord

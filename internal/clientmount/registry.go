@@ -12,22 +12,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// registry knows which ClientMount uses which volume at which path of this
-// node. It is filled from the records at start and follows every change of a
-// record. It answers three questions:
+// registry records which ClientMount uses which volume at which path of this node. It is
+// filled from the records at start and updated with every change of a record. It answers
+// three questions:
 //
-//   - May an object use a path? Only if no other object uses that path with
-//     another volume, or a path above or below it: one mount would hide the
-//     other.
+//   - May an object use a path? Only if no other object uses that path with another
+//     volume, or a path above or below it, because one mount would hide the other.
 //   - Is a mount shared? Persistent storage with a fixed mount path is used by
-//     several workflows of a node at once. The last one unmounts.
+//     several workflows of a node at the same time. The last one unmounts.
 //   - Is a volume shared? The same storage may be mounted at several paths. The
 //     last one deactivates.
 //
 // It is safe for concurrent use.
 type registry struct {
-	// alive reports whether the object with this uid exists or is still worked
-	// on. Records of other objects are leftovers, which delay no object.
+	// alive reports whether the object with this uid exists or an attempt for it is
+	// running. Mounts of other objects are leftovers, which block no object.
 	alive func(uid, name string) bool
 	// freed is called after a path has become free; it must not block. May be nil.
 	freed func()
@@ -42,7 +41,7 @@ type registry struct {
 type user struct {
 	uid, name string
 	claims    []claim
-	handed    []claim // what a sharer that left has handed over, see handOver
+	handed    []claim // from sharers that have unmounted, see handOver
 }
 
 // claim is the use of one volume at one path.
@@ -51,30 +50,31 @@ type claim struct {
 	created           []string  // made for the target
 	mounted           *Identity // nil before the mount
 	mounting          bool      // the mount command was about to run
-	reserved          bool      // nothing is on record yet
+	reserved          bool      // not recorded yet
 }
 
 func claimOf(p *plan.Plan) claim { return claim{path: p.Path, typ: p.Type, volume: p.Volume()} }
 
-// claim is what the record of a mount claims.
+// claim returns the claim of a recorded mount.
 func (m *MountRecord) claim() claim {
 	c := claimOf(&m.Plan)
 	c.created, c.mounted, c.mounting = slices.Clone(m.Created), m.Mounted, m.Mounting
 	return c
 }
 
-// samePlace reports whether two claims are about the same mount.
+// samePlace reports whether two claims are for the same mount.
 func (c *claim) samePlace(o *claim) bool {
 	return c.path == o.path && c.typ == o.typ && c.volume == o.volume
 }
 
-// hides reports whether one of two mounts at these paths would hide the other,
-// or is the other.
+// hides reports whether one of two mounts at these paths would hide the other, or
+// whether the paths are equal.
 func (c *claim) hides(o *claim) bool {
 	return safepath.Within(c.path, o.path) || safepath.Below(o.path, c.path)
 }
 
-// conflictError says that the path of a mount is taken by another ClientMount.
+// conflictError reports that another ClientMount uses the path of a mount, or a path
+// above or below it.
 type conflictError struct {
 	path        string
 	other, uid  string // the other ClientMount
@@ -92,13 +92,14 @@ func (e *conflictError) Error() string {
 	case e.path == e.otherPath:
 		return fmt.Sprintf("mount path %s is in use by %s with another volume (%s)", e.path, other, e.otherVolume)
 	case safepath.Below(e.path, e.otherPath):
-		return fmt.Sprintf("mount path %s lies below %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
+		return fmt.Sprintf("mount path %s is below %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
 	}
 	return fmt.Sprintf("mount path %s would hide %s, where %s has mounted %s", e.path, e.otherPath, other, e.otherVolume)
 }
 
-// reserve claims the places of plans for an object, all or none of them. Places
-// that it holds already are not checked again. The error is a *conflictError.
+// reserve claims the paths and volumes of plans for an object, either all of them or
+// none. It does not check claims again that the object already has. The error is a
+// *conflictError.
 func (r *registry) reserve(uid, name string, plans []*plan.Plan) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,8 +130,8 @@ func (r *registry) reserve(uid, name string, plans []*plan.Plan) error {
 	return nil
 }
 
-// conflict returns a *conflictError if another object's claim keeps c from being
-// mounted. The caller holds mu.
+// conflict returns a *conflictError if the claim of another object prevents the mount of
+// c. The caller holds mu.
 func (r *registry) conflict(uid string, c *claim) error {
 	for _, other := range r.users {
 		if other.uid == uid {
@@ -145,7 +146,7 @@ func (r *registry) conflict(uid string, c *claim) error {
 	return nil
 }
 
-// covered reports whether a path lies below the path of another object.
+// covered reports whether a path is below a path of another object.
 func (r *registry) covered(uid, path string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,8 +158,8 @@ func (r *registry) covered(uid, path string) bool {
 	return false
 }
 
-// taken reports whether the plan's path belongs to other objects: with another
-// volume, or with the same one.
+// taken reports whether other objects use the plan's path, with the same volume or
+// another one.
 func (r *registry) taken(uid string, p *plan.Plan) bool {
 	c := claimOf(p)
 	r.mu.Lock()
@@ -174,8 +175,8 @@ func (r *registry) taken(uid string, p *plan.Plan) bool {
 	return false
 }
 
-// keep makes the claims of an object those of its record: everything that is
-// not unmounted yet. A nil record with the uid drops all of them.
+// keep replaces the claims of an object with those of its record: all mounts that are
+// not unmounted yet. With a nil record it drops all claims.
 func (r *registry) keep(uid string, rec *Record) {
 	r.mu.Lock()
 	had := 0
@@ -191,7 +192,7 @@ func (r *registry) keep(uid string, rec *Record) {
 			}
 		}
 	}
-	if len(u.claims) == 0 { // and nothing can be handed over any more
+	if len(u.claims) == 0 { // it can no longer take over a claim
 		delete(r.users, uid)
 	} else {
 		r.users[uid] = u
@@ -236,10 +237,10 @@ type sharer struct {
 	alive     bool
 }
 
-// sharers lists the other users of the plan's volume: other objects at the
-// plan's own path, and users at other paths, the object itself included. An
-// object that has only reserved a path does not count: it may never mount, and if it
-// does, it activates the volume again in its turn.
+// sharers returns the other users of the plan's volume: here, other objects at the plan's
+// path; elsewhere, users at other paths, including the object itself. It ignores claims
+// that are only reserved: their objects may never mount, and if they do, they activate
+// the volume again.
 func (r *registry) sharers(uid string, p *plan.Plan) (here, elsewhere []sharer) {
 	mine := claimOf(p)
 	r.mu.Lock()
@@ -258,7 +259,7 @@ func (r *registry) sharers(uid string, p *plan.Plan) (here, elsewhere []sharer) 
 	}
 	r.mu.Unlock()
 	for _, list := range [][]sharer{here, elsewhere} {
-		for i := range list { // asks the controller's loop, so not under the lock
+		for i := range list { // alive calls the controller's loop, so not while holding mu
 			list[i].alive = list[i].uid == uid || r.alive(list[i].uid, list[i].name)
 		}
 		slices.SortFunc(list, func(a, b sharer) int { return strings.Compare(a.name, b.name) })
@@ -276,8 +277,8 @@ func firstAlive(list []sharer) *sharer {
 	return nil
 }
 
-// handOver gives what the record of a mount says to the remaining users of that
-// mount: the last one to unmount must know what to remove.
+// handOver passes the recorded state of a mount to the remaining users of that mount,
+// because the last one to unmount must know what to remove.
 func (r *registry) handOver(uid string, m *MountRecord) {
 	c := m.claim()
 	r.mu.Lock()
@@ -295,9 +296,8 @@ func (r *registry) handOver(uid string, m *MountRecord) {
 	}
 }
 
-// inherit completes the record of a mount by what the other users of the same
-// mount know of it, and reports whether that changed it. It is called by the
-// holder of the volume's sequence.
+// inherit adds to the record of a mount what other users of the same mount have recorded,
+// and reports whether the record changed. The caller holds the lock of the volume.
 func (r *registry) inherit(uid string, m *MountRecord) (changed bool) {
 	mine := claimOf(&m.Plan)
 	take := func(c *claim) {
@@ -332,8 +332,8 @@ func (r *registry) inherit(uid string, m *MountRecord) (changed bool) {
 	return changed
 }
 
-// sequence waits for the turn to work on a volume. The error is the cause of
-// the end of ctx.
+// sequence locks the plan's volume; done unlocks it. The error is the cause of the end of
+// ctx.
 func (r *registry) sequence(ctx context.Context, p *plan.Plan) (done func(), err error) {
 	return r.sequences.Lock(ctx, p.Volume())
 }

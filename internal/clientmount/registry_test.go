@@ -12,8 +12,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
-// Two objects with the same volume at the same path: one mount, which goes with
-// the last of them, whichever that is.
+// Two objects with the same volume at the same path share one mount, which the last one
+// to unmount removes.
 func TestSharedMount(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
 		for _, firstLeaves := range []bool{true, false} {
@@ -44,7 +44,7 @@ func TestSharedMount(t *testing.T) {
 				if res := leaves.reconcile(); !res.finished {
 					t.Fatalf("%+v", res)
 				}
-				a.expect("effects of the first that leaves", effects(a.machine.done()), nil)
+				a.expect("effects of the first unmount", effects(a.machine.done()), nil)
 				if res := stays.reconcile(); res.failed || !a.machine.mounted(testPath) {
 					t.Fatal(describe(&stays.server.object().Status))
 				}
@@ -54,7 +54,7 @@ func TestSharedMount(t *testing.T) {
 					t.Fatalf("%+v %s", res, describe(&stays.server.object().Status))
 				}
 				if log := a.machine.done(); !slices.Contains(log, "remove "+testPath+" ["+testPath+"]") {
-					t.Errorf("the target that the first made was not removed: %q", log)
+					t.Errorf("the target that the first object created was not removed: %q", log)
 				}
 			})
 		}
@@ -79,8 +79,8 @@ func TestSharedVolume(t *testing.T) {
 	})
 }
 
-// A path that another object uses with another volume, or one above or below
-// it, is refused; nothing happens; the refused object can be deleted at once.
+// A path that another object uses with another volume, or a path above or below it, is
+// refused without any effect. The refused object can be deleted immediately.
 func TestConflict(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*dws.ClientMount)
@@ -88,7 +88,7 @@ func TestConflict(t *testing.T) {
 	}{
 		"same path":  {otherVolume, "mount path " + testPath + " is in use by ClientMount default-job7-0-computes with another volume (lvm:" + testVG + "/lv-3)"},
 		"path above": {at("/mnt/nnf"), "mount path /mnt/nnf would hide " + testPath + ", where ClientMount default-job7-0-computes has mounted lvm:"},
-		"path below": {at(testPath + "/sub"), "mount path " + testPath + "/sub lies below " + testPath + ", where ClientMount default-job7-0-computes"},
+		"path below": {at(testPath + "/sub"), "mount path " + testPath + "/sub is below " + testPath + ", where ClientMount default-job7-0-computes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newMounted(t, dws.TypeXFS)
@@ -114,7 +114,7 @@ func TestConflict(t *testing.T) {
 			a.delete()
 			a.reconcile()
 			if freed == 0 {
-				t.Error("no call when the path became free")
+				t.Error("freed was not called when the path became free")
 			}
 			if res := b.reconcile(); res.blocked != nil {
 				t.Errorf("still refused: %s", describe(&b.server.object().Status))
@@ -123,7 +123,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// A path beside another is no conflict.
+// A sibling path is not a conflict.
 func TestNoConflict(t *testing.T) {
 	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { otherVolume(cm); at(testPath + "0")(cm) })
@@ -133,8 +133,7 @@ func TestNoConflict(t *testing.T) {
 	}
 }
 
-// After a restart the registry knows what the records list, before any
-// object has been looked at.
+// After a restart the registry contains the claims of the records before any attempt.
 func TestRegistryFromRecords(t *testing.T) {
 	a := newMounted(t, dws.TypeXFS)
 	a.restart(a.rec.records)
@@ -144,12 +143,12 @@ func TestRegistryFromRecords(t *testing.T) {
 	}
 }
 
-// One that has claimed its path and waits for its turn inherits what the one
-// that leaves knows.
+// An object that has claimed its path and waits for the lock of the volume inherits the
+// recorded state of the object that unmounts.
 func TestHandOver(t *testing.T) {
 	a := newFixture(t, dws.TypeLustre)
 	a.machine.missing = []string{testPath}
-	a.machine.shows = "192.0.2.1@tcp:/job7fs" // so that only the record can tell
+	a.machine.shows = "192.0.2.1@tcp:/job7fs" // so that only the record identifies the mount
 	a.reconcile()
 	b := a.beside("job8", "bbbb-2", nil)
 	plan := a.work.record.Mounts[0].Plan
@@ -167,13 +166,13 @@ func TestHandOver(t *testing.T) {
 	b.delete()
 	b.reconcile()
 	if a.machine.mounted(testPath) || !slices.Contains(a.machine.done(), "remove "+testPath+" ["+testPath+"]") {
-		t.Error("left mounted, or its target")
+		t.Error("the mount or its target remains")
 	}
 }
 
-// An object that has had its turn to unmount no longer uses the mount, even if the
-// record still lists it: of two that leave at the same time the last one unmounts.
-func TestBothLeaveAtOnce(t *testing.T) {
+// An object that has released a mount no longer uses it, even if its record still lists
+// the mount: of two objects that unmount concurrently, the last one removes the mount.
+func TestConcurrentUnmounts(t *testing.T) {
 	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", nil)
 	b.reconcile()
@@ -185,12 +184,12 @@ func TestBothLeaveAtOnce(t *testing.T) {
 		}
 	}
 	if a.machine.mounted(testPath) || a.machine.lvs[testVG+"/"+testLV] {
-		t.Error("both have left and the mount is still there")
+		t.Error("both objects are unmounted and the mount is still there")
 	}
 }
 
-// An object that has only reserved its path keeps no mount: it may never come
-// to record that it uses it.
+// An object that has only reserved a path does not keep the mount, because it may never
+// use it.
 func TestReservedIsNotUsed(t *testing.T) {
 	a := newMounted(t, dws.TypeXFS)
 	b := a.beside("job8", "bbbb-2", nil)
@@ -198,7 +197,7 @@ func TestReservedIsNotUsed(t *testing.T) {
 	b.reconcile()
 	a.want(dws.Unmounted)
 	if a.reconcile(); a.machine.mounted(testPath) {
-		t.Fatal("left to an object that has nothing on record")
+		t.Fatal("the mount was left to an object without a record")
 	}
 	delete(b.server.fail, "finalizer")
 	if res := b.reconcile(); res.failed || !a.machine.mounted(testPath) {
@@ -206,9 +205,9 @@ func TestReservedIsNotUsed(t *testing.T) {
 	}
 }
 
-// A path that was reserved is free again when the object turns back, or is
-// refused, before anything was mounted.
-func TestReservedPathIsGivenBack(t *testing.T) {
+// A reserved path becomes free if the object changes back, or is refused, before anything
+// was mounted.
+func TestReservedPathIsReleased(t *testing.T) {
 	for name, change := range map[string]func(*dws.ClientMount){
 		"unmounted": func(cm *dws.ClientMount) { cm.Spec.DesiredState = dws.Unmounted },
 		"refused":   func(cm *dws.ClientMount) { cm.Spec.Node = "another" },
@@ -228,20 +227,20 @@ func TestReservedPathIsGivenBack(t *testing.T) {
 	}
 }
 
-// Handing over repeatedly leaves one note with the object that stays.
-func TestHandedOverOften(t *testing.T) {
+// Repeated hand-overs leave one claim with the remaining object.
+func TestRepeatedHandOver(t *testing.T) {
 	a := newMounted(t, dws.TypeXFS)
 	m := a.work.record.Mounts[0]
 	for range 5 {
 		a.rec.registry.handOver("another", &m)
 	}
 	if n := len(a.rec.registry.users["aaaa-1"].handed); n != 1 {
-		t.Errorf("%d notes about one mount", n)
+		t.Errorf("%d handed claims for one mount", n)
 	}
 }
 
-// While an edited object exchanges the volume at its path, the path is free for
-// a moment. An object that takes it then keeps it.
+// While an edited object replaces the volume at its path, the path is briefly free.
+// Another object that claims it then keeps it.
 func TestPathTakenDuringExchange(t *testing.T) {
 	a := newMounted(t, dws.TypeLustre)
 	b := a.beside("job8", "bbbb-2", nil)

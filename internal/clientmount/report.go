@@ -17,8 +17,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// The kinds of journal records, by their stable MESSAGE_ID. An id is never
-// given to another meaning: sites search and alert by it.
+// The kinds of journal records, with their stable MESSAGE_ID. The meaning of an id never
+// changes, because sites search and alert by it.
 var (
 	eventStarted       = daemon.Event{ID: "6b1c3d5e7f904a2b8c4d6e8f0a1b3c17", Name: "started"}
 	eventConfigRefused = daemon.Event{ID: "92a4b6c8d0e14f3a8b5c7d9e1f2a4b18", Name: "config-refused"}
@@ -39,63 +39,67 @@ var (
 	eventLeftover  = daemon.Event{ID: "d4c3b2a1f0e94d8c9b7a6f5e4d3c2b12", Name: "leftover"}
 	eventRecord    = daemon.Event{ID: "1a2b3c4d5e6f4a7b8c9d0e1f2a3b4c13", Name: "record"}
 	eventAPI       = daemon.Event{ID: "e7f6a5b4c3d24e1f8a9b0c7d6e5f4a14", Name: "api"}
-	eventPanic     = daemon.Event{ID: "0f1e2d3c4b5a4697887a6b5c4d3e2f15", Name: "panic"}
+	eventPanic     = daemon.Event{ID: "0f1e2d3c4b5a4697887a6b5c4d3e2f15", Name: "clientmount-panic"}
+	eventMetrics   = daemon.Event{ID: "79d98dbfbbd24918a96498797ef22bf9", Name: "metrics"}
 	eventServers   = daemon.Event{ID: "4d5e6f7a8b9c4d0e9f1a2b3c4d5e6f16", Name: "servers"}
+
+	eventSignalled    = daemon.Event{ID: "208533cf941a4b63b732d9d164e13f41", Name: "signalled"}
+	eventNotSignalled = daemon.Event{ID: "a7c1513fa1c84f0c85ec05a1f6d9b742", Name: "not-signalled"}
 )
 
-// Events lists them, for the tests that keep the documentation and the message
-// catalogue complete.
+// Events returns all kinds of journal records. Tests use it to check that the
+// documentation and the message catalogue are complete.
 func Events() []daemon.Event {
 	return []daemon.Event{
 		eventStarted, eventConfigRefused, eventNamespace,
-		eventReady, eventMounted, eventUnmounted, eventFailed, eventBusy, eventRefused, eventOrphan, eventStuck, eventHook,
-		eventStep, eventRescan, eventDiagnosis, eventLeftover, eventRecord, eventAPI, eventPanic, eventServers,
+		eventReady, eventMounted, eventUnmounted, eventFailed, eventBusy, eventSignalled, eventNotSignalled, eventRefused, eventOrphan, eventStuck, eventHook,
+		eventStep, eventRescan, eventDiagnosis, eventLeftover, eventRecord, eventAPI, eventPanic, eventServers, eventMetrics,
 	}
 }
 
-// hintFor returns what the reader of the log can do about a failure. The most
-// specific cause that is known decides.
+// hintFor returns the next action for the reader of the log, by the most specific cause
+// of the failure.
 func hintFor(e *dws.ResourceError, cause error) string {
 	command := (*node.CommandError)(nil)
 	conflict := (*conflictError)(nil)
 	switch {
 	case errors.As(cause, &conflict) && conflict.gone:
-		return "what the deleted ClientMount left is still mounted: unmount it manually when its job is over, or set mount.orphans = \"unmount\""
+		return "a file system of the deleted ClientMount is still mounted: unmount it when its job has finished, or set mount.orphans = \"unmount\""
 	case errors.As(cause, &conflict):
-		return "clientmountd mounts it as soon as the other ClientMount is unmounted; two jobs that are to run at once need different mount paths"
+		return "clientmountd mounts it as soon as the other ClientMount is unmounted; jobs that run at the same time need different mount paths"
 	case errors.Is(cause, errUnreadable):
-		return "clientmountd does nothing for this ClientMount until the file is repaired or removed, because it may have mounted something; the error says how"
+		return "clientmountd takes no action for this ClientMount until the record is repaired or removed, because something may be mounted; follow the steps in the error"
 	case errors.Is(cause, plan.ErrOutsideRoots):
-		return "if the storage profiles of this site set $MOUNT_PATH to a directory elsewhere, add it to mount.roots in a file in /etc/clientmountd/config.d " +
-			"and restart clientmountd; else correct mountPath of the ClientMount"
+		return "if the storage profiles of this site set $MOUNT_PATH to another directory, add it to mount.roots in a file in /etc/clientmountd/config.d " +
+			"and restart clientmountd; otherwise correct mountPath in the ClientMount"
 	case e.Severity == dws.Fatal:
-		return "the job cannot use this storage; correct the ClientMount or its storage profile, retrying will not help"
+		return "correct the ClientMount or its storage profile: the job cannot use this storage, and retries fail the same way"
 	case hangs(cause):
-		return "nothing more is started for this ClientMount until the command ends: see what the device (dmesg, nvme list), the server or the lock manager (dlm_tool ls) is waiting for"
+		return "clientmountd starts no other command for this ClientMount until this one exits: check the device (dmesg, nvme list), the server and the lock manager (dlm_tool ls)"
 	case errors.Is(cause, exec.ErrNotFound):
-		return "a program is not installed on this node, or not in the daemon's PATH: lvm2 has vgs, lvs, vgchange and lvchange, nvme-cli has nvme"
+		return "install the missing program on this node, or add it to the daemon's PATH: vgs, lvs, vgchange and lvchange are in lvm2, nvme is in nvme-cli"
 	case errors.Is(cause, errNoLV):
-		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list) and that the volume group exists there"
+		return "LVM does not see the volume: check that the rabbit attached its NVMe namespaces to this node (nvme list), and that the volume group exists on the rabbit"
 	case node.IsBusy(cause):
-		return "the mount goes away by itself as soon as the processes that the error names have ended; nothing is lost meanwhile"
+		return "clientmountd unmounts the file system as soon as the holders named in the error have released it; no data is lost"
 	case node.IsInUse(cause):
-		return "clientmountd deactivates the volume as soon as the holders that the error names have released it; no data is lost meanwhile"
+		return "clientmountd deactivates the volume as soon as the holders named in the error have released it; no data is lost"
 	case errors.Is(cause, safepath.ErrSymlink):
-		return "a symbolic link in the mount path is followed only if root made it, in a directory that only root can change (a sticky directory such as /tmp is not enough); let root make it there, or use the path that it points to"
+		return "clientmountd follows a symbolic link in a mount path only if root owns it and only root can write to its directory (a sticky directory such as /tmp is not enough): recreate it that way, or use the path that it points to"
 	case errors.Is(cause, safepath.ErrUnsafe):
-		return "every folder above the mount path must be a real one that only root can change; move the mount path or repair the folder"
+		return "every directory above the mount path must be a real directory that only root can write to: correct the directory, or use another mount path"
 	case errors.As(cause, &command) && command.TimedOut:
-		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was ended; raise the limit if it was only slow"
+		return "the command took longer than mount.command_timeout (a hook: mount.hook_timeout) and was killed; raise the limit if the command was only slow"
 	case kube.IsNotFound(cause):
-		return "the pinned storage profile of the workflow does not exist (kubectl get nnfstorageprofiles -A); it is asked for again by itself"
+		return "the pinned storage profile of the workflow does not exist (kubectl get nnfstorageprofiles -A); clientmountd retries"
 	case kube.IsForbidden(cause):
-		return "the account of this daemon lacks a right: see the role nnf-clientmount and its binding"
+		return "the account of this daemon lacks a permission: check the role nnf-clientmount and its binding"
 	}
-	return "it is tried again by itself; status.error of the ClientMount has the same text"
+	return "clientmountd retries; status.error of the ClientMount has the same text"
 }
 
-// apiState is called with each change of the connection to the API server, and logs
-// each kind of trouble once.
+// apiState handles a change of the connection to the API server. It logs each kind of
+// failure once.
 func (c *Controller) apiState(s kube.State) {
 	c.do(func() {
 		was := c.api
@@ -103,17 +107,28 @@ func (c *Controller) apiState(s kube.State) {
 			s.Since = was.Since // it is the same outage
 		}
 		c.api = s
+		if c.state != nil && c.state.setAPI(s) {
+			c.saveState()
+		}
+		c.metrics.apiState(was, s)
 		switch {
 		case s.Connected && !was.Connected && was.LastError != nil:
 			c.resume()
 			c.o.Log.Info("API server answers again", "down", time.Since(was.Since).Round(time.Millisecond), daemon.EventID(eventAPI))
-		case !s.Connected && s.LastError != nil && (was.Connected || was.LastError == nil || !kube.SameTrouble(was.LastError, s.LastError)):
-			c.o.Log.Warn("cannot follow the API server; mounts stay as they are, trying again", "error", s.LastError, daemon.EventID(eventAPI))
+		case !s.Connected && s.LastError != nil && (was.Connected || was.LastError == nil || !kube.SameKind(was.LastError, s.LastError)):
+			c.o.Log.Warn("the watch failed; mounts are not affected; retrying", "error", s.LastError, daemon.EventID(eventAPI))
 		}
 	})
 }
 
-// publishLine passes the status line on when it has changed.
+// saveState saves the state of the daemon for the commands that report about the node.
+func (c *Controller) saveState() {
+	if err := c.state.save(c.o.Records.runtime); err != nil {
+		c.o.Log.Debug("cannot save the state for reports", "error", err, daemon.EventID(eventRecord))
+	}
+}
+
+// publishLine publishes the status line if it has changed.
 func (c *Controller) publishLine() {
 	line := c.summary()
 	if line == c.line || c.o.Status == nil {
@@ -133,14 +148,14 @@ var apiTexts = map[string]string{
 func apiOf(line string) string {
 	found, first := "", len(line)
 	for state, text := range apiTexts {
-		if at := strings.Index(line, text); at >= 0 && at < first { // an error behind it may have any text
+		if at := strings.Index(line, text); at >= 0 && at < first { // the error that follows may contain any text
 			found, first = state, at
 		}
 	}
 	return found
 }
 
-// summary is what systemctl status shows.
+// summary returns the status line, as systemctl status shows it.
 func (c *Controller) summary() string {
 	var mounts, objects, failing, busy, orphans int
 	for _, o := range c.objects {
@@ -166,7 +181,7 @@ func (c *Controller) summary() string {
 	for _, part := range []struct {
 		n    int
 		text string
-	}{{busy, "in work"}, {failing, "failing"}, {orphans, "orphaned"}} {
+	}{{busy, "in progress"}, {failing, "failing"}, {orphans, "orphaned"}} {
 		if part.n > 0 {
 			fmt.Fprintf(&b, ", %d %s", part.n, part.text)
 		}
@@ -189,8 +204,8 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// shorten keeps the beginning and the end of a long message; commands print the
-// cause of a failure at either end.
+// shorten keeps the start and the end of a long message, because commands print the
+// cause of a failure at either end. limit is in bytes.
 func shorten(s string, limit int) string {
 	if len(s) <= limit {
 		return s

@@ -29,7 +29,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// apiOf parses the API state from the status lines that the same package writes.
+// apiOf parses the state of the API server from the status lines of this package.
 func TestAPIOf(t *testing.T) {
 	for _, state := range []string{systemd.APIAnswers, systemd.APISilent, systemd.APIConnecting} {
 		if got := apiOf("1 mount ready for 1 ClientMount" + apiTexts[state] + " since today: x" + apiTexts[systemd.APIAnswers]); got != state {
@@ -41,8 +41,9 @@ func TestAPIOf(t *testing.T) {
 	}
 }
 
-// Sites search and alert by these: each is valid, has one meaning,
-// and is in the list that documentation and catalogue are checked against.
+// Each event of the program has a valid and unique ID and a unique name, because sites
+// search and alert by both. Each is in the list by which documentation and catalogue are
+// checked.
 func TestEvents(t *testing.T) {
 	ids, names := map[string]bool{}, map[string]string{}
 	for _, e := range append(Events(), daemon.Events()...) {
@@ -53,9 +54,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("the id of %q is used twice", e.Name)
 		}
 		ids[e.ID] = true
-		// A panic is one kind of trouble wherever it is caught, but caught in
-		// two ways.
-		if old, twice := names[e.Name]; twice && e.Name != "panic" {
+		if old, twice := names[e.Name]; twice {
 			t.Errorf("the name %q has two ids: %s, %s", e.Name, old, e.ID)
 		}
 		names[e.Name] = e.ID
@@ -79,7 +78,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// A hint must fit the cause, through whatever it was wrapped in.
+// The hint matches the cause, however the cause is wrapped.
 func TestHints(t *testing.T) {
 	failing := func(cause error) error { return &node.CommandError{Line: "umount /x", Err: cause} }
 	profile := schema.GroupResource{Group: "nnf.cray.hpe.com", Resource: "nnfstorageprofiles"}
@@ -88,18 +87,18 @@ func TestHints(t *testing.T) {
 		cause    error
 		want     string
 	}{
-		"fatal":      {dws.Fatal, errors.New("unable to find labels"), "retrying will not help"},
+		"fatal":      {dws.Fatal, errors.New("unable to find labels"), "retries fail the same way"},
 		"roots":      {dws.Fatal, fmt.Errorf("refused: %w", plan.ErrOutsideRoots), "add it to mount.roots"},
-		"no program": {dws.Major, failing(exec.ErrNotFound), "not installed"},
+		"no program": {dws.Major, failing(exec.ErrNotFound), "install the missing program"},
 		"no volume":  {dws.Major, fmt.Errorf("%w vg/lv", errNoLV), "nvme list"},
-		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "have ended"},
+		"busy":       {dws.Major, &node.CommandError{Line: "umount /x", Stderr: "umount: /x: target is busy.", Err: node.ExitStatus(32)}, "unmounts the file system as soon as"},
 		"in use":     {dws.Major, &node.CommandError{Line: "lvchange vg/lv", Stderr: "  Logical volume vg/lv in use.", Err: node.ExitStatus(5)}, "deactivates the volume as soon as"},
-		"link":       {dws.Major, safepath.ErrSymlink, "only if root made it, in a directory that only root can change"},
-		"open":       {dws.Major, safepath.ErrUnsafe, "every folder above"},
+		"link":       {dws.Major, safepath.ErrSymlink, "only if root owns it and only root can write to its directory"},
+		"open":       {dws.Major, safepath.ErrUnsafe, "every directory above"},
 		"slow":       {dws.Major, &node.CommandError{Line: "mount /x", TimedOut: true, Err: errors.New("timeout")}, "mount.command_timeout"},
 		"no profile": {dws.Major, apierrors.NewNotFound(profile, "job7-0"), "kubectl get nnfstorageprofiles"},
 		"no right":   {dws.Major, apierrors.NewForbidden(profile, "job7-0", nil), "role nnf-clientmount"},
-		"other":      {dws.Major, errors.New("?"), "tried again by itself"},
+		"other":      {dws.Major, errors.New("?"), "clientmountd retries"},
 	} {
 		wrapped := dws.WrapError(test.severity, "mount/unmount failed", dws.WrapError(dws.Major, "unable to mount file system", test.cause))
 		if got := hintFor(wrapped, wrapped); !strings.Contains(got, test.want) {
@@ -108,7 +107,7 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// An outage is one line as long as it is of one kind.
+// An outage is logged once for each kind of failure.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	var out bytes.Buffer
 	runLoop(t, dws.TypeXFS, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&out, nil)) }, func(t *testing.T, l *loop) {
@@ -147,7 +146,7 @@ func TestLoopAPIStateLine(t *testing.T) {
 		}
 		l.stop()
 		if err := l.c.Probe(context.Background()); !errors.Is(err, errStopped) {
-			t.Errorf("probe after the end: %v", err)
+			t.Errorf("probe after the stop: %v", err)
 		}
 	})
 }

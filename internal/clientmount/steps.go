@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/failpoint"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
@@ -17,16 +20,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// Host is the node. Programs for a ClientMount are started by a Machine, so that none
-// is started while an earlier one hangs.
+// Host is the node. Programs for a ClientMount are started through a Machine, which
+// starts none while an earlier one hangs.
 type Host interface {
 	node.Runner
-	// For returns the node as c uses it: c.Exec runs all programs.
+	// For returns the node on behalf of c: c.Exec runs all programs.
 	For(c node.Caller) Machine
 	WaitLeftovers(ctx context.Context, mark string, limit time.Duration, found func(node.Leftover)) ([]node.Leftover, error)
 }
 
-// newHost is this node.
+// newHost returns this node.
 func newHost(log *slog.Logger) Host {
 	return realHost{&node.Node{Log: log}}
 }
@@ -35,10 +38,10 @@ type realHost struct{ *node.Node }
 
 func (h realHost) For(c node.Caller) Machine { return h.Node.For(c) }
 
-// Machine is what the steps of a plan need from the node, by topic; *node.Node is
-// the real one.
+// Machine is what the steps of a plan need from the node. *node.Node implements it.
 type Machine interface {
 	MountTable
+	Processes
 	Devices
 	Targets
 	VolumeGroups
@@ -46,7 +49,7 @@ type Machine interface {
 	node.Runner
 }
 
-// MountTable is what is mounted where, from which device or server, and its users.
+// MountTable shows mounts, their devices or servers, and what keeps them busy.
 type MountTable interface {
 	MountAt(path string) (*node.Mount, error)
 	MountsOn(path string) ([]node.Mount, error)
@@ -54,6 +57,14 @@ type MountTable interface {
 	BoundDevice(m node.Mount) (node.Device, error)
 	Holders(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
 	LookupHost(ctx context.Context, host string) (addresses []string, err error)
+}
+
+// Processes are the processes that prevent an unmount.
+type Processes interface {
+	Users(ctx context.Context, m node.Mount, limit int) ([]node.Holder, error)
+	SignalUser(ctx context.Context, m node.Mount, h node.Holder, sig unix.Signal, rule node.SignalRule) (node.Holder, error)
+	WaitExit(ctx context.Context, list []node.Process, limit time.Duration) (running []node.Process)
+	MinUID() (uint32, error)
 }
 
 // Devices are the block devices of the node.
@@ -75,7 +86,7 @@ type Targets interface {
 	WriteFileIn(dir, name string, data []byte, uid, gid uint32) error
 }
 
-// VolumeGroups are those of LVM.
+// VolumeGroups are the volume groups of LVM.
 type VolumeGroups interface {
 	LockVG(ctx context.Context, vg string) (unlock func(), err error)
 	LVs(ctx context.Context, vg string, timeout time.Duration) ([]node.LV, error)
@@ -90,58 +101,65 @@ type NVMe interface {
 	WaitNamespaces(ctx context.Context, want []node.Namespace, limit, timeout time.Duration) (missing []node.Namespace, err error)
 }
 
-// Limits are the times and counts that an administrator may change while the
-// daemon runs. Durations of 0 mean no limit.
+// Limits are the time limits, counts and policies that a reload can change. A duration of 0
+// means no limit.
 type Limits struct {
 	Command       time.Duration // one built-in command
 	Hook          time.Duration // one hook of the storage profile
-	VGWait        time.Duration // a volume group to appear
-	DeviceWait    time.Duration // a device node or NVMe namespace to appear
-	DeviceRetries int           // activations after a rescan before the failure is reported
-	RetryMax      time.Duration // ceiling of the pause between attempts
-	Verify        time.Duration // between two checks of a ready mount, 0: never
+	VGWait        time.Duration // until a volume group appears
+	DeviceWait    time.Duration // until a device node or NVMe namespace appears
+	DeviceRetries int           // rescans and new activations before the failure is reported
+	RetryMax      time.Duration // longest pause between attempts
+	Verify        time.Duration // between two checks of a ready mount; 0: never
+	Busy          Busy          // what happens to processes that keep a mount busy
 }
 
-// hookLogLimit bounds what is logged of a hook's output, in bytes.
+// hookLogLimit bounds the logged output of a hook, in bytes.
 const hookLogLimit = 8 << 10
 
-// runner carries out one plan. It is used by one worker at a time.
+// runner carries out one plan. Only one worker uses it at a time.
 type runner struct {
-	machine Machine
-	apart   Machine // for commands that must not wait for one of this object that hangs
-	limits  Limits
-	log     *slog.Logger // with the object's fields
-	ctx     context.Context
-	// steps ends when the object has a newer state or the daemon stops: waits
-	// are cut short and no further step starts, but a command that runs
-	// already continues until its own limit.
+	machine     Machine
+	independent Machine // for commands that must not wait for a hanging command of this object
+	limits      Limits
+	log         *slog.Logger // with the object's fields
+	ctx         context.Context
+	// steps is done when the object has changed or the daemon stops: waits return early
+	// and no further step starts, but a running command continues until its own limit.
 	steps context.Context
 
+	uid  string // of the object
 	plan *plan.Plan
 	rec  *MountRecord
 	save func() error // writes the whole record to disk
+	// noteStep adds a step to the timeline.
+	noteStep func(path, kind, name string, started time.Time, err error)
+	busy     *busyTable
 
-	// ready means that the API server already knows this state as reached, so
-	// hooks are not repeated.
+	// ready means that the status already reports this state as reached, so hooks are
+	// not repeated.
 	ready bool
-	// shared: other ClientMounts use the same mount, so its target is known.
+	// shared means that other ClientMounts use the same mount, so its target is recorded.
 	shared bool
-	// keepVolume: other mounts use the volume, so unmounting does not give it up.
+	// keepVolume means that other mounts use the volume, so unmounting does not release it.
 	keepVolume bool
 
+	metrics  *metrics      // nil: off
 	phase    string        // "mount" or "unmount", for failpoints and logs
 	commands time.Duration // spent in commands, for the overhead figure
 }
 
-// newRunner makes the runner of a plan; save writes the record that rec is part of.
-func (t *task) newRunner(p *plan.Plan, rec *MountRecord, save func() error) *runner {
+// newRunner returns the runner of a plan. save writes the record that contains rec, noteStep adds a
+// step to its timeline.
+func (t *task) newRunner(p *plan.Plan, rec *MountRecord, save func() error, noteStep func(path, kind, name string, started time.Time, err error)) *runner {
 	log := t.log.With("mount_path", p.Path)
 	why := purpose{uid: t.uid, plans: []*plan.Plan{p}}
 	r := &runner{
-		machine: t.machineFor(t.ctx, log, why), limits: t.limits(), log: log, ctx: t.ctx, steps: t.steps, plan: p, rec: rec, save: save,
+		machine: t.machineFor(t.ctx, log, why), limits: t.limits(), log: log, ctx: t.ctx, steps: t.steps, plan: p, rec: rec, save: save, noteStep: noteStep, metrics: t.metrics,
+		uid: t.uid, busy: t.busy,
 	}
-	why.apart = true
-	r.apart = t.machineFor(t.ctx, log, why)
+	why.independent = true
+	r.independent = t.machineFor(t.ctx, log, why)
 	return r
 }
 
@@ -187,9 +205,15 @@ func (r *runner) step(s *plan.Step) (err error) {
 	case plan.Unlink:
 		err = r.unlink()
 	default:
-		err = fmt.Errorf("step %s has the unknown kind %v", s.Name, s.Kind)
+		err = fmt.Errorf("step %s has unknown kind %v", s.Name, s.Kind)
 	}
 	d := time.Since(began)
+	if i := stepIndex(s.Kind); i >= 0 {
+		r.noteStep(r.plan.Path, stepKinds[i].timeline, s.Name, began, err)
+	}
+	if !r.ready || err != nil { // otherwise it has only checked a finished mount
+		r.metrics.step(s.Kind, d, err)
+	}
 	if err == nil {
 		log.Debug("step done", "duration", d, daemon.EventID(eventStep))
 	} else if !errors.Is(err, errInterrupted) {
@@ -206,10 +230,10 @@ func (r *runner) command(argv []string) error {
 	return err
 }
 
-// spent adds the time since began to that of commands.
+// spent adds the time since a start to the time spent in commands.
 func (r *runner) spent(began time.Time) { r.commands += time.Since(began) }
 
-// hook runs one line of the administrator by bash and logs what it printed.
+// hook runs one hook command of the profile with bash and logs its output.
 func (r *runner) hook(log *slog.Logger, s *plan.Step) error {
 	began := time.Now()
 	res, err := r.machine.Run(r.ctx, node.Command{Shell: s.Shell, Timeout: r.limits.Hook})
@@ -234,7 +258,7 @@ func (r *runner) locked(f func() error) error {
 	return f()
 }
 
-// waitFor runs a wait that a newer state of the object may cut short.
+// waitFor runs a wait that a change of the object interrupts.
 func (r *runner) waitFor(f func(context.Context) error) error {
 	defer r.spent(time.Now())
 	err := f(r.steps)
@@ -244,9 +268,9 @@ func (r *runner) waitFor(f func(context.Context) error) error {
 	return err
 }
 
-// link is the mount of mode "kind": a symbolic link to the directory that
-// stands in for the rabbit's storage. It is for test clusters, where the daemon
-// runs in a container.
+// link replaces the mount in mode "kind": it creates a symbolic link to the directory
+// that replaces the rabbit's storage. It is for test clusters, where the daemon runs in
+// a container.
 func (r *runner) link() error {
 	target, path := r.plan.LinkTo, r.plan.Path
 	have, err := os.Readlink(path)
@@ -256,7 +280,7 @@ func (r *runner) link() error {
 	case err == nil:
 		return fmt.Errorf("%s links to %s, expected %s", path, have, target)
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s is in the way: %w", path, err)
+		return fmt.Errorf("cannot create the symbolic link %s: %w", path, err)
 	}
 	if _, err := r.machine.MakeDirectory(filepath.Dir(path)); err != nil {
 		return err
@@ -264,7 +288,7 @@ func (r *runner) link() error {
 	return os.Symlink(target, path)
 }
 
-// unlink removes exactly that link.
+// unlink removes that link, and nothing else.
 func (r *runner) unlink() error {
 	have, err := os.Readlink(r.plan.Path)
 	switch {
@@ -273,17 +297,17 @@ func (r *runner) unlink() error {
 	case err != nil:
 		return err
 	case have != r.plan.LinkTo:
-		return fmt.Errorf("%s links to %s, expected %s; left alone", r.plan.Path, have, r.plan.LinkTo)
+		return fmt.Errorf("%s links to %s, expected %s; not removed", r.plan.Path, have, r.plan.LinkTo)
 	}
 	return os.Remove(r.plan.Path)
 }
 
-// holderTimes bound the search for what keeps a mount or a device busy. The first
-// search ends within 200 ms. Only if it found no holder, on a node with thousands of
-// processes or a high load, a second and longer search follows.
+// holderTimes are the time limits of the searches for what keeps a mount or a device
+// busy. The second, longer search runs only if the first one ran out of time without
+// finding a holder, on a node with thousands of processes or a high load.
 var holderTimes = []time.Duration{150 * time.Millisecond, 2 * time.Second}
 
-// explainBusy adds the holders of the mount if they are why umount failed.
+// explainBusy adds the holders of the mount to err if umount failed because of them.
 func (r *runner) explainBusy(m node.Mount, err error) error {
 	if !node.IsBusy(err) {
 		return err
@@ -292,15 +316,15 @@ func (r *runner) explainBusy(m node.Mount, err error) error {
 		func(ctx context.Context, limit int) ([]node.Holder, error) { return r.machine.Holders(ctx, m, limit) })
 }
 
-// explainInUse adds the holders of the volume's device if they are why it was not
-// deactivated.
+// explainInUse adds the holders of the volume's device to err if the deactivation failed
+// because of them.
 func (r *runner) explainInUse(err error) error {
 	if err == nil || !node.IsInUse(err) {
 		return err
 	}
 	d, derr := r.machine.BlockDevice(r.plan.Device)
 	if derr != nil {
-		return fmt.Errorf("%w; could not find out who uses it: %w", err, derr)
+		return fmt.Errorf("%w; could not determine what uses it: %w", err, derr)
 	}
 	return r.explain(err, "device is in use", "deactivate", "exports, overlays and mount namespaces without processes",
 		func(ctx context.Context, limit int) ([]node.Holder, error) {
@@ -308,23 +332,23 @@ func (r *runner) explainInUse(err error) error {
 		})
 }
 
-// explain adds the holders that the search finds to err. They are logged with msg if
-// they differ from those of the last time: a mount may be in use for hours. If no
-// holder is found the text names where else to look.
+// explain adds the holders that the search finds to err. It logs them with msg if they
+// differ from the last ones, because a mount may be in use for hours. If no holder is
+// found, the text lists what else to check.
 func (r *runner) explain(err error, msg, step, elsewhere string, search holderSearch) error {
 	const inText, inLog = 5, 16
 	holders, herr := findHolders(r.ctx, inLog, search)
 	if len(holders) == 0 {
 		if herr == nil {
-			return fmt.Errorf("%w; no process was found that uses it: look for %s", err, elsewhere)
+			return fmt.Errorf("%w; no process was found that uses it; check for %s", err, elsewhere)
 		}
-		return fmt.Errorf("%w; could not find out who uses it: %w", err, herr)
+		return fmt.Errorf("%w; could not determine what uses it: %w", err, herr)
 	}
 	text := node.HolderText(holders, inText)
-	if text == r.rec.holders {
+	logged := r.rec.Holders
+	if r.rec.Holders = holdersOf(holders); slices.Equal(r.rec.Holders, logged) {
 		holders = nil
 	}
-	r.rec.holders = text
 	for _, h := range holders {
 		r.log.Warn(msg, "step", step, "holder", h.String(), "holder_pid", h.PID, "holder_uid", h.UID, "holder_command", h.Command,
 			"holder_kind", h.Kind, "holder_path", h.Path, "holder_unit", h.Unit, "holder_namespace", h.Namespace, daemon.EventID(eventBusy))

@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// errNoLV means that LVM does not know the logical volume (yet).
+// errNoLV means that LVM does not see the logical volume (yet).
 var errNoLV = errors.New("could not find logical volume")
 
 // activate activates the logical volume unless it is active already.
@@ -32,8 +32,7 @@ func (r *runner) activate(s *plan.Step) error {
 	return r.command(s.Argv)
 }
 
-// deactivate deactivates the logical volume; if it is absent or inactive there is
-// nothing to do.
+// deactivate deactivates the logical volume unless it is absent or inactive.
 func (r *runner) deactivate(s *plan.Step) error {
 	lv, err := r.findLV()
 	switch {
@@ -47,29 +46,28 @@ func (r *runner) deactivate(s *plan.Step) error {
 	return r.command(s.Argv)
 }
 
-// removeMap removes the stale device of a volume whose storage was detached before
-// the volume was deactivated: LVM no longer knows either, but the kernel still has
-// the volume's device. It refers to disks that are gone, even if they are attached
-// again, because they then get other devices; LVM would take the volume for
-// active, and every mount would fail.
+// removeMap removes the stale device of a volume whose storage was detached before the
+// volume was deactivated. LVM no longer sees the volume, but the kernel still has its
+// device, which refers to removed disks. If the disks are attached again they get other
+// devices, but LVM would still consider the volume active, and every mount would fail.
 func (r *runner) removeMap() error {
 	d, err := r.machine.BlockDevice(r.plan.Device)
 	if err != nil {
 		return nil // nothing is left
 	}
 	if name, err := r.machine.DMName(d); err != nil || name != r.plan.DMName {
-		return nil // whatever it is, it is not the device mapper's
+		return nil // it is not a device of the device mapper
 	}
 	if err := r.command([]string{"dmsetup", "remove", r.plan.DMName}); err != nil {
-		return fmt.Errorf("the storage went away before %s was deactivated, and its device cannot be removed: %w", r.plan.Device, err)
+		return fmt.Errorf("storage was detached before %s was deactivated, and the stale device cannot be removed: %w", r.plan.Device, err)
 	}
-	r.log.Warn("the storage went away before its volume was deactivated; the volume's device has been removed", "device", r.plan.Device,
-		"hint", "look on the rabbit, and at dmesg and nvme list, why the namespaces were detached early", daemon.EventID(eventDiagnosis))
+	r.log.Warn("storage was detached before its volume was deactivated; removed the stale device", "device", r.plan.Device,
+		"hint", "find out on the rabbit why the namespaces were detached early; on this node, check dmesg and nvme list", daemon.EventID(eventDiagnosis))
 	return nil
 }
 
-// lockStop releases the shared volume group's locks if none of its volumes is in
-// use any more. If the lock manager has ended already there is nothing to do.
+// lockStop stops the lockspace of the shared volume group if none of its volumes is
+// active. If lvmlockd does not run, there is nothing to do.
 func (r *runner) lockStop(s *plan.Step) error {
 	began := time.Now()
 	has, err := r.machine.HasVG(r.ctx, r.plan.VG, r.limits.Command)
@@ -115,9 +113,10 @@ func activation(k plan.Kind) bool {
 	return k == plan.WaitVG || k == plan.LockStart || k == plan.Activate || k == plan.WaitDevice
 }
 
-// afterActivationFailure decides whether an activation is worth another try
-// now: namespaces may have been attached since the last scan. Tries are counted, so
-// a volume that never appears ends as an error with its cause.
+// afterActivationFailure rescans the NVMe devices after a failed activation, because
+// namespaces may have been attached since the last scan. again reports whether to retry
+// the activation. The retries are counted, so a volume that never appears results in an
+// error with its cause.
 func (r *runner) afterActivationFailure(cause error, retries *int) (again bool, err error) {
 	if !r.plan.Rescan {
 		return false, cause
@@ -128,7 +127,7 @@ func (r *runner) afterActivationFailure(cause error, retries *int) (again bool, 
 	*retries++
 	want, nqns, bad := wanted(r.plan)
 	if len(bad) > 0 {
-		return false, fmt.Errorf("%w; nvmeInfo has entries that are no namespace: %s", cause, strings.Join(bad, ", "))
+		return false, fmt.Errorf("%w; nvmeInfo has invalid entries: %s", cause, strings.Join(bad, ", "))
 	}
 	r.log.Debug("rescanning NVMe devices", "step", "rescan", "attempt", *retries, "error", cause, daemon.EventID(eventRescan))
 	defer r.spent(time.Now())
@@ -143,11 +142,11 @@ func (r *runner) afterActivationFailure(cause error, retries *int) (again bool, 
 		case err != nil:
 			return false, fmt.Errorf("%w; could not get NVMe device list: %w", cause, err)
 		case len(missing) > 0:
-			return false, fmt.Errorf("%w; NVMe namespaces are missing after a rescan: %s: is the storage attached to this node?", cause, namespaces(missing))
+			return false, fmt.Errorf("%w; NVMe namespaces are missing after a rescan: %s; check that the storage is attached to this node", cause, namespaces(missing))
 		}
 	}
-	// The namespaces are there (or unknown). The first retry is at once; LVM's
-	// own scan may lag behind, so later ones leave it up to a second.
+	// The namespaces are attached, or unknown. The first retry is immediate. LVM's own
+	// scan may need more time, so later retries wait up to a second.
 	if *retries > 1 {
 		t := time.NewTimer(min(time.Second, time.Duration(*retries)*100*time.Millisecond))
 		defer t.Stop()
@@ -162,13 +161,13 @@ func (r *runner) afterActivationFailure(cause error, retries *int) (again bool, 
 	return true, nil
 }
 
-// diagnose logs what an administrator needs when a deactivation failed.
+// diagnose logs the NVMe namespaces and the lockspaces after a failed deactivation.
 func (r *runner) diagnose() {
 	names := "unknown"
-	if list, err := r.apart.Namespaces(r.ctx, r.limits.Command); err == nil {
+	if list, err := r.independent.Namespaces(r.ctx, r.limits.Command); err == nil {
 		names = namespaces(list)
 	}
-	dlm, err := r.apart.Run(r.ctx, node.Command{Argv: []string{"dlm_tool", "ls", "-n"}, Timeout: r.limits.Command})
+	dlm, err := r.independent.Run(r.ctx, node.Command{Argv: []string{"dlm_tool", "ls", "-n"}, Timeout: r.limits.Command})
 	text := strings.TrimSpace(dlm.Stdout)
 	if err != nil {
 		text = err.Error()
@@ -179,9 +178,8 @@ func (r *runner) diagnose() {
 // deleteRescanLimit bounds the rescan before a finalizer is removed.
 const deleteRescanLimit = 10 * time.Second
 
-// rescan makes the kernel forget namespaces that the rabbit detaches after the
-// deletion of a ClientMount. It must not wait for a command that hangs. Failures are
-// only logged.
+// rescan makes the kernel drop namespaces that the rabbit has detached. It runs when a
+// ClientMount is deleted, must not wait for a command that hangs, and only logs failures.
 func (t *task) rescan(plans []*plan.Plan) {
 	var want []node.Namespace
 	var nqns []string
@@ -199,7 +197,7 @@ func (t *task) rescan(plans []*plan.Plan) {
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, deleteRescanLimit)
 	defer cancel()
-	machine := t.machineFor(ctx, t.log, purpose{uid: t.uid, apart: true})
+	machine := t.machineFor(ctx, t.log, purpose{uid: t.uid, independent: true})
 	limit := t.limits().Command
 	if err := machine.RescanNVMe(ctx, nqns, limit); err != nil {
 		t.log.Warn("could not rescan NVMe devices", "error", err, daemon.EventID(eventRescan))
@@ -241,10 +239,15 @@ func namespaces(list []node.Namespace) string {
 	return strings.Join(s, ", ")
 }
 
-// wanted turns a plan's NVMe list into what the node can look for. Entries whose
-// namespace id is not a decimal number cannot be found and are listed in bad.
+// wanted converts a plan's NVMe list for package node.
 func wanted(p *plan.Plan) (want []node.Namespace, nqns []string, bad []string) {
-	for _, n := range p.NVMe {
+	return Wanted(p.NVMe)
+}
+
+// Wanted converts the NVMe list of a ClientMount for package node. bad lists the entries whose
+// namespace ID is not a decimal number.
+func Wanted(list []dws.NVMeNamespace) (want []node.Namespace, nqns []string, bad []string) {
+	for _, n := range list {
 		id, err := strconv.ParseUint(n.NamespaceID, 10, 32)
 		if err != nil {
 			bad = append(bad, n.DeviceSerial+"/"+n.NamespaceID)

@@ -12,10 +12,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// Storage that went away while its volume was active leaves a stale device. If it
-// stayed, LVM would take the volume for active once the storage is back, and no mount
-// would succeed any more.
-func TestDeviceOfStorageThatIsGoneIsRemoved(t *testing.T) {
+// Storage that was detached while its volume was active leaves a stale device. If the
+// device were not removed, LVM would consider the volume active when the storage is
+// attached again, and every mount would fail.
+func TestStaleDeviceIsRemoved(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.fail["no lv"] = errors.New("gone")
 	f.want(dws.Unmounted)
@@ -30,13 +30,13 @@ func TestDeviceOfStorageThatIsGoneIsRemoved(t *testing.T) {
 	}
 }
 
-func TestDeviceOfStorageThatIsGoneStays(t *testing.T) {
+func TestStaleDeviceCannotBeRemoved(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.fail["no lv"], f.machine.fail["dmsetup"] = errors.New("gone"), errors.New("Device or resource busy")
 	f.want(dws.Unmounted)
 	f.reconcile()
 	s := f.server.object().Status
-	if s.Error == nil || !strings.Contains(s.Error.DebugMessage, "unable to deactivate block device") || !strings.Contains(s.Error.DebugMessage, "storage went away") {
+	if s.Error == nil || !strings.Contains(s.Error.DebugMessage, "unable to deactivate block device") || !strings.Contains(s.Error.DebugMessage, "storage was detached") {
 		t.Errorf("%+v", s.Error)
 	}
 	delete(f.machine.fail, "dmsetup")
@@ -46,9 +46,9 @@ func TestDeviceOfStorageThatIsGoneStays(t *testing.T) {
 	}
 }
 
-// A device that has the volume's name and is not the volume's for the device mapper is
-// left alone, and so is one that does not exist.
-func TestNoDeviceNothingRemoved(t *testing.T) {
+// Nothing is removed if there is no device, or if the device mapper has another name for
+// it.
+func TestNoStaleDevice(t *testing.T) {
 	for name, change := range map[string]func(*fakeMachine){
 		"no device":      func(m *fakeMachine) { m.lvs[testVG+"/"+testLV] = false },
 		"another device": func(m *fakeMachine) { m.dmName = "another" },
@@ -62,7 +62,7 @@ func TestNoDeviceNothingRemoved(t *testing.T) {
 			f.reconcile()
 			ran := f.machine.done()
 			if !slices.Contains(ran, "lvs "+testVG) {
-				t.Errorf("the volume was not looked for: %q", ran)
+				t.Errorf("lvs did not run: %q", ran)
 			}
 			for _, line := range ran {
 				if strings.HasPrefix(line, "dmsetup") {
@@ -73,7 +73,7 @@ func TestNoDeviceNothingRemoved(t *testing.T) {
 	}
 }
 
-// The device may be attached late: a rescan is tried, but not for ever.
+// If the device is attached late, rescans find it. Their number is limited.
 func TestActivationRetry(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.fail["no lv"] = errors.New("yes")
@@ -106,8 +106,8 @@ func TestActivationRetry(t *testing.T) {
 	}
 }
 
-// A volume that is in use is reported with its holders, once in the log; other
-// failures start no search.
+// A volume in use is reported with its holders, which are logged once. Other failures
+// start no search.
 func TestDeactivationNamesTheHolder(t *testing.T) {
 	inUse := &node.CommandError{Line: "lvchange --activate n", Stderr: "  Logical volume vg/lv contains a filesystem in use.\n", Err: node.ExitStatus(5)}
 	holder := node.Holder{PID: 4242, UID: 1001, Command: "vim", Kind: "cwd", Path: "/src", Namespace: "4026532001", Unit: "session-3.scope"}
@@ -120,7 +120,7 @@ func TestDeactivationNamesTheHolder(t *testing.T) {
 	}{
 		"holder":         {inUse, []node.Holder{holder}, nil, "in use by " + holder.String(), 1},
 		"no process":     {inUse, nil, nil, "no process was found that uses it", 0},
-		"no search":      {inUse, nil, errors.New("no /proc"), "could not find out who uses it: no /proc", 0},
+		"no search":      {inUse, nil, errors.New("no /proc"), "could not determine what uses it: no /proc", 0},
 		"another reason": {&node.CommandError{Line: "lvchange", Stderr: "  Volume group is exported", Err: node.ExitStatus(5)}, []node.Holder{holder}, nil, "exported", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -17,21 +17,22 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// stackLimit bounds how many mounts of ours on top of each other are undone.
+// stackLimit bounds how many of our mounts at one path, stacked on each other, are
+// unmounted.
 const stackLimit = 4
 
-// mountStep puts the file system at its path unless it is there already. What
-// our own command makes appear there is ours, whatever the kernel shows as its
-// source.
+// mountStep mounts the file system unless it is mounted already. A mount that appears
+// because of our own command is ours, whatever source the kernel shows.
 func (r *runner) mountStep(name string, s *plan.Step) error {
+	r.busy.forget(r.uid, r.plan.Path)
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
 	}
 	if m != nil {
-		mine, err := ours(r.machine, *m, r.plan, r.rec)
+		mine, err := matchesVolume(r.machine, *m, r.plan, r.rec)
 		if err == nil && !mine && r.plan.Type == dws.TypeLustre {
-			mine, err = made(r.machine, *m, r.plan, r.rec)
+			mine, err = mustUnmount(r.machine, *m, r.plan, r.rec)
 		}
 		if err != nil {
 			return err
@@ -43,7 +44,7 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 		return r.note(m)
 	}
 	if err := r.makeTarget(name); err != nil {
-		return fmt.Errorf("could not make the mount target: %w", err)
+		return fmt.Errorf("could not create the mount target: %w", err)
 	}
 	failpoint.At(name + "/target")
 	failed := r.command(s.Argv)
@@ -57,7 +58,7 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 		}
 		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, failed)
 	}
-	// A command that was ended by its time limit may have mounted all the same.
+	// A command that was killed at its time limit may still have mounted.
 	if err := r.note(m); err != nil || failed != nil {
 		return fmt.Errorf("could not mount file system %s: %w", r.plan.Path, keep(failed, err))
 	}
@@ -67,7 +68,7 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 		}
 		return nil
 	}
-	if mine, err := ours(r.machine, *m, r.plan, nil); err != nil || !mine {
+	if mine, err := matchesVolume(r.machine, *m, r.plan, nil); err != nil || !mine {
 		if err == nil {
 			err = errForeign(*m, r.plan)
 		}
@@ -76,17 +77,17 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 	return nil
 }
 
-// adoptTarget takes over the target of a mount of our volume that is in place
-// without a record: it is removed with the mount.
+// adoptTarget records the target of a mount of our volume that has no record, so that
+// the target is removed with the mount.
 func (r *runner) adoptTarget() {
 	if r.rec.Mounted == nil && !r.rec.Mounting && !r.shared {
 		r.rec.Created = union(r.rec.Created, []string{r.plan.Path})
 	}
 }
 
-// makeTarget makes the mount target. What will be made, and that the mount
-// comes next, is in the record before it happens, so that a crash in between
-// leaves neither a directory nor a mount without a record.
+// makeTarget creates the mount target. It first saves in the record what it will create
+// and that the mount follows, so that a crash leaves neither a directory nor a mount
+// without a record.
 func (r *runner) makeTarget(name string) error {
 	had := r.rec.Created
 	r.rec.Created = union(had, r.machine.MissingTargets(r.plan.Path))
@@ -104,14 +105,14 @@ func (r *runner) makeTarget(name string) error {
 	}
 	created, err := create(r.plan.Path)
 	failpoint.At(name + "/made")
-	// Others may have made or removed some of it meanwhile.
+	// Another process may have created or removed some of it concurrently.
 	if r.rec.Created = union(had, created); !slices.Equal(r.rec.Created, announced) {
 		err = keep(err, r.save())
 	}
 	return err
 }
 
-// union is a with those of b that it lacks.
+// union returns a with the elements of b that are not in a.
 func union(a, b []string) []string {
 	out := slices.Clone(a)
 	for _, s := range b {
@@ -122,7 +123,7 @@ func union(a, b []string) []string {
 	return out
 }
 
-// note keeps the identity of our mount in the record.
+// note saves the identity of our mount in the record.
 func (r *runner) note(m *node.Mount) error {
 	id := identityOf(*m)
 	if r.rec.Mounted != nil && *r.rec.Mounted == *id {
@@ -132,21 +133,20 @@ func (r *runner) note(m *node.Mount) error {
 	return r.save()
 }
 
-// unmountStep unmounts our mount and then removes the target. It acts on the mount
-// that the record identifies, wherever it is in the mount table, and is done when
-// the table shows none of ours at the path. Other mounts are left alone.
+// unmountStep unmounts our mount and removes the target. It looks for the recorded mount
+// in the mount table and is done when the table shows none of our mounts at the path.
+// It does not touch other mounts.
 func (r *runner) unmountStep(name string, s *plan.Step) error {
 	for range stackLimit {
-		m, err := r.mine()
+		m, err := r.ownMount()
 		if err != nil {
 			return err
 		}
 		if m == nil {
 			break
 		}
-		if err := r.command(s.Argv); err != nil {
-			err = fmt.Errorf("could not unmount file system %s: %w", r.plan.Path, err)
-			return r.explainBusy(*m, err)
+		if err := r.umount(*m, s.Argv); err != nil {
+			return err
 		}
 		failpoint.At(name + "/unmounted")
 		table, err := r.machine.MountsOn(r.plan.Path)
@@ -158,16 +158,17 @@ func (r *runner) unmountStep(name string, s *plan.Step) error {
 				r.plan.Path, strings.Join(s.Argv, " "), m.Source)
 		}
 	}
-	if m, err := r.mine(); err != nil {
+	if m, err := r.ownMount(); err != nil {
 		return err
 	} else if m != nil {
 		return fmt.Errorf("could not unmount file system %s: after %d unmounts %s is still mounted there", r.plan.Path, stackLimit, m.Source)
 	}
 	r.rec.Mounted, r.rec.Mounting = nil, false
+	r.busy.forget(r.uid, r.plan.Path)
 	if m, err := r.machine.MountAt(r.plan.Path); err != nil {
 		return err
 	} else if m != nil {
-		r.log.Warn("another mount is at the path of an unmounted ClientMount; it is left alone", "path", r.plan.Path, "device", m.Source, "type", m.FSType, daemon.EventID(eventLeftover))
+		r.log.Warn("another file system is mounted at the path of an unmounted ClientMount; leaving it mounted", "path", r.plan.Path, "device", m.Source, "type", m.FSType, daemon.EventID(eventLeftover))
 		return nil
 	}
 	if len(r.rec.Created) > 0 {
@@ -176,28 +177,27 @@ func (r *runner) unmountStep(name string, s *plan.Step) error {
 		switch {
 		case err != nil:
 			r.log.Info("mount target left behind", "path", r.plan.Path, "left", left, "error", err, daemon.EventID(eventLeftover))
-		case len(left) > 0: // for example another mount of ours is in the same directory
-			r.log.Debug("directories made for a mount target are still in use", "path", r.plan.Path, "left", left, daemon.EventID(eventLeftover))
+		case len(left) > 0: // for example, another of our mounts is in the same directory
+			r.log.Debug("directories created for a mount target are still in use", "path", r.plan.Path, "left", left, daemon.EventID(eventLeftover))
 		}
 		r.rec.Created = left
 	}
-	// Undoing needs no record that can be written: a daemon that finds the old
-	// one does the same again, without harm. The caller reports the failure.
+	// An unmount does not need a saved record: a daemon that finds the old record
+	// repeats the unmount, which is harmless. The caller reports the failure.
 	_ = r.save()
 	return nil
 }
 
-// mine returns our mount at the plan's path, the visible one first, or nil.
-// One that another mount hides is an error, because no command
-// can reach it.
-func (r *runner) mine() (*node.Mount, error) {
+// ownMount returns our topmost mount at the plan's path, or nil. A mount that another one
+// hides is an error, because no command can reach it.
+func (r *runner) ownMount() (*node.Mount, error) {
 	table, err := r.machine.MountsOn(r.plan.Path)
 	if err != nil {
 		return nil, err
 	}
 	var hidden error
 	for _, m := range slices.Backward(table) {
-		mine, err := made(r.machine, m, r.plan, r.rec)
+		mine, err := mustUnmount(r.machine, m, r.plan, r.rec)
 		if err != nil {
 			return nil, err
 		}
@@ -206,7 +206,7 @@ func (r *runner) mine() (*node.Mount, error) {
 		}
 		by, err := r.machine.HiddenBy(m)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // gone in between
+		case errors.Is(err, fs.ErrNotExist): // unmounted since
 		case err != nil:
 			return nil, err
 		case by == nil:
@@ -218,10 +218,10 @@ func (r *runner) mine() (*node.Mount, error) {
 	return nil, hidden
 }
 
-// chown sets the owner of the mounted root (or of the bound device node), after a
-// check that it is ours.
+// chown sets the owner of the root of the mounted file system, or of the bound device
+// node, after a check that the mount is ours.
 func (r *runner) chown(s *plan.Step) error {
-	defer r.spent(time.Now()) // a command does it, except on a file system in memory
+	defer r.spent(time.Now()) // a child process does it, except on a file system in memory
 	m, err := r.machine.MountAt(r.plan.Path)
 	if err != nil {
 		return err
@@ -229,7 +229,7 @@ func (r *runner) chown(s *plan.Step) error {
 	if m == nil {
 		return nil // the profile has no mount command
 	}
-	if mine, err := ours(r.machine, *m, r.plan, r.rec); err != nil || !mine {
+	if mine, err := matchesVolume(r.machine, *m, r.plan, r.rec); err != nil || !mine {
 		if err == nil {
 			err = errForeign(*m, r.plan)
 		}
@@ -244,25 +244,24 @@ func identityOf(m node.Mount) *Identity {
 	}
 }
 
-// is reports whether a mount is the recorded one. The kernel gives mount ids, and
-// the numbers of devices that are no hardware (major 0), to the next mount as soon
-// as they are free, so there the source text counts as well. The text of a block
-// device may change, when the device is renamed.
+// is reports whether a mount is the recorded one. The kernel reuses mount IDs and
+// anonymous device numbers (major 0), so for the latter the source is compared as well.
+// The source of a block device is not compared, because it changes when the device is
+// renamed.
 func (id *Identity) is(m node.Mount) bool {
 	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.Root && id.FSType == m.FSType &&
 		(m.Major != 0 || id.Source == m.Source)
 }
 
-// ours reports whether the mount at a plan's path gives access to the plan's
-// volume. The kernel's device number decides, never the source text, and the
-// target itself is not touched: it may be on a server that does not answer.
-// rec may be nil.
+// matchesVolume reports whether the mount at a plan's path gives access to the plan's volume. It
+// compares device numbers, not the source, and does not touch the target, which may be
+// on a server that does not respond. rec may be nil.
 //
-// In the order of trust: the device node that the plan names; the device
-// mapper name of the mounted device, when the node is gone already; and what
-// we noted right after our own mount. A Lustre file system has no device: what
-// we noted, else its servers and its name.
-func ours(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
+// It uses, in this order: the device node of the plan; the device-mapper name of the
+// mounted device if the node no longer exists; the identity that was recorded right
+// after our own mount. A Lustre file system has no device, so matchesVolume compares the recorded
+// identity, or the servers and the file system name.
+func matchesVolume(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
 	noted := rec != nil && rec.Mounted.is(m)
 	switch {
 	case p.Type == dws.TypeLustre:
@@ -287,11 +286,11 @@ func ours(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error
 	}
 }
 
-// lookupLimit bounds how long the addresses of a Lustre server are looked up.
+// lookupLimit bounds the lookup of the addresses of Lustre servers.
 const lookupLimit = 2 * time.Second
 
-// shownAs reports whether the kernel shows addresses where the object has host
-// names. It asks the resolver, so it comes last.
+// shownAs reports whether the kernel shows the addresses of the host names in the
+// object. It is called last, because it uses the resolver.
 func shownAs(mc Machine, m node.Mount, p *plan.Plan) bool {
 	hosts := plan.LustreHosts(p.Source())
 	if len(hosts) == 0 {
@@ -322,28 +321,27 @@ func sameDevice(mc Machine, have node.Device, p *plan.Plan, noted bool) (bool, e
 	return noted, nil
 }
 
-// made reports whether a mount must be undone by us: it was noted after our
-// mount command, or it gives access to our volume at our path, or our command
-// was about to run when the daemon died and this appeared there.
-func made(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
+// mustUnmount reports whether we must unmount a mount: it was recorded after our mount command,
+// it gives access to our volume at our path, or it appeared after our mount command was
+// about to run and the daemon died.
+func mustUnmount(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bool, error) {
 	if rec.Mounted.is(m) {
 		return true, nil
 	}
-	if mine, err := ours(mc, m, p, rec); mine || err != nil {
+	if mine, err := matchesVolume(mc, m, p, rec); mine || err != nil {
 		return mine, err
 	}
 	if !rec.Mounting || m.FSType != failpoint.FSType(p.FSType) {
 		return false, nil
 	}
-	// A block device that is not ours was mounted by another process. Of a Lustre
-	// file system the kernel may show other servers than the command named, but not
-	// another name.
+	// Another block device was mounted by another process. For a Lustre file system, the
+	// kernel may show other servers than those in the command, but not another name.
 	return p.Type == dws.TypeLustre && strings.HasSuffix(m.Source, ":/"+p.Lustre.FSName), nil
 }
 
-// errForeign reports a mount that is not ours, and what to do about it.
+// errForeign reports a mount that is not ours, with a hint.
 func errForeign(m node.Mount, p *plan.Plan) error {
-	const hint = "; it was not made for this ClientMount and is left alone: unmount it manually, or correct mountPath"
+	const hint = "; it does not belong to this ClientMount and is left mounted: unmount it, or correct mountPath"
 	if p.Type == dws.TypeLustre {
 		return fmt.Errorf("unexpected mount at path %s. Expected device %s of type lustre, found device %s type %s%s",
 			p.Path, p.Source(), m.Source, m.FSType, hint)
@@ -352,22 +350,21 @@ func errForeign(m node.Mount, p *plan.Plan) error {
 		p.Path, m.Source, m.Device(), m.FSType, p.Device, hint)
 }
 
-// errHidden reports that our mount cannot be unmounted, because a path leads to
-// another one.
+// errHidden reports that our mount cannot be unmounted because another one hides it.
 func errHidden(mine node.Mount, by *node.Mount) error {
-	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which was not made for it and is left alone: unmount that one manually",
+	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which does not belong to this ClientMount and is left mounted: unmount that one first",
 		mine.Mountpoint, mine.ID, mine.Device(), by.Source, by.FSType, by.Mountpoint)
 }
 
-// serversFileName is the file in a Lustre file system's root that tells jobs
-// which rabbits serve it.
+// serversFileName is the file in the root of a Lustre file system that lists for jobs
+// the rabbits that serve it.
 const serversFileName = ".nnf-servers.json"
 
 // serversLimit bounds how many names one allocation may add.
 const serversLimit = 1 << 16
 
-// serversText is one line of JSON with sorted keys; the five known ones are
-// always there. A rabbit is listed once for each allocation, in nnfNode once.
+// serversText returns one line of JSON with sorted keys; the five known keys are always
+// present. A rabbit is listed once for each allocation, but only once in nnfNode.
 func serversText(s *dws.Servers) ([]byte, error) {
 	out := map[string][]string{"mdt": {}, "mgt": {}, "mgtmdt": {}, "nnfNode": {}, "ost": {}}
 	total := 0
@@ -388,8 +385,8 @@ func serversText(s *dws.Servers) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// serversFile carries out the step that needs the API server. A failure is only
-// logged: the mount is good without the file.
+// serversFile carries out the step that needs the API server. It only logs a failure,
+// because the mount is usable without the file.
 func (a *attempt) serversFile(p *plan.Plan) {
 	s := p.MountStep(plan.ServersFile)
 	if s == nil {
@@ -400,8 +397,8 @@ func (a *attempt) serversFile(p *plan.Plan) {
 	}
 }
 
-// writeServersFile writes that file. It needs rights that the shipped role
-// does not give, so mount.servers_file is off unless a site asks for it.
+// writeServersFile writes that file. It needs permissions that the shipped role does not
+// grant, so mount.servers_file is off by default.
 func (a *attempt) writeServersFile(p *plan.Plan, s *plan.Step) error {
 	servers, err := a.findServers()
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -14,8 +15,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// The kernel's device decides; text of the source never does.
-func TestOurs(t *testing.T) {
+// The device number decides, not the source.
+func TestMatchesVolume(t *testing.T) {
 	dm := node.Mount{ID: 5, Mountpoint: testPath, FSType: "xfs", Source: testDevice, Root: "/", Major: 253, Minor: 7}
 	with := func(change func(m *node.Mount)) node.Mount { m := dm; change(&m); return m }
 	raw := node.Mount{ID: 5, Mountpoint: testPath, FSType: "devtmpfs", Source: "devtmpfs", Root: "/dm-7", Minor: 5}
@@ -24,24 +25,24 @@ func TestOurs(t *testing.T) {
 		typ    string
 		m      node.Mount
 		active bool // the device node exists
-		noted  bool // we noted this mount after making it
+		noted  bool // the record has this mount
 		want   bool
 	}{
 		"our device":                        {"xfs", dm, true, false, true},
-		"source text alone is no proof":     {"xfs", with(func(m *node.Mount) { m.Major = 8 }), true, false, false},
-		"source text differs, device ours":  {"xfs", with(func(m *node.Mount) { m.Source = "/dev/dm-7" }), true, false, true},
+		"only the source matches":           {"xfs", with(func(m *node.Mount) { m.Major = 8 }), true, false, false},
+		"source differs, same device":       {"xfs", with(func(m *node.Mount) { m.Source = "/dev/dm-7" }), true, false, true},
 		"another type":                      {"xfs", with(func(m *node.Mount) { m.FSType = "ext4" }), true, false, false},
-		"node gone, device mapper knows":    {"xfs", dm, false, false, true},
-		"node gone, another device":         {"xfs", with(func(m *node.Mount) { m.Major = 8 }), false, false, false},
-		"node gone, noted":                  {"xfs", with(func(m *node.Mount) { m.Major = 7 }), false, true, true},
-		"noted, but the node says no":       {"xfs", with(func(m *node.Mount) { m.Major = 7 }), true, true, false},
+		"no node, device-mapper name":       {"xfs", dm, false, false, true},
+		"no node, another device":           {"xfs", with(func(m *node.Mount) { m.Major = 8 }), false, false, false},
+		"no node, recorded":                 {"xfs", with(func(m *node.Mount) { m.Major = 7 }), false, true, true},
+		"recorded, another node":            {"xfs", with(func(m *node.Mount) { m.Major = 7 }), true, true, false},
 		"raw":                               {"none", raw, true, false, true},
 		"raw, another device":               {"none", func() node.Mount { m := raw; m.Root = "/sda"; return m }(), true, false, false},
-		"raw, device removed, noted":        {"none", func() node.Mount { m := raw; m.Root = "/gone//deleted"; return m }(), false, true, true},
+		"raw, no device, recorded":          {"none", func() node.Mount { m := raw; m.Root = "/gone//deleted"; return m }(), false, true, true},
 		"raw, a file system is mounted":     {"none", dm, true, false, false},
 		"lustre, NID spelled differently":   {"lustre", lustre, true, false, true},
 		"lustre, another file system":       {"lustre", func() node.Mount { m := lustre; m.Source = "10.1.1.2@tcp:/other"; return m }(), true, false, false},
-		"lustre, noted, other source":       {"lustre", func() node.Mount { m := lustre; m.Source = "192.0.2.9@tcp:/job7fs"; return m }(), true, true, true},
+		"lustre, recorded, new source":      {"lustre", func() node.Mount { m := lustre; m.Source = "192.0.2.9@tcp:/job7fs"; return m }(), true, true, true},
 		"lustre expected, something local":  {"lustre", dm, true, false, false},
 		"xfs expected, lustre of same name": {"xfs", lustre, true, false, false},
 	} {
@@ -56,14 +57,14 @@ func TestOurs(t *testing.T) {
 			if c.noted {
 				rec = &MountRecord{Mounted: identityOf(c.m)}
 			}
-			if got, err := ours(f, c.m, p, rec); got != c.want || err != nil {
-				t.Errorf("ours = %v, %v", got, err)
+			if got, err := matchesVolume(f, c.m, p, rec); got != c.want || err != nil {
+				t.Errorf("matchesVolume = %v, %v", got, err)
 			}
 		})
 	}
 }
 
-// The kernel reuses mount ids and the numbers of anonymous devices at once.
+// The kernel reuses mount IDs and anonymous device numbers immediately.
 func TestIdentity(t *testing.T) {
 	lustre := node.Mount{ID: 5, FSType: "lustre", Source: "10.1.1.2@tcp:/job7fs", Root: "/", Minor: 77}
 	disk := node.Mount{ID: 5, FSType: "xfs", Source: "/dev/mapper/a", Root: "/", Major: 253, Minor: 7}
@@ -86,13 +87,13 @@ func TestIdentity(t *testing.T) {
 		}
 	}
 	if (*Identity)(nil).is(disk) {
-		t.Error("no identity is no mount")
+		t.Error("a nil identity matches a mount")
 	}
 }
 
-// A mount that an earlier daemon has made is recognised although the kernel shows
-// an address where the object has a host name.
-func TestOursByHostName(t *testing.T) {
+// A mount of an earlier daemon is recognised even if the kernel shows an address in place
+// of the host name in the object.
+func TestMatchesVolumeByHostName(t *testing.T) {
 	cm := testObject(dws.TypeLustre)
 	cm.Spec.Mounts[0].Device.Lustre.MGSAddresses = "mgs.example.org@tcp"
 	p, err := plan.ForMount(cm, 0, testProfile(), plan.Options{})
@@ -101,7 +102,7 @@ func TestOursByHostName(t *testing.T) {
 	}
 	for source, want := range map[string]bool{"192.0.2.1@tcp:/job7fs": true, "192.0.2.2@tcp:/job7fs": false, "192.0.2.1@tcp:/other": false} {
 		m := node.Mount{Mountpoint: testPath, FSType: "lustre", Source: source, Root: "/"}
-		if got, err := ours(newFakeMachine(), m, p, nil); got != want || err != nil {
+		if got, err := matchesVolume(newFakeMachine(), m, p, nil); got != want || err != nil {
 			t.Errorf("%s: %t %v", source, got, err)
 		}
 	}
@@ -118,9 +119,9 @@ func TestForeignText(t *testing.T) {
 	}
 }
 
-// The directories for the target are on disk before they are made: whenever
-// the daemon dies, the record lists them.
-func TestTargetIsRecordedBeforeItIsMade(t *testing.T) {
+// The directories for the target are saved in the record before they are created, so a
+// crash leaves none that is not recorded.
+func TestTargetIsRecordedFirst(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.missing = []string{"/mnt/nnf", testPath}
 	var onDisk []string
@@ -132,9 +133,9 @@ func TestTargetIsRecordedBeforeItIsMade(t *testing.T) {
 		onDisk = rec.Mounts[0].Created
 	}
 	f.reconcile()
-	f.expect("in the record before the target is made", onDisk, []string{"/mnt/nnf", testPath})
-	// The fake made only the last one, as if another process had made the others.
-	f.expect("in the record afterwards", f.work.record.Mounts[0].Created, []string{testPath})
+	f.expect("in the record before the target is created", onDisk, []string{"/mnt/nnf", testPath})
+	// The fake created only the last one, as if another process had created the others.
+	f.expect("in the record after the mount", f.work.record.Mounts[0].Created, []string{testPath})
 }
 
 func TestTargetRecordThatCannotBeSaved(t *testing.T) {
@@ -142,7 +143,7 @@ func TestTargetRecordThatCannotBeSaved(t *testing.T) {
 	f.machine.missing = []string{testPath}
 	made := false
 	f.machine.making = func() { made = true }
-	r := f.task("aaaa-1").newRunner(&plan.Plan{Path: testPath}, &MountRecord{}, func() error { return errors.New("disk full") })
+	r := f.task("aaaa-1").newRunner(&plan.Plan{Path: testPath}, &MountRecord{}, func() error { return errors.New("disk full") }, func(_, _, _ string, _ time.Time, _ error) {})
 	if err := r.makeTarget("x"); err == nil || made {
 		t.Errorf("%v, made %t", err, made)
 	}
@@ -184,7 +185,7 @@ func TestServersText(t *testing.T) {
 		})
 	}
 	if _, err := serversText(testServers(t, `{"spec":{"allocationSets":[{"label":"ost","storage":[{"name":"r","allocationCount":2000000000}]}]}}`)); err == nil {
-		t.Error("two thousand million entries were accepted")
+		t.Error("two billion entries were accepted")
 	}
 }
 
@@ -227,14 +228,14 @@ func TestServersFile(t *testing.T) {
 			}
 		})
 	}
-	// The plan decides, for the daemon as for its own test.
-	t.Run("exactly when the plan has the step", func(t *testing.T) {
+	// The plan determines whether the file is written.
+	t.Run("only if the plan has the step", func(t *testing.T) {
 		for _, wanted := range []bool{true, false} {
 			f := newFixture(t, dws.TypeLustre)
 			f.rec.plan.ServersFile = wanted
 			f.server.cm.Labels[api.LabelOwnerKind], f.server.cm.Labels[api.LabelDirectiveIndex] = "NnfStorage", "0"
 			m := &f.server.cm.Spec.Mounts[0]
-			m.SetPermissions, m.UserID, m.GroupID = !wanted, 1001, 1002 // which decides about chown alone
+			m.SetPermissions, m.UserID, m.GroupID = !wanted, 1001, 1002 // SetPermissions determines only the chown step
 			f.server.storage, f.server.servers = storage, []*dws.Servers{testServers(t, twoRabbits)}
 			if res := f.reconcile(); res.failed {
 				t.Fatalf("wanted %v: %+v", wanted, res)
@@ -245,7 +246,7 @@ func TestServersFile(t *testing.T) {
 				t.Errorf("wanted %v: step %+v, written %v\n%s", wanted, step, written, ran)
 			}
 			if wanted && !strings.Contains(ran, "1001:1002") {
-				t.Errorf("the file has another owner than the entry names\n%s", ran)
+				t.Errorf("the owner of the file is not that of the entry\n%s", ran)
 			}
 		}
 	})
@@ -286,8 +287,8 @@ func TestForeignMount(t *testing.T) {
 	}
 }
 
-// What our own command mounted is ours whatever the kernel shows as its source,
-// even if the daemon dies before it can note it.
+// A mount of our own command is ours, whatever source the kernel shows, even if the daemon
+// is killed before it can record the mount.
 func TestOtherSource(t *testing.T) {
 	for name, noted := range map[string]bool{"noted": true, "not noted": false} {
 		t.Run(name, func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// slowSearch finds a holder with a file open after a moment and one that has
-// only mapped one after another; it stops when it has looked at all processes.
+// slowSearch finds a holder with an open file after some time, and one with a mapped file
+// later; it ends when it has inspected all processes.
 type slowSearch struct {
 	open, mapped, all time.Duration
 	searches          int
@@ -37,7 +37,8 @@ func (s *slowSearch) Holders(ctx context.Context, _ node.Mount, _ int) (list []n
 	return list, err
 }
 
-// The search takes 150 ms at most when it has an answer by then, else 2 s more.
+// The search takes at most 150 ms if it finds a holder in that time, otherwise at most 2 s
+// more.
 func TestSearchForHolders(t *testing.T) {
 	const ms = time.Millisecond
 	tests := []struct {
@@ -50,9 +51,9 @@ func TestSearchForHolders(t *testing.T) {
 	}{
 		{"quick", slowSearch{open: 1 * ms, mapped: 20 * ms, all: 30 * ms}, 2, 30 * ms, 1, false},
 		{"no holder", slowSearch{all: 30 * ms}, 0, 30 * ms, 1, false},
-		{"one in time is enough", slowSearch{open: 50 * ms, mapped: 400 * ms, all: 500 * ms}, 1, 150 * ms, 1, true},
-		{"late is better than never", slowSearch{mapped: 400 * ms, all: 500 * ms}, 1, 650 * ms, 2, false},
-		{"not for ever", slowSearch{all: time.Hour}, 0, 2150 * ms, 2, true},
+		{"one holder in time", slowSearch{open: 50 * ms, mapped: 400 * ms, all: 500 * ms}, 1, 150 * ms, 1, true},
+		{"a holder in the second search", slowSearch{mapped: 400 * ms, all: 500 * ms}, 1, 650 * ms, 2, false},
+		{"time limit", slowSearch{all: time.Hour}, 0, 2150 * ms, 2, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,7 +73,7 @@ func TestSearchForHolders(t *testing.T) {
 	}
 }
 
-// The holders of a busy mount are in the status, and logged once and not with each
+// The holders of a busy mount are in the status, and are logged once rather than at each
 // attempt.
 func TestBusyMountNamesTheHolder(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)

@@ -15,10 +15,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// stuckTable remembers commands that outlived their limit although they were
-// killed (a process in uninterruptible sleep). As long as one lives, another
-// command for the same purpose would only pile up behind it. A command has
-// several keys.
+// stuckTable lists commands that still run although they were killed at their time limit
+// (processes in uninterruptible sleep). While one runs, another command for the same
+// purpose would only hang, too. A command has several keys.
 type stuckTable struct {
 	mu sync.Mutex
 	by map[string][]stuckCommand
@@ -35,9 +34,8 @@ func newStuckTable() *stuckTable { return &stuckTable{by: map[string][]stuckComm
 
 func (s stuckCommand) ended() bool { return s.start == "" || node.ProcessStart(s.pid) != s.start }
 
-// check returns an error that wraps node.ErrHangs while a command with one of
-// the keys hangs. Its text does not change from one retry to the next, so that
-// it is written and logged once.
+// check returns an error that wraps node.ErrHangs while a command with one of the keys
+// hangs. The text is the same for each retry, so it is reported and logged once.
 func (t *stuckTable) check(keys ...string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -52,7 +50,7 @@ func (t *stuckTable) check(keys ...string) error {
 		}
 		t.by[key] = list
 		s := list[0]
-		return fmt.Errorf("%w: pid %d, %q, since %s; it cannot be killed while the kernel waits for a device, server or lock manager (see /proc/%d/stack); if that never answers, drain the node and reboot it",
+		return fmt.Errorf("%w: pid %d, %q, since %s; it cannot be killed while the kernel waits for a device, server or lock manager (see /proc/%d/stack); if that never responds, drain the node and reboot it",
 			node.ErrHangs, s.pid, shorten(s.line, stuckLineLimit), s.since.UTC().Format(time.RFC3339), s.pid)
 	}
 	return nil
@@ -61,7 +59,7 @@ func (t *stuckTable) check(keys ...string) error {
 // stuckLineLimit bounds the command line in an error, in bytes.
 const stuckLineLimit = 500
 
-// add remembers a command under all its keys, and forgets those that ended.
+// add adds a command under all its keys, and removes commands that have exited.
 func (t *stuckTable) add(pid int, line string, keys ...string) {
 	s := stuckCommand{pid: pid, start: node.ProcessStart(pid), line: line, since: time.Now()}
 	t.mu.Lock()
@@ -78,15 +76,16 @@ func (t *stuckTable) add(pid int, line string, keys ...string) {
 	}
 }
 
-// hangs reports whether err is that of a command that hangs, or that was not
-// started because an earlier one does: an immediate retry cannot help.
+// hangs reports whether err means that a command hangs, or was not started because an
+// earlier one hangs. An immediate retry then cannot help.
 func hangs(err error) bool {
 	c := (*node.CommandError)(nil)
 	return errors.Is(err, node.ErrHangs) || errors.As(err, &c) && c.PID > 0
 }
 
-// What LVM does with a volume group. A query takes no lock (--nolock): it may work
-// while a change waits for the lock manager, and hangs only with the devices.
+// Kinds of LVM commands, followed by the volume group in a key. A query takes no lock
+// (--nolock): it works while a change waits for the lock manager, and hangs only if the
+// devices hang.
 const (
 	lvmQuery  = "query of "
 	lvmChange = "change of "
@@ -99,23 +98,23 @@ const nvmeKey = "program nvme"
 // purpose is what a command is started for.
 type purpose struct {
 	uid   string
-	plans []*plan.Plan // none: not about one mount
-	// apart is for commands that must not wait for others of the ClientMount, and
-	// are skipped rather than repeated: diagnosis, and the rescan of a deletion.
-	apart bool
+	plans []*plan.Plan // empty: the command does not concern a single mount
+	// independent is set for commands that must not wait for other commands of the ClientMount,
+	// and that are skipped rather than repeated: diagnosis, and the rescan at deletion.
+	independent bool
 }
 
-// keys returns under which keys a command is remembered when it hangs. It delays
-// the next command for the same ClientMount or path. A command of LVM also delays
-// those of other ClientMounts for the same volume group; nvme and dlm_tool, which
-// are not about a ClientMount, delay the same command of any.
+// keys returns the keys under which a hanging command is listed. It blocks the next
+// command for the same ClientMount or path. An LVM command also blocks those of other
+// ClientMounts for the same volume group. nvme and dlm_tool, which do not concern a
+// ClientMount, block the same command of any ClientMount.
 func (p purpose) keys(program, line string) []string {
 	var keys []string
-	if !p.apart {
+	if !p.independent {
 		keys = append(keys, "object "+p.uid)
 	}
 	for _, plan := range p.plans {
-		if !p.apart {
+		if !p.independent {
 			keys = append(keys, "path "+plan.Path)
 		}
 		if does := lvmPrograms[program]; does != "" && plan.VG != "" {
@@ -131,11 +130,11 @@ func (p purpose) keys(program, line string) []string {
 	return keys
 }
 
-// awaited returns which keys keep a command from being started: its own, except
-// that nvme for one device waits for nvme for another only if it is apart. A change
-// also waits for a query that hangs.
+// awaited returns the keys that block a command: its own keys, except that nvme for one
+// device is blocked by nvme for another device only if independent is set. A hanging query also
+// blocks a change.
 func (p purpose) awaited(program, line string) []string {
-	keys := slices.DeleteFunc(p.keys(program, line), func(key string) bool { return key == nvmeKey && !p.apart })
+	keys := slices.DeleteFunc(p.keys(program, line), func(key string) bool { return key == nvmeKey && !p.independent })
 	if lvmPrograms[program] == lvmChange {
 		for _, plan := range p.plans {
 			keys = append(keys, lvmQuery+plan.VG)
@@ -144,9 +143,9 @@ func (p purpose) awaited(program, line string) []string {
 	return keys
 }
 
-// guard is the only way to start a program for a ClientMount, for package node
-// as well. It refuses while an earlier one hangs, marks what it starts for the
-// next daemon, and remembers what hangs.
+// guard starts all programs for a ClientMount, including those of package node. It
+// refuses to start a program while an earlier one hangs, marks the programs for the next
+// daemon (markOf), and adds those that hang to the table.
 type guard struct {
 	next  node.Runner
 	table *stuckTable
@@ -171,24 +170,26 @@ func (g *guard) Run(ctx context.Context, c node.Command) (node.Result, error) {
 	return res, err
 }
 
-// machineFor returns the node as it may be used for p until ctx ends.
+// machineFor returns the node for commands with the purpose p, until ctx ends.
 func (r *reconciler) machineFor(ctx context.Context, log *slog.Logger, p purpose) Machine {
 	return r.host.For(node.Caller{
 		Context: ctx, Limit: r.limits().Command, Exec: &guard{next: r.host, table: r.stuck, log: log, purpose: p},
 	})
 }
 
-// markOf is in the environment of every command for an object, so that the next
-// daemon finds a command that outlives this one. An object's uid is not public on
-// the node, and only root's processes count.
-func markOf(uid string) string { return "CLIENTMOUNTD_OBJECT=" + uid }
+// MarkVariable is the variable in the environment of every command for an object. Its value is the
+// uid of the object.
+const MarkVariable = "CLIENTMOUNTD_OBJECT"
 
-// waitLeftovers waits for commands that an earlier daemon started for the object
-// and that outlived it: a mount that appears after we looked would be the second
-// one, an umount would remove what we just found in place. It is called once, and
-// only if there is a record, so that there was an earlier daemon. A command that
-// still runs after its time limit is remembered as hanging. The result is
-// errInterrupted if the wait was cut short.
+// markOf returns the variable by which the next daemon finds a command that outlives this one.
+// Other users do not know the uid of an object, and only processes of root are considered.
+func markOf(uid string) string { return MarkVariable + "=" + uid }
+
+// waitLeftovers waits for commands that an earlier daemon started for the object and
+// that outlived it. Otherwise a mount could appear after we have checked the mount table,
+// and be made twice, or an umount could remove a mount that we have just found. It is
+// called once, and only if there is a record. A command that still runs after its time
+// limit is listed as hanging. The error is errInterrupted if the wait was interrupted.
 func (t *task) waitLeftovers(rec *Record) error {
 	l := t.limits()
 	limit := max(l.Command, l.Hook)
@@ -196,7 +197,7 @@ func (t *task) waitLeftovers(rec *Record) error {
 		limit = 0
 	}
 	left, err := t.host.WaitLeftovers(t.steps, markOf(rec.UID), limit, func(l node.Leftover) {
-		t.log.Warn("waiting for a command that an earlier daemon left", "command", l.Line, "pid", l.PID, daemon.EventID(eventStuck))
+		t.log.Warn("waiting for a command that an earlier daemon started", "command", l.Line, "pid", l.PID, daemon.EventID(eventStuck))
 	})
 	if err != nil {
 		return errInterrupted

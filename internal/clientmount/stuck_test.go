@@ -18,13 +18,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// hung is the error of a command that no signal ends. This process stands in for the
-// command: it keeps running.
+// hung returns the error of a command that no signal can kill. This process replaces the
+// command, because it keeps running.
 func hung(line string) error {
 	return &node.CommandError{Line: line, Err: errors.New("still running after SIGKILL"), TimedOut: true, PID: os.Getpid()}
 }
 
-// A command counts as long as its process runs, not a later one with its number.
+// A command blocks others while its process runs, but not while another process has its
+// pid.
 func TestStuckTable(t *testing.T) {
 	table := newStuckTable()
 	if err := table.check("a", "b"); err != nil {
@@ -38,38 +39,38 @@ func TestStuckTable(t *testing.T) {
 		}
 		for _, text := range []string{fmt.Sprintf("pid %d,", os.Getpid()), `"umount x"`, "since 20", fmt.Sprintf("/proc/%d/stack", os.Getpid()), "reboot"} {
 			if !strings.Contains(err.Error(), text) {
-				t.Errorf("%q is not in %v", text, err)
+				t.Errorf("no %q in %v", text, err)
 			}
 		}
 	}
 	if err := table.check("other"); err != nil {
-		t.Error("another key is free: ", err)
+		t.Error("another key is blocked: ", err)
 	}
 	table.by["a"] = []stuckCommand{{pid: os.Getpid(), start: "1", since: time.Now()}}
 	if err := table.check("a"); err != nil {
-		t.Error("the pid belongs to another process now: ", err)
+		t.Error("blocked by another process with the same pid: ", err)
 	}
 	table.add(1<<30, "gone", "b", "c")
 	if err := table.check("b"); err == nil || !strings.Contains(err.Error(), "umount x") {
-		t.Errorf("one of two has ended: %v", err)
+		t.Errorf("not blocked by the one that still runs: %v", err)
 	}
 	if err := table.check("c"); err != nil {
-		t.Error("the process is gone: ", err)
+		t.Error("blocked by a process that has exited: ", err)
 	}
 	table.by["d"] = []stuckCommand{{pid: 1 << 30, start: "1"}}
 	if table.add(os.Getpid(), "x"); len(table.by) != 1 {
-		t.Errorf("what has ended is kept: %v", table.by)
+		t.Errorf("exited commands are kept: %v", table.by)
 	}
 }
 
-// What hangs keeps back the same ClientMount, the same path, LVM for the same volume
-// group, and no other command.
+// A hanging command blocks those of the same ClientMount, the same path, and LVM commands
+// for the same volume group, but no others.
 func TestGuardKeys(t *testing.T) {
 	plan := func(path, vg string) []*plan.Plan { return []*plan.Plan{{Path: path, VG: vg}} }
 	argv := func(words ...string) node.Command { return node.Command{Argv: words} }
 	hook := node.Command{Shell: "do it"}
 	mine := purpose{uid: "a", plans: plan("/mnt/a", "v")}
-	apart := purpose{uid: "a", plans: plan("/mnt/a", "v"), apart: true}
+	independent := purpose{uid: "a", plans: plan("/mnt/a", "v"), independent: true}
 	sameVG := purpose{uid: "b", plans: plan("/mnt/b", "v")}
 	samePath := purpose{uid: "b", plans: plan("/mnt/a", "w")}
 	other := purpose{uid: "b", plans: plan("/mnt/b", "w")}
@@ -100,11 +101,11 @@ func TestGuardKeys(t *testing.T) {
 		{"no group", argv("lvs"), lustre, argv("lvchange"), otherLustre, false},
 		{"nvme of the same device", argv("nvme", "ns-rescan", "/dev/nvme0"), mine, argv("nvme", "ns-rescan", "/dev/nvme0"), other, true},
 		{"nvme of another device", argv("nvme", "ns-rescan", "/dev/nvme0"), mine, argv("nvme", "ns-rescan", "/dev/nvme1"), other, false},
-		{"diagnosis while lvchange hangs", argv("lvchange", "x"), mine, argv("dlm_tool", "ls", "-n"), apart, false},
-		{"a second diagnosis", argv("dlm_tool", "ls", "-n"), apart, argv("dlm_tool", "ls", "-n"), other, true},
-		{"lvchange while the diagnosis hangs", argv("dlm_tool", "ls", "-n"), apart, argv("lvchange", "x"), mine, false},
-		{"a rescan at the deletion while lvchange hangs", argv("lvchange", "x"), mine, argv("nvme", "ns-rescan", "/dev/nvme0"), apart, false},
-		{"a rescan at the deletion while another rescan hangs", argv("nvme", "ns-rescan", "/dev/nvme7"), other, argv("nvme", "ns-rescan", "/dev/nvme0"), apart, true},
+		{"diagnosis while lvchange hangs", argv("lvchange", "x"), mine, argv("dlm_tool", "ls", "-n"), independent, false},
+		{"a second diagnosis", argv("dlm_tool", "ls", "-n"), independent, argv("dlm_tool", "ls", "-n"), other, true},
+		{"lvchange while the diagnosis hangs", argv("dlm_tool", "ls", "-n"), independent, argv("lvchange", "x"), mine, false},
+		{"a rescan at the deletion while lvchange hangs", argv("lvchange", "x"), mine, argv("nvme", "ns-rescan", "/dev/nvme0"), independent, false},
+		{"a rescan at the deletion while another rescan hangs", argv("nvme", "ns-rescan", "/dev/nvme7"), other, argv("nvme", "ns-rescan", "/dev/nvme0"), independent, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			table, ran := newStuckTable(), 0
@@ -131,13 +132,13 @@ func TestGuardKeys(t *testing.T) {
 	}
 }
 
-// runs is a Runner made of one function.
+// runs is a Runner that calls a function.
 type runs func(ctx context.Context, c node.Command) (node.Result, error)
 
 func (f runs) Run(ctx context.Context, c node.Command) (node.Result, error) { return f(ctx, c) }
 
-// A lock manager that hangs costs one process however often the mount is tried. The
-// status names it, and is written and logged once.
+// With a hanging lock manager only one command is started, however often the mount is
+// retried. The status names it, and is written and logged once.
 func TestHangingCommandIsStartedOnce(t *testing.T) {
 	for _, tt := range []struct {
 		typ, command string
@@ -164,12 +165,12 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 			if st := f.server.object().Status; st.Error == nil || !strings.Contains(st.Error.DebugMessage, tt.want+": ") {
 				t.Errorf("at first status %s", describe(&st))
 			}
-			f.reconcile() // from here on the text is that of the refusal
+			f.reconcile() // from now on the text is that of the refused start
 			st := f.server.object().Status
 			writes := len(f.server.writes)
 			log.Reset()
 			for range 4 {
-				if res := f.reconcile(); !res.retry || res.hopeless {
+				if res := f.reconcile(); !res.retry || res.permanent {
 					t.Errorf("%+v", res)
 				}
 			}
@@ -187,19 +188,19 @@ func TestHangingCommandIsStartedOnce(t *testing.T) {
 			if log.Len() > 0 {
 				t.Errorf("logged again: %s", &log)
 			}
-			// It has ended: the next attempt works as usual.
+			// The command has exited: the next attempt succeeds.
 			f.rec.stuck.by = map[string][]stuckCommand{"object aaaa-1": {{pid: os.Getpid(), start: "1"}}}
 			delete(f.machine.fail, tt.command)
 			if f.reconcile(); !f.server.object().Status.AllReady {
 				st := f.server.object().Status
-				t.Errorf("afterwards: %s", describe(&st))
+				t.Errorf("after the command has exited: %s", describe(&st))
 			}
 		})
 	}
 }
 
-// The lock manager's state is of interest when a deactivation starts to hang, and not
-// with each retry.
+// The state of the lock manager is logged when a deactivation starts to hang, not at each
+// retry.
 func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
 	f := newMounted(t, dws.TypeGFS2)
 	f.machine.done()
@@ -218,7 +219,7 @@ func TestDiagnosisOfAHangingDeactivation(t *testing.T) {
 	}
 }
 
-// Every command for an object can be found by the next daemon.
+// Every command for an object has the mark by which the next daemon finds it.
 func TestEveryCommandIsMarked(t *testing.T) {
 	for _, typ := range []string{dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
 		f := newFixture(t, typ)
@@ -244,7 +245,7 @@ func TestEveryCommandIsMarked(t *testing.T) {
 	}
 }
 
-// A leftover command keeps back what one of ours would.
+// A leftover command blocks the same commands as one of ours.
 func TestLeftoverKeys(t *testing.T) {
 	for _, tt := range []struct {
 		left     node.Leftover
@@ -282,7 +283,8 @@ func mustLoad(t *testing.T, f *fixture) *Record {
 	return rec
 }
 
-// realNode is package node on a tree of its own, with run to start its programs.
+// realNode returns a reconciler with package node on a separate tree; run runs its
+// programs.
 func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 	t.Helper()
 	root := t.TempDir()
@@ -302,8 +304,8 @@ func realNode(t *testing.T, mountinfo string, run runs) *reconciler {
 	}
 }
 
-// The programs that package node starts on its own are checked, too.
-func TestGuardHoldsForPackageNode(t *testing.T) {
+// The guard also applies to programs that package node starts.
+func TestGuardInPackageNode(t *testing.T) {
 	plans := []*plan.Plan{{Path: "/mnt/a", VG: "v"}}
 	for name, start := range map[string]func(m Machine) error{
 		"lvs":            func(m Machine) error { _, err := m.LVs(t.Context(), "v", 0); return err },
@@ -342,8 +344,8 @@ func TestGuardHoldsForPackageNode(t *testing.T) {
 	}
 }
 
-// The rescan of a deletion does not wait for what else hangs, and is skipped when a
-// rescan does.
+// The rescan of a deletion does not wait for other hanging commands, and is skipped if a
+// rescan hangs.
 func TestRescanOfADeletionWhileCommandsHang(t *testing.T) {
 	var lines []string
 	var fail error
@@ -378,8 +380,8 @@ func TestRescanOfADeletionWhileCommandsHang(t *testing.T) {
 	}
 }
 
-// A nested target is really made by a child of this program.
-func TestNestedTargetIsMadeByAChild(t *testing.T) {
+// A child of this program creates a nested target.
+func TestNestedTargetIsCreatedByAChild(t *testing.T) {
 	var ran []node.Command
 	top := t.TempDir()
 	r := realNode(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / "+top+" rw - lustre x rw\n", func(ctx context.Context, c node.Command) (node.Result, error) {
@@ -396,13 +398,12 @@ func TestNestedTargetIsMadeByAChild(t *testing.T) {
 	}
 }
 
-// A command of an earlier daemon that does not end keeps us from the path, and
-// the status says which one.
+// A hanging command of an earlier daemon blocks the path, and the status names it.
 func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.effect([]string{"umount", testPath})
 	f.machine.done()
-	// This process stands in for it: it does not end.
+	// This process replaces the command, because it keeps running.
 	f.machine.leftovers = map[string][]node.Leftover{markOf("aaaa-1"): {{PID: os.Getpid(), Line: "umount " + testPath}}}
 	f.restart(f.rec.records)
 	f.reconcile()
@@ -410,12 +411,12 @@ func TestCommandOfEarlierDaemonHangs(t *testing.T) {
 		t.Fatalf("status %s", describe(&st))
 	}
 	if f.machine.mounted(testPath) {
-		t.Error("mounted beside a command that hangs")
+		t.Error("mounted while a command hangs")
 	}
 }
 
-// The wait is done once in the life of a daemon, and again when it was cut
-// short; without a record there is nothing to wait for.
+// A daemon waits once for leftovers, and again if the wait was interrupted; without a
+// record it does not wait.
 func TestLeftoversAreWaitedForOnce(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	if !f.work.waited {
@@ -428,7 +429,7 @@ func TestLeftoversAreWaitedForOnce(t *testing.T) {
 	if res := f.rec.reconcile(t.Context(), waits, f.work, f.server.object()); res.failed || f.work.waited {
 		t.Errorf("%+v, waited %t", res, f.work.waited)
 	}
-	f.expect("steps after a wait that was cut short", f.machine.done(), nil)
+	f.expect("steps after an interrupted wait", f.machine.done(), nil)
 	if f.reconcile(); !f.work.waited || !f.machine.mounted(testPath) {
 		t.Error("the next attempt does not continue")
 	}

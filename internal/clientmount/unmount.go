@@ -10,19 +10,20 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// unmounted undoes all mounts, last one first. A mount that is reported
-// unmounted and ready is not touched again: its hooks may have stopped the
-// services that a second pass would need.
+// unmounted unmounts all entries in reverse order. It does not touch an entry that is
+// reported as unmounted and ready: the hooks may have stopped services that a second
+// unmount would need.
 func (a *attempt) unmounted(invalid error) result {
 	status := a.baseStatus(dws.Unmounted)
 	if allReady(status) && !a.w.record.pending() {
-		a.registry.keep(a.uid, a.w.record) // nothing but what is recorded
+		a.registry.keep(a.uid, a.w.record) // claim only what is recorded
 		return a.finish(status, nil)
 	}
-	if err := a.hold(); err != nil {
+	if err := a.ensureFinalizer(); err != nil {
 		return a.apiFailure("cannot add the finalizer", err)
 	}
 	a.startProgress(dws.Unmounted)
@@ -34,14 +35,14 @@ func (a *attempt) unmounted(invalid error) result {
 	return a.finish(status, nil)
 }
 
-// delete unmounts what may be mounted and removes the finalizer.
+// delete unmounts all entries that may be mounted and removes the finalizer.
 func (a *attempt) delete(invalid error) result {
 	if !hasFinalizer(a.cm) {
-		a.registry.keep(a.uid, a.w.record) // nothing but what is recorded
+		a.registry.keep(a.uid, a.w.record) // claim only what is recorded
 		return result{finished: true}
 	}
 	status := a.baseStatus(dws.Unmounted)
-	undone := allReady(status) && !a.w.record.pending() // the profile is not needed any more
+	undone := allReady(status) && !a.w.record.pending() // the profile is no longer needed
 	untouched := a.w.record == nil && invalid != nil
 	if !undone && !untouched {
 		a.startProgress(dws.Unmounted)
@@ -62,13 +63,23 @@ func (a *attempt) delete(invalid error) result {
 	if err := a.remote.removeFinalizer(a.ctx, a.cm); err != nil && !kube.IsNotFound(err) {
 		return a.apiFailure("cannot remove the finalizer", err)
 	}
-	if err := a.records.Remove(a.uid); err != nil {
+	a.forgetFailure()
+	if err := a.endRecord(); err != nil {
 		a.log.Warn("record left behind", "error", err, daemon.EventID(eventRecord))
 	}
 	a.w.record = nil
 	a.registry.keep(a.uid, nil)
 	failpoint.At("record/removed")
 	return result{finished: true}
+}
+
+// endRecord removes the record, and keeps its timeline.
+func (a *attempt) endRecord() error {
+	if a.w.record == nil {
+		return a.records.Remove(a.uid)
+	}
+	a.w.record.stepLog = a.w.steps
+	return a.records.End(a.w.record)
 }
 
 // notUnmounted ends an attempt whose unmountAll returned an error.
@@ -82,25 +93,28 @@ func (a *attempt) notUnmounted(status *dws.ClientMountStatus, err error) result 
 	return a.finish(status, failed(err))
 }
 
-// unmountAll undoes, last one first, what the record of the object lists;
-// without a record, what the object shows to be mounted. status is updated as
-// mounts are undone. The result is the first error.
+// unmountAll unmounts, in reverse order, what the record of the object lists. Without a
+// record it unmounts what the status of the object shows as mounted. It updates status
+// after each mount and returns the first error.
 func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error {
 	plans, err := a.undoPlans(status, invalid)
 	if err != nil || len(plans) == 0 && a.w.record == nil {
 		return err
 	}
 	if a.w.record == nil {
-		a.w.record = newRecord(a.cm, time.Now())
+		a.w.record = newRecord(a.cm, a.w.created)
 	}
 	rec := a.w.record
+	rec.Unplanned = nil
 	for _, p := range plans {
 		if rec.at(p.Path) == nil {
 			rec.Mounts = append(rec.Mounts, MountRecord{Plan: *p})
 		}
 	}
 	for i := range rec.Mounts {
-		rec.Mounts[i].Unmounting = !rec.Mounts[i].Unmounted
+		if m := &rec.Mounts[i]; !m.Unmounted && !m.Unmounting {
+			m.Unmounting, m.Since, m.Failure, m.Holders = true, time.Now(), nil, nil
+		}
 	}
 	a.saveUndone()
 	var first error
@@ -119,6 +133,7 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 				continue
 			}
 			m.Unmounted, m.Unmounting, m.Ready, m.Mounted, m.Mounting = true, false, false, nil, false
+			m.Since, m.Failure, m.Holders = time.Now(), nil, nil
 			a.saveUndone()
 			if keeper != "" {
 				a.log.Info("released file system that another ClientMount still uses", "mount_path", p.Path, "type", p.Type, "used_by", keeper, daemon.EventID(eventUnmounted))
@@ -136,10 +151,10 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 	return first
 }
 
-// undoPlans returns how each mount is undone: by the profile as it is now when it
-// still describes the storage that was mounted, else by the record. Mounts that
-// are undone already are left out. So are, in an object without a record, those
-// that were never mounted: see neverMounted.
+// undoPlans returns the plan to unmount each entry: by the current profile if it still
+// describes the mounted storage, otherwise by the record. It leaves out entries that
+// are unmounted already and, without a record, those that were never mounted (see
+// neverMounted).
 func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*plan.Plan, error) {
 	var fresh []*plan.Plan
 	cause := invalid
@@ -185,7 +200,7 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*pl
 		}
 		out = append(out, p)
 	}
-	// What the record has beyond the object's list is unmounted as well.
+	// Recorded mounts that the object does not list are unmounted as well.
 	if a.w.record != nil {
 		for i := range a.w.record.Mounts {
 			m := &a.w.record.Mounts[i]
@@ -199,24 +214,23 @@ func (a *attempt) undoPlans(status *dws.ClientMountStatus, invalid error) ([]*pl
 	return out, nil
 }
 
-// undoOptions are the options for plans to unmount: what is mounted is unmounted
-// wherever it is.
+// undoOptions returns the options for plans to unmount, which is allowed at any path.
 func (a *attempt) undoOptions() plan.Options {
 	o := a.plan
 	o.Roots = nil
 	return o
 }
 
-// fallback plans an unmount without any profile, by the shipped commands. The
-// layout of the volume group is unknown then: the one whose device is mounted
-// at the path is taken.
+// fallback plans an unmount without a profile, with the default commands. Since it does
+// not know whether the volume group is shared, it tries both names and prefers the one
+// whose device is mounted at the path.
 func (a *attempt) fallback(i int) *plan.Plan {
 	var first *plan.Plan
 	for _, shared := range []bool{true, false} {
 		make := func(o plan.Options) (*plan.Plan, error) { return plan.Fallback(a.cm, i, shared, o) }
 		p, err := a.planOne(a.undoOptions(), nil, make)
 		if err != nil {
-			p, err = make(a.undoOptions()) // links that must not be followed
+			p, err = make(a.undoOptions()) // the path has links that must not be followed
 		}
 		if err != nil {
 			continue
@@ -228,22 +242,22 @@ func (a *attempt) fallback(i int) *plan.Plan {
 		if err != nil || m == nil {
 			continue
 		}
-		if mine, err := ours(a.machine, *m, p, nil); err == nil && mine {
+		if mine, err := matchesVolume(a.machine, *m, p, nil); err == nil && mine {
 			return p
 		}
 	}
 	return first
 }
 
-// neverMounted reports that nothing has to be undone for an entry that no
-// record lists: the object does not say that it was mounted (by an earlier
-// daemon, or before the node was booted), and its volume is not mounted at its
-// path, or is there for another ClientMount.
+// neverMounted reports whether an entry without a record needs no unmount: the status
+// of the object does not show it as mounted (by an earlier daemon, or before the node
+// was booted), and its volume is not mounted at its path, or is mounted there for
+// another ClientMount.
 func (a *attempt) neverMounted(i int, p *plan.Plan) (bool, error) {
 	if a.registry.taken(a.uid, p) {
 		return true, nil
 	}
-	// If there is a record, the status of the object is about what it lists.
+	// If there is a record, the status of the object describes the recorded mounts.
 	if was := a.cm.Status.Mounts; a.w.record == nil && i < len(was) && was[i].State == dws.Mounted && was[i].Ready {
 		return false, nil
 	}
@@ -252,23 +266,23 @@ func (a *attempt) neverMounted(i int, p *plan.Plan) (bool, error) {
 		return false, err
 	}
 	for _, m := range table {
-		if mine, err := ours(a.machine, m, p, nil); err != nil || mine {
+		if mine, err := matchesVolume(a.machine, m, p, nil); err != nil || mine {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-// saveUndone saves the record while mounts are undone, which continues even if the
-// record cannot be written.
+// saveUndone saves the record during an unmount, which continues even if the record
+// cannot be written. It logs each error text once.
 func (a *attempt) saveUndone() {
 	if err := a.saveRecord(); err != nil && a.w.unsaved != err.Error() {
 		a.w.unsaved = err.Error()
-		a.log.Warn("cannot save the record of what is being undone; continuing", "error", err, daemon.EventID(eventRecord))
+		a.log.Warn("cannot save the record while unmounting; continuing", "error", err, daemon.EventID(eventRecord))
 	}
 }
 
-// unmountOne undoes one mount, in turn with other users of its volume; see
+// unmountOne unmounts one entry while it holds the lock of the volume; see
 // unmountInTurn.
 func (a *attempt) unmountOne(p *plan.Plan, m *MountRecord) (commands time.Duration, keeper string, err error) {
 	done, err := a.registry.sequence(a.steps, p)
@@ -276,13 +290,14 @@ func (a *attempt) unmountOne(p *plan.Plan, m *MountRecord) (commands time.Durati
 		return 0, "", errInterrupted
 	}
 	defer done()
-	return a.unmountInTurn(a.newRunner(p, m, a.saveRecord))
+	return a.unmountInTurn(a.newRunner(p, m, a.saveRecord, a.note))
 }
 
-// unmountInTurn undoes one mount. A mount that another ClientMount uses stays, and
-// keeper names that one; a volume that is mounted elsewhere stays active. The claim
-// ends with the turn, so that the next one to unmount does not leave the mount to
-// us. The time is that of commands.
+// unmountInTurn undoes one mount; the caller holds the lock of the volume. A mount that
+// another ClientMount uses stays mounted, and keeper is the name of that ClientMount. A
+// volume that is mounted elsewhere stays active. The claim is removed before the lock is
+// released, so that the next ClientMount to unmount does not wait for this one. commands
+// is the time spent in commands.
 func (t *task) unmountInTurn(run *runner) (commands time.Duration, keeper string, err error) {
 	t.registry.inherit(t.uid, run.rec)
 	here, elsewhere := t.registry.sharers(t.uid, run.plan)
@@ -299,9 +314,9 @@ func (t *task) unmountInTurn(run *runner) (commands time.Duration, keeper string
 	return run.commands, "", err
 }
 
-// unmount runs the unmount sequence; results as for mount.
+// unmount runs the unmount sequence. Its errors are those of mount.
 func (r *runner) unmount() error {
-	r.phase = "unmount"
+	r.phase = mountstate.PhaseUnmount
 	steps := r.unmountSteps()
 	for i := range steps {
 		s := &steps[i]
@@ -318,14 +333,14 @@ func (r *runner) unmount() error {
 			if (s.Kind == plan.Deactivate || s.Kind == plan.LockStop) && !errors.Is(err, node.ErrHangs) {
 				r.diagnose()
 			}
-			return dws.WrapError(dws.Major, s.Fail, err)
+			return r.fails(s, err)
 		}
 	}
 	return nil
 }
 
-// unmountSteps is the plan's sequence. What is mounted is unmounted even if the
-// profile no longer has any mount command.
+// unmountSteps returns the unmount steps of the plan. If something is mounted and the
+// profile no longer has a mount command, it adds the built-in unmount.
 func (r *runner) unmountSteps() []plan.Step {
 	steps := r.plan.Unmount
 	isUnmount := func(s plan.Step) bool { return s.Kind == plan.Unmount || s.Kind == plan.Unlink }
@@ -339,9 +354,8 @@ func (r *runner) unmountSteps() []plan.Step {
 	return slices.Insert(slices.Clone(steps), at, r.plan.BuiltinUnmount())
 }
 
-// removeLeftTargets tries again to remove directories that were made for one mount
-// and could not be removed with it, because another mount below them was unmounted
-// later.
+// removeLeftTargets retries the removal of directories that were created for a mount and
+// could not be removed with it, because a mount below them was unmounted later.
 func (a *attempt) removeLeftTargets() {
 	for i := range a.w.record.Mounts {
 		m := &a.w.record.Mounts[i]

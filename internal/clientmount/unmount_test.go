@@ -14,8 +14,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// Without an unmount command in the profile, "unmounted" is reported after umount
-// has run and not before, and a ClientMount is not let go while it is mounted.
+// Without an unmount command in the profile, "unmounted" is reported only after umount has
+// run, and the finalizer stays while the file system is mounted.
 func TestNoUnmountCommand(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw, dws.TypeLustre} {
 		for name, release := range map[string]func(*fixture){
@@ -69,7 +69,7 @@ func TestDeleteWhileMounted(t *testing.T) {
 	}
 }
 
-// The profile may be gone before the unmount; the record has the commands.
+// The unmount works after the profile was deleted, because the record has the commands.
 func TestUnmountWithoutProfile(t *testing.T) {
 	for name, forget := range map[string]bool{"by the record": false, "by computed names": true} {
 		t.Run(name, func(t *testing.T) {
@@ -97,8 +97,8 @@ func TestUnmountWithoutProfile(t *testing.T) {
 	}
 }
 
-// The identity decides what is unmounted: whatever the source says, in the
-// whole table, and nothing else.
+// The recorded identity determines which mount is unmounted, wherever it is in the table
+// and whatever its source is.
 func TestUnmountByIdentity(t *testing.T) {
 	foreign := node.Mount{ID: 7, Mountpoint: testPath, FSType: "ext4", Source: "/dev/sda1", Major: 8, Minor: 1, Root: "/"}
 	t.Run("hidden", func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestUnmountByIdentity(t *testing.T) {
 			t.Errorf("status %s", describe(&st))
 		}
 	})
-	t.Run("profile that lost its commands", func(t *testing.T) {
+	t.Run("profile without commands", func(t *testing.T) {
 		f := newMounted(t, dws.TypeXFS)
 		commands := &f.server.profile.Data.XFS.FileSystem.Compute
 		commands.Mount, commands.Unmount = "", ""
@@ -151,7 +151,7 @@ func TestUnmountByIdentity(t *testing.T) {
 	})
 }
 
-// An object that was never mounted undoes nothing that it names.
+// The unmount of an object that was never mounted has no effect.
 func TestNeverMounted(t *testing.T) {
 	f := newFixture(t, dws.TypeXFS)
 	f.machine.lvs[testVG+"/"+testLV] = true // another user's
@@ -164,10 +164,9 @@ func TestNeverMounted(t *testing.T) {
 	f.expect("effects", effects(f.machine.done()), nil)
 }
 
-// A directory that was made for one mount of an object and stayed because of
-// another goes when the last one is unmounted; nothing is looked at again
-// without need.
-func TestTargetLeftBehindGoesLater(t *testing.T) {
+// A directory that was created for one mount of an object and is in use by another one is
+// removed when the last one is unmounted, without unnecessary checks.
+func TestTargetIsRemovedLater(t *testing.T) {
 	f := newMounted(t, dws.TypeXFS)
 	f.machine.done()
 	f.machine.stays = []string{"/mnt/nnf"}
@@ -188,9 +187,9 @@ func TestTargetLeftBehindGoesLater(t *testing.T) {
 	f.expect("and at the deletion", removals(), []string{"remove " + testPath + " [/mnt/nnf]"})
 }
 
-// A target that cannot be removed is worth a line in the log; a directory that another
-// mount uses, too, is ordinary.
-func TestTargetLeftBehindIsLogged(t *testing.T) {
+// A target that cannot be removed is logged at level info; a directory that another mount
+// uses only at level debug.
+func TestRemainingTargetIsLogged(t *testing.T) {
 	for name, tt := range map[string]struct {
 		left []string
 		err  error
@@ -212,7 +211,7 @@ func TestTargetLeftBehindIsLogged(t *testing.T) {
 			f.reconcile()
 			got := ""
 			for line := range strings.Lines(out.String()) {
-				// removeLeftTargets looks at the same target again, and logs that at debug.
+				// removeLeftTargets retries, and logs that at level debug.
 				if strings.Contains(line, " path=") && strings.Contains(line, " left=") {
 					got += line
 				}

@@ -11,13 +11,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// firstPause is the pause after a first failure; it doubles up to
-// Limits.RetryMax.
+// firstPause is the pause after the first failure. It doubles with each further failure,
+// up to Limits.RetryMax.
 const firstPause = 250 * time.Millisecond
 
-// start runs one attempt on the newest state of an object in a goroutine of
-// its own. There is no common limit on how many run: one that hangs in the
-// kernel must not take a place from another.
+// start runs one attempt on the newest state of an object in a new goroutine. The number
+// of concurrent attempts is not limited: an attempt that hangs in the kernel must not
+// delay another one.
 func (c *Controller) start(o *object) {
 	if c.stopping() || o.running {
 		return
@@ -25,10 +25,13 @@ func (c *Controller) start(o *object) {
 	o.stopTimer()
 	c.idle.stop()
 	if o.work == nil || o.work.uid != string(o.newest.UID) {
+		if o.work != nil {
+			c.o.Records.ForgetFailure(o.work.uid)
+		}
 		o.work = &work{uid: string(o.newest.UID)}
 		o.failures = 0
 	}
-	// The attempt gets a copy: it keeps the list of finalizers up to date.
+	// The attempt gets a copy, because it updates the list of finalizers.
 	cm := o.newest.DeepCopyObject().(*dws.ClientMount)
 	if o.ran != nil && changed(o.ran, o.newest) {
 		o.failures, o.verify = 0, false
@@ -38,8 +41,8 @@ func (c *Controller) start(o *object) {
 	o.ran, o.running, o.verify = o.newest, true, false
 	steps, end := context.WithCancelCause(c.steps)
 	o.abandon = func() { end(errSuperseded) }
-	// What follows is a first attempt, or the end of the daemon: it must not wait for
-	// the requests of a retry.
+	// An interruption is followed by a first attempt, or by the shutdown of the daemon,
+	// neither of which may wait for the requests of a retry.
 	keepPriority := context.AfterFunc(steps, priority.Raise)
 	w := o.work
 	c.workers.Go(func() {
@@ -50,9 +53,10 @@ func (c *Controller) start(o *object) {
 	})
 }
 
-// ended decides what follows an attempt.
+// ended handles the end of an attempt: it starts or schedules the next one, if any.
 func (c *Controller) ended(o *object, res result) {
 	o.running, o.abandon, o.last = false, nil, res
+	c.metrics.attempt(res)
 	if c.stopping() {
 		return
 	}
@@ -67,11 +71,11 @@ func (c *Controller) ended(o *object, res result) {
 			c.findOrphans()
 		}
 	case res.blocked != nil && !c.rec.registry.holds(res.blocked.uid, res.blocked.otherPath):
-		o.failures = 0 // what it waits for has happened in between
+		o.failures = 0 // the path has become free in the meantime
 		c.start(o)
 	case res.retry:
 		o.failures++
-		c.startAfter(o, c.retryPause(o, res.hopeless))
+		c.startAfter(o, c.rec.busy.pause(o.work.uid, c.retryPause(o, res.permanent)))
 	default:
 		o.failures = 0
 		if v := c.limits.Load().Verify; v > 0 && !res.finished && o.newest.Spec.DesiredState == dws.Mounted {
@@ -81,14 +85,14 @@ func (c *Controller) ended(o *object, res result) {
 	}
 }
 
-// first reports whether the next attempt is the first one since the object was
-// made or changed. An object that was failing when the daemon started is most
-// likely still failing, so its attempt counts as a retry.
+// first reports whether the next attempt is the first one since the object was created
+// or changed. An object that was failing when the daemon started is most likely still
+// failing, so its first attempt is treated as a retry.
 func (o *object) first() bool {
 	return o.failures == 0 && !o.verify && (o.ran != nil || !knownFailing(o.newest))
 }
 
-// priority returns that of the requests of the next attempt.
+// priority returns the priority of the requests of the next attempt.
 func (o *object) priority() *kube.Priority {
 	switch {
 	case o.first():
@@ -99,41 +103,39 @@ func (o *object) priority() *kube.Priority {
 	return kube.RetryPriority(o.failures)
 }
 
-// knownFailing reports whether the published status is the failure of what the
-// object still asks for.
+// knownFailing reports whether the published status has an error for the desired state
+// that the object still has.
 func knownFailing(cm *dws.ClientMount) bool {
 	return cm.Status.Error != nil && cm.DeletionTimestamp == nil &&
 		!slices.ContainsFunc(cm.Status.Mounts, func(m dws.MountStatus) bool { return m.State != cm.Spec.DesiredState })
 }
 
-// lateFailures is the number of failures in a row from which on an object
-// shares the budget of retries with all that fail, and not only with those that
-// have failed as rarely as it has.
+// lateFailures is the number of consecutive failures after which an object shares the
+// rate of retries with all failing objects, rather than only with those that have failed
+// at most as often.
 const lateFailures = 8
 
-// retrySlack keeps the retries a little below their budget, so that those that
-// need more than one request fit in.
+// retrySlack keeps the retries a little below their rate, because some attempts need
+// more than one request.
 const retrySlack = 1.25
 
-// retryPause is the pause before the next attempt of an object that failed. The
-// more objects fail, the longer it is: together they start no more attempts
-// than the node's budget of retries has requests for, so nothing piles up
-// before the API server, and a corrected profile is noticed after RetryMax or
-// after retrySlack × failing objects / RetryRate seconds, whichever is longer.
-// An object that has just started to fail does not wait for those that have failed
-// for long.
-func (c *Controller) retryPause(o *object, hopeless bool) time.Duration {
-	d := pause(o.failures, c.limits.Load().RetryMax, hopeless)
+// retryPause returns the pause before the next attempt of a failed object. It grows with
+// the number of failing objects: together they start no more attempts than RetryRate
+// allows, so requests do not queue up. A corrected profile is noticed after RetryMax, or
+// after retrySlack × failing objects / RetryRate seconds, whichever is longer. An object
+// that has failed only a few times does not wait for objects that have failed more often.
+func (c *Controller) retryPause(o *object, permanent bool) time.Duration {
+	d := pause(o.failures, c.limits.Load().RetryMax, permanent)
 	if c.o.RetryRate <= 0 {
 		return d
 	}
-	rivals := 0
+	competing := 0
 	for _, other := range c.objects {
-		if other.orphan == nil && other.failures > 0 && (hopeless || o.failures >= lateFailures || other.failures <= o.failures) {
-			rivals++
+		if other.orphan == nil && other.failures > 0 && (permanent || o.failures >= lateFailures || other.failures <= o.failures) {
+			competing++
 		}
 	}
-	return max(d, jitter(time.Duration(float64(rivals)*retrySlack/c.o.RetryRate*float64(time.Second)), 0.2))
+	return max(d, jitter(time.Duration(float64(competing)*retrySlack/c.o.RetryRate*float64(time.Second)), 0.2))
 }
 
 func (c *Controller) startAfter(o *object, d time.Duration) {
@@ -147,12 +149,12 @@ func (c *Controller) startAfter(o *object, d time.Duration) {
 	})
 }
 
-// resumeSpread is the time over which attempts start again when the API server
-// answers, so that the nodes of a cluster do not send their requests all at once.
+// resumeSpread is the time over which attempts restart when the API server is available
+// again, so that the nodes of a cluster do not send all requests at the same time.
 const resumeSpread = time.Second
 
-// resume ends the pauses of attempts that failed because the API server did not
-// answer.
+// resume shortens the pauses of objects whose last attempt failed because of a request
+// to the API server.
 func (c *Controller) resume() {
 	for _, o := range c.objects {
 		if o.timer != nil && o.last.api && o.newest != nil {
@@ -162,34 +164,34 @@ func (c *Controller) resume() {
 	}
 }
 
-// unblock starts the attempts that waited for a path that is free now.
+// unblock starts attempts for the objects whose conflicting path has become free.
 func (c *Controller) unblock() {
 	for _, o := range c.objects {
 		if by := o.last.blocked; o.timer != nil && by != nil && o.newest != nil && !c.rec.registry.holds(by.uid, by.otherPath) {
-			o.failures = 0 // what it waited for has happened
+			o.failures = 0
 			c.start(o)
 		}
 	}
 }
 
-// pause is the time before the next attempt, with jitter so that the nodes of
-// a job do not retry at the same time. A hopeless case is retried only in case
-// the administrator corrected the profile.
-func pause(failures int, most time.Duration, hopeless bool) time.Duration {
+// pause returns the time before the next attempt, with jitter so that the nodes of a job
+// do not retry at the same time. After a permanent failure it is most, since a retry helps
+// only if an administrator has corrected the profile.
+func pause(failures int, most time.Duration, permanent bool) time.Duration {
 	d := most
-	if n := failures - 1; n < 16 && !hopeless {
+	if n := failures - 1; n < 16 && !permanent {
 		d = min(firstPause<<n, most)
 	}
 	return jitter(d, 0.2)
 }
 
-// jitter shortens d by a random part of it, at most by the given one.
+// jitter shortens d by a random fraction of it, at most by part.
 func jitter(d time.Duration, part float64) time.Duration {
 	return time.Duration(float64(d) * (1 - part*rand.Float64()))
 }
 
-// Running names the ClientMounts that are being worked on; "unknown" if the loop
-// does not answer within a second. It may be called from anywhere.
+// Running returns the names of the ClientMounts with a running attempt, or "unknown" if
+// the loop does not respond within a second. Any goroutine may call it.
 func (c *Controller) Running() string {
 	names := make(chan string, 1)
 	select {
@@ -213,11 +215,11 @@ func (c *Controller) runningNames() string {
 	return strings.Join(names, ", ")
 }
 
-// idleAfter is how long no attempt must have run before the daemon counts as
-// idle: longer than the pauses between the steps of a job's start.
+// idleAfter is how long no attempt must have run before the daemon is considered idle.
+// It is longer than the pauses between the steps of a job's start.
 const idleAfter = 5 * time.Second
 
-// idleTimer calls f once when work has ended, some time after the last attempt or
+// idleTimer calls f once after each period of work: idleAfter after the last attempt or
 // the first complete list. The timer exists only until then.
 type idleTimer struct {
 	f     func()
@@ -234,7 +236,7 @@ func (t *idleTimer) stop() {
 	}
 }
 
-// start is called when no attempt runs; only the first call after stop counts.
+// start is called when no attempt runs; only the first call after stop has an effect.
 func (t *idleTimer) start() {
 	if t.busy && t.f != nil {
 		t.busy = false

@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// What the tests below promise.
+// Sizes and limits of the tests below.
 const (
 	crowd    = 700 // ClientMounts whose profile does not exist
 	qps      = 20  // the defaults of the configuration
@@ -23,7 +23,7 @@ const (
 	promised = 2 * time.Second // a good ClientMount is mounted and reported
 )
 
-// lustreObject is a Lustre mount with a profile of its own.
+// lustreObject returns a Lustre mount with its own profile.
 func lustreObject(name, profile string) *dws.ClientMount {
 	cm := testObject(dws.TypeLustre)
 	cm.Name, cm.UID, cm.Labels[api.LabelPinnedProfileName] = name, types.UID("uid-"+name), profile
@@ -32,8 +32,8 @@ func lustreObject(name, profile string) *dws.ClientMount {
 	return cm
 }
 
-// runLimited is runLoop with a real client, which limits requests, and a server that
-// has these profiles.
+// runLimited is runLoop with a real client, which limits requests, and a server with these
+// profiles.
 func runLimited(t *testing.T, profiles []string, test func(t *testing.T, l *loop, s *apiServer)) {
 	t.Helper()
 	f := newFixture(t, dws.TypeLustre)
@@ -48,8 +48,8 @@ func runLimited(t *testing.T, profiles []string, test func(t *testing.T, l *loop
 	})
 }
 
-// missing returns ClientMounts that wait for a profile; same has all of them
-// wait for one.
+// missing returns ClientMounts whose profile does not exist. If same is set, all of them
+// have the same profile.
 func missing(same bool) (out []*dws.ClientMount) {
 	for i := range crowd {
 		profile := fmt.Sprintf("missing-%d", i)
@@ -61,7 +61,7 @@ func missing(same bool) (out []*dws.ClientMount) {
 	return out
 }
 
-// checkRate fails if the requests of any span of time exceed rate and burst.
+// checkRate fails the test if the requests in any period exceed rate and burst.
 func checkRate(t *testing.T, requests []apiRequest, rate float64, burst int) {
 	t.Helper()
 	for i := range requests {
@@ -74,8 +74,8 @@ func checkRate(t *testing.T, requests []apiRequest, rate float64, burst int) {
 	}
 }
 
-// A good ClientMount does not wait for those that fail, whether they have been
-// failing for a while or are made in the same burst just before it.
+// A good ClientMount does not wait for failing ones, whether they have been failing for a
+// while or are created just before it.
 func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		for _, when := range []time.Duration{0, time.Second, 30 * time.Second, 10 * time.Minute} {
@@ -91,7 +91,7 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 					took := s.readyAfter(t, "good", began)
 					t.Logf("the good one is mounted and reported after %v", took)
 					if took > promised {
-						t.Errorf("the good one took %v, promised are %v", took, promised)
+						t.Errorf("the good one took %v, want at most %v", took, promised)
 					}
 					checkRate(t, s.since(time.Time{}), qps, burst)
 				})
@@ -100,9 +100,9 @@ func TestFailingMountsDoNotDelayOthers(t *testing.T) {
 	}
 }
 
-// Objects that keep failing share a budget, and a corrected profile is noticed
-// within the time that follows from it.
-func TestRetriesShareABudget(t *testing.T) {
+// Objects that fail repeatedly share the rate of retries, and a corrected profile is
+// noticed within the resulting time.
+func TestRetriesShareARate(t *testing.T) {
 	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		l.Replace(missing(false))
 		wait.Advance(30 * time.Minute) // until all pauses are at their longest
@@ -121,7 +121,7 @@ func TestRetriesShareABudget(t *testing.T) {
 		if len(seen) != crowd {
 			t.Errorf("%d of %d failing objects were retried in %v", len(seen), crowd, window)
 		}
-		const every = 20 // each writes a record, which takes real time
+		const every = 20 // each attempt writes a record, which takes real time
 		for i := 0; i < crowd; i += every {
 			s.setProfile(fmt.Sprintf("missing-%d", i))
 		}
@@ -132,13 +132,13 @@ func TestRetriesShareABudget(t *testing.T) {
 		}
 		t.Logf("all corrected profiles are noticed within %v", slowest)
 		if slowest > cycle+10*time.Second {
-			t.Errorf("noticed after %v, promised are %v", slowest, cycle)
+			t.Errorf("noticed after %v, want at most %v", slowest, cycle)
 		}
 	})
 }
 
-// An object that fails for the first time while many have failed for long is
-// retried as soon as if it were alone.
+// An object that fails for the first time is retried as soon as if no other objects were
+// failing.
 func TestNewFailureIsRetriedSoon(t *testing.T) {
 	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		l.Replace(missing(false))
@@ -152,8 +152,8 @@ func TestNewFailureIsRetriedSoon(t *testing.T) {
 	})
 }
 
-// A change of an object ends its time as a retry, at once.
-func TestChangeEndsTheRetry(t *testing.T) {
+// After a change of an object, its next attempt starts immediately and is not a retry.
+func TestChangeEndsRetries(t *testing.T) {
 	runLimited(t, nil, func(t *testing.T, l *loop, s *apiServer) {
 		bad := missing(false)
 		l.Replace(bad)
@@ -173,8 +173,8 @@ func TestChangeEndsTheRetry(t *testing.T) {
 	})
 }
 
-// After a restart of the daemon, objects whose status says that they fail are
-// retries from the start.
+// After a restart of the daemon, the first attempt of an object whose status has an error
+// is a retry.
 func TestKnownFailuresDoNotDelayOthers(t *testing.T) {
 	runLimited(t, []string{"present"}, func(t *testing.T, l *loop, s *apiServer) {
 		list := missing(false)
@@ -191,7 +191,7 @@ func TestKnownFailuresDoNotDelayOthers(t *testing.T) {
 	})
 }
 
-// Pauses grow, have jitter and stay at or below the ceiling.
+// Pauses grow, have jitter, and do not exceed the maximum.
 func TestPause(t *testing.T) {
 	for n := 1; n < 40; n++ {
 		for range 20 {
@@ -202,6 +202,6 @@ func TestPause(t *testing.T) {
 		}
 	}
 	if d := pause(1, 30*time.Second, true); d < 24*time.Second {
-		t.Errorf("a hopeless case is looked at again after %v", d)
+		t.Errorf("a permanent failure is retried after %v", d)
 	}
 }

@@ -1,14 +1,13 @@
-// Package config turns one table of settings into everything that describes them:
-// the keys of the TOML file, environment names, flags, their help, the commented
-// default file and the dump of the values in effect.
+// Package config reads settings in layers and documents them. From one table it
+// derives the keys of the TOML file, the environment variables, the flags, their help,
+// the commented default file and the dump of the values in effect.
 //
-// Each later layer wins: defaults, the main file, its drop-in directory in
-// lexical order, the environment, flags. Every value remembers the layer that it
-// came from, and every error names the file and line, variable or flag to correct.
+// Each layer overrides the layers before it: defaults, the main file, its drop-in
+// directory in lexical order, the environment, flags. Every value has its origin, and
+// every error has the file and line, the variable or the flag.
 //
-// The package knows what a setting looks like and where it may be given. It must
-// not know which settings a daemon has or what they do: it opens no connection and
-// changes no process-wide state.
+// The package must not know which settings a daemon has or what they do. It opens no
+// connection and changes no process-wide state.
 package config
 
 import (
@@ -16,10 +15,10 @@ import (
 	"strings"
 )
 
-// Kind is the form that a setting's value takes.
+// Kind is the type of a setting.
 type Kind int
 
-// The kinds, with the TOML type that the file must use for each.
+// The kinds, with the TOML type in the file.
 const (
 	String   Kind = iota // a string; the field is of a string type
 	Bool                 // true or false; the field is a bool
@@ -31,7 +30,7 @@ const (
 	Enum                 // one of Setting.Values, as a string; the field is of a string type
 )
 
-// Noun is the word for a value of the kind in help and messages.
+// Noun returns the name of the kind in help and messages.
 func (k Kind) Noun() string {
 	return [...]string{"string", "boolean", "integer", "port", "duration", "size", "list", "word"}[k]
 }
@@ -40,68 +39,67 @@ func (k Kind) Noun() string {
 // returns) use the syntax of a flag: bare words, lists separated by commas.
 type Setting struct {
 	Key     string           // dotted TOML key; a key without a dot is above all sections
-	Flag    string           // long flag without dashes; "" for none
-	Env     []Env            // environment names, the first that is present and applies wins
+	Flag    string           // long flag without dashes; "": no flag
+	Env     []Env            // environment variables; the first one that is set and applies is used
 	Kind    Kind             //
 	Default string           //
-	Values  []string         // Enum: what is accepted
+	Values  []string         // Enum: valid values
 	Words   map[string]int64 // Int, Size: words accepted in place of a number
-	Min     string           // Int, Duration, Size: least value accepted
-	Max     string           // Int, Duration, Size: greatest value accepted
-	Help    string           // one sentence or more, ending in a full stop
-	Unit    string           // placeholder of the value in flag help; by default the kind, in capitals
+	Min     string           // Int, Duration, Size: minimum
+	Max     string           // Int, Duration, Size: maximum
+	Help    string           // one or more sentences, with a full stop
+	Unit    string           // placeholder of the value in the help; default: the kind in capitals
 
-	Switches []Switch // flags without a value that mean one value of this setting
+	Switches []Switch // flags without a value that set this setting
 
-	Reload bool // takes effect on reload; the others need a restart
+	Reload bool // takes effect on reload; other settings need a restart
 
-	// Check looks at a value that has the right kind and range: string, bool,
-	// int, int64, time.Duration or []string. Its error says what is accepted.
+	// Check validates a value of the right kind and range: a string, bool, int, int64,
+	// time.Duration or []string. Its error says which values are accepted.
 	Check func(value any) error
 
-	// Field points at the field that receives the value, of the type that Kind names.
-	// It should be the field that the user of the setting reads, so that there is no
-	// copy. An encoding.TextUnmarshaler gets the value in the syntax of a flag; Check
-	// must have accepted it.
+	// Field points at the field that receives the value, of the type for Kind. It
+	// should be the field that the consumer of the setting reads, so that no copy is
+	// needed. An encoding.TextUnmarshaler gets the value in the syntax of a flag, after
+	// Check.
 	Field any
 }
 
-// Env is a name in the environment that sets a setting. An empty value counts
-// as absent.
+// Env is an environment variable that sets a setting. An empty value counts as unset.
 type Env struct {
 	Name string
 
-	// Convert turns the value in the environment into the text of the setting. It
-	// returns use = false for a value that has no meaning for this setting. nil takes
-	// the value as it is.
+	// Convert converts the value of the variable into the text of the setting. It
+	// returns use = false if the value does not apply to this setting. nil: the value
+	// is used unchanged.
 	Convert func(value string) (text string, use bool, err error)
 
-	Presence bool // the name alone counts, even if its value is empty
-	Lenient  bool // a bad value is a warning, not an error
+	Presence bool // the variable applies even if its value is empty
+	Lenient  bool // an invalid value is a warning, not an error
 }
 
-// Switch is a flag without a value that selects one value of a setting.
+// Switch is a flag without a value that sets a setting to Value.
 type Switch struct{ Flag, Value string }
 
-// Legacy is a flag of an earlier generation that is accepted and does nothing.
+// Legacy is a flag of earlier versions that is accepted and ignored.
 type Legacy struct {
 	Flag   string
 	Bool   bool   // takes no value
-	Advice string // what to use now
+	Advice string // what to use instead
 }
 
-// Notice is an environment name whose presence deserves a warning.
+// Notice is an environment variable that causes a warning if it is set.
 type Notice struct{ Name, Text string }
 
-// Section is the title of one table of the file, without the brackets.
+// Section is a table of the file; Name is without brackets.
 type Section struct{ Name, Help string }
 
-// Command is one way to call a program.
+// Command is a line of the synopsis of a program.
 type Command struct {
-	Words   string // "config check"; "start|stop" means two commands; "" for the program alone
-	Option  string // "-o json": an option of this command only
+	Words   string // "config check"; "start|stop": two commands; "": no sub-command
+	Option  string // "-o json": option of this command only
 	Flags   bool   // the flags of the settings may follow
-	Meaning string // what it does, without a capital and a full stop
+	Meaning string // description, without a capital and a full stop
 }
 
 // Usage returns the command line.
@@ -118,7 +116,7 @@ func (c Command) Usage(program string) string {
 	return line
 }
 
-// Each returns the command, or one for each of its words "start|stop".
+// Each returns the command, or one command for each of its words "start|stop".
 func (c Command) Each() (list []Command) {
 	i := strings.LastIndexByte(c.Words, ' ') + 1
 	for word := range strings.SplitSeq(c.Words[i:], "|") {
@@ -132,11 +130,11 @@ func (c Command) Each() (list []Command) {
 // Table has all settings of one program.
 type Table struct {
 	Program  string // name of the binary, for messages
-	Summary  string // what it is, one sentence
+	Summary  string // description, one sentence
 	Synopsis []Command
-	File     string // where the main file is by default
+	File     string // default path of the main file
 
-	Sections []Section // in the order in which they are shown
+	Sections []Section // in display order
 	Settings []Setting
 	Legacy   []Legacy
 	Notices  []Notice
@@ -151,7 +149,7 @@ func (t *Table) Lookup(key string) *Setting {
 	return &t.Settings[i]
 }
 
-// section and name are the two halves of the key: "mount", "command_timeout".
+// section and name return the two parts of the key: "mount", "command_timeout".
 func (s *Setting) section() string {
 	before, _, found := strings.Cut(s.Key, ".")
 	if !found {
@@ -164,7 +162,7 @@ func (s *Setting) name() string {
 	return s.Key[strings.LastIndexByte(s.Key, '.')+1:]
 }
 
-// in returns the settings of one section, in the order of the table.
+// in returns the settings of a section, in the order of the table.
 func (t *Table) in(section string) []*Setting {
 	var out []*Setting
 	for i := range t.Settings {

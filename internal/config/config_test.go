@@ -18,7 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
-var update = flag.Bool("update", false, "write golden files and etc/ instead of comparing")
+var update = flag.Bool("update", false, "write golden files instead of comparing")
 
 // golden compares got with the file, or writes it with -update.
 func golden(t *testing.T, path, got string) {
@@ -41,8 +41,8 @@ func golden(t *testing.T, path, got string) {
 	}
 }
 
-// write puts files below a new directory and returns it. A name with a slash
-// makes the directories.
+// write creates the files, including their directories, in a new directory and
+// returns it.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,7 +64,7 @@ func at(file string, t *config.Table) *config.Table {
 	return t
 }
 
-// loadIn loads for clientmountd from dir/config.toml and dir/config.d.
+// loadIn loads the settings of clientmountd from dir/config.toml and dir/config.d.
 func loadIn(t *testing.T, dir string, environ, args []string) (*clientmount.Configuration, config.Result, error) {
 	t.Helper()
 	c := &clientmount.Configuration{}
@@ -72,8 +72,7 @@ func loadIn(t *testing.T, dir string, environ, args []string) (*clientmount.Conf
 	return c, r, err
 }
 
-// The table itself: a mistake in it must not wait for an administrator to meet
-// it.
+// The tables of both daemons are valid.
 func TestTableIsConsistent(t *testing.T) {
 	for _, table := range []*config.Table{new(clientmount.Configuration).Table(), new(server.Configuration).Table()} {
 		t.Run(table.Program, func(t *testing.T) { consistent(t, table) })
@@ -82,20 +81,20 @@ func TestTableIsConsistent(t *testing.T) {
 
 func consistent(t *testing.T, table *config.Table) {
 	keyForm := regexp.MustCompile(`^([a-z]+\.)?[a-z][a-z0-9_]*$`)
-	flagForm := regexp.MustCompile(`^[a-z][a-z-]+$`) // a single letter would hide a Go-style flag
+	flagForm := regexp.MustCompile(`^[a-z][a-z-]+$`) // a single letter would conflict with Go-style flags
 	keys, fields := map[string]bool{"version": true}, map[any]string{}
 	flags := map[string]bool{config.ConfigFlag: true, "help": true}
 
 	addFlag := func(flag string) {
 		if !flagForm.MatchString(flag) || flags[flag] {
-			t.Errorf("flag %q is malformed or twice", flag)
+			t.Errorf("flag %q is malformed or duplicate", flag)
 		}
 		flags[flag] = true
 	}
 	for i := range table.Settings {
 		s := &table.Settings[i]
 		if !keyForm.MatchString(s.Key) || keys[s.Key] {
-			t.Errorf("key %q is malformed or twice", s.Key)
+			t.Errorf("key %q is malformed or duplicate", s.Key)
 		}
 		keys[s.Key] = true
 		section, _, dotted := strings.Cut(s.Key, ".")
@@ -103,7 +102,7 @@ func consistent(t *testing.T, table *config.Table) {
 			section = ""
 		}
 		if !slices.ContainsFunc(table.Sections, func(x config.Section) bool { return x.Name == section }) {
-			t.Errorf("%s is in no section", s.Key)
+			t.Errorf("%s has no section", s.Key)
 		}
 		if s.Flag != "" {
 			addFlag(s.Flag)
@@ -118,23 +117,23 @@ func consistent(t *testing.T, table *config.Table) {
 			t.Errorf("%s: help %q", s.Key, s.Help)
 		}
 		if (s.Kind == config.Enum) != (len(s.Values) > 0) {
-			t.Errorf("%s: kind and values do not fit", s.Key)
+			t.Errorf("%s: only an enum has values", s.Key)
 		}
 		if (s.Min != "" || s.Max != "") && !slices.Contains([]config.Kind{config.Int, config.Duration, config.Size}, s.Kind) {
-			t.Errorf("%s: a range without numbers", s.Key)
+			t.Errorf("%s: only numbers have a range", s.Key)
 		}
 		if twin, twice := fields[s.Field]; twice || s.Field == nil {
-			t.Errorf("%s has no field of its own (%s)", s.Key, twin)
+			t.Errorf("%s does not have its own field (%s)", s.Key, twin)
 		}
 		fields[s.Field] = s.Key
 	}
-	// A default, bound or field that does not fit is an error, or a panic.
+	// An invalid default, bound or field is an error or a panic.
 	r, _, err := config.Load(at(os.DevNull, table), config.Sources{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, v := range r.Values {
-		// The literal of the default must be its own inverse through the file.
+		// The literal of the default reads back as the same value.
 		line := v.Setting.Key + " = " + v.Literal()
 		if values, problems := config.ParseFile(table, "f", []byte(line)); len(problems) > 0 || len(values) != 1 || values[0].Literal() != v.Literal() {
 			t.Errorf("%s does not read back: %v", line, problems)
@@ -147,12 +146,12 @@ func consistent(t *testing.T, table *config.Table) {
 		}
 	}
 	if table.Lookup("log.level") == nil || table.Lookup("log") != nil || table.Lookup("") != nil {
-		t.Error("lookup finds what it should not, or not what it should")
+		t.Error("Lookup finds a wrong key, or misses a valid one")
 	}
 }
 
-// Which settings take effect without a restart is a promise of the manual.
-func TestWhatReloads(t *testing.T) {
+// The settings that take effect without a restart are documented.
+func TestReloadableSettings(t *testing.T) {
 	var got []string
 	for _, s := range new(clientmount.Configuration).Table().Settings {
 		if s.Reload {
@@ -161,14 +160,14 @@ func TestWhatReloads(t *testing.T) {
 	}
 	want := []string{
 		"mount.command_timeout", "mount.hook_timeout", "mount.vg_wait", "mount.device_wait", "mount.device_retries",
-		"mount.retry_max", "mount.verify_interval", "daemon.shutdown_timeout", "log.level",
+		"mount.retry_max", "mount.busy", "mount.busy_grace", "mount.busy_min_uid", "mount.verify_interval", "daemon.shutdown_timeout", "log.level",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-func TestFillRefusesAForeignField(t *testing.T) {
+func TestFillRefusesAWrongFieldType(t *testing.T) {
 	var wrong uint8
 	table := &config.Table{Program: "test", Settings: []config.Setting{{Key: "x", Kind: config.Int, Default: "1", Field: &wrong}}}
 	if _, _, err := config.Load(at("/dev/null", table), config.Sources{}); err == nil || !strings.Contains(err.Error(), "field of x") {
@@ -192,7 +191,7 @@ func TestListsAreNotShared(t *testing.T) {
 	}
 	c.Controller.Plan.Roots[0] = "/changed"
 	if v, _ := r.Lookup("mount.roots"); v.Value.([]string)[0] != "/a" {
-		t.Error("field and result share a list")
+		t.Error("the field and the result share a slice")
 	}
 }
 
@@ -221,7 +220,6 @@ func loadNnfdm(t *testing.T, file string, environ, args []string) (*server.Confi
 
 func TestNnfdmFiles(t *testing.T) {
 	text := config.DefaultFile(new(server.Configuration).Table())
-	golden(t, "../../etc/nnf-dm/config.toml", text)
 	var b bytes.Buffer
 	if err := config.Usage(&b, new(server.Configuration).Table()); err != nil {
 		t.Fatal(err)
@@ -232,7 +230,7 @@ func TestNnfdmFiles(t *testing.T) {
 			t.Errorf("longer than %d: %s", config.Columns, line)
 		}
 	}
-	// Uncommented it yields the defaults.
+	// With all settings uncommented, it gives the defaults.
 	want, _, err := loadNnfdm(t, "/dev/null", nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +242,7 @@ func TestNnfdmFiles(t *testing.T) {
 	}
 }
 
-// The flags and environment names of earlier daemons.
+// The flags and environment variables of earlier daemons.
 func TestNnfdmContract(t *testing.T) {
 	c, _, err := loadNnfdm(t, "/dev/null", []string{
 		"KUBERNETES_SERVICE_HOST=10.0.0.5", "KUBERNETES_SERVICE_PORT=6443", "NODE_NAME=compute-1", "NNF_NODE_NAME=rabbit-1",

@@ -1,9 +1,11 @@
 package config
 
+import "github.com/compute-daemons/compute-daemons/internal/text"
+
 // For the tests of package config_test, which use the settings of the daemons.
 const (
 	ConfigFlag = configFlag
-	Columns    = columns
+	Columns    = text.Columns
 	MaxFile    = maxFile
 	MaxUnknown = maxUnknown
 	MaxDropIns = maxDropIns

@@ -19,14 +19,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// formatVersion is the only value of the file's own version key that this
-// build reads. It changes when a key changes its meaning.
+// formatVersion is the only value of the key version that this build accepts. It
+// changes when a key changes its meaning.
 const formatVersion = 1
 
-// maxUnknown is how many unknown keys of one file are reported.
+// maxUnknown limits the unknown keys that are reported for one file.
 const maxUnknown = 20
 
-// reader collects the values in one file and everything that is wrong with it.
+// reader collects the values and the problems of one file.
 type reader struct {
 	table    *Table
 	file     string
@@ -57,8 +57,8 @@ func parseFile(t *Table, file string, data []byte) ([]Value, []*Problem) {
 	return r.values, r.problems
 }
 
-// decode turns panics of the parser, which reports impossible states by them, into
-// errors.
+// decode parses the file. It converts panics of the parser, which reports internal
+// errors by them, into errors.
 func (r *reader) decode(data string, into any) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -91,7 +91,7 @@ func (r *reader) walk(prefix string, table map[string]toml.Primitive) {
 	for _, name := range sortedKeys(table) {
 		key, primitive := prefix+name, table[name]
 		if strings.ContainsAny(name, ".") {
-			// A quoted "a.b" is one word to TOML, not the path a.b.
+			// In TOML, a quoted "a.b" is one key, not the path a.b.
 			r.unknownKey(prefix+strconv.Quote(name), primitive)
 			continue
 		}
@@ -118,7 +118,7 @@ func (r *reader) version(primitive toml.Primitive) {
 	if n, ok := data.(int64); !ok {
 		r.problem(line, fmt.Sprintf("version is %s, accepted: %d", typeName(data), formatVersion))
 	} else if n != formatVersion {
-		r.problem(line, fmt.Sprintf("version = %d is not known to this build, accepted: %d", n, formatVersion))
+		r.problem(line, fmt.Sprintf("version = %d is not supported by this build, accepted: %d", n, formatVersion))
 	}
 }
 
@@ -133,7 +133,7 @@ func (r *reader) setting(s *Setting, primitive toml.Primitive) {
 }
 
 func (r *reader) unknownKey(key string, primitive toml.Primitive) {
-	// Finding a line takes a pass over the file, so only the first few are looked up.
+	// Finding a line requires a pass over the file, so only the first keys are looked up.
 	if r.unknown++; r.unknown > maxUnknown {
 		return
 	}
@@ -153,20 +153,20 @@ func (r *reader) unknownKey(key string, primitive toml.Primitive) {
 	r.problem(line, "unknown key "+text.Quote(key)+text.DidYouMean(key, known))
 }
 
-// maxMessage bounds a message of the TOML library, in bytes: the library repeats
-// text that it cannot read in full.
+// maxMessage limits a message of the TOML library, in bytes, because the library
+// quotes invalid text completely.
 const maxMessage = 300
 
-// finder receives a value from the TOML library and refuses it, because the library
-// reports the line of a value only in the error about it.
+// finder receives a value from the TOML library and returns an error, because the
+// library reports the line of a value only in errors.
 type finder struct{ data any }
 
 func (f *finder) UnmarshalTOML(data any) error {
 	f.data = data
-	return errors.New("looked at")
+	return errors.New("value found")
 }
 
-// look returns a value in the library's plain types and the line it is on.
+// look returns a value in the plain types of the library, and its line.
 func (r *reader) look(primitive toml.Primitive) (data any, line int) {
 	var f finder
 	err := r.meta.PrimitiveDecode(primitive, &f)
@@ -176,7 +176,7 @@ func (r *reader) look(primitive toml.Primitive) (data any, line int) {
 	if line > 0 || !isTable(f.data) {
 		return f.data, line
 	}
-	// The a of "a.b = 1" has no line of its own: use that of the first value in it.
+	// The a of "a.b = 1" has no line: use the line of the first value in it.
 	var sub map[string]toml.Primitive
 	if r.meta.PrimitiveDecode(primitive, &sub) == nil {
 		for _, name := range sortedKeys(sub) {
@@ -188,7 +188,7 @@ func (r *reader) look(primitive toml.Primitive) (data any, line int) {
 	return f.data, line
 }
 
-// oneLine makes one line of a message of the TOML library.
+// oneLine replaces control characters in a message of the TOML library by spaces.
 func oneLine(text string) string {
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c == 0x7f {
@@ -198,23 +198,23 @@ func oneLine(text string) string {
 	}, text)
 }
 
-// Bounds on what is read. A real file is a few kilobytes.
+// Limits of what is read. A real file has a few kilobytes.
 const (
 	maxFile    = 1 << 20
 	maxDropIns = 256
 )
 
-// readFile returns the text of a configuration file, and found = false if it does
-// not exist. It refuses everything but a regular file of at most maxFile bytes that
-// only its owner and group can write, and never blocks.
+// readFile returns the text of a configuration file, and found = false if it does not
+// exist. It accepts only a regular file of at most maxFile bytes that is not
+// world-writable. It never blocks.
 func readFile(path string) (data []byte, found bool, problem *Problem) {
 	wrong := func(format string, args ...any) ([]byte, bool, *Problem) {
 		return nil, true, &Problem{File: path, Text: fmt.Sprintf(format, args...)}
 	}
 	if path == os.DevNull {
-		return nil, true, nil // the customary way to say "no file"
+		return nil, true, nil // no file, by convention
 	}
-	// O_NONBLOCK: opening a named pipe must not wait for its writer.
+	// O_NONBLOCK: do not wait for the writer of a named pipe.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
@@ -230,21 +230,21 @@ func readFile(path string) (data []byte, found bool, problem *Problem) {
 	case info.IsDir():
 		return wrong("is a directory, accepted: a file")
 	case !info.Mode().IsRegular():
-		return wrong("is not an ordinary file")
+		return wrong("is not a regular file")
 	case safepath.EntryOf(info).WritableBy(safepath.Everybody):
-		return wrong("can be written by everybody, so its content is not trusted (chmod o-w)")
+		return wrong("is world-writable, so it is not trusted (chmod o-w)")
 	}
 	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
 	switch {
 	case err != nil:
 		return wrong("cannot be read: %v", cause(err))
 	case len(data) > maxFile:
-		return wrong("is larger than 1 MiB, this is no configuration file")
+		return wrong("is larger than 1 MiB, which is too large for a configuration file")
 	}
 	return data, true, nil
 }
 
-// cause strips the path, which the caller prints itself.
+// cause removes the path from err, because the caller prints it.
 func cause(err error) error {
 	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathError.Err
@@ -252,8 +252,8 @@ func cause(err error) error {
 	return err
 }
 
-// dropIns lists dir/*.toml in lexical order. Hidden files are those of
-// editors and are left out. A directory that does not exist has none.
+// dropIns returns dir/*.toml in lexical order, without hidden files, which editors
+// create. If the directory does not exist, it returns nothing.
 func dropIns(dir string) ([]string, *Problem) {
 	entries, err := os.ReadDir(dir) // sorted by name
 	if errors.Is(err, fs.ErrNotExist) {
@@ -269,21 +269,21 @@ func dropIns(dir string) ([]string, *Problem) {
 		}
 	}
 	if len(paths) > maxDropIns {
-		return nil, &Problem{File: dir, Text: fmt.Sprintf("holds %d files, accepted: at most %d", len(paths), maxDropIns)}
+		return nil, &Problem{File: dir, Text: fmt.Sprintf("contains %d files, accepted: at most %d", len(paths), maxDropIns)}
 	}
 	return paths, nil
 }
 
-// Bounds on the structure of a file. A configuration needs one level of tables and
-// one of arrays; the time of the parser grows with the square of the nesting.
+// Limits of the structure of a file. A configuration needs one level of tables and
+// one level of arrays. The parser takes quadratic time for nested values.
 const (
 	maxBraces   = 256  // in the whole file
 	maxBrackets = 8192 // in the whole file
 	maxDots     = 256  // in one line
 )
 
-// shape refuses text that is not UTF-8 or is nested too deeply for the parser.
-// Comment lines may hold anything.
+// shape returns the first line that is not UTF-8 or is nested too deeply, and the
+// reason. It accepts any UTF-8 text in comment lines.
 func shape(data []byte) (line int, text string) {
 	braces, brackets := 0, 0
 	for l := range bytes.Lines(data) {
@@ -297,27 +297,27 @@ func shape(data []byte) (line int, text string) {
 		braces += bytes.Count(l, []byte("{"))
 		brackets += bytes.Count(l, []byte("["))
 		if braces > maxBraces || brackets > maxBrackets || bytes.Count(l, []byte(".")) > maxDots {
-			return line, "too deeply nested, this is no configuration file"
+			return line, "nested too deeply for a configuration file"
 		}
 	}
 	return 0, ""
 }
 
-// fromTOML checks a value of the file, in the library's plain types, and
-// returns it in the Go type of its kind.
+// fromTOML checks a value of the file, in the plain types of the library, and returns
+// it in the Go type of its kind.
 func (s *Setting) fromTOML(data any) (any, error) {
 	v, ok, err := s.typed(data)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return nil, fmt.Errorf("%s where %s is wanted, accepted: %s", typeName(data), withArticle(s.Kind.Noun()), s.example())
+		return nil, fmt.Errorf("%s where %s is expected, accepted: %s", typeName(data), withArticle(s.Kind.Noun()), s.example())
 	}
 	return v, s.accept(v)
 }
 
-// typed returns ok = false for a value of the wrong TOML type. The file is stricter
-// than a flag: "5" is not 5.
+// typed returns ok = false for a value of the wrong TOML type. Files are stricter than
+// flags: "5" is not an integer.
 func (s *Setting) typed(data any) (v any, ok bool, err error) {
 	switch data := data.(type) {
 	case string:
@@ -361,7 +361,7 @@ func (s *Setting) typed(data any) (v any, ok bool, err error) {
 	return nil, false, nil
 }
 
-// example shows how a value of the kind is written in the file.
+// example describes how to write a value of the kind in the file.
 func (s *Setting) example() string {
 	switch s.Kind {
 	case Bool:
@@ -371,19 +371,19 @@ func (s *Setting) example() string {
 	case Port:
 		return `for example 6443`
 	case Duration:
-		return `a text in quotes, for example "30s", "5m" or "1h30m"`
+		return `a quoted string, for example "30s", "5m" or "1h30m"`
 	case Size:
-		return `a text in quotes, for example "20MiB", or a number of bytes` + s.orWords()
+		return `a quoted string, for example "20MiB", or a number of bytes` + s.orWords()
 	case Strings:
-		return `a list of texts, for example ["/a", "/b"]`
+		return `a list of strings, for example ["/a", "/b"]`
 	case Enum:
 		return `"` + strings.Join(s.Values, `", "`) + `"`
 	default:
-		return "a text in quotes"
+		return "a quoted string"
 	}
 }
 
-// typeName is what an administrator calls the TOML type of data.
+// typeName returns the name of the TOML type of data for messages.
 func typeName(data any) string {
 	switch data.(type) {
 	case string:

@@ -12,23 +12,22 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// ErrHelp is returned by Load when the arguments ask for help with -h or
-// --help. The caller prints Usage and exits 0.
+// ErrHelp is returned by Load if the arguments contain -h or --help. The caller prints
+// Usage and exits with 0.
 var ErrHelp = pflag.ErrHelp
 
-// configFlag names the main file; it is not a setting, since it says where
-// settings are.
+// configFlag sets the path of the main file. It is not a setting.
 const configFlag = "config"
 
 // commandLine is the result of parsing the arguments.
 type commandLine struct {
-	config   string // of --config, "" when absent
+	config   string // value of --config; "": not given
 	values   []Value
 	warnings []string
-	rest     []string // words that are no flags
+	rest     []string // arguments that are not flags
 }
 
-// flagValue calls set with the text of one flag, each time the flag is given.
+// flagValue calls set with each value of a flag.
 type flagValue struct {
 	set  func(text string) error
 	kind string
@@ -38,8 +37,8 @@ func (f flagValue) Set(text string) error { return f.set(text) }
 func (f flagValue) String() string        { return "" }
 func (f flagValue) Type() string          { return f.kind }
 
-// parseArgs reads the arguments without the program's name. Its errors are
-// ErrHelp or a *usage.Error.
+// parseArgs parses the arguments (without the program name). Its errors are ErrHelp
+// or a *usage.Error.
 func parseArgs(t *Table, args []string) (*commandLine, error) {
 	line := &commandLine{}
 	set := t.flagSet(line)
@@ -51,7 +50,7 @@ func parseArgs(t *Table, args []string) (*commandLine, error) {
 	return line, err
 }
 
-// flagSet builds the flags of the table. Parsing it fills line.
+// flagSet returns the flags of the table. Parsing them fills line.
 func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 	set := pflag.NewFlagSet(t.Program, pflag.ContinueOnError)
 	set.SetOutput(io.Discard)
@@ -66,7 +65,7 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 	}
 	add(configFlag, "string", false, func(text string) error {
 		if text == "" {
-			return errors.New("a file name is wanted")
+			return errors.New("a file name is required")
 		}
 		line.config = text
 		return nil
@@ -91,7 +90,7 @@ func (t *Table) flagSet(line *commandLine) *pflag.FlagSet {
 			kind = "boolean"
 		}
 		add(old.Flag, kind, true, func(string) error {
-			text := fmt.Sprintf("flag --%s has no effect any more: %s", old.Flag, old.Advice)
+			text := fmt.Sprintf("flag --%s no longer has any effect: %s", old.Flag, old.Advice)
 			if !slices.Contains(line.warnings, text) {
 				line.warnings = append(line.warnings, text)
 			}
@@ -110,9 +109,9 @@ func (line *commandLine) take(s *Setting, flag, text string) error {
 	return nil
 }
 
-// longFlags turns the single dash of Go's own flag package into the double one,
-// so that unit files written for earlier daemons keep working. -h stays help.
-// The word after a flag that takes a value is that value, whatever it is.
+// longFlags converts flags with a single dash, as in Go's package flag, to double
+// dashes, so that unit files for earlier daemons keep working. -h stays as it is. The
+// argument after a flag with a value is the value, even if it starts with a dash.
 func longFlags(set *pflag.FlagSet, args []string) []string {
 	out := make([]string, 0, len(args))
 	for i := 0; i < len(args); i++ {
@@ -133,8 +132,8 @@ func longFlags(set *pflag.FlagSet, args []string) []string {
 	return out
 }
 
-// Usage writes the help for the command line: the flags by section, in at most
-// 80 columns, each with its default and its name in the environment.
+// Usage writes the help of the command line: the flags by section, in at most 80
+// columns, each with its default and its environment variables.
 func Usage(w io.Writer, t *Table) error {
 	var b strings.Builder
 	b.WriteString(wrap("", t.Summary))
@@ -172,8 +171,8 @@ func Usage(w io.Writer, t *Table) error {
 	return err
 }
 
-// Argument is the placeholder of the value in the help of the flag: FILE,
-// debug|info. "": the flag takes no value.
+// Argument returns the placeholder of the value in the help of the flag: FILE,
+// debug|info. "": the flag has no value.
 func (s *Setting) Argument() string {
 	switch {
 	case s.Unit != "":
@@ -209,9 +208,8 @@ func flagHelp(b *strings.Builder, head, text string) {
 	b.WriteString("  " + head + "\n" + wrap("        ", text))
 }
 
-// CheckArgs parses the arguments and has no other effect; it reads neither files nor
-// the environment. It returns the words that are no flags; its errors are ErrHelp or
-// a *usage.Error.
+// CheckArgs checks the arguments. It reads neither files nor the environment. It
+// returns the arguments that are not flags; its errors are ErrHelp or a *usage.Error.
 func CheckArgs(t *Table, args []string) (rest []string, err error) {
 	line, err := parseArgs(t, args)
 	return line.rest, err

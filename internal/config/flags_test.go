@@ -80,7 +80,7 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 		{[]string{"--zzz\nforged"}, `unknown flag --"zzz\nforged"`},
 		{[]string{"--node-name"}, "flag needs an argument: --node-name"},
 		{[]string{"--command-timeout=banana"}, `flag --command-timeout: mount.command_timeout: "banana" is not a duration, accepted: a number with a unit, for example "30s", "5m" or "1h30m"`},
-		{[]string{"--log-level", "loud"}, `flag --log-level: log.level: "loud" is not known, accepted: debug, info, warn, error`},
+		{[]string{"--log-level", "loud"}, `flag --log-level: log.level: "loud" is not a valid value, accepted: debug, info, warn, error`},
 		{[]string{"--kubernetes-qps=0"}, `flag --kubernetes-qps: kubernetes.qps: 0 is out of range, accepted: 1 to 1000`},
 		{[]string{"-x"}, "unknown flag -x"},
 		{[]string{"--=x"}, "bad flag syntax: --=x"},
@@ -95,7 +95,7 @@ func TestFlagErrorsAreUsageErrors(t *testing.T) {
 			t.Errorf("%q: got  %s\nwant %s", test.args, have, test.want)
 		}
 		if _, ok := errors.AsType[*usage.Error](err); !ok {
-			t.Errorf("%q: %T is no usage error", test.args, err)
+			t.Errorf("%q: %T is not a usage error", test.args, err)
 		}
 	}
 }
@@ -112,7 +112,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// The logging flags of earlier daemons are swallowed with their values.
+// The logging flags of earlier daemons are accepted and ignored, with their values.
 func TestLegacyFlags(t *testing.T) {
 	args := strings.Fields("-zap-devel --zap-encoder console --zap-log-level=debug --zap-stacktrace-level error -zap-time-encoding iso8601 --node-name n")
 	c, r, err := loadIn(t, t.TempDir(), nil, args)
@@ -123,13 +123,13 @@ func TestLegacyFlags(t *testing.T) {
 		t.Fatalf("warnings %q", r.Warnings)
 	}
 	for i, flag := range []string{"devel", "encoder", "log-level", "stacktrace-level", "time-encoding"} {
-		if want := "flag --zap-" + flag + " has no effect any more: "; !strings.HasPrefix(r.Warnings[i], want) {
+		if want := "flag --zap-" + flag + " no longer has any effect: "; !strings.HasPrefix(r.Warnings[i], want) {
 			t.Errorf("%q, want %q", r.Warnings[i], want)
 		}
 	}
 }
 
-// One flag given many times warns once.
+// A flag that is given several times causes one warning.
 func TestLegacyFlagWarnsOnce(t *testing.T) {
 	_, r, err := loadIn(t, t.TempDir(), nil, []string{"--zap-devel", "--zap-devel=false"})
 	if err != nil || len(r.Warnings) != 1 {
@@ -138,11 +138,11 @@ func TestLegacyFlagWarnsOnce(t *testing.T) {
 }
 
 func TestCheckArgs(t *testing.T) {
-	t.Setenv("GOMEMLIMIT", "nonsense") // nothing but the arguments counts
+	t.Setenv("GOMEMLIMIT", "nonsense") // the environment is not read
 	for _, tt := range []struct {
 		args string
 		rest []string
-		says string
+		hint string
 	}{
 		{"", nil, ""},
 		{"--node-name x -kubernetes-qps=5 --config=/none/such", nil, ""},
@@ -153,7 +153,7 @@ func TestCheckArgs(t *testing.T) {
 		{"--node-name", nil, "node-name"},
 	} {
 		rest, err := config.CheckArgs(new(clientmount.Configuration).Table(), strings.Fields(tt.args))
-		if _, wrong := errors.AsType[*usage.Error](err); wrong != (tt.says != "") || wrong && !strings.Contains(err.Error()+hint.Of(err), tt.says) {
+		if _, wrong := errors.AsType[*usage.Error](err); wrong != (tt.hint != "") || wrong && !strings.Contains(err.Error()+hint.Of(err), tt.hint) {
 			t.Errorf("%q: %v", tt.args, err)
 		} else if err == nil && !slices.Equal(rest, tt.rest) {
 			t.Errorf("%q: rest %q", tt.args, rest)

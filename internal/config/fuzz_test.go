@@ -11,14 +11,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// FuzzTOML: no content of a file makes the reader panic or forge a line; every
-// line of an error names the file, and what is accepted survives a dump.
+// FuzzTOML checks that no file makes the reader panic or forges a line, that every
+// error has the path of the file, and that valid files survive a dump.
 func FuzzTOML(f *testing.F) {
-	// The seeds are in testdata and small: a long one makes the fuzzing engine
-	// spend its time on shortening it.
+	// The seeds are in testdata. They are small, because the fuzzing engine spends
+	// its time on minimizing long ones.
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > config.MaxFile {
-			t.Skip("longer than what is read from a file")
+			t.Skip("longer than a valid file")
 		}
 		table := new(clientmount.Configuration).Table()
 		values, problems := config.ParseFile(table, "some.toml", data)
@@ -52,8 +52,8 @@ func FuzzTOML(f *testing.F) {
 	})
 }
 
-// FuzzArgs: no command line makes the parser panic, and each is either
-// understood, a request for help, or a usage error of one line.
+// FuzzArgs checks that no command line makes the parser panic, and that each is
+// valid, a request for help, or a usage error of one line.
 func FuzzArgs(f *testing.F) {
 	for _, seed := range []string{"", "-h", "--mock", "-node-name\x00n", "--log-level=debug\x00--\x00x", "--\x00-h", "-zap-devel", "---", "--=", "-=", "-", "---``````\x85\x1b"} {
 		f.Add(seed)

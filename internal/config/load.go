@@ -12,22 +12,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Sources are the places that settings come from, besides the main file and its
-// drop-ins: the file is that of the table, unless the flag --config names another.
+// Sources are the environment and the arguments. The path of the main file comes from
+// the table or from --config.
 type Sources struct {
 	Environ []string // "NAME=value", as from os.Environ
-	Args    []string // arguments without the program's name and its sub-command
+	Args    []string // arguments without the program name and sub-command
 }
 
-// Result is the outcome of all layers.
+// Result is the result of all layers.
 type Result struct {
-	Values   []Value  // one for each setting, in the order of the table
+	Values   []Value  // one value per setting, in the order of the table
 	Files    []string // files that were read, in order
-	Warnings []string // one line each, worth one record in the log at start
+	Warnings []string // one line each, to be logged at startup
 }
 
-// Lookup returns the value of a key. Ok is false when the table has no such
-// key.
+// Lookup returns the value of a key. ok is false if the table does not have the key.
 func (r *Result) Lookup(key string) (v Value, ok bool) {
 	for _, v := range r.Values {
 		if v.Setting.Key == key {
@@ -37,11 +36,11 @@ func (r *Result) Lookup(key string) (v Value, ok bool) {
 	return Value{}, false
 }
 
-// Load reads all layers and, if nothing is wrong, fills the fields that the table
-// points at. rest are the arguments that are no flags.
+// Load reads all layers and, if there are no errors, fills the fields of the table.
+// rest are the arguments that are not flags.
 //
-// The error is ErrHelp, a *usage.Error for the command line, or the *Problems
-// of all files joined with the errors of the environment, one line each.
+// The error is ErrHelp, a *usage.Error, or the *Problems of all files joined with the
+// errors of the environment, one line each.
 func Load(t *Table, src Sources) (result Result, rest []string, err error) {
 	result, rest, err = load(t, src)
 	if err != nil {
@@ -83,14 +82,14 @@ func defaults(t *Table) ([]Value, error) {
 		s := &t.Settings[i]
 		v, err := s.parse(s.Default)
 		if err != nil {
-			return nil, errors.New("default of " + s.complain(err)) // a mistake in the table
+			return nil, errors.New("default of " + s.complain(err)) // a bug in the table
 		}
 		values = append(values, Value{s, v, Origin{}})
 	}
 	return values, nil
 }
 
-// readFiles reads the main file and its drop-ins, and adds those that exist to
+// readFiles reads the main file and its drop-ins, and adds the existing ones to
 // r.Files.
 func (r *Result) readFiles(t *Table, flag string) (values []Value, problems []error) {
 	file := cmp.Or(flag, t.File)
@@ -103,7 +102,7 @@ func (r *Result) readFiles(t *Table, flag string) (values []Value, problems []er
 		data, found, problem := readFile(path)
 		if !found {
 			if i == 0 && flag != "" {
-				problem = &Problem{File: path, Text: "does not exist (" + t.Program + " config default writes one)"}
+				problem = &Problem{File: path, Text: "does not exist (" + t.Program + " config default prints one)"}
 				problems = append(problems, problem)
 			}
 			continue
@@ -113,8 +112,8 @@ func (r *Result) readFiles(t *Table, flag string) (values []Value, problems []er
 			problems = append(problems, problem)
 			continue
 		}
-		said, wrong := parseFile(t, path, data)
-		values = append(values, said...)
+		read, wrong := parseFile(t, path, data)
+		values = append(values, read...)
 		for _, problem := range wrong {
 			problems = append(problems, problem)
 		}
@@ -122,7 +121,7 @@ func (r *Result) readFiles(t *Table, flag string) (values []Value, problems []er
 	return values, problems
 }
 
-// settle keeps the last value of each setting.
+// settle sets r.Values to the last value of each setting.
 func (r *Result) settle(t *Table, layers []Value) {
 	last := make(map[*Setting]Value, len(t.Settings))
 	for _, v := range layers {
@@ -143,10 +142,10 @@ func (r *Result) fill() error {
 	return nil
 }
 
-// Layer is a place that a value can come from.
+// Layer is a source of values.
 type Layer int
 
-// The layers, in the order in which each overrides the one before it.
+// The layers. Each overrides the ones before it.
 const (
 	Default Layer = iota
 	File
@@ -154,15 +153,15 @@ const (
 	Flag
 )
 
-// Origin is the place that a value came from.
+// Origin is where a value came from.
 type Origin struct {
 	Layer Layer
-	Name  string // path of the file, name in the environment, or flag without dashes
+	Name  string // path, environment variable, or flag without dashes
 	Line  int    // File: counted from 1
 }
 
-// String returns the form for people: "default", "/etc/…/config.toml:12",
-// "environment NODE_NAME" or "flag --node-name".
+// String returns "default", "/etc/…/config.toml:12", "environment NODE_NAME" or
+// "flag --node-name".
 func (o Origin) String() string {
 	switch o.Layer {
 	case File:
@@ -175,25 +174,24 @@ func (o Origin) String() string {
 	return "default"
 }
 
-// Value is a setting with its value, in the Go type of its kind, and the origin of
-// the value.
+// Value is the value of a setting, in the Go type of its kind, with its origin.
 type Value struct {
 	Setting *Setting
 	Value   any
 	Origin  Origin
 }
 
-// Literal is the value as TOML writes it.
+// Literal returns the value in TOML syntax.
 func (v Value) Literal() string { return v.Setting.literal(v.Value) }
 
-// Problem is one thing wrong in one file.
+// Problem is an error in a file.
 type Problem struct {
 	File string
-	Line int // 0 when it is about the file as a whole
+	Line int // counted from 1; 0: the file as a whole
 	Text string
 }
 
-// Error starts with the place, in the form of compiler messages.
+// Error returns the message in the form of a compiler message: "file:line: text".
 func (p *Problem) Error() string { return place(p.File, p.Line) + ": " + p.Text }
 
 func place(file string, line int) string {
@@ -203,7 +201,7 @@ func place(file string, line int) string {
 	return fmt.Sprintf("%s:%d", clean(file), line)
 }
 
-// clean quotes a name with control characters, which could forge lines of the log.
+// clean quotes a name with control characters, which could forge log lines.
 func clean(name string) string {
 	if printable(name) != nil {
 		return text.Quote(name)
@@ -211,7 +209,7 @@ func clean(name string) string {
 	return name
 }
 
-// byLine sorts problems by their place in the file.
+// byLine sorts problems by line.
 func byLine(problems []*Problem) {
 	slices.SortStableFunc(problems, func(a, b *Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Text, b.Text))
@@ -221,12 +219,12 @@ func byLine(problems []*Problem) {
 // complain prefixes an error with the key.
 func (s *Setting) complain(err error) string { return s.Key + ": " + err.Error() }
 
-// Reload loads again into the fields of t, which must be a table bound to a new
-// structure, never to the one that the running daemon reads. changed are the keys
-// whose new value is in effect; ignored are the keys that changed as well but need a
-// restart: they keep their old value and origin.
+// Reload loads all layers again and fills the fields of t. t must be bound to a new
+// structure, not to the structure that the running daemon reads. changed are the keys
+// with a new value in effect. ignored are the changed keys that need a restart: they
+// keep their old value and origin.
 //
-// After an error the result is old, and the fields of t are untouched.
+// After an error the result is old, and the fields of t are unchanged.
 func Reload(old Result, t *Table, src Sources) (result Result, changed, ignored []string, err error) {
 	result, _, err = load(t, src)
 	if err != nil {
@@ -247,8 +245,8 @@ func Reload(old Result, t *Table, src Sources) (result Result, changed, ignored 
 	return result, changed, ignored, result.fill()
 }
 
-// environment holds the variables of a process. The first of two entries with one
-// name counts, as for os.Getenv.
+// environment has the environment variables. If a name occurs twice, the first value
+// is used, as by os.Getenv.
 type environment map[string]string
 
 func newEnvironment(environ []string) environment {
@@ -262,8 +260,8 @@ func newEnvironment(environ []string) environment {
 	return env
 }
 
-// values returns the settings in the environment. A value that cannot be used is a
-// warning for lenient names and an error for others.
+// values returns the settings in the environment. An invalid value is a warning if the
+// variable is lenient, otherwise an error.
 func (e environment) values(t *Table) (values []Value, warnings []string, problems []error) {
 	for i := range t.Settings {
 		s := &t.Settings[i]
@@ -296,8 +294,8 @@ func (e environment) values(t *Table) (values []Value, warnings []string, proble
 
 type harmless struct{ error }
 
-// Harmless marks an error of Env.Convert: the value is ignored with a warning,
-// while other errors of the same name stop the program.
+// Harmless marks an error of Env.Convert as a warning: the value is ignored. Other
+// errors make Load fail.
 func Harmless(err error) error { return harmless{err} }
 
 func isHarmless(err error) bool {

@@ -17,7 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// Each layer beats the ones before it, and the origin tells which it was.
+// Each layer overrides the ones before it, and the origin is correct.
 func TestLayers(t *testing.T) {
 	main := "[node]\nname = \"from-file\"\n"
 	drop := "\n\nnode.name = \"from-dropin\"\n"
@@ -60,7 +60,7 @@ func TestLayers(t *testing.T) {
 func TestLookupOfUnknownKey(t *testing.T) {
 	_, r, err := loadIn(t, t.TempDir(), nil, nil)
 	if _, ok := r.Lookup("no.such"); ok || err != nil {
-		t.Errorf("found a key that is not there, %v", err)
+		t.Errorf("found a missing key, %v", err)
 	}
 }
 
@@ -78,6 +78,8 @@ func TestDefaults(t *testing.T) {
 	want.Controller.Orphans, want.Controller.Plan.Mode = "report", "real"
 	want.Controller.Plan.Roots, want.Controller.Plan.MountOptions = []string{"/mnt"}, []string{"nosuid", "nodev"}
 	want.Controller.Limits.Verify = 10 * time.Hour
+	want.Controller.Limits.Busy = clientmount.Busy{Policy: "report", Grace: 30 * time.Second}
+	want.Controller.History = clientmount.HistoryLimits{Lives: 200, Bytes: 1 << 20}
 	want.RuntimeDirectory, want.Controller.ShutdownTimeout, want.MountNamespace = "/run/clientmountd", time.Minute, "host"
 	want.Log.Level, want.Log.Format = new(slog.LevelVar), "auto"
 	want.Runtime.MemLimit, want.Runtime.GOGC, want.Runtime.MaxProcs = 20<<20, 100, 1
@@ -89,7 +91,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// An empty list of options is a wish, not the default.
+// An empty list of options overrides the default.
 func TestNoMountOptions(t *testing.T) {
 	c, _, err := loadIn(t, write(t, map[string]string{"config.toml": "mount.options = []"}), nil, nil)
 	if err != nil || len(c.Controller.Plan.MountOptions) != 0 {
@@ -97,7 +99,7 @@ func TestNoMountOptions(t *testing.T) {
 	}
 }
 
-// Whatever is set in the file arrives in the field of that name.
+// Every key of the file sets its field.
 func TestEveryKeyOfTheFile(t *testing.T) {
 	c, _, err := loadIn(t, write(t, map[string]string{"config.toml": `
 version = 1
@@ -122,6 +124,9 @@ device_wait = "9s"
 device_retries = 10
 retry_max = "11s"
 orphans = "unmount"
+busy = "kill"
+busy_grace = "13s"
+busy_min_uid = 14
 roots = ["/a", "/b"]
 options = ["noexec"]
 verify_interval = "0s"
@@ -132,6 +137,10 @@ mock_path = "m"
 runtime_directory = "/r"
 shutdown_timeout = "12s"
 mount_namespace = "any"
+history_count = 15
+history_bytes = 16
+[metrics]
+textfile = "/m.prom"
 [log]
 level = "debug"
 format = "json"
@@ -153,6 +162,8 @@ gomaxprocs = 14
 	want.Controller.Limits.Command, want.Controller.Limits.Hook = 6*time.Second, 7*time.Second
 	want.Controller.Limits.VGWait, want.Controller.Limits.DeviceWait = 8*time.Second, 9*time.Second
 	want.Controller.Limits.DeviceRetries, want.Controller.Limits.RetryMax = 10, 11*time.Second
+	want.Controller.Limits.Busy = clientmount.Busy{Policy: "kill", Grace: 13 * time.Second, MinUID: 14}
+	want.Controller.History, want.Controller.MetricsFile = clientmount.HistoryLimits{Lives: 15, Bytes: 16}, "/m.prom"
 	want.Controller.Orphans, want.Controller.Plan.Roots, want.Controller.Plan.ServersFile = "unmount", []string{"/a", "/b"}, true
 	want.Controller.Plan.MountOptions = []string{"noexec"}
 	want.Controller.Plan.Mode, want.Controller.Plan.MockPath = "kind", "m"
@@ -165,15 +176,15 @@ gomaxprocs = 14
 	}
 }
 
-// All that is wrong in files and environment is told at once; a bad command
-// line comes alone, since it may name the wrong file.
-func TestProblemsOfLayersTogether(t *testing.T) {
+// All errors of files and environment are reported together. A usage error is reported
+// alone, because the command line may name the wrong file.
+func TestErrorsOfAllLayers(t *testing.T) {
 	dir := write(t, map[string]string{"config.toml": "a = 1\nb = 2"})
 	environ := []string{"NNF_COMMAND_TIMEOUT_SECONDS=soon", "NODE_NAME=A"}
 	_, _, err := loadIn(t, dir, environ, nil)
 	want := strings.ReplaceAll(`D/config.toml:1: unknown key "a"
 D/config.toml:2: unknown key "b"
-environment NODE_NAME: node.name: "A" cannot name a namespace, accepted: up to 63 of a-z, 0-9 and "-" (which is neither first nor last)
+environment NODE_NAME: node.name: "A" is not a valid namespace name, accepted: up to 63 characters (a-z, 0-9, "-"), without "-" at the start or end
 environment NNF_COMMAND_TIMEOUT_SECONDS: mount.command_timeout: "soon" is not a number of seconds, accepted: a whole number above 0`, "D/", dir+"/")
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
@@ -182,7 +193,7 @@ environment NNF_COMMAND_TIMEOUT_SECONDS: mount.command_timeout: "soon" is not a 
 		t.Errorf("a bad file is a usage error: %v", wrong)
 	}
 	if problem, ok := errors.AsType[*config.Problem](err); !ok || problem.Line != 1 || problem.File != dir+"/config.toml" {
-		t.Errorf("no Problem to be found: %+v", problem)
+		t.Errorf("the error has no Problem: %+v", problem)
 	}
 	_, _, err = loadIn(t, dir, environ, []string{"--nonsense"})
 	if _, ok := errors.AsType[*usage.Error](err); !ok || strings.Contains(err.Error(), "\n") {
@@ -199,8 +210,8 @@ func TestConfigFlagNamesTheFile(t *testing.T) {
 		t.Errorf("%q, %v, %v", c.Node, r.Files, err)
 	}
 	for args, want := range map[string]string{
-		"--config=" + dir + "/none": dir + "/none: does not exist (clientmountd config default writes one)",
-		"--config=":                 "flag --config: a file name is wanted",
+		"--config=" + dir + "/none": dir + "/none: does not exist (clientmountd config default prints one)",
+		"--config=":                 "flag --config: a file name is required",
 	} {
 		if _, _, err := loadIn(t, dir, nil, []string{args}); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", args, err, want)
@@ -215,10 +226,10 @@ func TestMissingFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "none.toml")
 	table := new(clientmount.Configuration).Table()
 	if _, _, err := config.Load(at(file, table), config.Sources{}); err != nil {
-		t.Errorf("a file that need not be there: %v", err)
+		t.Errorf("an optional file: %v", err)
 	}
 	if _, _, err := config.Load(table, config.Sources{Args: []string{"--config", file}}); err == nil {
-		t.Error("no error for a file that must be there")
+		t.Error("no error for a missing file of --config")
 	}
 }
 
@@ -227,7 +238,7 @@ func TestEnvironment(t *testing.T) {
 		environ []string
 		key     string
 		want    any
-		warning string // the only one, a part
+		warning string // substring of the only warning
 		err     string // a part
 	}{
 		{[]string{"KUBERNETES_SERVICE_HOST=10.0.0.1"}, "kubernetes.service_host", "10.0.0.1", "", ""},
@@ -235,7 +246,7 @@ func TestEnvironment(t *testing.T) {
 		{[]string{"KUBERNETES_SERVICE_PORT=tcp"}, "", nil, "", `environment KUBERNETES_SERVICE_PORT: kubernetes.service_port: "tcp" is not a port`},
 		{[]string{"DWS_CLIENT_MOUNT_SERVICE_TOKEN_FILE=/t"}, "kubernetes.token_file", "/t", "", ""},
 		{[]string{"DWS_CLIENT_MOUNT_SERVICE_CERT_FILE=/c"}, "kubernetes.cert_file", "/c", "", ""},
-		{[]string{"KUBECONFIG=/k"}, "kubernetes.kubeconfig", "", "", ""}, // found where credentials are
+		{[]string{"KUBECONFIG=/k"}, "kubernetes.kubeconfig", "", "", ""}, // read by package kube
 
 		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS=90"}, "mount.command_timeout", 90 * time.Second, "", ""},
 		{[]string{"NNF_COMMAND_TIMEOUT_SECONDS="}, "mount.command_timeout", 2 * time.Minute, "", ""},
@@ -256,7 +267,7 @@ func TestEnvironment(t *testing.T) {
 
 		{[]string{"RUNTIME_DIRECTORY=/run/x"}, "daemon.runtime_directory", "/run/x", "", ""},
 		{[]string{"RUNTIME_DIRECTORY=/run/x:/run/y"}, "daemon.runtime_directory", "/run/x", "", ""},
-		{[]string{"RUNTIME_DIRECTORY=x"}, "", nil, "", `"x" is not accepted: an absolute path`},
+		{[]string{"RUNTIME_DIRECTORY=x"}, "", nil, "", `"x" is not accepted: the path must be absolute`},
 
 		{[]string{"GOMEMLIMIT=30MiB"}, "runtime.gomemlimit", int64(30 << 20), "", ""},
 		{[]string{"GOMEMLIMIT=off"}, "runtime.gomemlimit", int64(math.MaxInt64), "", ""},
@@ -265,10 +276,10 @@ func TestEnvironment(t *testing.T) {
 		{[]string{"GOGC=lots"}, "runtime.gogc", 100, "environment GOGC is ignored: runtime.gogc: \"lots\" is not an integer", ""},
 		{[]string{"GOMAXPROCS=2"}, "runtime.gomaxprocs", 2, "", ""},
 
-		{[]string{"RABBIT_NODE="}, "mount.mode", "real", "environment RABBIT_NODE: this is the daemon of a compute node", ""},
-		{[]string{"=C:", "nothing", "NODE_NAME=a=b"}, "", nil, "", `"a=b" cannot name a namespace`},
-		{[]string{"NODE_NAME=" + strings.Repeat("n", 64)}, "", nil, "", "cannot name a namespace"},
-		{[]string{"NODE_NAME=-n"}, "", nil, "", "cannot name a namespace"},
+		{[]string{"RABBIT_NODE="}, "mount.mode", "real", "environment RABBIT_NODE: ignored, because clientmountd is for compute nodes", ""},
+		{[]string{"=C:", "nothing", "NODE_NAME=a=b"}, "", nil, "", `"a=b" is not a valid namespace name`},
+		{[]string{"NODE_NAME=" + strings.Repeat("n", 64)}, "", nil, "", "is not a valid namespace name"},
+		{[]string{"NODE_NAME=-n"}, "", nil, "", "is not a valid namespace name"},
 	} {
 		_, r, err := loadIn(t, t.TempDir(), test.environ, nil)
 		if test.err != "" {
@@ -287,8 +298,8 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// What the contract says is ignored is ignored, once for each setting, and said.
-func TestMapperWaitGarbageIsIgnored(t *testing.T) {
+// Invalid values of NNF_MAPPER_WAIT_TIMEOUT are ignored, with a warning per setting.
+func TestMapperWaitInvalid(t *testing.T) {
 	for _, text := range []string{"0", "-1", "soon", "10s", "99999999999999999999", "9999999"} {
 		c, r, err := loadIn(t, t.TempDir(), []string{"NNF_MAPPER_WAIT_TIMEOUT=" + text}, nil)
 		if err != nil || c.Controller.Limits.VGWait != time.Second || c.Controller.Limits.DeviceWait != 10*time.Second || len(r.Warnings) != 2 {
@@ -315,7 +326,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 
-	// Nothing changed but where it is written.
+	// The values are unchanged, the lines are not.
 	rewrite("\n\nlog.level = \"info\"\nnode.name = \"a\"\nmount.roots = [\"/a\"]\n")
 	c := &clientmount.Configuration{}
 	r, changed, ignored, err := config.Reload(old, c.Table(), src)
@@ -323,10 +334,10 @@ func TestReload(t *testing.T) {
 		t.Errorf("unchanged: %q, %q, %v, %+v", changed, ignored, err, *c)
 	}
 	if v, _ := r.Lookup("log.level"); v.Origin.Line != 3 {
-		t.Errorf("the line is still %d", v.Origin.Line)
+		t.Errorf("line %d, want 3", v.Origin.Line)
 	}
 
-	// Some may change, some need a restart, and a flag still wins.
+	// Some settings reload, some need a restart, and a flag overrides the file.
 	rewrite("log.level = \"debug\"\nnode.name = \"b\"\nmount.roots = [\"/b\"]\nmount.command_timeout = \"5s\"\nmount.hook_timeout = \"1m\"\n")
 	c = &clientmount.Configuration{}
 	r, changed, ignored, err = config.Reload(old, c.Table(), src)
@@ -347,16 +358,16 @@ func TestReload(t *testing.T) {
 		t.Errorf("node.name is %v of %s", v.Value, v.Origin)
 	}
 	if !reflect.DeepEqual(*first, before) {
-		t.Error("the structure in use was written to")
+		t.Error("the structure in use has changed")
 	}
 
-	// What is ignored is named again at the next reload, since it still waits.
+	// The next reload returns the ignored keys again.
 	if _, _, again, err := config.Reload(r, new(clientmount.Configuration).Table(), src); err != nil || !slices.Equal(again, ignored) {
 		t.Errorf("second reload ignores %q, %v", again, err)
 	}
 }
 
-func TestReloadOfABadFileKeepsTheOld(t *testing.T) {
+func TestReloadOfAnInvalidFile(t *testing.T) {
 	dir := write(t, map[string]string{"config.toml": "log.level = \"warn\"\n"})
 	file := filepath.Join(dir, "config.toml")
 	src := config.Sources{Args: []string{"--config", file}}

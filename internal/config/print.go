@@ -11,8 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// Check loads without filling any field and writes the files read and the warnings
-// to w. The error is that of Load.
+// Check loads the settings without filling the fields, and writes the warnings and the
+// files that were read to w. The error is that of Load.
 func Check(w io.Writer, t *Table, src Sources) error {
 	result, rest, err := load(t, src)
 	if err != nil {
@@ -28,23 +28,23 @@ func Check(w io.Writer, t *Table, src Sources) error {
 		fmt.Fprintln(w, clean(file)+": ok")
 	}
 	if len(result.Files) == 0 {
-		fmt.Fprintln(w, "no file was read, all values are defaults, of the environment or of flags")
+		fmt.Fprintln(w, "no configuration file found; all values come from defaults, the environment or flags")
 	}
 	return nil
 }
 
-// Dump writes the values in effect as TOML, each followed by its origin.
+// Dump writes the values in effect as TOML, each with its origin in a comment.
 func Dump(w io.Writer, t *Table, r Result) error {
 	keys, values := 0, 0
 	for _, v := range r.Values {
 		keys = max(keys, len(v.Setting.name()))
-		// One long list must not move all comments to the right.
+		// Long values do not move the comments of other lines.
 		if n := utf8.RuneCountInString(v.Literal()); n <= 40 {
 			values = max(values, n)
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-*s = %-*d  # of this format\n", keys, "version", values, formatVersion)
+	fmt.Fprintf(&b, "%-*s = %-*d  # format version\n", keys, "version", values, formatVersion)
 	for _, section := range t.Sections {
 		settings := t.in(section.Name)
 		if section.Name != "" && len(settings) > 0 {
@@ -62,9 +62,9 @@ func Dump(w io.Writer, t *Table, r Result) error {
 	return err
 }
 
-// DefaultFile is the commented file that is installed: every setting with its
-// help, its other names and its default, commented out. The file sets the
-// defaults only, even with all settings uncommented.
+// DefaultFile returns the configuration file that packages install: every setting,
+// commented out, with its help, other names and default. Uncommented lines set the
+// default.
 func DefaultFile(t *Table) string {
 	var b strings.Builder
 	b.WriteString(wrap("# ", fmt.Sprintf("Configuration of %s. Settings that are commented out show the default.", t.Program)))
@@ -80,7 +80,7 @@ func DefaultFile(t *Table) string {
 			b.WriteString("\n" + wrap("# ", s.Help) + wrap("# ", s.facts()))
 			v, err := s.parse(s.Default)
 			if err != nil {
-				panic("config: default of " + s.complain(err)) // a mistake in the table, found by its test
+				panic("config: default of " + s.complain(err)) // a bug in the table, which its test finds
 			}
 			fmt.Fprintf(&b, "#%s = %s\n", s.name(), s.literal(v))
 		}
@@ -88,7 +88,7 @@ func DefaultFile(t *Table) string {
 	return b.String()
 }
 
-// facts are the properties of a setting besides its help, as sentences.
+// facts returns the properties of a setting besides its help, as sentences.
 func (s *Setting) facts() string {
 	var facts []string
 	if accepted := s.Accepted(); accepted != "" {
@@ -106,7 +106,7 @@ func (s *Setting) facts() string {
 	return strings.Join(facts, " ")
 }
 
-// Accepted describes the values of its kind that the setting takes; "": all.
+// Accepted describes the valid values of the setting; "": all values of the kind.
 func (s *Setting) Accepted() string {
 	if len(s.Values) > 0 {
 		return strings.Join(s.Values, ", ")
@@ -129,31 +129,5 @@ func (s *Setting) envNames() string {
 	return strings.Join(names, ", ")
 }
 
-// columns is the least width of terminals, and that of manual pages.
-const columns = 80
-
-// wrap breaks text at blanks into lines of at most columns, each beginning with
-// prefix. A word longer than that stays whole.
-func wrap(prefix, text string) string {
-	var b strings.Builder
-	width := 0
-	for word := range strings.FieldsSeq(text) {
-		switch {
-		case width == 0:
-			b.WriteString(prefix)
-			width = len(prefix)
-		case width+1+len(word) > columns:
-			b.WriteString("\n" + prefix)
-			width = len(prefix)
-		default:
-			b.WriteByte(' ')
-			width++
-		}
-		b.WriteString(word)
-		width += len(word)
-	}
-	if width > 0 {
-		b.WriteByte('\n')
-	}
-	return b.String()
-}
+// wrap breaks a text into lines, each with the prefix.
+func wrap(prefix, s string) string { return text.Wrap(text.Columns, prefix, prefix, s) }

@@ -14,12 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/config"
 )
 
-func TestDefaultFileIsTheInstalledOne(t *testing.T) {
-	golden(t, "../../etc/clientmountd/config.toml", config.DefaultFile(new(clientmount.Configuration).Table()))
-}
-
-// As installed, and with every setting uncommented, the file yields the
-// defaults and nothing else.
+// The default file gives the defaults, as installed and with all settings uncommented.
 func TestDefaultFileYieldsDefaults(t *testing.T) {
 	table := new(clientmount.Configuration).Table()
 	text := config.DefaultFile(table)
@@ -55,8 +50,8 @@ func TestUsageGolden(t *testing.T) {
 	golden(t, "testdata/clientmountd.usage", b.String())
 }
 
-// Help and default file fit a terminal, and show all flags except those of earlier
-// daemons.
+// The help and the default file have at most 80 columns and contain all flags except
+// those of earlier daemons.
 func TestWidth(t *testing.T) {
 	table := new(clientmount.Configuration).Table()
 	var b bytes.Buffer
@@ -69,7 +64,7 @@ func TestWidth(t *testing.T) {
 				t.Errorf("%s, line %d is longer than %d: %s", name, i+1, config.Columns, line)
 			}
 			if strings.TrimRight(line, " ") != line {
-				t.Errorf("%s, line %d ends in a blank: %q", name, i+1, line)
+				t.Errorf("%s, line %d ends in a space: %q", name, i+1, line)
 			}
 		}
 		if strings.Contains(text, "zap") {
@@ -100,7 +95,7 @@ func TestDump(t *testing.T) {
 	}
 	golden(t, "testdata/dump.toml", strings.ReplaceAll(b.String(), dir, "/etc/clientmountd"))
 
-	// What was dumped is a file that says the same again.
+	// The dump is a file with the same values.
 	again, _, err := loadIn(t, write(t, map[string]string{"config.toml": b.String()}), nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -123,15 +118,15 @@ func TestCheck(t *testing.T) {
 		want, err string
 	}{
 		"good":    {dir + "/config.toml", nil, dir + "/config.toml: ok\n" + dir + "/config.d/a.toml: ok\n", ""},
-		"warning": {os.DevNull, []string{"--zap-devel"}, "warning: flag --zap-devel has no effect any more: use --log-format\n" + os.DevNull + ": ok\n", ""},
-		"nothing": {dir + "/none/config.toml", nil, "no file was read, all values are defaults, of the environment or of flags\n", ""},
+		"warning": {os.DevNull, []string{"--zap-devel"}, "warning: flag --zap-devel no longer has any effect: use --log-format\n" + os.DevNull + ": ok\n", ""},
+		"nothing": {dir + "/none/config.toml", nil, "no configuration file found; all values come from defaults, the environment or flags\n", ""},
 		"bad":     {dir + "/bad/config.toml", nil, "", dir + `/bad/config.toml:1: unknown key "x"`},
 		"word":    {os.DevNull, []string{"now"}, "", `unexpected argument "now"`},
 	} {
 		var b bytes.Buffer
 		err := config.Check(&b, at(test.file, table), config.Sources{Args: test.args})
 		if b.String() != test.want {
-			t.Errorf("%s: said %q, want %q", name, b.String(), test.want)
+			t.Errorf("%s: output %q, want %q", name, b.String(), test.want)
 		}
 		if (err == nil) != (test.err == "") || err != nil && err.Error() != test.err {
 			t.Errorf("%s: error %v, want %q", name, err, test.err)

@@ -16,11 +16,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// maxText bounds a single value. No path, name or list needs more.
+// maxText limits a value, in bytes. No path, name or list needs more.
 const maxText = 64 << 10
 
-// parse reads a value in the syntax of a flag or of the environment, checks it
-// and returns it in the Go type of its kind. The error says what is accepted.
+// parse parses and checks a value in the syntax of flags and environment variables. It
+// returns the value in the Go type of its kind. The error says which values are
+// accepted.
 func (s *Setting) parse(value string) (any, error) {
 	v, err := s.convert(value)
 	if err != nil {
@@ -29,7 +30,7 @@ func (s *Setting) parse(value string) (any, error) {
 	return v, s.accept(v)
 }
 
-// convert is parse without the checks on range and meaning.
+// convert is parse without accept.
 func (s *Setting) convert(value string) (any, error) {
 	if len(value) > maxText {
 		return nil, fmt.Errorf("the value is too long, accepted: at most %d bytes", maxText)
@@ -80,7 +81,7 @@ func (s *Setting) convert(value string) (any, error) {
 	}
 }
 
-// accept checks range and meaning of a value of the right type.
+// accept checks the range of a value of the right type and calls Check.
 func (s *Setting) accept(v any) error {
 	switch v := v.(type) {
 	case string:
@@ -88,7 +89,7 @@ func (s *Setting) accept(v any) error {
 			return err
 		}
 		if s.Kind == Enum && !slices.Contains(s.Values, v) {
-			return fmt.Errorf("%s is not known, accepted: %s%s", text.Quote(v), strings.Join(s.Values, ", "), text.DidYouMean(v, s.Values))
+			return fmt.Errorf("%s is not a valid value, accepted: %s%s", text.Quote(v), strings.Join(s.Values, ", "), text.DidYouMean(v, s.Values))
 		}
 		if n, err := strconv.Atoi(v); s.Kind == Port && v != "" && (err != nil || n < 1 || n > 65535) {
 			return fmt.Errorf("%s is not a port, accepted: 1 to 65535", text.Quote(v))
@@ -109,15 +110,15 @@ func (s *Setting) accept(v any) error {
 	return nil
 }
 
-// printable refuses characters that would break a line of the log, or a path.
+// printable returns an error for text that is not UTF-8 or has control characters.
 func printable(value string) error {
 	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) {
-		return fmt.Errorf("%s holds a control character or is not UTF-8, accepted: plain text", text.Quote(value))
+		return fmt.Errorf("%s contains a control character or is not UTF-8, accepted: plain text", text.Quote(value))
 	}
 	return nil
 }
 
-// inRange checks v against Min and Max. Words need not be in the range.
+// inRange checks v against Min and Max. The values of Words are always accepted.
 func (s *Setting) inRange(v any) error {
 	n, ok := number(v)
 	if !ok || s.isWord(n) {
@@ -136,7 +137,7 @@ func (s *Setting) inRange(v any) error {
 	return fmt.Errorf("%s is out of range, accepted: %s%s", bare(s.Kind, v), s.rangeText(), s.orWords())
 }
 
-// rangeText describes the numbers that are accepted; "": all.
+// rangeText describes the valid range; "": all numbers.
 func (s *Setting) rangeText() string {
 	switch {
 	case s.Min != "" && s.Max != "":
@@ -187,7 +188,7 @@ func number(v any) (int64, bool) {
 	return 0, false
 }
 
-// fill writes v to the field.
+// fill sets the field to v.
 func (s *Setting) fill(v any) error {
 	wrong := errors.New("config: no way to fill the field of " + s.Key)
 	if s.Field == nil {
@@ -197,7 +198,7 @@ func (s *Setting) fill(v any) error {
 		return field.UnmarshalText([]byte(bare(s.Kind, v)))
 	}
 	field, value := reflect.ValueOf(s.Field), reflect.ValueOf(v)
-	if field.Kind() != reflect.Pointer || !fits(field.Elem().Type(), v) {
+	if field.Kind() != reflect.Pointer || !assignable(field.Elem().Type(), v) {
 		return wrong
 	}
 	if list, ok := v.([]string); ok {
@@ -207,9 +208,9 @@ func (s *Setting) fill(v any) error {
 	return nil
 }
 
-// fits reports whether a field of type t takes v: text goes to texts, a number to
-// numbers that hold it, and a duration to durations alone.
-func fits(t reflect.Type, v any) bool {
+// assignable reports whether v can be converted to type t without loss. Durations are
+// only converted to time.Duration.
+func assignable(t reflect.Type, v any) bool {
 	switch v := v.(type) {
 	case string:
 		return t.Kind() == reflect.String
@@ -231,26 +232,26 @@ func fits(t reflect.Type, v any) bool {
 	return false
 }
 
-// NamespaceName is a Check: it accepts what Kubernetes accepts as the name of a
-// namespace (RFC 1123 label), and "".
+// NamespaceName is a Check. It accepts valid names of Kubernetes namespaces (RFC 1123
+// labels) and "".
 func NamespaceName(value any) error {
 	name := value.(string)
 	foreign := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
 	if len(name) > 63 || strings.ContainsFunc(name, foreign) || strings.HasPrefix(name, "-") || strings.HasSuffix(name, "-") {
-		return fmt.Errorf("%s cannot name a namespace, accepted: up to 63 of a-z, 0-9 and \"-\" (which is neither first nor last)", text.Quote(name))
+		return fmt.Errorf("%s is not a valid namespace name, accepted: up to 63 characters (a-z, 0-9, \"-\"), without \"-\" at the start or end", text.Quote(name))
 	}
 	return nil
 }
 
-// AbsolutePath is a Check: it accepts clean absolute paths other than /.
+// AbsolutePath is a Check. It accepts clean absolute paths other than /.
 func AbsolutePath(value any) error {
 	if path := value.(string); !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" {
-		return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", text.Quote(path))
+		return fmt.Errorf("%s is not accepted: the path must be absolute, below /, and without \"..\", \"//\" or a slash at the end", text.Quote(path))
 	}
 	return nil
 }
 
-// literal is v as the file writes it.
+// literal returns v in TOML syntax.
 func (s *Setting) literal(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -277,7 +278,7 @@ func (s *Setting) literal(v any) string {
 	return bare(s.Kind, v)
 }
 
-// bare is v as a flag writes it.
+// bare returns v in the syntax of a flag.
 func bare(kind Kind, v any) string {
 	switch v := v.(type) {
 	case string:
@@ -296,7 +297,7 @@ func bare(kind Kind, v any) string {
 	return "(" + kind.Noun() + ")"
 }
 
-// formatDuration drops the zero units that time.Duration prints: 2m, not 2m0s.
+// formatDuration omits the zero units that time.Duration prints: 2m, not 2m0s.
 func formatDuration(d time.Duration) string {
 	value := d.String()
 	if strings.HasSuffix(value, "m0s") {
@@ -308,14 +309,14 @@ func formatDuration(d time.Duration) string {
 	return value
 }
 
-// sizeUnits are those of the Go runtime's GOMEMLIMIT, largest first.
+// sizeUnits are the units of GOMEMLIMIT of the Go runtime, the largest first.
 var sizeUnits = []struct {
 	name string
 	size int64
 }{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 
-// parseSize reads bytes: "1024", "20MiB". Fractions and negative sizes are
-// refused.
+// parseSize parses a number of bytes: "1024", "20MiB". It returns an error for
+// fractions and negative sizes.
 func parseSize(value string) (int64, error) {
 	unit := int64(1)
 	for _, u := range sizeUnits {
@@ -344,8 +345,8 @@ func formatSize(n int64) string {
 	return strconv.FormatInt(n, 10) + "B"
 }
 
-// tomlString is a basic string of TOML. Go's own quoting has escapes (\x, \a)
-// that TOML does not have, so control characters are written by their number (\u0009).
+// tomlString returns a TOML basic string. TOML lacks some escapes of Go (\x, \a), so
+// control characters are written as \u0009.
 func tomlString(value string) string {
 	var b strings.Builder
 	b.WriteByte('"')

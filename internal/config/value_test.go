@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 	}{
 		{Setting{Kind: String}, "a b", "a b", ""},
 		{Setting{Kind: String}, "", "", ""},
-		{Setting{Kind: String}, "a\nb", nil, `"a\nb" holds a control character`},
+		{Setting{Kind: String}, "a\nb", nil, `"a\nb" contains a control character`},
 		{Setting{Kind: String}, "\xff", nil, "not UTF-8"},
 		{Setting{Kind: String}, strings.Repeat("x", maxText), strings.Repeat("x", maxText), ""},
 		{Setting{Kind: String}, strings.Repeat("x", maxText+1), nil, "too long"},
@@ -59,8 +59,8 @@ func TestParse(t *testing.T) {
 		{Setting{Kind: Strings}, "", []string{}, ""},
 		{Setting{Kind: Strings}, "/a,/b\x00", nil, "control character"},
 		{Setting{Kind: Enum, Values: []string{"report", "unmount"}}, "report", "report", ""},
-		{Setting{Kind: Enum, Values: []string{"report", "unmount"}}, "umount", nil, `"umount" is not known, accepted: report, unmount, did you mean "unmount"?`},
-		{Setting{Kind: Enum, Values: []string{"report"}}, "", nil, `"" is not known, accepted: report`},
+		{Setting{Kind: Enum, Values: []string{"report", "unmount"}}, "umount", nil, `"umount" is not a valid value, accepted: report, unmount, did you mean "unmount"?`},
+		{Setting{Kind: Enum, Values: []string{"report"}}, "", nil, `"" is not a valid value, accepted: report`},
 		{Setting{Kind: Int, Check: func(v any) error {
 			if v.(int)%2 == 1 {
 				return errors.New("odd")
@@ -98,12 +98,12 @@ func TestFromTOML(t *testing.T) {
 		err     string
 	}{
 		{Setting{Kind: String}, "x", "x", ""},
-		{Setting{Kind: String}, int64(1), nil, "an integer where a string is wanted, accepted: a text in quotes"},
+		{Setting{Kind: String}, int64(1), nil, "an integer where a string is expected, accepted: a quoted string"},
 		{Setting{Kind: Bool}, true, true, ""},
-		{Setting{Kind: Bool}, "true", nil, "a string where a boolean is wanted, accepted: true or false"},
+		{Setting{Kind: Bool}, "true", nil, "a string where a boolean is expected, accepted: true or false"},
 		{Setting{Kind: Int}, int64(7), 7, ""},
-		{Setting{Kind: Int}, "7", nil, "a string where an integer is wanted, accepted: a number without quotes"},
-		{Setting{Kind: Int}, 7.5, nil, "a number with a fraction where an integer is wanted"},
+		{Setting{Kind: Int}, "7", nil, "a string where an integer is expected, accepted: a number without quotes"},
+		{Setting{Kind: Int}, 7.5, nil, "a number with a fraction where an integer is expected"},
 		{Setting{Kind: Int, Min: "9"}, int64(7), nil, "7 is out of range, accepted: at least 9"},
 		{Setting{Kind: Int, Words: map[string]int64{"off": -1}}, "off", -1, ""},
 		{Setting{Kind: Int, Words: map[string]int64{"off": -1}}, "on", nil, `a number without quotes or "off"`},
@@ -113,20 +113,20 @@ func TestFromTOML(t *testing.T) {
 		{duration, "30m", 30 * time.Minute, ""},
 		{duration, "2h", nil, "2h is out of range, accepted: at most 1h"},
 		{duration, "soon", nil, `"soon" is not a duration`},
-		{duration, int64(30), nil, `an integer where a duration is wanted, accepted: a text in quotes, for example "30s"`},
-		{duration, map[string]any{}, nil, "a table where a duration is wanted"},
-		{duration, []map[string]any{}, nil, "a list of tables where a duration is wanted"},
-		{duration, time.Now(), nil, "a date or time where a duration is wanted"},
+		{duration, int64(30), nil, `an integer where a duration is expected, accepted: a quoted string, for example "30s"`},
+		{duration, map[string]any{}, nil, "a table where a duration is expected"},
+		{duration, []map[string]any{}, nil, "a list of tables where a duration is expected"},
+		{duration, time.Now(), nil, "a date or time where a duration is expected"},
 		{Setting{Kind: Size}, int64(1024), int64(1024), ""},
 		{Setting{Kind: Size}, "1KiB", int64(1024), ""},
 		{Setting{Kind: Size}, int64(-1), nil, "-1 is negative"},
 		{Setting{Kind: Strings}, []any{"a", "b,c"}, []string{"a", "b,c"}, ""},
 		{Setting{Kind: Strings}, []any{}, []string{}, ""},
 		{Setting{Kind: Strings}, []any{"a", int64(1)}, nil, "an integer in the list"},
-		{Setting{Kind: Strings}, "a", nil, "a string where a list is wanted"},
-		{Setting{Kind: String}, []any{"a"}, nil, "a list where a string is wanted"},
+		{Setting{Kind: Strings}, "a", nil, "a string where a list is expected"},
+		{Setting{Kind: String}, []any{"a"}, nil, "a list where a string is expected"},
 		{Setting{Kind: Enum, Values: []string{"a", "b"}}, "a", "a", ""},
-		{Setting{Kind: Enum, Values: []string{"a", "b"}}, true, nil, `a boolean where a word is wanted, accepted: "a", "b"`},
+		{Setting{Kind: Enum, Values: []string{"a", "b"}}, true, nil, `a boolean where a word is expected, accepted: "a", "b"`},
 	} {
 		got, err := test.setting.fromTOML(test.data)
 		if test.err != "" {

@@ -26,15 +26,15 @@ type invocation struct {
 	stderr  io.Writer
 }
 
-// commands are the words that the first argument may be, besides the verbs of the
-// service. Flags alone, or nothing, run the daemon.
+// commands are the sub-commands besides the service verbs. Without a sub-command the
+// daemon runs.
 var commands = map[string]func(*invocation, context.Context) int{
 	"version": (*invocation).version,
 	"help":    (*invocation).help,
 	"config":  (*invocation).config,
 }
 
-// Run does what the arguments say and returns the exit code.
+// Run runs the sub-command or the daemon and returns the exit code.
 func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	v := &invocation{Program: p, args: args, environ: environ, stdout: stdout, stderr: stderr}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
@@ -44,13 +44,26 @@ func (p *Program) Run(ctx context.Context, args, environ []string, stdout, stder
 	if _, ok := systemd.Verbs[args[0]]; ok {
 		return v.verb(ctx, args[0])
 	}
+	if p.Tools != nil && p.Tools.Has(args[0]) {
+		return p.Tools.Run(ctx, args, environ, stdout, stderr)
+	}
 	command, ok := commands[args[0]]
 	if !ok {
-		known := slices.AppendSeq(slices.Collect(maps.Keys(commands)), maps.Keys(systemd.Verbs))
+		known := slices.AppendSeq(slices.AppendSeq(p.tools(), maps.Keys(commands)), maps.Keys(systemd.Verbs))
 		slices.Sort(known)
 		return v.result(ctx, usage.Unknown("command", args[0], known))
 	}
 	return command(v, ctx)
+}
+
+// tools returns the names of the tools.
+func (p *Program) tools() (names []string) {
+	if p.Tools != nil {
+		for _, c := range p.Tools.Commands() {
+			names = append(names, c.Words)
+		}
+	}
+	return names
 }
 
 func (v *invocation) version(context.Context) int {
@@ -61,17 +74,17 @@ func (v *invocation) version(context.Context) int {
 }
 
 func (v *invocation) help(context.Context) int {
-	if err := config.Usage(v.stdout, v.Configuration().Table()); err != nil {
+	if err := config.Usage(v.stdout, v.Table()); err != nil {
 		return ExitFailure
 	}
 	return ExitOK
 }
 
-// config has the three sub-commands that look at the configuration. None of
-// them uses the network.
+// config runs config check, config dump or config default. None of them uses the
+// network.
 func (v *invocation) config(ctx context.Context) int {
 	if len(v.args) == 0 {
-		return v.result(ctx, usage.Errorf("config needs one of: check, dump, default"))
+		return v.result(ctx, usage.Errorf("config requires a sub-command: check, dump or default"))
 	}
 	word := v.args[0]
 	v.args = v.args[1:]
@@ -101,8 +114,8 @@ func (v *invocation) config(ctx context.Context) int {
 	return v.result(ctx, err)
 }
 
-// verify finds mistakes that the table of settings cannot find, which would
-// otherwise show at the start only.
+// verify finds mistakes that the table of settings cannot find and that would
+// otherwise appear only at startup.
 func (v *invocation) verify(settings Configuration, table *config.Table) error {
 	if _, err := v.load(table); err != nil {
 		return err
@@ -114,8 +127,8 @@ func (v *invocation) verify(settings Configuration, table *config.Table) error {
 	return kube.CheckEncoding(k.TokenFile, k.CertFile)
 }
 
-// verb runs a verb of the service. Only install takes arguments, those of the
-// daemon; they are checked, because a unit with unknown flags would never start.
+// verb runs a service verb. Only install takes arguments: the flags of the daemon. It
+// checks them, because a unit with unknown flags would never start.
 func (v *invocation) verb(ctx context.Context, word string) int {
 	service := v.service()
 	if word == "status" {
@@ -139,7 +152,7 @@ func (v *invocation) verb(ctx context.Context, word string) int {
 	return service.Do(ctx, word, v.args, v.environ, v.stdout, v.stderr)
 }
 
-// service is the program as package systemd knows it.
+// service returns the service for package systemd.
 func (p *Program) service() *systemd.Service {
 	s := p.Service
 	s.Name, s.Version = p.Name, version.Version
@@ -151,8 +164,7 @@ func (p *Program) service() *systemd.Service {
 	return &s
 }
 
-// output takes -o FORMAT from the arguments of status; text is what it prints
-// without it.
+// output removes -o FORMAT from the arguments of status. The default is text.
 func (v *invocation) output() (format string, err error) {
 	if len(v.args) == 0 {
 		return "text", nil
@@ -168,7 +180,7 @@ func (v *invocation) output() (format string, err error) {
 	}
 	switch format {
 	case "":
-		return "text", nil // other arguments are refused as those of every verb
+		return "text", nil // the caller refuses other arguments
 	case "json", "text":
 		v.args = nil
 		return format, nil
@@ -176,7 +188,7 @@ func (v *invocation) output() (format string, err error) {
 	return "", usage.Errorf("-o is json or text, not %.80q", format)
 }
 
-// load is config.Load that allows no words besides the flags.
+// load is config.Load for arguments that must be flags only.
 func (v *invocation) load(table *config.Table) (config.Result, error) {
 	result, rest, err := config.Load(table, v.sources())
 	if err == nil && len(rest) > 0 {
@@ -189,8 +201,8 @@ func (v *invocation) sources() config.Sources {
 	return config.Sources{Args: v.args, Environ: v.environ}
 }
 
-// result prints an error on standard error, red in journalctl, and returns the exit
-// code: 0 after -h, 2 for a wrong command line, 1 for anything else.
+// result prints err on standard error, with the priority err in the journal, and
+// returns the exit code: 0 for nil and -h, 2 for a usage error, 1 for anything else.
 func (v *invocation) result(ctx context.Context, err error) int {
 	code := ExitFailure
 	switch wrong := (*usage.Error)(nil); {

@@ -24,17 +24,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// thing is a program whose daemon notes that it was started, and ends at once.
+// thing is a program whose daemon records that it was started and returns immediately.
 type thing struct {
 	*Program
-	file string // its configuration
+	file string // its configuration file
 	runs int
-	got  int   // the level that it was started with
-	err  error // why it does not start
+	got  int   // level at the start
+	err  error // error of Start
 }
 
-// thingSettings is its configuration, with one setting of its own. There is no
-// level 4.
+// thingSettings is its configuration, with one setting of its own. Level 4 is invalid.
 type thingSettings struct {
 	Settings
 	thing *thing
@@ -71,7 +70,7 @@ func (p *thing) Left() string                   { return "" }
 
 func newThing(t *testing.T) *thing {
 	t.Helper()
-	// Another test may not find the processors of this one taken.
+	// Keep GOMAXPROCS for the other tests.
 	t.Setenv("GOMAXPROCS", strconv.Itoa(runtime.GOMAXPROCS(0)))
 	p := &thing{file: filepath.Join(t.TempDir(), "config.toml")}
 	p.Program = &Program{Name: "thing", Configuration: func() Configuration { return &thingSettings{thing: p} }}
@@ -84,14 +83,13 @@ func (p *thing) call(args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// Every way through the words: exit code, what is said where, and whether the
-// daemon runs.
-func TestWords(t *testing.T) {
+// For each command line: the exit code, the output, and whether the daemon runs.
+func TestCommandLine(t *testing.T) {
 	for _, tt := range []struct {
 		args   string
 		code   int
 		runs   int
-		stdout string // part of it; empty: nothing at all
+		stdout string // substring; "": no output
 		stderr string
 	}{
 		{"", 0, 1, "", ""},
@@ -109,7 +107,7 @@ func TestWords(t *testing.T) {
 		{"config -h", 0, 0, "--level", ""},
 		{"config dump --help", 0, 0, "--level", ""},
 		{"config default", 0, 0, "#level = 3", ""},
-		{"config check", 0, 0, "no file was read", ""},
+		{"config check", 0, 0, "no configuration file found", ""},
 		{"config dump --level=7", 0, 0, "# flag --level", ""},
 		{"config dump", 0, 0, "# environment THING_LEVEL", ""},
 
@@ -119,7 +117,7 @@ func TestWords(t *testing.T) {
 		{"inst", 2, 0, "", `did you mean "install"?`},
 		{"Version", 2, 0, "", "unknown command"},
 		{"daemon --level=7", 2, 0, "", "unknown command"},
-		{"config", 2, 0, "", "thing: error: config needs one of: check, dump, default\n"},
+		{"config", 2, 0, "", "thing: error: config requires a sub-command: check, dump or default\n"},
 		{"config list", 2, 0, "", "unknown command \"config list\"\nthing: hint: use config check, config dump or config default; see thing --help\n"},
 		{"config chekc", 2, 0, "", `did you mean "config check"?`},
 		{"config default --level=1", 2, 0, "", "config default takes no arguments"},
@@ -143,15 +141,15 @@ func TestWords(t *testing.T) {
 			t.Errorf("%q: %d, %d runs\n%s%s", tt.args, code, p.runs, stdout, stderr)
 		}
 		if tt.stdout == "" && stdout != "" || tt.stderr == "" && stderr != "" {
-			t.Errorf("%q says more:\n%s\n%s", tt.args, stdout, stderr)
+			t.Errorf("%q: unexpected output:\n%s\n%s", tt.args, stdout, stderr)
 		}
 		if code == 2 && (strings.Count(stderr, "\n") != 2 || !strings.HasPrefix(stderr, "thing: error: ") || !strings.HasSuffix(stderr, "see thing --help\n")) {
-			t.Errorf("%q: not an error and a hint: %q", tt.args, stderr)
+			t.Errorf("%q: %q is not an error and a hint", tt.args, stderr)
 		}
 	}
 }
 
-// What the daemon is called with reaches it.
+// Flags and environment reach the daemon.
 func TestLoad(t *testing.T) {
 	p := newThing(t)
 	for args, want := range map[string]int{"": 5, "--level=7": 7, "-level 8": 8} {
@@ -161,8 +159,8 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// An error has one line for each of its lines, with the program's name; whose
-// fault it is decides the code.
+// Each line of an error is printed with the name of the program. Usage errors have
+// their own exit code.
 func TestResult(t *testing.T) {
 	p := newThing(t)
 	for _, tt := range []struct {
@@ -184,7 +182,7 @@ func TestResult(t *testing.T) {
 	}
 }
 
-// What keeps a daemon from starting is an error in the journal, line by line.
+// An error at startup has the priority err in the journal, on each line.
 func TestErrorsInTheJournal(t *testing.T) {
 	p := newThing(t)
 	p.err = errors.New("first\nsecond")
@@ -207,9 +205,8 @@ func TestErrorsInTheJournal(t *testing.T) {
 	}
 }
 
-// A long word of somebody else does not fill the terminal, nor does one with
-// control characters change it.
-func TestForeignWords(t *testing.T) {
+// Long words are shortened and control characters are escaped in messages.
+func TestHostileWords(t *testing.T) {
 	p := newThing(t)
 	for _, word := range []string{strings.Repeat("x", 10_000), "a\x1b[31mb\nc"} {
 		for _, args := range [][]string{{word}, {"config", word}, {"config", "dump", word}} {
@@ -221,7 +218,7 @@ func TestForeignWords(t *testing.T) {
 	}
 }
 
-// A bad file is told line by line, and is no usage error.
+// An invalid file gives one error per line, and is not a usage error.
 func TestBadFile(t *testing.T) {
 	p := newThing(t)
 	file := p.file
@@ -242,7 +239,7 @@ func TestBadFile(t *testing.T) {
 	}
 }
 
-// What only the program can judge belongs to the check, and to nothing else.
+// config check calls Verify; config dump does not.
 func TestVerify(t *testing.T) {
 	p := newThing(t)
 	for args, want := range map[string]int{"config check": 0, "config check --level=4": 1, "config check --level=44": 2, "config check now": 2, "config dump --level=4": 0} {
@@ -253,8 +250,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// An answer that cannot be written is a failure. The answer of a check is its
-// exit code.
+// The commands fail if their output cannot be written. config check is an exception:
+// its result is the exit code.
 func TestWriteFails(t *testing.T) {
 	p := newThing(t)
 	for _, args := range [][]string{{"version"}, {"help"}, {"config", "default"}, {"config", "dump"}} {
@@ -267,8 +264,8 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// The arguments of install are those of the daemon, in whatever form; the file
-// and the environment of the moment have nothing to do with them.
+// install accepts the flags of the daemon in any form, and does not read the
+// configuration file.
 func TestVerbs(t *testing.T) {
 	for args, want := range map[string]string{
 		"install":                              "ExecStart=/bin/thing\n",
@@ -294,20 +291,19 @@ func TestVerbs(t *testing.T) {
 		if text, err := os.ReadFile(filepath.Join(root, "etc/systemd/system/thing.service")); err != nil || !strings.HasSuffix(string(text), want) {
 			t.Errorf("%q: %v\n%s", args, err, text)
 		}
-		if code, _, stderr := p.call("status"); code != 1 || !strings.Contains(stderr, "systemd does not run here") {
+		if code, _, stderr := p.call("status"); code != 1 || !strings.Contains(stderr, "systemd is not running") {
 			t.Errorf("status: %d %s", code, stderr)
 		}
 	}
 }
 
-// A reason not to start that has an explanation in the journal is a log record, and no
-// line of its own.
+// A Refusal is logged as a record and not printed.
 func TestRefusal(t *testing.T) {
 	p := newThing(t)
 	event := Event{ID: "00000000000000000000000000000001", Name: "no-place"}
-	p.err = &Refusal{Event: event, Text: "the thing has no place", Hint: "make room"}
+	p.err = &Refusal{Event: event, Text: "the thing has no space", Hint: "free some"}
 	code, stdout, stderr := p.call("--log-format=text")
-	if code != ExitFailure || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `level=ERROR msg="the thing has no place" hint="make room" event=no-place`) {
+	if code != ExitFailure || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `level=ERROR msg="the thing has no space" hint="free some" event=no-place`) {
 		t.Errorf("%d %s%s", code, stdout, stderr)
 	}
 }

@@ -19,20 +19,20 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// maxEntry bounds one journal entry, in bytes; fields beyond it are left out.
+// maxEntry limits one journal entry, in bytes. Further fields are dropped.
 const maxEntry = 1 << 20
 
-// journalHandler is a slog.Handler that speaks the journal's native protocol:
-// every attribute is a field that `journalctl KEY=value` selects by.
+// journalHandler is a slog.Handler for the native protocol of the journal. Each
+// attribute becomes a field, which `journalctl KEY=value` can match.
 type journalHandler struct {
 	level      slog.Leveler
 	identifier string
 	out        *journalOutput
 	groups     []string
-	fields     []field // of WithAttrs, ready to send
+	fields     []field // from WithAttrs, ready to send
 }
 
-// journalOutput is shared by all handlers derived from one.
+// journalOutput is shared by all handlers that are derived from one handler.
 type journalOutput struct {
 	socket interface{ Send([]byte) error }
 
@@ -95,9 +95,8 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	return h.out.write(priority, message, entry)
 }
 
-// write sends the entry, or the line to the fallback when the journal does not
-// take it. The prefix <N> is understood by the service manager's stream, so the
-// priority survives (sd-daemon(3)).
+// write sends the entry to the journal or, if that fails, writes the message to the
+// fallback. The service manager reads the prefix <N> as the priority (sd-daemon(3)).
 func (o *journalOutput) write(priority int, message, entry []byte) error {
 	err := o.socket.Send(entry)
 	o.mu.Lock()
@@ -108,7 +107,7 @@ func (o *journalOutput) write(priority int, message, entry []byte) error {
 	}
 	var line bytes.Buffer
 	if !o.failing && !errors.Is(err, errJournalClosed) {
-		fmt.Fprintf(&line, "<4>cannot reach the journal, log lines go to standard error without their fields: %s\n", text.Escape(err.Error()))
+		fmt.Fprintf(&line, "<4>cannot write to the journal; logging to standard error without fields: %s\n", text.Escape(err.Error()))
 	}
 	o.failing = true
 	fmt.Fprintf(&line, "<%d>%s\n", priority, message)
@@ -135,28 +134,28 @@ func journalPriority(l slog.Level) int {
 	}
 }
 
-// durationKey is the attribute whose value is how long the thing took.
+// durationKey is the attribute for the duration of the logged operation.
 const durationKey = "duration"
 
 const (
-	maxFields     = 128 // per record; the journal takes 1024
+	maxFields     = 128 // per record; the journal accepts 1024
 	maxGroupDepth = 8
 	maxName       = 64  // the journal drops fields with longer names
 	maxTail       = 900 // bytes of the readable tail of MESSAGE
-	maxTailValue  = 160 // of one value in it…
-	maxTailCause  = 500 // …or of one that says what went wrong or what to do
+	maxTailValue  = 160 // bytes of one value in it…
+	maxTailCause  = 500 // …or of an error or a hint
 )
 
 // field is one attribute, ready for the journal.
 type field struct {
-	name  string // as the journal wants it: CLIENTMOUNT
-	label string // as people read it: clientmount
-	value string // full value, at most maxValue bytes and a note
-	short string // value in the tail of MESSAGE, "" when it is the same
+	name  string // name in the journal: CLIENTMOUNT
+	label string // name in the message: clientmount
+	value string // full value, at most maxValue bytes plus a note
+	short string // value in the tail of MESSAGE; "": the same
 }
 
-// appendFields adds a, with the groups it stands in, to fields. Groups are
-// flattened: group "source" with key "path" becomes SOURCE_PATH.
+// appendFields adds attribute a of these groups to fields. Groups are flattened:
+// group "source" with key "path" becomes SOURCE_PATH.
 func appendFields(fields []field, groups []string, a slog.Attr) []field {
 	if len(fields) >= maxFields || len(groups) > maxGroupDepth {
 		return fields
@@ -202,8 +201,8 @@ func appendFields(fields []field, groups []string, a slog.Attr) []field {
 }
 
 // fieldName joins path to a name that the journal accepts
-// (systemd.journal-fields(7)): A-Z, 0-9 and _, not beginning with a digit or _,
-// at most 64 bytes. Names that we set ourselves are kept apart.
+// (systemd.journal-fields(7)): A-Z, 0-9 and _, not starting with a digit or _, at
+// most 64 bytes. Names of fields that this handler sets itself get a prefix.
 func fieldName(path []string) string {
 	name := strings.Map(func(r rune) rune {
 		switch {
@@ -228,8 +227,9 @@ func fieldName(path []string) string {
 	return name[:min(len(name), maxName)]
 }
 
-// appendTail adds the fields to a message in the form key=value, so that
-// journalctl shows them without options. It is cut; the fields hold everything.
+// appendTail appends the fields to a message in the form key=value, so that
+// journalctl shows them without options. It shortens them; the fields of the entry
+// are complete.
 func appendTail(b []byte, fields []field) []byte {
 	start := len(b)
 	for _, f := range fields {
@@ -261,29 +261,29 @@ func appendTail(b []byte, fields []field) []byte {
 
 const journalSocketPath = "/run/systemd/journal/socket"
 
-// journalPatience is enough for a busy journal, and short enough that a journal that
-// hangs does not delay a mount.
+// journalPatience is long enough for a busy journal, and short enough that a hanging
+// journal does not delay a mount.
 const journalPatience = 500 * time.Millisecond
 
 var errJournalClosed = errors.New("connection to the journal is closed")
 
 // journalSocket sends entries to the journal in its native protocol
-// (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/). go-systemd's journal package
-// has the socket's path fixed, sends on an unconnected socket whose full
-// receiver a poller cannot wait for, and spills large entries into named files;
-// this one is connected, waits for a short time only, and spills into a sealed
-// memory file. It needs no goroutine. Safe for concurrent use.
+// (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/). The journal package of go-systemd
+// has a fixed socket path, uses an unconnected socket, on which a poller cannot wait
+// for a full receiver, and writes large entries to named files. journalSocket is
+// connected, waits only for a short time, and passes large entries as sealed memory
+// files. It needs no goroutine. It is safe for concurrent use.
 type journalSocket struct {
 	path     string
-	patience time.Duration // how long one send may wait for a journal that hangs
+	patience time.Duration // maximum wait of one send for a hanging journal
 
 	mu     sync.Mutex
 	file   *os.File // nil: not connected
 	closed bool
 }
 
-// Send hands one encoded entry over. A journal that was restarted is
-// reconnected to; any error means that the entry was not taken.
+// Send sends one encoded entry. It reconnects after a restart of the journal. After
+// any error the entry has not been accepted.
 func (j *journalSocket) Send(entry []byte) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -310,7 +310,7 @@ func (j *journalSocket) Send(entry []byte) error {
 	return nil
 }
 
-// Close ends the connection. Later entries are refused.
+// Close closes the connection. Later calls of Send fail.
 func (j *journalSocket) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -327,7 +327,7 @@ func (j *journalSocket) connect() error {
 	if err != nil {
 		return fmt.Errorf("socket for the journal: %w", err)
 	}
-	// A journal that hangs must not block the daemon.
+	// A hanging journal must not block the daemon.
 	limit := unix.NsecToTimeval(int64(j.patience))
 	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: j.path})
@@ -342,13 +342,13 @@ func (j *journalSocket) connect() error {
 
 func (j *journalSocket) disconnect() {
 	if j.file != nil {
-		j.file.Close() // a datagram socket has nothing to lose
+		j.file.Close() // a datagram socket has no unsent data
 		j.file = nil
 	}
 }
 
 func sendmsg(fd int, p, oob []byte) error {
-	for range 10 { // a signal interrupts a send that has a time limit
+	for range 10 { // signals interrupt a send with a timeout
 		err := unix.Sendmsg(fd, p, oob, nil, unix.MSG_NOSIGNAL)
 		if !errors.Is(err, unix.EINTR) {
 			return err
@@ -358,7 +358,7 @@ func sendmsg(fd int, p, oob []byte) error {
 }
 
 // sendMemfd passes an entry that is too large for a datagram as a memory file.
-// The journal maps it, so it wants every seal.
+// The journal requires all seals, because it maps the file.
 func sendMemfd(socket int, entry []byte) error {
 	fd, err := unix.MemfdCreate("journal-entry", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -377,7 +377,7 @@ func sendMemfd(socket int, entry []byte) error {
 }
 
 // appendJournalField encodes one field. A value with a line feed is sent with its
-// length, which also keeps it from forging further fields.
+// length, so that it cannot forge further fields.
 func appendJournalField(b []byte, name, value string) []byte {
 	b = append(b, name...)
 	if !strings.Contains(value, "\n") {

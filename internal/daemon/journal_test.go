@@ -44,15 +44,15 @@ func (j *journald) listen() {
 	j.conn = conn
 }
 
-func (j *journald) leave() {
+func (j *journald) stop() {
 	j.conn.Close()
 	os.Remove(j.path)
 }
 
-// logger returns a logger to j and what goes to standard error instead.
+// logger returns a logger that writes to j, and its fallback for standard error.
 func (j *journald) logger() (*slog.Logger, *buffer) {
 	j.t.Helper()
-	return j.patientLogger(time.Minute) // a busy machine must not fail a test
+	return j.patientLogger(time.Minute) // long, for busy machines
 }
 
 func (j *journald) patientLogger(patience time.Duration) (*slog.Logger, *buffer) {
@@ -69,7 +69,7 @@ func (j *journald) patientLogger(patience time.Duration) (*slog.Logger, *buffer)
 	return log, &fallback
 }
 
-// entry reads one entry; sealed tells that it came as a memory file.
+// entry reads one entry. sealed reports whether it came as a memory file.
 func (j *journald) entry() (fields map[string][]string, sealed bool) {
 	j.t.Helper()
 	j.conn.SetReadDeadline(time.Now().Add(time.Minute))
@@ -108,7 +108,7 @@ func (j *journald) memfd(oob []byte) []byte {
 	return data
 }
 
-// parseEntry reads the native protocol and is as strict as the journal.
+// parseEntry parses the native protocol as strictly as the journal does.
 func parseEntry(t *testing.T, data []byte) map[string][]string {
 	t.Helper()
 	fields := map[string][]string{}
@@ -182,14 +182,14 @@ func TestJournalPriorities(t *testing.T) {
 		}
 	}
 	if log.Enabled(t.Context(), slog.LevelDebug-1) {
-		t.Error("the level does not hold")
+		t.Error("a record below the level is enabled")
 	}
 }
 
 func TestJournalGroupsAndAttrsDoNotMix(t *testing.T) {
 	j := startJournald(t)
 	log, _ := j.logger()
-	// Three attributes leave room for a fourth in the slice that both extend.
+	// With three attributes, the slice that both extend has capacity for a fourth.
 	base := log.With("a", 1).WithGroup("").WithGroup("g").With("b", 2, "b2", 2)
 	one, two := base.With("c", 3), base.With("d", 4)
 	one.Info("one", "e", 5)
@@ -215,7 +215,7 @@ func TestFieldName(t *testing.T) {
 		{[]string{"mount_path"}, "MOUNT_PATH"},
 		{[]string{"source", "path"}, "SOURCE_PATH"},
 		{[]string{"apiVersion"}, "APIVERSION"},
-		{[]string{"_hidden"}, "HIDDEN"}, // fields with _ are the journal's own, trusted ones
+		{[]string{"_hidden"}, "HIDDEN"}, // names with _ are reserved for trusted fields of the journal
 		{[]string{"__uid"}, "UID"},
 		{[]string{"9p"}, "F_9P"},
 		{[]string{"größe"}, "GR__E"},
@@ -264,7 +264,7 @@ func TestJournalTailIsShort(t *testing.T) {
 		t.Errorf("%d bytes of the values", n)
 	}
 	if fields["OUTPUT"][0] != long || fields["ERROR"][0] != long {
-		t.Error("the fields must hold the whole text")
+		t.Error("the fields do not have the complete text")
 	}
 
 	var many []any
@@ -291,7 +291,7 @@ func TestJournalLargeEntry(t *testing.T) {
 	log.Info("large", args...)
 	fields, sealed := j.entry()
 	if !sealed {
-		t.Errorf("came as a datagram; standard error: %q", fallback)
+		t.Errorf("not sent as a memory file; standard error: %q", fallback)
 	}
 	size := 0
 	for name, values := range fields {
@@ -304,21 +304,21 @@ func TestJournalLargeEntry(t *testing.T) {
 		t.Errorf("entry of %d bytes", size)
 	}
 	if !strings.HasSuffix(fields["OUTPUT_0"][0], "z… (100000 bytes)") {
-		t.Error("what was cut is not marked")
+		t.Error("the shortened value has no note")
 	}
 }
 
-func TestJournalAwayAndBack(t *testing.T) {
+func TestJournalRestart(t *testing.T) {
 	j := startJournald(t)
 	log, fallback := j.logger()
 	log.Info("before")
 	j.entry()
 
-	j.leave()
+	j.stop()
 	log.Error("first\nlost", "path", "/mnt/a")
 	log.Info("second")
 	lines := strings.Split(fallback.String(), "\n")
-	if len(lines) != 4 || !strings.HasPrefix(lines[0], "<4>cannot reach the journal") ||
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "<4>cannot write to the journal") ||
 		lines[1] != `<3>first\nlost path=/mnt/a` || lines[2] != "<6>second" {
 		t.Errorf("standard error: %q", lines)
 	}
@@ -333,20 +333,20 @@ func TestJournalAwayAndBack(t *testing.T) {
 		t.Errorf("standard error: %q", fallback)
 	}
 
-	j.leave() // again: said again
+	j.stop() // the warning is logged again
 	log.Info("third")
 	if got := fallback.String(); strings.Count(got, "<4>") != 1 {
 		t.Errorf("standard error: %q", got)
 	}
 }
 
-func TestJournalThatHangs(t *testing.T) {
+func TestJournalHangs(t *testing.T) {
 	j := startJournald(t)
 	log, fallback := j.patientLogger(50 * time.Millisecond)
 	start := time.Now()
-	for i := 0; fallback.Len() == 0; i++ { // nobody reads: the receiver's queue fills up
+	for i := 0; fallback.Len() == 0; i++ { // fills the queue of the receiver, which does not read
 		if i > 10_000 {
-			t.Fatal("the queue never filled")
+			t.Fatal("the queue is never full")
 		}
 		log.Info("x")
 	}
@@ -382,7 +382,7 @@ func TestJournalConcurrently(t *testing.T) {
 	})
 	const writers, lines = 4, 50
 	var wg sync.WaitGroup
-	// Three of each leave room in the slices that all writers share.
+	// With three attributes and groups, the slices that all writers share have spare capacity.
 	log = log.With("a", 1, "b", 2, "c", 3).WithGroup("x").WithGroup("y").WithGroup("z")
 	for w := range writers {
 		wg.Go(func() {

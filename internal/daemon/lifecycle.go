@@ -12,48 +12,47 @@ import (
 	"time"
 )
 
-// Exit codes. A process that a second signal ended exits with 128 plus the
-// signal's number, as shells count it.
+// Exit codes. After a second signal the process exits with 128 plus the number of
+// the signal, as in a shell.
 const (
 	ExitOK      = 0
 	ExitFailure = 1
 	ExitUsage   = 2
 )
 
-// defaultShutdown is for callers that set no limit.
+// defaultShutdown is the limit if ShutdownTimeout is not set.
 const defaultShutdown = 30 * time.Second
 
-// lifecycle says what a process does from its start to its end. Only Log and Main
-// must be set.
+// lifecycle has the functions that a process runs from its start to its exit. Only
+// Log and Main are required.
 type lifecycle struct {
 	Log      *slog.Logger
 	Notifier *Notifier
 
-	// Main does the work until ctx ends, then lets running steps finish and
-	// returns. An error with a method ExitCode() int chooses the exit code.
+	// Main works until ctx is cancelled, then lets running steps finish and
+	// returns. An error with a method ExitCode() int sets the exit code.
 	Main func(ctx context.Context) error
 
-	// Reload is called on SIGHUP, never twice at a time; signals that come
-	// while it runs cause one more call. nil: SIGHUP ends the process.
+	// Reload is called on SIGHUP, never concurrently. Signals that arrive while
+	// it runs cause one more call. nil: SIGHUP terminates the process.
 	Reload func()
 
-	// ShutdownTimeout is how long Main may take after ctx ended. It is called
-	// at that time, so that a reload can change it. nil or ≤ 0: 30 s.
+	// ShutdownTimeout returns how long Main may take after ctx is cancelled. It is
+	// called at that time, so that a reload can change it. nil or ≤ 0: 30 s.
 	ShutdownTimeout func() time.Duration
 
-	// Left says what is still running, for the message when Main is not
-	// waited for any longer. It must not block.
+	// Left describes what is still running, for the log record about an exit
+	// before Main has returned. It must not block.
 	Left func() string
 
 	Signals <-chan os.Signal // for tests; nil: the process's signals
 }
 
-// runLifecycle calls Main and returns the exit code when it has ended. SIGTERM or
-// SIGINT ends the ctx of Main. After a second signal, or at the end of the time for
-// the shutdown, runLifecycle returns although Main still runs: the caller then ends the
-// process. A panic in Main or
-// Reload is logged with its stack; a panic in another goroutine cannot be
-// caught here.
+// runLifecycle calls Main and returns the exit code after Main has returned. SIGTERM
+// or SIGINT cancels the ctx of Main. After a second signal, or after the shutdown
+// timeout, runLifecycle returns although Main still runs, and the caller must exit.
+// A panic in Main or Reload is logged with its stack; a panic in another goroutine
+// cannot be caught here.
 func runLifecycle(ctx context.Context, o lifecycle) int {
 	signals := o.Signals
 	if signals == nil {
@@ -78,11 +77,11 @@ type run struct {
 	limit     time.Duration
 	deadline  <-chan time.Time
 	reloading bool
-	again     bool // reload once more
+	again     bool // reload again after the current reload
 }
 
 func (r *run) main(ctx context.Context) {
-	err := errors.New("main ended without returning")
+	err := errors.New("main exited without returning")
 	defer func() { r.ended <- err }()
 	err = Safely(func() error { return r.Main(ctx) })
 }
@@ -97,7 +96,7 @@ func (r *run) loop(ctx context.Context, signals <-chan os.Signal) int {
 			case sig == syscall.SIGHUP:
 				r.requestReload()
 			case r.stopping:
-				r.Log.Error("second signal, leaving at once", EventID(EventStopForced), "signal", sig.String(), "left", r.left())
+				r.Log.Error("second signal received, exiting immediately", EventID(EventStopForced), "signal", sig.String(), "left", r.left())
 				return 128 + signalNumber(sig)
 			default:
 				r.stop("signal", sig.String())
@@ -107,7 +106,7 @@ func (r *run) loop(ctx context.Context, signals <-chan os.Signal) int {
 			done = nil
 			r.stop("cause", context.Cause(ctx).Error())
 		case <-r.deadline:
-			r.Log.Error("shutdown took too long, leaving", EventID(EventStopForced), "limit", r.limit, "left", r.left())
+			r.Log.Error("shutdown timed out, exiting", EventID(EventStopForced), "limit", r.limit, "left", r.left())
 			return ExitFailure
 		case <-r.reloaded:
 			r.reloading = false
@@ -124,7 +123,7 @@ func (r *run) loop(ctx context.Context, signals <-chan os.Signal) int {
 	return code
 }
 
-// stop starts the shutdown, once.
+// stop starts the shutdown. Only the first call has an effect.
 func (r *run) stop(why, what string) {
 	if r.stopping {
 		return
@@ -161,12 +160,12 @@ func (r *run) requestReload() {
 	}()
 }
 
-// result logs how Main ended and gives the exit code for it.
+// result logs the error of Main and returns the exit code.
 func (r *run) result(err error) int {
 	if err == nil || r.stopping && errors.Is(err, context.Canceled) {
 		return ExitOK
 	}
-	r.logFailure("ending because of an error", err)
+	r.logFailure("exiting because of an error", err)
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
 		return coded.ExitCode()
@@ -177,7 +176,7 @@ func (r *run) result(err error) int {
 func (r *run) logFailure(message string, err error) {
 	var p *PanicError
 	if errors.As(err, &p) {
-		r.Log.Error(message, EventID(EventPanic), "error", err, "hint", "this is a defect: please report it with the stack", "stack", p.Stack)
+		r.Log.Error(message, EventID(EventPanic), "error", err, "hint", "this is a bug: please report it with the stack trace", "stack", p.Stack)
 		return
 	}
 	r.Log.Error(message, "error", err)
@@ -194,10 +193,10 @@ func (r *run) left() string {
 	return text
 }
 
-// listen subscribes to the signals of a daemon. It also
-// subscribes to SIGPIPE, and drops it: without that, a Go program ends when its
-// standard error is closed, which a restart of the journal does. The signal is not
-// ignored, because commands that the daemon starts would inherit that.
+// listen subscribes to the signals of a daemon. It also subscribes to SIGPIPE and
+// drops it. Otherwise a Go program exits when its standard error is closed, as during
+// a restart of the journal. The signal is not ignored, because commands that the
+// daemon starts would inherit that.
 func listen(hup bool) (<-chan os.Signal, func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -212,7 +211,8 @@ func listen(hup bool) (<-chan os.Signal, func()) {
 	}
 }
 
-// signalled is the cause of the ctx of Main; returning it is not an error.
+// signalled is the cancellation cause of the ctx of Main. Main may return it; it is
+// not an error.
 type signalled struct{ os.Signal }
 
 func (s signalled) Error() string        { return "received signal: " + s.String() }
@@ -229,10 +229,10 @@ type PanicError struct {
 	Stack []byte // of the goroutine that panicked
 }
 
-// Error does not include the stack: log it as an attribute of its own.
+// Error does not include the stack. Log the stack as a separate attribute.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-// Unwrap returns the value when it is an error.
+// Unwrap returns the value if it is an error.
 func (e *PanicError) Unwrap() error {
 	err, _ := e.Value.(error)
 	return err

@@ -20,8 +20,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// TestMain also is the program that some tests start again in another mount
-// namespace or with another standard error.
+// TestMain runs the helper program instead of the tests if DAEMON_TEST_HELPER is set.
 func TestMain(m *testing.M) {
 	if helper := os.Getenv("DAEMON_TEST_HELPER"); helper != "" {
 		os.Exit(helpers[helper]())
@@ -29,15 +28,15 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// peek looks at the next datagram without waiting for one.
+// peek reads the next datagram, if there is one, without blocking.
 func peek(fd int) (string, bool) {
 	buf := make([]byte, 8192)
 	n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
 	return string(buf[:max(n, 0)]), err == nil
 }
 
-// life is a Run in a bubble of its own time.
-type life struct {
+// running is a runLifecycle in a synctest bubble.
+type running struct {
 	t       *testing.T
 	signals chan os.Signal
 	exit    chan int
@@ -45,8 +44,8 @@ type life struct {
 	cancel  context.CancelFunc
 }
 
-func start(t *testing.T, o lifecycle) *life {
-	l := &life{t: t, signals: make(chan os.Signal), exit: make(chan int, 1)}
+func start(t *testing.T, o lifecycle) *running {
+	l := &running{t: t, signals: make(chan os.Signal), exit: make(chan int, 1)}
 	o.Log, l.out = logInto(t, "text")
 	o.Signals = l.signals
 	ctx, cancel := context.WithCancel(context.Background())
@@ -56,22 +55,22 @@ func start(t *testing.T, o lifecycle) *life {
 	return l
 }
 
-func (l *life) signal(sig os.Signal) {
+func (l *running) signal(sig os.Signal) {
 	l.signals <- sig
 	synctest.Wait()
 }
 
-func (l *life) runs() {
+func (l *running) runs() {
 	l.t.Helper()
 	synctest.Wait()
 	select {
 	case code := <-l.exit:
-		l.t.Fatalf("ended with %d: %s", code, l.out)
+		l.t.Fatalf("exited with code %d: %s", code, l.out)
 	default:
 	}
 }
 
-func (l *life) ends(code int, logged ...string) {
+func (l *running) ends(code int, logged ...string) {
 	l.t.Helper()
 	synctest.Wait()
 	select {
@@ -80,7 +79,7 @@ func (l *life) ends(code int, logged ...string) {
 			l.t.Errorf("exit code %d, want %d", got, code)
 		}
 	default:
-		l.t.Fatalf("still runs: %s", l.out)
+		l.t.Fatalf("still running: %s", l.out)
 	}
 	for _, text := range logged {
 		if !strings.Contains(l.out.String(), text) {
@@ -95,14 +94,14 @@ func untilCancelled(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-func TestSignalEndsMain(t *testing.T) {
+func TestSignalStopsMain(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		synctest.Test(t, func(t *testing.T) {
 			var cause error
 			l := start(t, lifecycle{Main: func(ctx context.Context) error {
 				<-ctx.Done()
 				cause = context.Cause(ctx)
-				<-time.After(5 * time.Second) // a running step is let end
+				<-time.After(5 * time.Second) // a running step may finish
 				return ctx.Err()
 			}})
 			wait.Advance(time.Hour)
@@ -124,16 +123,16 @@ type coded int
 func (c coded) Error() string { return "no credentials" }
 func (c coded) ExitCode() int { return int(c) }
 
-func TestMainEndsByItself(t *testing.T) {
+func TestMainReturns(t *testing.T) {
 	for name, c := range map[string]struct {
 		main   func(context.Context) error
 		code   int
 		logged []string
 	}{
-		"well":           {func(context.Context) error { return nil }, 0, []string{"event=stopped"}},
+		"no error":       {func(context.Context) error { return nil }, 0, []string{"event=stopped"}},
 		"with an error":  {func(context.Context) error { return errors.New("no token") }, 1, []string{`error="no token"`}},
 		"with a code":    {func(context.Context) error { return fmt.Errorf("start: %w", coded(2)) }, 2, []string{"no credentials"}},
-		"cancelled":      {func(context.Context) error { return context.Canceled }, 1, []string{"context canceled"}}, // not by us
+		"cancelled":      {func(context.Context) error { return context.Canceled }, 1, []string{"context canceled"}}, // not by a signal
 		"with a panic":   {func(context.Context) error { panic("boom") }, 1, []string{"panic: boom", "event=panic", "lifecycle_test.go"}},
 		"without return": {func(context.Context) error { runtime.Goexit(); return nil }, 1, []string{"without returning"}},
 	} {
@@ -166,7 +165,7 @@ func TestShutdownIsBounded(t *testing.T) {
 			ShutdownTimeout: func() time.Duration { return limit },
 			Left:            func() string { return "mount of /mnt/nnf/job7 (pid 17)" },
 		})
-		limit = 10 * time.Second // as a reload would
+		limit = 10 * time.Second // changed by a reload
 		l.signal(syscall.SIGTERM)
 		wait.Advance(9 * time.Second)
 		l.runs()
@@ -175,14 +174,14 @@ func TestShutdownIsBounded(t *testing.T) {
 	})
 }
 
-func TestSecondSignalEndsAtOnce(t *testing.T) {
+func TestSecondSignal(t *testing.T) {
 	for name, c := range map[string]struct {
 		left func() string
 		want string
 	}{
-		"says what is left": {func() string { return "one mount" }, `left="one mount"`},
-		"nobody knows":      {nil, "left=unknown"},
-		"panics":            {func() string { panic("boom") }, "boom"},
+		"work is left":     {func() string { return "one mount" }, `left="one mount"`},
+		"no Left function": {nil, "left=unknown"},
+		"panics":           {func() string { panic("boom") }, "boom"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -198,7 +197,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestParentContextEndsIt(t *testing.T) {
+func TestParentContextCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := start(t, lifecycle{Main: untilCancelled})
 		l.cancel()
@@ -208,18 +207,18 @@ func TestParentContextEndsIt(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls, atOnce := 0, 0
+		calls, concurrent := 0, 0
 		next := make(chan struct{})
 		l := start(t, lifecycle{Main: untilCancelled, Reload: func() {
 			calls++
-			if atOnce++; atOnce > 1 {
-				t.Error("two reloads at once")
+			if concurrent++; concurrent > 1 {
+				t.Error("two concurrent reloads")
 			}
 			<-next
-			atOnce--
+			concurrent--
 		}})
 		l.signal(syscall.SIGHUP)
-		for range 5 { // while it runs: one more call, not five
+		for range 5 { // signals during a reload cause one more call, not five
 			l.signal(syscall.SIGHUP)
 		}
 		if calls != 1 {
@@ -262,7 +261,7 @@ func TestReloadWhileStopping(t *testing.T) {
 		l.signal(syscall.SIGHUP)
 		l.signal(syscall.SIGHUP)
 		l.signal(syscall.SIGTERM)
-		l.runs() // Main has ended, the reload has not
+		l.runs() // Main has returned, the reload has not
 		l.signal(syscall.SIGHUP)
 		next <- struct{}{}
 		l.ends(ExitOK)
@@ -272,7 +271,7 @@ func TestReloadWhileStopping(t *testing.T) {
 	})
 }
 
-func TestLifeIsNotified(t *testing.T) {
+func TestNotifications(t *testing.T) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
 	synctest.Test(t, func(t *testing.T) {
 		n := newNotifier(nil)
@@ -289,7 +288,7 @@ func TestLifeIsNotified(t *testing.T) {
 	})
 }
 
-// With the process's own signals, in real time.
+// Real signals in real time.
 func TestRealSignals(t *testing.T) {
 	log, out := logInto(t, "text")
 	reloaded := make(chan struct{})
@@ -319,7 +318,7 @@ func TestSafely(t *testing.T) {
 		t.Error(err)
 	}
 	if err := Safely(func() error { return fs.ErrExist }); err != fs.ErrExist {
-		t.Errorf("changed the error: %v", err)
+		t.Errorf("the error is changed: %v", err)
 	}
 	err := Safely(func() error { panic("boom") })
 	var p *PanicError

@@ -19,27 +19,27 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// logFormats are the values that LogOptions.Format takes.
+// logFormats are the valid values of LogOptions.Format.
 var logFormats = []string{"auto", "tint", "text", "json", "journal"}
 
-// LogOptions says where log lines go and how they look. Zero values are fine.
+// LogOptions configures a logger. The zero value is valid.
 type LogOptions struct {
-	Level      *slog.LevelVar // least level that is logged, changeable later; nil: info
+	Level      *slog.LevelVar // lowest level that is logged, can be changed later; nil: info
 	Format     string         // one of logFormats; "" is auto
 	Writer     io.Writer      // nil: standard error
-	Identifier string         // SYSLOG_IDENTIFIER in the journal: the program's name
+	Identifier string         // SYSLOG_IDENTIFIER in the journal: the name of the program
 
 	getenv     func(string) string // nil: os.Getenv
-	isTerminal func() bool         // nil: ask the kernel about Writer
+	isTerminal func() bool         // nil: check Writer
 	journal    string              // "": /run/systemd/journal/socket
 
-	patience time.Duration // of the journal's socket; 0: journalPatience
+	patience time.Duration // of the journal socket; 0: journalPatience
 }
 
-// newLogger makes the program's logger. Format auto is the journal when the
-// service manager connected our standard error to it, tint when Writer is a
-// terminal, else text. The closer ends the connection to the journal; the
-// logger works on after it, through Writer. The one error is an unknown format.
+// newLogger returns the logger of the program. Format auto is journal if the service
+// manager connected Writer to the journal, tint if Writer is a terminal, and text
+// otherwise. The closer closes the connection to the journal; the logger then writes
+// to Writer. The only error is an unknown format.
 func newLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 	if o.Level == nil {
 		o.Level = new(slog.LevelVar)
@@ -79,7 +79,7 @@ func newLogger(o LogOptions) (*slog.Logger, io.Closer, error) {
 		h := slog.NewJSONHandler(o.Writer, &slog.HandlerOptions{Level: o.Level})
 		return slog.New(safeHandler{h, clipMessage, sameKey, jsonValue}), noCloser{}, nil
 	}
-	return nil, nil, fmt.Errorf("log format %q is not known: use one of %s", o.Format, strings.Join(logFormats, ", "))
+	return nil, nil, fmt.Errorf("unknown log format %q: use one of %s", o.Format, strings.Join(logFormats, ", "))
 }
 
 type noCloser struct{}
@@ -101,9 +101,9 @@ func (o LogOptions) detect() string {
 	return "text"
 }
 
-// errorPrefix is what makes a line on w an error in the journal, when w is the
-// standard error that systemd has given the process (sd-daemon(3)). It is for
-// errors before there is a logger, which would otherwise have the priority info.
+// errorPrefix returns the prefix that gives a line the priority err in the journal,
+// if w is connected to the journal (sd-daemon(3)). It is for errors before a logger
+// exists, which would otherwise have the priority info.
 func errorPrefix(w io.Writer, getenv func(string) string) string {
 	if file, ok := w.(*os.File); ok && isJournalStream(file, getenv("JOURNAL_STREAM")) {
 		return "<3>"
@@ -111,10 +111,9 @@ func errorPrefix(w io.Writer, getenv func(string) string) string {
 	return ""
 }
 
-// isJournalStream reports whether stream, the value of JOURNAL_STREAM, names
-// file by device and inode. The variable alone proves nothing: it is inherited
-// by every child, including one whose standard error goes elsewhere
-// (systemd.exec(5)).
+// isJournalStream reports whether stream, the value of JOURNAL_STREAM, has the device
+// and inode of file. The variable alone is not enough: every child process inherits
+// it, even if its standard error is redirected (systemd.exec(5)).
 func isJournalStream(file *os.File, stream string) bool {
 	dev, ino, found := strings.Cut(stream, ":")
 	if !found {
@@ -129,21 +128,21 @@ func isJournalStream(file *os.File, stream string) bool {
 	return st.Dev == wantDev && st.Ino == wantIno
 }
 
-// Event is a kind of log record that administrators can select by: with
-// `journalctl MESSAGE_ID=…` in the journal, by event=name everywhere else. The
-// ID also keys the explanation in the journal's message catalogue, so an ID
-// must never change or be given a second meaning.
+// Event identifies a kind of log record: `journalctl MESSAGE_ID=…` matches it in the
+// journal, event=name in other formats. The ID is also the key of the entry in the
+// message catalogue of the journal, so it must never change or get a second meaning.
 type Event struct {
 	ID   string // 32 lower-case hexadecimal digits, as `systemd-id128 new` prints
-	Name string // what other log formats show: lower case, words joined by '-'
+	Name string // value in other log formats: lower case, words joined by '-'
 }
 
-// EventID is the attribute that marks a record as one of kind e.
+// EventID returns the attribute that marks a record as event e.
 func EventID(e Event) slog.Attr { return slog.Any(eventKey, e) }
 
 const eventKey = "event"
 
-// LogValue shows the name: handlers that know nothing of Event print event=name.
+// LogValue returns the name, so that handlers without support for Event print
+// event=name.
 func (e Event) LogValue() slog.Value { return slog.StringValue(e.Name) }
 
 // Valid reports whether the journal would accept the ID.
@@ -170,13 +169,13 @@ var (
 	EventLoopAnswers = Event{ID: "a0646f3fc4db48199b73f7c8e659bdc9", Name: "loop-answers"}
 )
 
-// Events lists them, for the test that keeps the message catalogue complete.
+// Events returns all of them, for the test that the message catalogue is complete.
 func Events() []Event {
 	return []Event{EventStopping, EventStopped, EventStopForced, EventReload, EventPanic, EventLoopStuck, EventLoopAnswers}
 }
 
-// safeHandler wraps the handler of a library and gives it only values that the library
-// prints safely. The functions depend on the format.
+// safeHandler wraps the handler of a library and passes it only values that the
+// library prints safely. The functions depend on the format.
 type safeHandler struct {
 	slog.Handler
 	message func(string) string
@@ -226,7 +225,7 @@ func (h safeHandler) attr(a slog.Attr) slog.Attr {
 
 func sameKey(key string) string { return key }
 
-// plainKey replaces what could not stand before the = without quotes.
+// plainKey replaces characters that would require quotes around the key.
 func plainKey(key string) string {
 	if key == "" || plain(key) {
 		return key
@@ -241,8 +240,8 @@ func plainKey(key string) string {
 
 func clipMessage(s string) string { return clip(s, maxValue) }
 
-// jsonValue keeps numbers, booleans and times; everything else becomes text. The
-// duration named duration becomes the number duration_ms, as in the journal.
+// jsonValue keeps numbers, booleans and times, and converts everything else to text.
+// The attribute duration becomes the number duration_ms, as in the journal.
 func jsonValue(key string, v slog.Value) (string, slog.Value) {
 	switch v.Kind() {
 	case slog.KindDuration:
@@ -257,7 +256,7 @@ func jsonValue(key string, v slog.Value) (string, slog.Value) {
 	}
 }
 
-// textValue is for slog's own text handler, which quotes whatever needs it.
+// textValue is for the text handler of slog, which quotes values if necessary.
 func textValue(key string, v slog.Value) (string, slog.Value) {
 	switch v.Kind() {
 	case slog.KindDuration:
@@ -269,10 +268,10 @@ func textValue(key string, v slog.Value) (string, slog.Value) {
 	}
 }
 
-// tintValue is for tint, which lets escape sequences through on purpose: with
-// colours on it even turns the four characters `\x1b` of a quoted string into a
-// real escape. Only byte slices are quoted without that, so everything that is
-// not plain goes as bytes.
+// tintValue is for tint, which passes escape sequences through deliberately. With
+// colours on, it even converts the four characters `\x1b` of a quoted string into an
+// escape character. It does not do so for byte slices, so values that are not plain
+// are passed as bytes.
 func tintValue(key string, v slog.Value) (string, slog.Value) {
 	key, v = textValue(key, v)
 	if v.Kind() == slog.KindString && v.String() != "" && !plain(v.String()) {
@@ -281,15 +280,14 @@ func tintValue(key string, v slog.Value) (string, slog.Value) {
 	return key, v
 }
 
-// maxValue bounds each value of a log record, in bytes. Output of commands and
-// text out of API objects end up in values; a log line must not become a way
-// to fill the memory or the disk of a compute node.
+// maxValue limits each value of a log record, in bytes. Values include the output of
+// commands and text from API objects, which must not fill the memory or the disk of
+// a compute node.
 const maxValue = 64 << 10
 
-// valueText is the text of a resolved attribute value: errors by their
-// message, never by a richer form that could carry a stack; bytes as they are.
-// A value whose own method panics yields the panic's text, because a log line
-// must not end the program.
+// valueText returns the text of a resolved attribute value: the message of an error,
+// never a format that may include a stack; bytes unchanged. If a method of the value
+// panics, it returns the text of the panic, because logging must not end the program.
 func valueText(v slog.Value) (s string) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -319,8 +317,8 @@ func valueText(v slog.Value) (s string) {
 	}
 }
 
-// clip cuts s to at most limit bytes plus a note of how long it was; it does
-// not cut a UTF-8 sequence in two.
+// clip shortens s to at most limit bytes plus a note with its length. It does not
+// split UTF-8 sequences.
 func clip(s string, limit int) string {
 	if len(s) <= limit {
 		return s
@@ -328,7 +326,7 @@ func clip(s string, limit int) string {
 	return text.Clip(s, limit) + " (" + strconv.Itoa(len(s)) + " bytes)"
 }
 
-// plain reports whether s can stand after key= without quotes.
+// plain reports whether s can follow key= without quotes.
 func plain(s string) bool {
 	if s == "" || !utf8.ValidString(s) {
 		return false
@@ -341,7 +339,7 @@ func plain(s string) bool {
 	return true
 }
 
-// shortDuration rounds d to what a person reads: 41ms, 1.2s, not 41.203118ms.
+// shortDuration rounds d for people: 41ms, 1.2s, not 41.203118ms.
 func shortDuration(d time.Duration) time.Duration {
 	switch abs := d.Abs(); {
 	case abs >= 10*time.Second:
@@ -357,5 +355,5 @@ func shortDuration(d time.Duration) time.Duration {
 	}
 }
 
-// milliseconds is d for machines: whole microseconds, written in milliseconds.
+// milliseconds returns d in milliseconds, truncated to microseconds.
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

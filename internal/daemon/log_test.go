@@ -19,13 +19,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helpers are programs that this test binary can be, by DAEMON_TEST_HELPER.
+// helpers are the programs that TestMain runs, by the value of DAEMON_TEST_HELPER.
 var helpers = map[string]func() int{
 	"broken-stderr": helperBrokenStderr,
 }
 
-// helper runs this binary again as the named program, with its standard output
-// caught.
+// helper returns the command that runs this binary as the named program, and a
+// function that runs it and returns its standard output.
 func helper(t *testing.T, name string) (*exec.Cmd, func() string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -50,8 +50,8 @@ func helper(t *testing.T, name string) (*exec.Cmd, func() string) {
 	}
 }
 
-// helperBrokenStderr logs into a pipe that nobody reads, as after a restart of
-// the journal; a Go program dies of that unless it takes SIGPIPE.
+// helperBrokenStderr logs to a closed pipe, as during a restart of the journal. A Go
+// program exits then unless it handles SIGPIPE.
 func helperBrokenStderr() int {
 	log, _, err := newLogger(LogOptions{Format: "text"})
 	if err != nil {
@@ -61,7 +61,7 @@ func helperBrokenStderr() int {
 		for range 3 {
 			log.Info("into the void")
 		}
-		// What we start must still die of a broken pipe.
+		// Child processes must have the default action of SIGPIPE.
 		out, err := exec.Command("/bin/sh", "-c", "kill -PIPE $$; echo survived").Output()
 		fmt.Printf("child: %q %v\n", out, err)
 		return nil
@@ -82,7 +82,7 @@ func TestBrokenStandardError(t *testing.T) {
 	}
 }
 
-// buffer is what a logger wrote; the writer and the test may be two goroutines.
+// buffer collects the output of a logger. It is safe for concurrent use.
 type buffer struct {
 	mu   sync.Mutex
 	data []byte
@@ -121,7 +121,7 @@ func environ(pairs ...string) func(string) string {
 	}
 }
 
-// logInto returns a logger of the format and what it has written.
+// logInto returns a logger of the format, and its output.
 func logInto(t *testing.T, format string, env ...string) (*slog.Logger, *buffer) {
 	t.Helper()
 	var out buffer
@@ -157,7 +157,7 @@ func TestDetect(t *testing.T) {
 		"inherited in a terminal": {file, "1:1", yes, "tint"},
 		"garbage":                 {file, "a:b", no, "text"},
 		"half":                    {file, "1", no, "text"},
-		"no number":               {file, ":", no, "text"},
+		"no numbers":              {file, ":", no, "text"},
 		"negative":                {file, "-1:-1", no, "text"},
 		"terminal":                {file, "", yes, "tint"},
 		"file":                    {file, "", nil, "text"},
@@ -169,7 +169,7 @@ func TestDetect(t *testing.T) {
 		}
 		prefix := map[bool]string{true: "<3>"}[c.want == "journal"]
 		if got := errorPrefix(c.writer, o.getenv); got != prefix {
-			t.Errorf("%s: errors begin with %q, want %q", name, got, prefix)
+			t.Errorf("%s: error prefix %q, want %q", name, got, prefix)
 		}
 	}
 }
@@ -177,7 +177,7 @@ func TestDetect(t *testing.T) {
 func TestUnknownFormat(t *testing.T) {
 	_, _, err := newLogger(LogOptions{Format: "xml"})
 	if err == nil || !strings.Contains(err.Error(), `"xml"`) || !strings.Contains(err.Error(), "journal") {
-		t.Errorf("error must name the value and the choices: %v", err)
+		t.Errorf("the error lacks the value or the valid formats: %v", err)
 	}
 }
 
@@ -244,15 +244,15 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// hostile are texts that a user could put into an object, to steer the terminal
-// of the administrator who reads the log or to forge lines of it.
+// hostile are texts that a user could put into an object to control the terminal of
+// an administrator or to forge log lines.
 var hostile = []string{
 	"\x1b[2Jcleared", "a \x1b]0;title\x07", "\u009b2J", "a\rb", "a\nlevel=ERROR msg=forged", "\x00", "\x7f",
 	"\u202eevil", "\xff\xfe", `a \x1b[2J`, `\x1b`, `a b\\x1b[2J`, "\"quote\" \x1b",
 }
 
-// safeOnTerminal fails when line holds an escape sequence other than a colour
-// that tint adds, or any other control character but the final line feed.
+// safeOnTerminal fails if line has control characters other than the colours of tint
+// and the final line feed.
 func safeOnTerminal(t *testing.T, format, line string) {
 	t.Helper()
 	line, ended := strings.CutSuffix(line, "\n")
@@ -262,7 +262,7 @@ func safeOnTerminal(t *testing.T, format, line string) {
 	for _, colour := range []string{"\x1b[0m", "\x1b[2m", "\x1b[22m", "\x1b[91m", "\x1b[92m", "\x1b[93m"} {
 		line = strings.ReplaceAll(line, colour, "")
 	}
-	// slog's text handler lets DEL through, which no terminal acts on.
+	// The text handler of slog keeps DEL, which has no effect on terminals.
 	if i := strings.IndexFunc(line, func(r rune) bool { return r < ' ' || r >= 0x80 && r < 0xa0 || r == 0x202e }); i >= 0 {
 		t.Errorf("%s: raw control character at %d of %q", format, i, line)
 	}
@@ -309,9 +309,9 @@ func TestValuesAreBounded(t *testing.T) {
 	}
 }
 
-// The wrapper must keep the contract of slog.Handler; JSON is the format that
-// can be read back.
-func TestTidyIsAHandler(t *testing.T) {
+// The wrapper keeps the contract of slog.Handler. The test uses JSON, which it can
+// parse.
+func TestSafeHandler(t *testing.T) {
 	var out *buffer
 	slogtest.Run(t, func(t *testing.T) slog.Handler {
 		var log *slog.Logger
@@ -339,7 +339,7 @@ func TestEventsAreValidAndUnique(t *testing.T) {
 	}
 	for _, bad := range []Event{{}, {Name: "x"}, {ID: "0123", Name: "x"}, {ID: strings.Repeat("A", 32), Name: "x"}, {ID: strings.Repeat("a", 32)}} {
 		if bad.Valid() {
-			t.Errorf("%+v passes for valid", bad)
+			t.Errorf("%+v is valid", bad)
 		}
 	}
 }
@@ -395,9 +395,9 @@ func TestClip(t *testing.T) {
 		{"", ""},
 		{"12345", "12345"},
 		{"123456", "12345… (6 bytes)"},
-		{"1234äx", "1234… (7 bytes)"}, // not half an ä
+		{"1234äx", "1234… (7 bytes)"}, // ä is not split
 		{"123äxx", "123ä… (7 bytes)"},
-		{"\x80\x80\x80\x80\x80\x80\x80", "\x80… (7 bytes)"}, // not UTF-8 at all: any cut does
+		{"\x80\x80\x80\x80\x80\x80\x80", "\x80… (7 bytes)"}, // not UTF-8: any cut is correct
 	} {
 		if got := clip(c.in, 5); got != c.want {
 			t.Errorf("clip(%q) = %q, want %q", c.in, got, c.want)

@@ -12,19 +12,19 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// maxStatus bounds the status text, in bytes. Escaping makes it four times as
-// long at worst, which is still less than the 4096 that systemd takes.
+// maxStatus limits the status text, in bytes. Escaping makes it at most four times as
+// long, which is less than the limit of systemd, 4096.
 const maxStatus = 512
 
-// Notifier tells the service manager how the process is doing (sd_notify(3)).
-// Without NOTIFY_SOCKET, and on a nil Notifier, every method does nothing. A
-// message that cannot be sent is logged once. Safe for concurrent use.
+// Notifier reports the state of the process to the service manager (sd_notify(3)).
+// Without NOTIFY_SOCKET, and on a nil Notifier, the methods send nothing. The first of
+// several failures in a row is logged. It is safe for concurrent use.
 type Notifier struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
 	ready   bool
-	stopped bool // the service manager knows that the shutdown has started
+	stopped bool // STOPPING=1 has been sent
 	status  string
 	failing bool
 }
@@ -32,7 +32,7 @@ type Notifier struct {
 // newNotifier returns a Notifier that logs its errors to log.
 func newNotifier(log *slog.Logger) *Notifier { return &Notifier{log: log} }
 
-// Ready says that the start is complete. Only the first call sends.
+// Ready reports that the start is complete. Only the first call sends a message.
 func (n *Notifier) Ready() {
 	n.locked(func() {
 		if !n.ready {
@@ -42,8 +42,8 @@ func (n *Notifier) Ready() {
 	})
 }
 
-// Status sets the line that `systemctl status` shows. It is sent when the text
-// has changed; text from objects is safe, because it cannot start a second line.
+// Status sets the line that `systemctl status` shows. It sends a message if the text
+// has changed. Text from objects is safe, because it cannot start a second line.
 func (n *Notifier) Status(status string) {
 	status = text.Escape(clip(status, maxStatus))
 	n.locked(func() {
@@ -54,7 +54,7 @@ func (n *Notifier) Status(status string) {
 	})
 }
 
-// stopping says that the shutdown has started. Only the first call sends.
+// stopping reports that the shutdown has started. Only the first call sends a message.
 func (n *Notifier) stopping() {
 	n.locked(func() {
 		if !n.stopped {
@@ -64,10 +64,9 @@ func (n *Notifier) stopping() {
 	})
 }
 
-// reloading says that the configuration is being read again, calls reload,
-// and says when that has ended, however it ended. Before the process is ready
-// and while it stops only reload is called, because those messages would be
-// taken for the end of the start or of the stop.
+// reloading reports the start of a reload, calls reload, and reports its end, even
+// after a panic. Before the process is ready and while it stops, reloading only calls
+// reload: systemd would take the messages for the end of the start or of the stop.
 func (n *Notifier) reloading(reload func()) {
 	tell := false
 	n.locked(func() {
@@ -85,7 +84,7 @@ func (n *Notifier) reloading(reload func()) {
 	reload()
 }
 
-// ping tells the watchdog that we are alive.
+// ping sends a watchdog ping.
 func (n *Notifier) ping() { n.locked(func() { n.send(sddaemon.SdNotifyWatchdog) }) }
 
 func (n *Notifier) locked(f func()) {
@@ -101,36 +100,35 @@ func (n *Notifier) send(state string) {
 	_, err := sddaemon.SdNotify(false, state)
 	if err != nil && !n.failing && n.log != nil {
 		n.log.Warn("cannot notify the service manager", "error", err,
-			"hint", "is NotifyAccess= set in the unit, and NOTIFY_SOCKET reachable?")
+			"hint", "check that the unit sets NotifyAccess= and that NOTIFY_SOCKET is reachable")
 	}
 	n.failing = err != nil
 }
 
-// Probe shows that the main loop makes progress: it sends a token through the loop
-// and returns nil when the token came back. It must return when ctx ends. The loop
-// itself cannot report progress, because an idle loop does nothing, as a stuck one.
+// Probe checks that the main loop makes progress: it sends a token through the loop
+// and returns nil when the token has come back. It must return when ctx is done. The
+// loop itself cannot report progress, because an idle loop does as little as a stuck
+// one.
 type Probe func(ctx context.Context) error
 
-// watchdog pings the service manager while the main loop answers.
+// watchdog pings the service manager while the main loop responds.
 type watchdog struct {
 	notifier *Notifier
 	log      *slog.Logger
 	interval time.Duration
 }
 
-// newWatchdog reads what the service manager asks for: WATCHDOG_USEC and
-// WATCHDOG_PID (sd_watchdog_enabled(3)). The error is a value that cannot be
-// understood; the watchdog is then one that does nothing.
+// newWatchdog reads WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)). If they
+// are invalid, it returns an error and a watchdog that does nothing.
 func newWatchdog(n *Notifier, log *slog.Logger) (*watchdog, error) {
 	interval, err := sddaemon.SdWatchdogEnabled(false)
 	return &watchdog{notifier: n, log: log, interval: interval}, err
 }
 
-// Run pings until ctx ends; it returns at once, without a timer, if the service
-// manager asks for no pings. It probes at half the interval, so it costs one wake-up per
-// half interval. After an unanswered probe it sends no ping and probes
-// again, until the service manager ends the process; the first unanswered probe is
-// logged.
+// Run sends pings until ctx is done. If the service manager expects no pings, it
+// returns immediately, without a timer. It probes every half interval, which costs one
+// wake-up. After a failed probe it sends no ping and probes again, until the service
+// manager kills the process. It logs the first failed probe.
 func (w *watchdog) Run(ctx context.Context, probe Probe) {
 	if w.interval <= 0 {
 		return
@@ -152,16 +150,16 @@ func (w *watchdog) Run(ctx context.Context, probe Probe) {
 		case err == nil:
 			w.notifier.ping()
 			if stuck {
-				w.log.Warn("main loop answers again", EventID(EventLoopAnswers))
+				w.log.Warn("main loop responds again", EventID(EventLoopAnswers))
 			}
 			timer.Reset(w.interval / 2)
 		default:
 			if !stuck {
-				w.log.Error("main loop does not answer, the watchdog gets no pings", EventID(EventLoopStuck),
+				w.log.Error("main loop does not respond; watchdog pings are suspended", EventID(EventLoopStuck),
 					"error", err, durationKey, time.Since(start), "watchdog", w.interval,
-					"hint", "the service manager will end the process; the journal then shows where each goroutine was")
+					"hint", "the service manager will kill the process; the journal then shows the stack of each goroutine")
 			}
-			timer.Reset(w.interval / 16) // a probe that fails at once must not spin
+			timer.Reset(w.interval / 16) // a probe that fails immediately must not cause a busy loop
 		}
 		stuck = err != nil
 	}
@@ -169,8 +167,8 @@ func (w *watchdog) Run(ctx context.Context, probe Probe) {
 
 var errNoAnswer = errors.New("no answer in time")
 
-// probe leaves a quarter of the interval: a late answer still counts, and a
-// missing one is logged before the process is ended.
+// probe has a timeout of a quarter of the interval. So there is time for a second
+// probe, and a failure is logged before the service manager kills the process.
 func (w *watchdog) probe(ctx context.Context, probe Probe) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, w.interval/4, errNoAnswer)
 	defer cancel()
@@ -181,6 +179,6 @@ func (w *watchdog) probe(ctx context.Context, probe Probe) error {
 			}
 			return err
 		}
-		return ctx.Err() // an answer that is late does not count
+		return ctx.Err() // a late answer is a failure
 	})
 }

@@ -37,8 +37,8 @@ func startManager(t *testing.T, name string) *manager {
 	return &manager{t, conn}
 }
 
-// expect reads one message for each of want, and that there is no other.
-// Datagrams on a local socket are there when the sender returns.
+// expect reads one message for each of want and checks that there are no others.
+// Datagrams on a local socket are available as soon as the sender returns.
 func (m *manager) expect(want ...string) {
 	m.t.Helper()
 	var got []string
@@ -98,7 +98,7 @@ func TestNotifyReloading(t *testing.T) {
 	n := newNotifier(nil)
 	calls := 0
 	n.reloading(func() { calls++ })
-	m.nothing() // READY=1 now would end the start too early
+	m.nothing() // READY=1 would end the start too early
 
 	n.Ready()
 	m.expect("READY=1")
@@ -124,7 +124,7 @@ func TestNotifyReloading(t *testing.T) {
 	}
 }
 
-// Text out of an object must not become a message of its own.
+// Text from an object cannot become a separate message.
 func TestNotifyStatusIsOneShortLine(t *testing.T) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
 	n := newNotifier(nil)
@@ -134,7 +134,7 @@ func TestNotifyStatusIsOneShortLine(t *testing.T) {
 	m.expect(`STATUS=(\\x01){512}… \(100000 bytes\)`)
 }
 
-func TestNotifyNobody(t *testing.T) {
+func TestNotifyWithoutSocket(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	var none *Notifier
 	for _, n := range []*Notifier{newNotifier(nil), none} {
@@ -150,7 +150,7 @@ func TestNotifyNobody(t *testing.T) {
 	}
 }
 
-func TestNotifyTroubleIsLoggedOnce(t *testing.T) {
+func TestNotifyErrorIsLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	t.Setenv("NOTIFY_SOCKET", path)
 	log, out := logInto(t, "text")
@@ -171,7 +171,7 @@ func TestNotifyTroubleIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// watch runs test in a bubble of its own time with a watchdog of one minute.
+// watch runs test in a synctest bubble with a watchdog of one minute.
 func watch(t *testing.T, test func(t *testing.T, m *manager, w *watchdog, out *buffer)) {
 	m := startManager(t, filepath.Join(t.TempDir(), "notify"))
 	t.Setenv("WATCHDOG_USEC", "60000000")
@@ -186,9 +186,9 @@ func watch(t *testing.T, test func(t *testing.T, m *manager, w *watchdog, out *b
 	})
 }
 
-func TestWatchdogPingsWhileTheLoopAnswers(t *testing.T) {
+func TestWatchdogPingsWhileTheLoopResponds(t *testing.T) {
 	watch(t, func(t *testing.T, m *manager, w *watchdog, out *buffer) {
-		// A loop as a daemon has it, idle but for the tokens.
+		// The main loop of a daemon, which only handles tokens.
 		tokens := make(chan chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -228,9 +228,9 @@ func TestWatchdogPingsWhileTheLoopAnswers(t *testing.T) {
 		close(loopEnd) // the loop is stuck
 		wait.Advance(44 * time.Second)
 		m.nothing()
-		if got := out.String(); strings.Count(got, "does not answer") != 1 ||
+		if got := out.String(); strings.Count(got, "does not respond") != 1 ||
 			!strings.Contains(got, `error="no answer in time"`) || !strings.Contains(got, "event=loop-stuck") {
-			t.Errorf("before the manager ends us the log must say why, once: %s", got)
+			t.Errorf("the log must have the reason once: %s", got)
 		}
 		wait.Advance(10 * time.Minute)
 		m.nothing()
@@ -253,7 +253,7 @@ func TestWatchdogRecovers(t *testing.T) {
 		wait.Advance(40 * time.Second)
 		m.nothing()
 		if n := probes.Load(); n < 2 || n > 5 {
-			t.Errorf("%d probes: it must try again, without spinning", n)
+			t.Errorf("%d probes, want a few", n)
 		}
 		answers(func() error { panic("boom") })
 		wait.Advance(10 * time.Second)
@@ -263,7 +263,7 @@ func TestWatchdogRecovers(t *testing.T) {
 		wait.Advance(5 * time.Second) // 55 s: in time
 		m.expect("WATCHDOG=1")
 		got := out.String()
-		if strings.Count(got, "does not answer") != 1 || !strings.Contains(got, "queue is full") || strings.Count(got, "answers again") != 1 {
+		if strings.Count(got, "does not respond") != 1 || !strings.Contains(got, "queue is full") || strings.Count(got, "responds again") != 1 {
 			t.Errorf("logged: %s", got)
 		}
 		wait.Advance(30 * time.Second)
@@ -283,14 +283,14 @@ func TestWatchdogSlowAnswers(t *testing.T) {
 			wait.Advance(45 * time.Second)
 			m.expect("WATCHDOG=1")
 			if since := time.Since(last); since >= 60*time.Second {
-				t.Fatalf("%s between two pings: the manager would have ended us", since)
+				t.Fatalf("%s between two pings is too long", since)
 			}
 			last = time.Now()
 		}
 		if out.Len() > 0 {
 			t.Errorf("logged: %s", out)
 		}
-		delay.Store(int64(20 * time.Second)) // takes no notice of its context: too late is no answer
+		delay.Store(int64(20 * time.Second)) // ignores its context: a late answer is a failure
 		wait.Advance(4 * time.Minute)
 		m.nothing()
 		cancel()
@@ -298,7 +298,7 @@ func TestWatchdogSlowAnswers(t *testing.T) {
 	})
 }
 
-func TestWatchdogEndsWithItsContext(t *testing.T) {
+func TestWatchdogStopsWithItsContext(t *testing.T) {
 	watch(t, func(t *testing.T, m *manager, w *watchdog, out *buffer) {
 		for _, when := range []time.Duration{10 * time.Second, 31 * time.Second} { // waiting; probing
 			ctx, cancel := context.WithCancel(t.Context())
@@ -313,20 +313,20 @@ func TestWatchdogEndsWithItsContext(t *testing.T) {
 			select {
 			case <-ended:
 			default:
-				t.Errorf("still runs after its end at %s", when)
+				t.Errorf("still running after the cancellation at %s", when)
 			}
 		}
 		m.nothing()
 		if out.Len() > 0 {
-			t.Errorf("an ordinary end was logged: %s", out)
+			t.Errorf("logged: %s", out)
 		}
 	})
 }
 
-func TestWatchdogNotAskedFor(t *testing.T) {
+func TestWatchdogDisabled(t *testing.T) {
 	for name, c := range map[string]struct{ usec, pid string }{
-		"not set":     {"", ""},
-		"for another": {"60000000", "1"},
+		"not set":             {"", ""},
+		"for another process": {"60000000", "1"},
 	} {
 		t.Setenv("WATCHDOG_USEC", c.usec)
 		t.Setenv("WATCHDOG_PID", c.pid)
@@ -339,7 +339,7 @@ func TestWatchdogNotAskedFor(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "soon")
 	w, err := newWatchdog(newNotifier(nil), slog.Default())
 	if err == nil {
-		t.Error("garbage is not reported")
+		t.Error("an invalid value is not reported")
 	}
 	w.Run(t.Context(), nil) // still usable
 }

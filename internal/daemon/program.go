@@ -1,10 +1,10 @@
-// Package daemon is the part that all daemons have in common: the command line, the
-// start from the settings, the log, the limits of the Go runtime, signals, the
-// shutdown, and the notifications to the service manager.
+// Package daemon has the code that all daemons share: the command line, the start
+// from the settings, the log, the limits of the Go runtime, signals, the shutdown, and
+// the notifications to the service manager.
 //
-// It must not know Kubernetes objects, mounts or data movements. Nothing in it
-// ticks: an idle process has no timer of this package, except one when the service
-// manager asks for watchdog pings.
+// It must not know Kubernetes objects, mounts or data movements. An idle process has
+// no timer of this package, except for watchdog pings if the service manager expects
+// them.
 package daemon
 
 import (
@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,66 +26,90 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// Program is one daemon: what main runs.
+// Program is one daemon.
 type Program struct {
 	Name          string
-	Configuration func() Configuration // makes a new one, without values
-	ConfigRefused Event                // of the record about a reload that is refused
-	// Service is the daemon as systemd knows it, for the verbs; the program's name
-	// and version are added.
+	Configuration func() Configuration // returns a new one, without values
+	ConfigRefused Event                // of the record about a failed reload
+	// Service is the systemd service, for the service verbs. Name and version are
+	// set by this package.
 	Service systemd.Service
-	// Describe adds to "status -o json" what only this daemon knows. The error is
-	// that of loading the configuration. It must change nothing and not need the
-	// daemon to run.
+	// Tools has sub-commands that only this program has; nil: none.
+	Tools Tools
+	// Describe adds the specific fields of this daemon to "status -o json". The error
+	// is the result of loading the configuration. It must change nothing, and must
+	// work if the daemon is not running.
 	Describe func(Configuration, error, *systemd.Status)
 }
 
-// Configuration is a structure with all settings of a daemon. A setting is bound to
-// the field that its user reads.
+// Tools are sub-commands that report about the node. They do not start the daemon.
+type Tools interface {
+	// Commands returns the sub-commands, for the help.
+	Commands() []config.Command
+	// Has reports whether Run accepts a sub-command. It also accepts one that the help does
+	// not show: shells run it to complete command lines.
+	Has(name string) bool
+	// Run runs a sub-command and returns the exit code. args starts with its name.
+	Run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int
+}
+
+// Table returns the settings of the program, with all its sub-commands in the synopsis.
+func (p *Program) Table() *config.Table { return p.table(p.Configuration()) }
+
+func (p *Program) table(c Configuration) *config.Table {
+	t := c.Table()
+	if p.Tools != nil {
+		t.Synopsis = slices.Insert(t.Synopsis, 1, p.Tools.Commands()...)
+	}
+	return t
+}
+
+// Configuration is a structure with all settings of a daemon. Each setting is bound
+// to the field that its consumer reads.
 type Configuration interface {
 	// Table returns the settings, bound to the structure.
 	Table() *config.Table
-	// Common returns the settings that every daemon has.
+	// Common returns the settings that all daemons share.
 	Common() *Settings
 	// Verify finds mistakes that the table cannot find. It uses no network.
 	Verify() error
-	// Start builds the daemon from the settings. On an error, a *Refusal or any
-	// other, the process ends.
+	// Start creates the daemon from the settings. After an error, including a
+	// *Refusal, the process exits.
 	Start(*Process) (Service, error)
 }
 
-// Service is a daemon that has been built.
+// Service is a daemon that is ready to run.
 type Service interface {
-	// Run works until ctx ends, then lets running steps finish and returns.
+	// Run works until ctx is done, then lets running steps finish and returns.
 	Run(ctx context.Context) error
 	// Probe returns nil if the daemon makes progress; the watchdog calls it.
 	Probe(ctx context.Context) error
-	// Reload takes over settings that may change while the daemon runs.
+	// Reload applies the settings that may change while the daemon runs.
 	Reload(Configuration)
-	// ShutdownTimeout is how long Run lets running steps take.
+	// ShutdownTimeout returns how long Run waits for running steps.
 	ShutdownTimeout() time.Duration
-	// Left describes the work that still runs, for the message when the shutdown took
-	// too long. It must not block.
+	// Left describes the work that still runs, for the log record about a shutdown
+	// that timed out. It must not block.
 	Left() string
 }
 
-// Refusal is a reason not to start that has a record of its own kind, and so an
-// explanation in the journal.
+// Refusal is a reason not to start that has its own kind of log record, and so an
+// entry in the message catalogue.
 type Refusal struct {
 	Event Event
 	Text  string
 	Hint  string
 }
 
-// Error is the text with the hint behind it.
+// Error returns the text followed by the hint.
 func (r *Refusal) Error() string { return r.Text + ": " + r.Hint }
 
-// Process is a running daemon, as far as package daemon has started it: Start of a
-// Configuration builds the rest with it.
+// Process has the parts of a running daemon that package daemon provides.
+// Configuration.Start creates the rest.
 type Process struct {
 	Log      *slog.Logger
 	Notifier *Notifier
-	Node     string // this node's name
+	Node     string // name of this node
 
 	invocation *invocation
 	settings   Configuration
@@ -94,8 +119,8 @@ type Process struct {
 	service    Service
 }
 
-// daemon runs the daemon until a signal ends it, or until it ends by itself. A
-// reason not to start is printed on standard error before anything is started.
+// daemon runs the daemon until a signal arrives or Run returns. A reason not to start
+// is printed on standard error before anything is started.
 func (v *invocation) daemon(ctx context.Context) int {
 	p := &Process{invocation: v, settings: v.Configuration()}
 	err := p.prepare()
@@ -139,21 +164,21 @@ func (p *Process) prepare() (err error) {
 	return err
 }
 
-// Dial makes the client of the API server; prefix stands in front of its errors
-// (kube.Options.Service). No request is sent.
+// Dial returns a client of the API server. Its errors start with prefix
+// (kube.Options.Service). Dial sends no request.
 func (p *Process) Dial(prefix string) (*kube.Client, error) {
 	o := p.settings.Common().Kubernetes
 	o.Service, o.Log = prefix, p.Log
 	o.UserAgent = fmt.Sprintf("%s/%s (%s)", p.invocation.Name, version.Version, p.Node)
 	client, err := kube.Dial(o)
 	if err != nil {
-		// Scripts know the beginning of these texts: it stays behind "error: ".
+		// Scripts match the start of these texts directly after "error: ".
 		return nil, hint.Add(err, "the settings are in section [kubernetes] of %s; %s config dump shows those in effect", p.settingsFile(), p.invocation.Name)
 	}
 	return client, nil
 }
 
-// settingsFile is the file that an administrator most likely wants to change.
+// settingsFile returns the configuration file for hints: the first that was read.
 func (p *Process) settingsFile() string {
 	if len(p.loaded.Files) > 0 {
 		return p.loaded.Files[0]
@@ -161,30 +186,30 @@ func (p *Process) settingsFile() string {
 	return p.settings.Table().File
 }
 
-// Started logs that the daemon has started, with attributes of its own.
+// Started logs that the daemon has started, with these additional attributes.
 func (p *Process) Started(e Event, args ...any) {
 	p.Log.With("version", version.Version, "node", p.Node).With(args...).
 		Info("started", "config", strings.Join(p.loaded.Files, " "), "runtime", p.limits.String(), EventID(e))
 }
 
-// ReturnMemory gives back the memory that an idle daemon does not need.
+// ReturnMemory returns memory that an idle daemon does not need to the kernel.
 func (p *Process) ReturnMemory() {
 	if err := returnMemory(); err != nil {
-		p.Log.Debug("could not give memory back", "error", err)
+		p.Log.Debug("cannot return memory to the kernel", "error", err)
 	}
 }
 
 func (p *Process) main(ctx context.Context) error {
 	watchdog, err := newWatchdog(p.Notifier, p.Log)
 	if err != nil {
-		p.Log.Warn("the watchdog setting of the service manager is not understood", "error", err)
+		p.Log.Warn("invalid watchdog settings from the service manager; no pings are sent", "error", err)
 	}
 	go watchdog.Run(ctx, p.service.Probe)
 	return p.service.Run(ctx)
 }
 
-// reload takes over what may change while the daemon runs. A bad file changes
-// nothing.
+// reload applies the settings that may change while the daemon runs. An invalid file
+// changes nothing.
 func (p *Process) reload() {
 	fresh := p.invocation.Configuration()
 	loaded, changed, ignored, err := config.Reload(p.loaded, fresh.Table(), p.invocation.sources())
@@ -192,11 +217,11 @@ func (p *Process) reload() {
 		err = fresh.Verify()
 	}
 	if err != nil {
-		p.Log.Error("the new configuration is refused, the old one stays in force", "error", err, EventID(p.invocation.ConfigRefused))
+		p.Log.Error("the new configuration is invalid; the old one stays in effect", "error", err, EventID(p.invocation.ConfigRefused))
 		return
 	}
 	p.loaded = loaded
 	p.settings.Common().Log.Level.Set(fresh.Common().Log.Level.Level())
 	p.service.Reload(fresh)
-	p.Log.Info("configuration read again", "changed", strings.Join(changed, " "), "needs_restart", strings.Join(ignored, " "), EventID(EventReload))
+	p.Log.Info("configuration reloaded", "changed", strings.Join(changed, " "), "needs_restart", strings.Join(ignored, " "), EventID(EventReload))
 }

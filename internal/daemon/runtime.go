@@ -13,28 +13,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RuntimeOptions are the wanted limits of the Go runtime.
+// RuntimeOptions are the requested limits of the Go runtime.
 type RuntimeOptions struct {
-	MemLimit int64 // bytes of memory to stay under, soft; 0 leaves it as it is
-	GOGC     int   // per cent of heap growth between collections, negative for off; 0 leaves it
-	MaxProcs int   // threads that run Go code at once; 0 leaves it
+	MemLimit int64 // soft memory limit in bytes; 0: unchanged
+	GOGC     int   // heap growth between collections in percent, negative: off, 0: unchanged
+	MaxProcs int   // threads that run Go code concurrently; 0: unchanged
 
-	TakenProcs bool // the process began with one thread: 0 above gives the others back
+	TakenProcs bool // oneprocessor has set MaxProcs to 1: 0 above restores the default
 
 	getenv func(string) string // nil: os.Getenv
 }
 
-// runtimeLimits are the limits in force, for the start line of the log.
+// runtimeLimits are the limits in effect, for the log record of the start.
 type runtimeLimits struct {
-	MemLimit int64 // bytes; math.MaxInt64 is none
-	GOGC     int   // per cent; negative is off
+	MemLimit int64 // bytes; math.MaxInt64: no limit
+	GOGC     int   // percent; negative: off
 	MaxProcs int
 }
 
-// applyRuntime sets the limits, except those that the environment sets:
-// GOMEMLIMIT, GOGC and GOMAXPROCS were applied by the Go runtime before main and
-// win over any file. It may be called again with other values. On an error,
-// nothing has been changed.
+// applyRuntime sets the limits, except those that GOMEMLIMIT, GOGC and GOMAXPROCS in
+// the environment set: the Go runtime has applied them before main, and they override
+// the file. It may be called again with other values. After an error nothing has
+// changed.
 func applyRuntime(o RuntimeOptions) (runtimeLimits, error) {
 	if o.getenv == nil {
 		o.getenv = os.Getenv
@@ -51,13 +51,13 @@ func applyRuntime(o RuntimeOptions) (runtimeLimits, error) {
 
 	percent := o.GOGC
 	if percent == 0 || o.getenv("GOGC") != "" {
-		// There is no call that only reads it.
+		// No function only reads the value.
 		percent = debug.SetGCPercent(100)
 	}
 	debug.SetGCPercent(percent)
 	in.GOGC = percent
 
-	// Set explicitly, the runtime also stops looking for changed CPU limits.
+	// After an explicit value, the runtime also stops checking for changed CPU limits.
 	switch {
 	case o.getenv("GOMAXPROCS") != "":
 	case o.MaxProcs > 0:
@@ -69,7 +69,7 @@ func applyRuntime(o RuntimeOptions) (runtimeLimits, error) {
 	return in, nil
 }
 
-// String is, for example, "memory limit 24 MiB, gogc 100, 2 processors".
+// String returns, for example, "memory limit 24 MiB, gogc 100, 2 processors".
 func (l runtimeLimits) String() string {
 	return "memory limit " + l.memLimit() + ", gogc " + l.gogc() + ", " + strconv.Itoa(l.MaxProcs) + " processors"
 }
@@ -96,12 +96,12 @@ func (l runtimeLimits) memLimit() string {
 	return strconv.FormatInt(l.MemLimit, 10) + " B"
 }
 
-// returnMemory gives back what starting and working needed and waiting does
-// not. It is called when the daemon has become idle.
+// returnMemory returns memory to the kernel that an idle daemon does not need. It is
+// called when the daemon has become idle.
 //
-// The Go heap is left alone until there has been a garbage collection: the
-// first one allocates more than it frees in a heap of this size, and from then
-// on the runtime wakes up every two minutes for the next.
+// It leaves the Go heap alone until the first garbage collection: that collection
+// allocates more than it frees in a heap of this size, and afterwards the runtime
+// wakes up every two minutes for the next one.
 func returnMemory() error {
 	var gc debug.GCStats
 	if debug.ReadGCStats(&gc); gc.NumGC > 0 {
@@ -110,10 +110,10 @@ func returnMemory() error {
 	return returnPages()
 }
 
-// returnPages takes the pages of the program's own file, code and constants,
-// out of this process. They stay in the kernel's page cache, where other needs
-// may now evict them, and come back by themselves when they are touched, at
-// about a microsecond each. Nothing that was written to is affected.
+// returnPages removes the pages of the program file (code and constants) from the
+// memory of this process. They stay in the page cache, where the kernel may evict
+// them, and are mapped again on access, at about a microsecond each. Modified pages
+// are not affected.
 func returnPages() error {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
@@ -132,7 +132,7 @@ func returnPages() error {
 		if strings.Contains(mode, "w") || !strings.HasSuffix(strings.TrimSuffix(string(line), "\n"), " "+exe) {
 			continue
 		}
-		// By number, not through package unix: this memory is not Go's.
+		// A raw system call: package unix accepts only Go memory.
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
 			return fmt.Errorf("madvise %x-%x: %w", from, to, errno)
 		}

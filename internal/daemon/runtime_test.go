@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// keepLimits puts the limits of the test process back.
+// keepLimits restores the limits of the test process at the end of the test.
 func keepLimits(t *testing.T) {
 	mem, procs := debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)
 	percent := debug.SetGCPercent(100)
@@ -22,7 +22,7 @@ func keepLimits(t *testing.T) {
 	})
 }
 
-// inForce asks the runtime itself.
+// inForce returns the limits in effect.
 func inForce() runtimeLimits {
 	percent := debug.SetGCPercent(100)
 	debug.SetGCPercent(percent)
@@ -36,13 +36,13 @@ func TestApplyRuntime(t *testing.T) {
 		env  []string
 		want runtimeLimits
 	}{
-		"nothing wanted": {RuntimeOptions{}, nil, before},
+		"nothing set": {RuntimeOptions{}, nil, before},
 		"all set": {RuntimeOptions{MemLimit: 24 << 20, GOGC: 50, MaxProcs: 1}, nil,
 			runtimeLimits{24 << 20, 50, 1}},
 		"collector off": {RuntimeOptions{GOGC: -1}, nil, runtimeLimits{1 << 30, -1, 2}},
-		"environment wins": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
+		"environment overrides all": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
 			[]string{"GOMEMLIMIT", "1GiB", "GOGC", "77", "GOMAXPROCS", "2"}, before},
-		"environment wins one by one": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
+		"environment overrides one": {RuntimeOptions{MemLimit: 24 << 20, GOGC: -1, MaxProcs: 1},
 			[]string{"GOGC", "77"}, runtimeLimits{24 << 20, 77, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -53,16 +53,16 @@ func TestApplyRuntime(t *testing.T) {
 			c.o.getenv = environ(c.env...)
 			got, err := applyRuntime(c.o)
 			if err != nil || got != c.want {
-				t.Errorf("said %+v, %v; want %+v", got, err, c.want)
+				t.Errorf("returned %+v, %v; want %+v", got, err, c.want)
 			}
 			if real := inForce(); real != c.want {
-				t.Errorf("in force %+v, want %+v", real, c.want)
+				t.Errorf("in effect %+v, want %+v", real, c.want)
 			}
 		})
 	}
 }
 
-// Who began with one processor gets what is wanted, or what the machine has.
+// A process that started with one processor gets the requested number, or the default.
 func TestTakenProcs(t *testing.T) {
 	machine := runtime.GOMAXPROCS(0)
 	t.Cleanup(func() { runtime.GOMAXPROCS(machine) })
@@ -84,7 +84,7 @@ func TestApplyRuntimeRefuses(t *testing.T) {
 	before := inForce()
 	for _, o := range []RuntimeOptions{
 		{MemLimit: -1}, {MaxProcs: -1},
-		{MemLimit: 1 << 20, MaxProcs: -1, GOGC: -1}, // nothing of it may take effect
+		{MemLimit: 1 << 20, MaxProcs: -1, GOGC: -1}, // no value may take effect
 	} {
 		o.getenv = environ()
 		if _, err := applyRuntime(o); err == nil {
@@ -110,7 +110,7 @@ func TestRuntimeLimitsText(t *testing.T) {
 	}
 }
 
-// filePages sums what of this program's own file is in memory, in kB.
+// filePages returns the resident memory of the program file, in kB.
 func filePages(t *testing.T) (kB int) {
 	t.Helper()
 	exe, err := os.Readlink("/proc/self/exe")
@@ -148,14 +148,14 @@ func TestReturnPages(t *testing.T) {
 		t.Errorf("%d kB before, %d kB after", before, after)
 	}
 	if written["before"]+written["now"] != 3 {
-		t.Error("what was written is lost")
+		t.Error("modified data is lost")
 	}
-	if err := returnPages(); err != nil { // as often as one likes
+	if err := returnPages(); err != nil { // repeated calls are allowed
 		t.Error(err)
 	}
 }
 
-// garbage is kept until the end of TestReturnHeap has let go of it.
+// garbage keeps the memory reachable until TestReturnHeap sets it to nil.
 var garbage []byte
 
 func TestReturnHeap(t *testing.T) {

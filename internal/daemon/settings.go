@@ -9,27 +9,27 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Settings are those that every daemon has: how to reach the API server, what is
-// logged, and the limits of the Go runtime. Table binds them.
+// Settings has the settings that all daemons share: the API server, the log, and the
+// limits of the Go runtime. Table binds them.
 type Settings struct {
 	Kubernetes kube.Options
-	Node       string // name of this node; "": the host's name up to its first dot
+	Node       string // name of this node; "": the host name up to its first dot
 	Log        LogOptions
 	Runtime    RuntimeOptions
 }
 
-// Common returns s, which makes a structure that embeds Settings a Configuration.
+// Common returns s. It is a method of Configuration.
 func (s *Settings) Common() *Settings { return s }
 
-// Defaults are the differences between the daemons in the settings that they share.
+// Defaults has the values of shared settings that differ between the daemons.
 type Defaults struct {
-	TokenEnv, CertEnv    string // names in the environment of kubernetes.token_file and cert_file
-	QPS, Burst, MemLimit string // values of kubernetes.qps, kubernetes.burst and runtime.gomemlimit
-	Status               string // what "status -o json" reports, for the help
+	TokenEnv, CertEnv    string // environment variables of kubernetes.token_file and cert_file
+	QPS, Burst, MemLimit string // defaults of kubernetes.qps, kubernetes.burst and runtime.gomemlimit
+	Status               string // subject of "status -o json", for the help
 }
 
-// Table completes the table of a daemon, which has the daemon's own sections and
-// settings, with the settings that every daemon has, bound to s.
+// Table returns the table of a daemon: its own sections and settings, and the settings
+// that all daemons share, bound to s.
 func (s *Settings) Table(own config.Table, d Defaults) *config.Table {
 	if s.Log.Level == nil {
 		s.Log.Level = new(slog.LevelVar)
@@ -88,21 +88,21 @@ func (s *Settings) kubernetes(d Defaults) []config.Setting {
 		}, {
 			Key: "kubernetes.kubeconfig", Flag: "kubeconfig",
 			Kind: config.String, Unit: "FILE", Field: &k.Kubeconfig,
-			Help: "Kubeconfig to use instead of host, port, token and certificates.",
+			Help: "Kubeconfig to use if service_host and service_port are both empty; it is ignored otherwise.",
 		}, {
 			Key: "kubernetes.qps", Flag: "kubernetes-qps",
 			Kind: config.Int, Default: d.QPS, Min: "1", Max: "1000", Unit: "NUMBER", Field: &k.QPS,
-			Help: "Requests to the API server per second, on average.",
+			Help: "Average number of requests to the API server per second.",
 		}, {
 			Key: "kubernetes.burst", Flag: "kubernetes-burst",
 			Kind: config.Int, Default: d.Burst, Min: "1", Max: "1000", Unit: "NUMBER", Field: &k.Burst,
-			Help: "Requests to the API server that may be sent at once.",
+			Help: "Number of requests to the API server that the daemon may send in a burst.",
 		}, {
 			Key: "kubernetes.request_timeout", Kind: config.Duration, Default: "30s", Min: "1s", Max: "10m", Field: &k.Timeout,
-			Help: "How long one request may take. This limit does not apply to watches.",
+			Help: "Time limit for one request. It does not apply to watches.",
 		}, {
 			Key: "kubernetes.watch_timeout", Kind: config.Duration, Default: "1h", Min: "5m", Max: "24h", Field: &k.MinWatchTimeout,
-			Help: "How long a watch lasts before it is renewed: a random time between this and twice this, so that the nodes do not renew their watches at the same time.",
+			Help: "How long a watch lasts before the daemon renews it: a random time between this value and twice this value, so that the nodes do not renew their watches at the same time.",
 		}, {
 			Key: "node.name", Flag: "node-name", Env: []config.Env{{Name: "NODE_NAME"}},
 			Kind: config.String, Unit: "NAME", Check: config.NamespaceName, Field: &s.Node,
@@ -116,14 +116,14 @@ func (s *Settings) logAndRuntime(d Defaults) []config.Setting {
 	return []config.Setting{
 		{
 			Key: "log.level", Flag: "log-level", Kind: config.Enum, Default: "info", Values: []string{"debug", "info", "warn", "error"}, Reload: true, Field: l.Level,
-			Help: "Lowest level of records that are logged.",
+			Help: "Lowest level of the records that the daemon logs.",
 		}, {
 			Key: "log.format", Flag: "log-format", Kind: config.Enum, Default: "auto", Values: logFormats, Field: &l.Format,
 			Help: "auto: the native protocol of the journal under systemd, colours (tint) on a terminal, otherwise text.",
 		}, {
 			Key: "runtime.gomemlimit", Env: []config.Env{{Name: "GOMEMLIMIT", Lenient: true}},
 			Kind: config.Size, Default: d.MemLimit, Min: "1MiB", Words: map[string]int64{"off": math.MaxInt64}, Field: &r.MemLimit,
-			Help: "Memory above which the garbage collector works harder. It is a target, not a hard limit.",
+			Help: "Memory above which the garbage collector runs more often. It is a target, not a hard limit.",
 		}, {
 			Key: "runtime.gogc", Env: []config.Env{{Name: "GOGC", Lenient: true}},
 			Kind: config.Int, Default: "100", Min: "1", Max: "100000", Words: map[string]int64{"off": -1}, Field: &r.GOGC,
@@ -131,12 +131,12 @@ func (s *Settings) logAndRuntime(d Defaults) []config.Setting {
 		}, {
 			Key: "runtime.gomaxprocs", Env: []config.Env{{Name: "GOMAXPROCS", Lenient: true}},
 			Kind: config.Int, Default: "1", Min: "0", Max: "1024", Field: &r.MaxProcs,
-			Help: "Processors that the daemon uses at once. 1 disturbs jobs least; with 0, the Go runtime decides.",
+			Help: "Number of processors that the daemon uses at the same time. 1 disturbs jobs least; with 0, the Go runtime decides.",
 		},
 	}
 }
 
-// zapFlags are the logging flags of earlier daemons.
+// zapFlags are the logging flags of earlier versions of the daemons.
 var zapFlags = []config.Legacy{
 	{Flag: "zap-devel", Bool: true, Advice: "use --log-format"},
 	{Flag: "zap-encoder", Advice: "use --log-format"},

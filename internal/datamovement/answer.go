@@ -13,25 +13,25 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Completed tells that nothing will change any more. The rabbit sets no end
+// Completed reports whether the status of dm is final. The rabbit sets no end
 // time for an invalid request.
 func Completed(dm *nnf.DataMovement) bool {
 	return dm.Status.State == nnf.MovementFinished || isSet(dm.Status.EndTime)
 }
 
-// Started tells that the rabbit has taken the movement up. The rabbit never
-// finishes one that is cancelled before.
+// Started reports whether the rabbit has started to process the movement. The
+// rabbit never finishes a movement that is cancelled before that.
 func Started(dm *nnf.DataMovement) bool {
 	return dm.Status.State != "" || dm.Status.Status != "" || isSet(dm.Status.StartTime)
 }
 
-// pending tells that a movement has neither been started nor refused.
+// pending reports whether a movement has been neither started nor refused.
 func pending(dm *nnf.DataMovement) bool {
 	return !isSet(dm.Status.StartTime) && !Completed(dm) && dm.Status.Status != nnf.MovementInvalid
 }
 
-// The rabbit's states and results in the enums of version 1. Empty ones are not
-// known yet.
+// The rabbit's states and results in the enums of version 1. The rabbit has not
+// written a status yet if they are empty.
 var (
 	states = map[string]v1.DataMovementStatusResponse_State{
 		"":                   v1.DataMovementStatusResponse_UNKNOWN_STATE,
@@ -48,8 +48,8 @@ var (
 	}
 )
 
-// progress returns how far dm is and how it ended. The message of a pending one
-// says what it waits for.
+// progress returns the state and the result of dm. The message of a pending
+// movement contains the reason why the rabbit has not started it.
 func progress(dm *nnf.DataMovement) (state v1.DataMovementStatusResponse_State, result v1.DataMovementStatusResponse_Status, message string) {
 	s := &dm.Status
 	if pending(dm) {
@@ -65,12 +65,12 @@ func progress(dm *nnf.DataMovement) (state v1.DataMovementStatusResponse_State, 
 			result = v1.DataMovementStatusResponse_UNKNOWN_STATUS
 		}
 		message = s.Message
-		// A newer rabbit may report states and results that this version does not know.
+		// A newer rabbit may report states and results that this version does not support.
 		if !known[0] || !known[1] {
 			if message != "" {
 				message += "; "
 			}
-			message += "the rabbit says state " + text.Quote(s.State) + ", status " + text.Quote(s.Status) + ", which this version does not know"
+			message += "the rabbit reports state " + text.Quote(s.State) + ", status " + text.Quote(s.Status) + ", unknown to this version of nnf-dm"
 		}
 	}
 	if state != v1.DataMovementStatusResponse_COMPLETED && dm.Spec.Cancel {
@@ -79,8 +79,8 @@ func progress(dm *nnf.DataMovement) (state v1.DataMovementStatusResponse_State, 
 	return state, result, message
 }
 
-// StatusV1 returns the status of dm in version 1. What is pending has a state and
-// nothing else. Times are local.
+// StatusV1 returns the status of dm in version 1. A pending movement has a state
+// and nothing else. Times are local.
 func StatusV1(dm *nnf.DataMovement) *v1.DataMovementStatusResponse {
 	s := &dm.Status
 	out := new(v1.DataMovementStatusResponse)
@@ -104,8 +104,8 @@ func StatusV1(dm *nnf.DataMovement) *v1.DataMovementStatusResponse {
 
 const cancelledEarly = "cancelled before it was started"
 
-// CancelledV1 is the status of a movement that was cancelled before its start and
-// deleted.
+// CancelledV1 returns the status of a movement that was cancelled before its start
+// and deleted.
 func CancelledV1(at time.Time) *v1.DataMovementStatusResponse {
 	return &v1.DataMovementStatusResponse{
 		State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_CANCELLED, Message: cancelledEarly,
@@ -113,7 +113,7 @@ func CancelledV1(at time.Time) *v1.DataMovementStatusResponse {
 	}
 }
 
-// isSet tells whether the rabbit has written the time, readably.
+// isSet reports whether the rabbit has written a valid time.
 func isSet(t *nnf.MicroTime) bool { return t != nil && !t.IsZero() }
 
 func timeV1(t *nnf.MicroTime) string {
@@ -139,8 +139,8 @@ var (
 	}
 )
 
-// StatusV2 returns the status of dm in version 2. Unlike version 1 it has real
-// times, and says what a pending movement waits for.
+// StatusV2 returns the status of dm in version 2. Unlike version 1 it has
+// timestamps, and the message of a pending movement.
 func StatusV2(dm *nnf.DataMovement) *v2.MovementStatus {
 	s := &dm.Status
 	state, result, message := progress(dm)
@@ -168,8 +168,8 @@ func StatusV2(dm *nnf.DataMovement) *v2.MovementStatus {
 	return out
 }
 
-// CancelledV2 is the status of a movement that was cancelled before its start and
-// deleted.
+// CancelledV2 returns the status of a movement that was cancelled before its start
+// and deleted.
 func CancelledV2(dm *nnf.DataMovement, at time.Time) *v2.MovementStatus {
 	out := StatusV2(dm)
 	out.State, out.Result = v2.MovementState_MOVEMENT_STATE_COMPLETED, v2.MovementResult_MOVEMENT_RESULT_CANCELLED
@@ -177,7 +177,7 @@ func CancelledV2(dm *nnf.DataMovement, at time.Time) *v2.MovementStatus {
 	return out
 }
 
-// DeletedV2 is the last status of a movement that was deleted.
+// DeletedV2 returns the last status of a movement that was deleted.
 func DeletedV2(uid string) *v2.MovementStatus {
 	return &v2.MovementStatus{Uid: uid, State: v2.MovementState_MOVEMENT_STATE_COMPLETED, Result: v2.MovementResult_MOVEMENT_RESULT_DELETED}
 }

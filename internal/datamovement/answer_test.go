@@ -16,9 +16,9 @@ import (
 
 type status = v1.DataMovementStatusResponse
 
-var began, ended = nnf.NewMicroTime(time.Unix(1743526000, 535519000)), nnf.NewMicroTime(time.Unix(1743526090, 0))
+var startTime, ended = nnf.NewMicroTime(time.Unix(1743526000, 535519000)), nnf.NewMicroTime(time.Unix(1743526090, 0))
 
-// local sets the zone for one test: texts are in local time.
+// local sets the time zone for one test: version 1 has local times.
 func local(t *testing.T) {
 	was := time.Local
 	t.Cleanup(func() { time.Local = was })
@@ -26,11 +26,11 @@ func local(t *testing.T) {
 }
 
 const (
-	beganText = "2025-04-01 11:46:40.535519 -0500 CDT"
+	startText = "2025-04-01 11:46:40.535519 -0500 CDT"
 	endedText = "2025-04-01 11:48:10 -0500 CDT"
 )
 
-// What is pending has a status and nothing else.
+// A pending movement has a state and nothing else.
 func TestStatusV1(t *testing.T) {
 	local(t)
 	empty := new(v1.DataMovementCommandStatus)
@@ -41,31 +41,31 @@ func TestStatusV1(t *testing.T) {
 		want   *status
 		done   bool
 	}{
-		{"nothing yet", nnf.DataMovementStatus{}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
-		{"waits for something", nnf.DataMovementStatus{Message: "no storage"}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
+		{"no status", nnf.DataMovementStatus{}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
+		{"pending with a message", nnf.DataMovementStatus{Message: "no storage"}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
 		{"cancelled before the start", nnf.DataMovementStatus{}, true, &status{State: v1.DataMovementStatusResponse_CANCELLING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
 		{"state without a start", nnf.DataMovementStatus{State: "Running"}, false, &status{State: v1.DataMovementStatusResponse_PENDING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS}, false},
-		{"starting", nnf.DataMovementStatus{State: "Starting", StartTime: began}, false, &status{State: v1.DataMovementStatusResponse_STARTING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
-		{"running", nnf.DataMovementStatus{State: "Running", StartTime: began}, false, &status{State: v1.DataMovementStatusResponse_RUNNING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
-		{"no state", nnf.DataMovementStatus{StartTime: began}, false, &status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
-		{"being cancelled", nnf.DataMovementStatus{State: "Running", StartTime: began}, true, &status{State: v1.DataMovementStatusResponse_CANCELLING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty}, false},
-		{"success", nnf.DataMovementStatus{State: "Finished", Status: "Success", Message: "out\n", StartTime: began, EndTime: ended}, false,
-			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_SUCCESS, Message: "out\n", StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
-		{"success in spite of cancel", nnf.DataMovementStatus{State: "Finished", Status: "Success", StartTime: began, EndTime: ended}, true,
-			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_SUCCESS, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
-		{"failed", nnf.DataMovementStatus{State: "Finished", Status: "Failed", StartTime: began, EndTime: ended}, false,
-			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_FAILED, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
-		{"cancelled", nnf.DataMovementStatus{State: "Finished", Status: "Cancelled", StartTime: began, EndTime: ended}, true,
-			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_CANCELLED, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
+		{"starting", nnf.DataMovementStatus{State: "Starting", StartTime: startTime}, false, &status{State: v1.DataMovementStatusResponse_STARTING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, CommandStatus: empty}, false},
+		{"running", nnf.DataMovementStatus{State: "Running", StartTime: startTime}, false, &status{State: v1.DataMovementStatusResponse_RUNNING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, CommandStatus: empty}, false},
+		{"no state", nnf.DataMovementStatus{StartTime: startTime}, false, &status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, CommandStatus: empty}, false},
+		{"being cancelled", nnf.DataMovementStatus{State: "Running", StartTime: startTime}, true, &status{State: v1.DataMovementStatusResponse_CANCELLING, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, CommandStatus: empty}, false},
+		{"success", nnf.DataMovementStatus{State: "Finished", Status: "Success", Message: "out\n", StartTime: startTime, EndTime: ended}, false,
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_SUCCESS, Message: "out\n", StartTime: startText, EndTime: endedText, CommandStatus: empty}, true},
+		{"success in spite of cancel", nnf.DataMovementStatus{State: "Finished", Status: "Success", StartTime: startTime, EndTime: ended}, true,
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_SUCCESS, StartTime: startText, EndTime: endedText, CommandStatus: empty}, true},
+		{"failed", nnf.DataMovementStatus{State: "Finished", Status: "Failed", StartTime: startTime, EndTime: ended}, false,
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_FAILED, StartTime: startText, EndTime: endedText, CommandStatus: empty}, true},
+		{"cancelled", nnf.DataMovementStatus{State: "Finished", Status: "Cancelled", StartTime: startTime, EndTime: ended}, true,
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_CANCELLED, StartTime: startText, EndTime: endedText, CommandStatus: empty}, true},
 		{"invalid, never started nor ended", nnf.DataMovementStatus{State: "Finished", Status: "Invalid", Message: "no profile"}, false,
 			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_INVALID, Message: "no profile", CommandStatus: empty}, true},
 		{"finished without times", nnf.DataMovementStatus{State: "Finished", Status: "Failed"}, false, &status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_FAILED, CommandStatus: empty}, true},
-		{"unknown state", nnf.DataMovementStatus{State: "Pausing", StartTime: began}, false,
-			&status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, CommandStatus: empty, Message: `the rabbit says state "Pausing", status "", which this version does not know`}, false},
-		{"unknown status", nnf.DataMovementStatus{State: "Finished", Status: "Partial\n", Message: "m", StartTime: began, EndTime: ended}, false,
-			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, EndTime: endedText, CommandStatus: empty, Message: `m; the rabbit says state "Finished", status "Partial\n", which this version does not know`}, true},
-		{"end without state", nnf.DataMovementStatus{StartTime: began, EndTime: ended}, false,
-			&status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: beganText, EndTime: endedText, CommandStatus: empty}, true},
+		{"unknown state", nnf.DataMovementStatus{State: "Pausing", StartTime: startTime}, false,
+			&status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, CommandStatus: empty, Message: `the rabbit reports state "Pausing", status "", unknown to this version of nnf-dm`}, false},
+		{"unknown status", nnf.DataMovementStatus{State: "Finished", Status: "Partial\n", Message: "m", StartTime: startTime, EndTime: ended}, false,
+			&status{State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, EndTime: endedText, CommandStatus: empty, Message: `m; the rabbit reports state "Finished", status "Partial\n", unknown to this version of nnf-dm`}, true},
+		{"end without state", nnf.DataMovementStatus{StartTime: startTime, EndTime: ended}, false,
+			&status{State: v1.DataMovementStatusResponse_UNKNOWN_STATE, Status: v1.DataMovementStatusResponse_UNKNOWN_STATUS, StartTime: startText, EndTime: endedText, CommandStatus: empty}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dm := movement(func(d *nnf.DataMovement) { d.Status, d.Spec.Cancel = c.status, c.cancel })
@@ -82,7 +82,7 @@ func TestStatusV1(t *testing.T) {
 func TestCommandStatus(t *testing.T) {
 	local(t)
 	dm := &nnf.DataMovement{}
-	// As the rabbit writes it.
+	// In the rabbit's format.
 	text := `{"status":{"state":"Running","startTime":"2025-04-01T16:46:40.535519Z","restarts":-1,"commandStatus":{
 		"command":"mpirun dcp","progress":42,"elapsedTime":"1m30.250999s","lastMessage":"Copied 1\n","lastMessageTime":"2025-04-01T16:48:10.000000Z",
 		"seconds":"90.2","items":7,"directories":1,"files":5,"links":1,"data":"1.5 GiB","rate":"17 MiB/s"}}}`
@@ -90,7 +90,7 @@ func TestCommandStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &v1.DataMovementCommandStatus{Command: "mpirun dcp", Progress: 42, ElapsedTime: "1m30.25s", LastMessage: "Copied 1\n", LastMessageTime: endedText}
-	if got := StatusV1(dm); !proto.Equal(got.CommandStatus, want) || got.StartTime != beganText {
+	if got := StatusV1(dm); !proto.Equal(got.CommandStatus, want) || got.StartTime != startText {
 		t.Errorf("%v", got)
 	}
 	got := StatusV2(dm)
@@ -112,7 +112,7 @@ func TestStarted(t *testing.T) {
 		s    nnf.DataMovementStatus
 		want bool
 	}{{nnf.DataMovementStatus{}, false}, {nnf.DataMovementStatus{Message: "waits"}, false}, {nnf.DataMovementStatus{State: "Running"}, true},
-		{nnf.DataMovementStatus{StartTime: began}, true}, {nnf.DataMovementStatus{Status: "Invalid"}, true}} {
+		{nnf.DataMovementStatus{StartTime: startTime}, true}, {nnf.DataMovementStatus{Status: "Invalid"}, true}} {
 		if Started(&nnf.DataMovement{Status: c.s}) != c.want {
 			t.Errorf("%+v", c.s)
 		}

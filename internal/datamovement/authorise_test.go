@@ -41,25 +41,25 @@ func TestCreateFor(t *testing.T) {
 		{"own", usual, alice, own, Allowed, Identity{1001, 100}, ""},
 		{"own, strictest policy", strict, alice, own, Allowed, Identity{1001, 100}, ""},
 		{"own, by another primary group", usual, Caller{UID: 1001, GID: 7, Groups: []uint32{7, 100}}, own, Allowed, Identity{1001, 100}, ""},
-		{"the workflow's group is not mine", usual, Caller{UID: 1001, GID: 7, Groups: []uint32{8}}, own, Denied, Identity{}, "not a member"},
-		{"no groups known", usual, Caller{UID: 1001, GID: 7}, own, Denied, Identity{}, "not a member"},
-		{"somebody else's", usual, bob, own, Hidden, Identity{}, "another user"},
-		{"same number as a group only", usual, Caller{UID: 100, GID: 1001}, own, Hidden, Identity{}, "another user"},
-		{"root copies as the user", usual, super, own, Allowed, Identity{1001, 100}, ""},
-		{"root where root is nobody", strict, super, own, Hidden, Identity{}, "another user"},
+		{"not a member of the workflow's group", usual, Caller{UID: 1001, GID: 7, Groups: []uint32{8}}, own, Denied, Identity{}, "not a member"},
+		{"groups not reported", usual, Caller{UID: 1001, GID: 7}, own, Denied, Identity{}, "not a member"},
+		{"another user's", usual, bob, own, Hidden, Identity{}, "another user"},
+		{"uid equals the workflow's gid only", usual, Caller{UID: 100, GID: 1001}, own, Hidden, Identity{}, "another user"},
+		{"root for a user", usual, super, own, Allowed, Identity{1001, 100}, ""},
+		{"root without root_may_all", strict, super, own, Hidden, Identity{}, "another user"},
 		{"root's own workflow", usual, super, ids(0, 0), Denied, Identity{}, "as root"},
 		{"root's own workflow, allowed", lenient, super, ids(0, 0), Allowed, Identity{}, ""},
-		{"root's own workflow, root is nobody", Policy{AllowRootCopies: true}, super, ids(0, 0), Allowed, Identity{}, ""},
-		{"user 0 is not alice", lenient, alice, ids(0, 0), Hidden, Identity{}, "another user"},
+		{"root's own workflow without root_may_all", Policy{AllowRootCopies: true}, super, ids(0, 0), Allowed, Identity{}, ""},
+		{"user calls for root's workflow", lenient, alice, ids(0, 0), Hidden, Identity{}, "another user"},
 		{"group 0", usual, Caller{UID: 1001, GID: 0}, ids(1001, 0), Denied, Identity{}, "as root"},
-		{"group 0 of somebody who is not in it", lenient, alice, ids(1001, 0), Denied, Identity{}, "not a member"},
-		{"an id that nobody has", usual, super, ids(4294967295, 100), Denied, Identity{}, "not an identity"},
-		{"a negative id", usual, super, ids(-1, 100), Denied, Identity{}, "not an identity"},
-		{"a wrapped id", usual, Caller{UID: 4294967295, GID: 1}, ids(-1, 1), Hidden, Identity{}, "another user"},
-		{"a wrapped group", usual, alice, ids(1001, -1), Denied, Identity{}, "not an identity"},
-		{"2^32 is not root", lenient, super, ids(1<<32, 0), Denied, Identity{}, "not an identity"},
+		{"group 0, not a member", lenient, alice, ids(1001, 0), Denied, Identity{}, "not a member"},
+		{"the reserved id 2^32-1", usual, super, ids(4294967295, 100), Denied, Identity{}, "out of range"},
+		{"a negative id", usual, super, ids(-1, 100), Denied, Identity{}, "out of range"},
+		{"-1 is not 2^32-1", usual, Caller{UID: 4294967295, GID: 1}, ids(-1, 1), Hidden, Identity{}, "another user"},
+		{"a negative group", usual, alice, ids(1001, -1), Denied, Identity{}, "out of range"},
+		{"2^32 is not root", lenient, super, ids(1<<32, 0), Denied, Identity{}, "out of range"},
 		{"above 2^31", usual, Caller{UID: 3e9, GID: 3e9}, ids(3e9, 3e9), Allowed, Identity{3e9, 3e9}, ""},
-		{"an unknown identity", usual, Caller{UID: 65534, GID: 65534}, ids(65534, 65534), Hidden, Identity{}, "another user"},
+		{"an unmapped id", usual, Caller{UID: 65534, GID: 65534}, ids(65534, 65534), Hidden, Identity{}, "another user"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			wf := workflow()
@@ -101,56 +101,56 @@ func label(key, value string) func(*nnf.DataMovement) {
 func TestMovement(t *testing.T) {
 	own := func(*nnf.DataMovement) {}
 	for _, c := range []struct {
-		name   string
-		policy Policy
-		caller Caller
-		change func(*nnf.DataMovement)
-		asked  WorkflowRef
-		want   Outcome
-		reason string
+		name      string
+		policy    Policy
+		caller    Caller
+		change    func(*nnf.DataMovement)
+		requested WorkflowRef
+		want      Outcome
+		reason    string
 	}{
 		{"own", usual, alice, own, job7, Allowed, ""},
-		{"own, no workflow named", usual, alice, own, WorkflowRef{}, Allowed, ""},
-		{"own, half a workflow named", usual, alice, own, WorkflowRef{Name: "job7"}, Allowed, ""},
+		{"own, request without workflow", usual, alice, own, WorkflowRef{}, Allowed, ""},
+		{"own, request without namespace", usual, alice, own, WorkflowRef{Name: "job7"}, Allowed, ""},
 		{"root", usual, super, own, job7, Allowed, ""},
-		{"root where root is nobody", strict, super, own, job7, Hidden, "another user"},
+		{"root without root_may_all", strict, super, own, job7, Hidden, "another user"},
 		{"another user of the same group", usual, bob, own, job7, Hidden, "another user"},
-		{"other workflow named", usual, alice, own, WorkflowRef{"job8", "default"}, Hidden, "that the request names"},
-		{"same name elsewhere", usual, alice, own, WorkflowRef{"job7", "other"}, Hidden, "that the request names"},
-		{"other workflow named by root", usual, super, own, WorkflowRef{"job8", "default"}, Hidden, "that the request names"},
-		{"copied as somebody else", usual, alice, func(dm *nnf.DataMovement) { dm.Spec.UserID = 1002 }, job7, Hidden, "another user"},
-		{"copied as root", usual, alice, func(dm *nnf.DataMovement) { dm.Spec.UserID = 0 }, job7, Hidden, "another user"},
-		{"2^32 more", usual, alice, func(dm *nnf.DataMovement) { dm.Spec.UserID += 1 << 32 }, job7, Hidden, "another user"},
+		{"request with another workflow", usual, alice, own, WorkflowRef{"job8", "default"}, Hidden, "in the request"},
+		{"request with another namespace", usual, alice, own, WorkflowRef{"job7", "other"}, Hidden, "in the request"},
+		{"request of root with another workflow", usual, super, own, WorkflowRef{"job8", "default"}, Hidden, "in the request"},
+		{"copies as another user", usual, alice, func(dm *nnf.DataMovement) { dm.Spec.UserID = 1002 }, job7, Hidden, "another user"},
+		{"copies as root", usual, alice, func(dm *nnf.DataMovement) { dm.Spec.UserID = 0 }, job7, Hidden, "another user"},
+		{"uid + 2^32", usual, alice, func(dm *nnf.DataMovement) { dm.Spec.UserID += 1 << 32 }, job7, Hidden, "another user"},
 		{"another compute's", usual, alice, label(api.LabelInitiator, "compute-02"), job7, Hidden, "another node"},
 		{"another compute's, root", usual, super, label(api.LabelInitiator, "compute-02"), job7, Hidden, "another node"},
-		{"a name that starts like ours", usual, alice, label(api.LabelInitiator, "compute-011"), job7, Hidden, "another node"},
+		{"a node name with ours as prefix", usual, alice, label(api.LabelInitiator, "compute-011"), job7, Hidden, "another node"},
 		{"copy_in", usual, super, label(api.LabelInitiator, "copy_in"), job7, Hidden, "from a compute"},
 		{"copy_out", usual, alice, label(api.LabelInitiator, "copy_out"), job7, Hidden, "from a compute"},
 		{"no initiator", usual, alice, label(api.LabelInitiator, ""), job7, Hidden, "from a compute"},
 		{"owned by something else", usual, alice, label(api.LabelOwnerKind, "NnfAccess"), job7, Hidden, "not owned"},
 		{"no owner kind", usual, alice, label(api.LabelOwnerKind, ""), job7, Hidden, "not owned"},
-		{"no owner name", usual, alice, label(api.LabelOwnerName, ""), job7, Hidden, "do not say"},
-		{"no owner namespace", usual, alice, label(api.LabelOwnerNamespace, ""), job7, Hidden, "do not say"},
-		{"no owner uid", usual, alice, label(api.LabelOwnerUID, ""), job7, Hidden, "do not say"},
-		{"two names", usual, alice, label(api.LabelWorkflowName, "job8"), job7, Hidden, "two workflows"},
-		{"two namespaces", usual, alice, label(api.LabelWorkflowNamespace, ""), job7, Hidden, "two workflows"},
-		{"two uids", usual, alice, label(api.LabelWorkflowUID, "other"), job7, Hidden, "two workflows"},
+		{"no owner name", usual, alice, label(api.LabelOwnerName, ""), job7, Hidden, "do not identify"},
+		{"no owner namespace", usual, alice, label(api.LabelOwnerNamespace, ""), job7, Hidden, "do not identify"},
+		{"no owner uid", usual, alice, label(api.LabelOwnerUID, ""), job7, Hidden, "do not identify"},
+		{"two names", usual, alice, label(api.LabelWorkflowName, "job8"), job7, Hidden, "two different workflows"},
+		{"two namespaces", usual, alice, label(api.LabelWorkflowNamespace, ""), job7, Hidden, "two different workflows"},
+		{"two uids", usual, alice, label(api.LabelWorkflowUID, "other"), job7, Hidden, "two different workflows"},
 		{"no labels", usual, super, func(dm *nnf.DataMovement) { dm.Labels = nil }, WorkflowRef{}, Hidden, "from a compute"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dm := movement(c.change)
-			v := c.policy.Movement(c.caller, dm, c.asked)
+			v := c.policy.Movement(c.caller, dm, c.requested)
 			if v.Outcome != c.want || !strings.Contains(v.Reason, c.reason) || (v.Reason == "") != (c.want == Allowed) {
 				t.Errorf("%v %q", v.Outcome, v.Reason)
 			}
-			if l := c.policy.Listed(c.caller, dm, c.asked); l != v {
-				t.Errorf("Listed says %v, Movement says %v", l, v)
+			if l := c.policy.Listed(c.caller, dm, c.requested); l != v {
+				t.Errorf("Listed returns %v, Movement returns %v", l, v)
 			}
 		})
 	}
 }
 
-// A node without a name owns nothing, not even what has no initiator.
+// A node without a name may not access any movement, not even one without initiator.
 func TestMovementNoNode(t *testing.T) {
 	p := usual
 	p.Node = ""
@@ -168,12 +168,12 @@ func TestListedWorkflow(t *testing.T) {
 			t.Errorf("%q: %v", initiator, v)
 		}
 		if initiator != node && p.Movement(alice, dm, job7).Allowed() {
-			t.Errorf("%q may be touched", initiator)
+			t.Errorf("movement of initiator %q is accessible", initiator)
 		}
 	}
 }
 
-// What is hidden looks in every way like what is missing.
+// Errors for hidden and missing objects are identical.
 func TestHiddenIsMissing(t *testing.T) {
 	missing := MovementNotFound("nnf-dm-abcde")
 	hidden := hide("the movement belongs to another user").Err(MovementNotFound("nnf-dm-abcde"))

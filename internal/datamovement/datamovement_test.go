@@ -30,7 +30,7 @@ func workflow() *dws.Workflow {
 	}
 }
 
-// clientMount is mounted and ready, with one entry.
+// clientMount returns a mounted and ready ClientMount with one entry.
 func clientMount(namespace, path, typ string) *dws.ClientMount {
 	ref := dws.ObjectReference{Kind: "NnfNodeStorage", Name: "default-job7-0-gfs2-0", Namespace: rabbit}
 	device := dws.DeviceLVM
@@ -50,10 +50,10 @@ func clientMount(namespace, path, typ string) *dws.ClientMount {
 	}
 }
 
-// mountAt is an entry of the compute or the rabbit that can be used.
+// mountAt returns a ready entry of the compute or the rabbit.
 func mountAt(namespace, path, typ string) Mount { return Mounts(clientMount(namespace, path, typ))[0] }
 
-// movement is one that compute-01 has started for job7.
+// movement returns a movement that compute-01 has started for job7.
 func movement(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 	dm, err := Object(parts(dws.TypeGFS2))
 	if err != nil {
@@ -66,7 +66,7 @@ func movement(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 	return dm
 }
 
-// parts are those of the example that TestObjectExample has in JSON.
+// parts returns the parts of the example in TestObjectExample.
 func parts(typ string) *Parts {
 	p := &Parts{
 		Request: Request{
@@ -84,13 +84,13 @@ func parts(typ string) *Parts {
 	return p
 }
 
-// profile has a command as administrators write it: the ids come behind the place
-// where the user's options are put.
+// profile returns a profile with a typical command: the IDs follow the place where the
+// rabbit inserts the user's options.
 func profile(name string) *nnf.DataMovementProfile {
 	return &nnf.DataMovementProfile{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: nnf.DataMovementProfileData{Command: usualProfile}}
 }
 
-// parsed is a request whose paths are parsed as Check does it.
+// parsed returns a request with its paths parsed as in Check.
 func parsed(source, destination string) (*Request, error) {
 	r := &Request{Source: source, Destination: destination}
 	var err error
@@ -105,7 +105,7 @@ func parsed(source, destination string) (*Request, error) {
 	return r, err
 }
 
-// mapSource is FindMount and OnRabbit for one source.
+// mapSource calls FindMount and OnRabbit for one source.
 func mapSource(source string, computes, servers []Mount) (Mount, string, error) {
 	r, err := parsed(source, "-")
 	if err != nil {
@@ -119,7 +119,7 @@ func mapSource(source string, computes, servers []Mount) (Mount, string, error) 
 	return m, p, err
 }
 
-// findMount is FindMount for one source.
+// findMount calls FindMount for one source.
 func findMount(source string, computes []Mount) (Mount, error) {
 	r, err := parsed(source, "-")
 	if err != nil {

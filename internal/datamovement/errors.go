@@ -10,15 +10,15 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Kinds of failure, for errors.Is. Every error that a caller gets is one of
-// them.
+// Kinds of errors, for errors.Is. Every error that a caller gets has one of these
+// kinds.
 var (
 	ErrInvalid     = errors.New("invalid request")             // the request itself is wrong
-	ErrFailed      = errors.New("request failed")              // the request is fine, the state of the system is not
+	ErrFailed      = errors.New("request failed")              // the request is valid, but the state of the system does not allow it
 	ErrNotFound    = errors.New("not found")                   // missing, or hidden from the caller
 	ErrDenied      = errors.New("permission denied")           // the caller may know that it exists
-	ErrUnavailable = errors.New("service unavailable")         // worth a retry
-	ErrExhausted   = errors.New("limit exceeded")              // of this caller
+	ErrUnavailable = errors.New("service unavailable")         // the caller can retry
+	ErrExhausted   = errors.New("limit exceeded")              // by this caller
 	ErrActive      = errors.New("data movement has not ended") // Delete came too early
 )
 
@@ -26,8 +26,8 @@ var (
 // request that caused it, if there is one. Its text may be shown to that caller.
 type Fault struct {
 	Kind   error          // one of the sentinels above
-	Reason v2.ErrorReason // its Code is the gRPC code of the fault
-	Field  string         // the request's field by its name in the protocol, or the setting that limits, or empty
+	Reason v2.ErrorReason // Reason.Code is the gRPC code of the fault
+	Field  string         // name of the field in the protocol, or of the setting with the limit; may be empty
 	text   string
 	cause  error
 }
@@ -43,12 +43,12 @@ func (f *Fault) Unwrap() []error {
 	return []error{f.Kind, f.cause}
 }
 
-// Cause returns the error behind the fault, or nil. Its text is for the log, not
-// for the caller.
+// Cause returns the cause of the fault, or nil. Its text is for the log, not for
+// the caller.
 func (f *Fault) Cause() error { return f.cause }
 
-// Metadata returns what version 2 sends with the reason in google.rpc.ErrorInfo,
-// nil when there is nothing.
+// Metadata returns the metadata that version 2 sends with the reason in
+// google.rpc.ErrorInfo, or nil.
 func (f *Fault) Metadata() map[string]string {
 	switch {
 	case f.Field == "":
@@ -59,66 +59,69 @@ func (f *Fault) Metadata() map[string]string {
 	return map[string]string{v2.MetadataField: f.Field}
 }
 
-// NewFault returns a fault with a text of its own.
+// NewFault returns a fault with a formatted text. An error wrapped by %w becomes its
+// cause.
 func NewFault(kind error, reason v2.ErrorReason, format string, args ...any) *Fault {
 	err := fmt.Errorf(format, args...)
 	return &Fault{Kind: kind, Reason: reason, text: err.Error(), cause: errors.Unwrap(err)}
 }
 
-// Invalid returns a fault that blames a field of the request.
+// Invalid returns a fault for an invalid field of the request.
 func Invalid(field, format string, args ...any) *Fault {
 	f := NewFault(ErrInvalid, v2.ErrorReason_INVALID_FIELD, format, args...)
 	f.Field = field
 	return f
 }
 
-// refused names the field, its value and the rule that the value breaks.
+// refused returns the fault for a value that violates a rule.
 func refused(field, value, rule string) *Fault {
 	return Invalid(field, "%s %s is refused: %s", field, text.Quote(value), rule)
 }
 
-// failed is for a valid request that the state of the system does not allow.
+// failed returns the fault for a valid request that the state of the system does
+// not allow.
 func failed(reason v2.ErrorReason, format string, args ...any) *Fault {
 	return NewFault(ErrFailed, reason, format, args...)
 }
 
-// MovementNotFound is the error for a data movement that is missing, and for one
-// that the caller must not know of. Both have the same text, so that no caller
-// learns which names exist.
+// MovementNotFound returns the error for a data movement that does not exist or is
+// hidden from the caller. Both have the same text, so that callers cannot find out
+// which names exist.
 func MovementNotFound(uid string) *Fault {
 	return NewFault(ErrNotFound, v2.ErrorReason_MOVEMENT_NOT_FOUND, "could not find data movement %s", text.Quote(uid))
 }
 
-// WorkflowNotFound is MovementNotFound for workflows.
+// WorkflowNotFound returns the same kind of error for a workflow.
 func WorkflowNotFound(w WorkflowRef) *Fault {
 	return NewFault(ErrNotFound, v2.ErrorReason_WORKFLOW_NOT_FOUND, "could not find workflow %s", text.Quote(w.Namespace+"/"+w.Name))
 }
 
-// StillActive is the error for a data movement that cannot be deleted yet.
+// StillActive returns the error for a data movement that cannot be deleted yet.
 func StillActive(uid string) *Fault {
-	return NewFault(ErrActive, v2.ErrorReason_MOVEMENT_ACTIVE, "data movement %s has not ended: wait for it, or cancel it first", uid)
+	return NewFault(ErrActive, v2.ErrorReason_MOVEMENT_ACTIVE, "data movement %s has not ended: wait until it ends, or cancel it first", uid)
 }
 
-// LimitExceeded is the error for a caller that exceeds a limit. setting is the
-// limit's name in the daemon's configuration.
+// LimitExceeded returns the error for a caller that exceeds a limit. setting is the
+// name of the limit in the daemon's configuration.
 func LimitExceeded(setting string) *Fault {
-	f := NewFault(ErrExhausted, v2.ErrorReason_LIMIT_EXCEEDED, "too much at once for one user: the limit is %s of the daemon's configuration", setting)
+	f := NewFault(ErrExhausted, v2.ErrorReason_LIMIT_EXCEEDED, "limit exceeded: %s in the daemon's configuration", setting)
 	f.Field = setting
 	return f
 }
 
-// TooManyMovements is LimitExceeded for a user whose data movements on this node
-// reach the limit because they are kept after their end. have says what exists.
+// TooManyMovements returns the error for a user whose data movements on this node
+// have reached the limit. They exist until they are deleted, even after their end.
+// have describes them.
 func TooManyMovements(setting, have string) *Fault {
-	f := NewFault(ErrExhausted, v2.ErrorReason_LIMIT_EXCEEDED, "%s exist on this node and are not deleted, the limit is %s of the daemon's configuration: delete those that have ended (List shows them)", have, setting)
+	f := NewFault(ErrExhausted, v2.ErrorReason_LIMIT_EXCEEDED, "%s; the limit is %s in the daemon's configuration: delete those that have ended (List returns them)", have, setting)
 	f.Field = setting
 	return f
 }
 
-// Explain turns any error into a Fault: it passes faults through, and maps those
-// of the API server and of the caller's context. The caller gets no text of the
-// API server, because such texts name objects and accounts of others; they stay
-// in the cause, for the log. A nil error gives nil.
+// Explain converts any error to a Fault. It returns faults unchanged, and maps
+// errors of the API server and of the caller's context. The caller does not get the
+// text of the API server, which can name objects and accounts of other users; it
+// stays in the cause, for the log. Explain returns nil for nil.
 func Explain(err error) *Fault {
 	if err == nil {
 		return nil
@@ -131,24 +134,35 @@ func Explain(err error) *Fault {
 	}
 	switch {
 	case errors.Is(err, context.Canceled):
-		return wrap(ErrUnavailable, v2.ErrorReason_CALLER_GONE, "the request was cancelled by the caller")
+		return wrap(ErrUnavailable, v2.ErrorReason_CALLER_GONE, "the caller cancelled the request")
 	case errors.Is(err, context.DeadlineExceeded):
-		return wrap(ErrUnavailable, v2.ErrorReason_TIMEOUT, "there was no answer in time: try again")
+		return wrap(ErrUnavailable, v2.ErrorReason_TIMEOUT, "the request timed out: try again")
 	case kube.IsForbidden(err):
-		return wrap(ErrFailed, v2.ErrorReason_INTERNAL, "the daemon lacks a right on the API server: tell the administrator, the daemon's log says which")
+		return wrap(ErrFailed, v2.ErrorReason_INTERNAL, "the API server denied a request of the daemon: ask the administrator to check the daemon's log")
 	case kube.IsInvalid(err):
-		return wrap(ErrFailed, v2.ErrorReason_INTERNAL, "the API server does not accept the data movement: tell the administrator, the daemon's log says why")
+		return wrap(ErrFailed, v2.ErrorReason_INTERNAL, "the API server rejected the data movement: ask the administrator to check the daemon's log")
 	case kube.IsNotFound(err):
-		return wrap(ErrFailed, v2.ErrorReason_INTERNAL, "an object that the request needs does not exist: the daemon's log says which")
+		return wrap(ErrFailed, v2.ErrorReason_INTERNAL, "an object that the request needs does not exist: ask the administrator to check the daemon's log")
 	}
-	return wrap(ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "the API server does not answer as it should: try again, the daemon's log says more")
+	return wrap(ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "a request to the API server failed: try again; the daemon's log has the cause")
 }
 
-// Step is the part of Create that failed. Version 1 names it in front of the
-// message.
+// WithoutStep returns err without the text that Step.At has added.
+func WithoutStep(err error) error {
+	f := Explain(err)
+	if f == nil {
+		return nil
+	}
+	if inner, ok := f.cause.(*Fault); ok {
+		return WithoutStep(inner)
+	}
+	return f
+}
+
+// Step is the part of Create that failed. Messages of version 1 start with it.
 type Step string
 
-// The steps of Create in their order.
+// The steps of Create, in order.
 const (
 	StepWorkflow Step = "Could not find workflow"
 	StepMount    Step = "Error finding compute mount info"
@@ -158,9 +172,9 @@ const (
 	StepCreate   Step = "Error creating DataMovement"
 )
 
-// At puts the step before the text of err, joined by ": ", and keeps kind,
-// reason and field. An error that blames the request or its caller stays as it
-// is.
+// At prefixes the text of err with the step and ": ", and keeps kind, reason and
+// field. An error that is caused by the request or its caller is returned without
+// the step.
 func (s Step) At(err error) error {
 	f := Explain(err)
 	if f == nil {

@@ -20,8 +20,8 @@ import (
 
 var movements = schema.GroupResource{Group: "nnf.cray.hpe.com", Resource: "nnfdatamovements"}
 
-// Every error has a kind, a reason with its gRPC code, and a text without what the
-// API server says.
+// Every error has a kind, a reason with its gRPC code, and a text that does not contain
+// the text of the API server.
 func TestExplain(t *testing.T) {
 	api := func(code int32, reason metav1.StatusReason) error {
 		return fmt.Errorf("get secret/path: %w", &apierrors.StatusError{ErrStatus: metav1.Status{Code: code, Reason: reason, Message: "account system:x may not"}})
@@ -42,12 +42,12 @@ func TestExplain(t *testing.T) {
 		{"denied", refuse("x").Err(nil), ErrDenied, codes.PermissionDenied, v2.ErrorReason_ACCESS_DENIED},
 		{"limit", LimitExceeded("limits.create_burst"), ErrExhausted, codes.ResourceExhausted, v2.ErrorReason_LIMIT_EXCEEDED},
 		{"unavailable", NewFault(ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "x"), ErrUnavailable, codes.Unavailable, v2.ErrorReason_UNAVAILABLE},
-		{"gone", fmt.Errorf("x: %w", context.Canceled), ErrUnavailable, codes.Canceled, v2.ErrorReason_CALLER_GONE},
-		{"late", context.DeadlineExceeded, ErrUnavailable, codes.DeadlineExceeded, v2.ErrorReason_TIMEOUT},
+		{"caller gone", fmt.Errorf("x: %w", context.Canceled), ErrUnavailable, codes.Canceled, v2.ErrorReason_CALLER_GONE},
+		{"timeout", context.DeadlineExceeded, ErrUnavailable, codes.DeadlineExceeded, v2.ErrorReason_TIMEOUT},
 		{"API forbids", api(http.StatusForbidden, metav1.StatusReasonForbidden), ErrFailed, codes.Internal, v2.ErrorReason_INTERNAL},
 		{"API refuses", api(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid), ErrFailed, codes.Internal, v2.ErrorReason_INTERNAL},
-		{"API has not", apierrors.NewNotFound(movements, "secret"), ErrFailed, codes.Internal, v2.ErrorReason_INTERNAL},
-		{"API is broken", api(http.StatusInternalServerError, metav1.StatusReasonInternalError), ErrUnavailable, codes.Unavailable, v2.ErrorReason_UNAVAILABLE},
+		{"API object missing", apierrors.NewNotFound(movements, "secret"), ErrFailed, codes.Internal, v2.ErrorReason_INTERNAL},
+		{"API server error", api(http.StatusInternalServerError, metav1.StatusReasonInternalError), ErrUnavailable, codes.Unavailable, v2.ErrorReason_UNAVAILABLE},
 		{"no network", fmt.Errorf("dial secret: %w", io.EOF), ErrUnavailable, codes.Unavailable, v2.ErrorReason_UNAVAILABLE},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestExplain(t *testing.T) {
 				t.Errorf("%v", f)
 			}
 			if inner := (*Fault)(nil); !errors.As(c.err, &inner) && !errors.Is(f, errors.Unwrap(c.err)) && !errors.Is(f, c.err) {
-				t.Errorf("%v lost its cause", f)
+				t.Errorf("%v has no cause", f)
 			}
 		})
 	}
@@ -93,7 +93,7 @@ func TestStepAt(t *testing.T) {
 	if err := StepMount.At(nil); err != nil {
 		t.Error(err)
 	}
-	// A cause from the API server keeps its neutral text.
+	// The text of the API server does not appear with a step either.
 	if err := StepCreate.At(errors.New("secret")); err == nil || strings.Contains(err.Error(), "secret") || !errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}

@@ -16,17 +16,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-// syntax is all that a shell, or a terminal that shows it, could make something
-// of.
+// syntax has all characters with a meaning for a shell.
 const syntax = ";&|$`'\"\\[](){}<>*?~#!"
 
-// inert tells whether a shell takes s for one word and nothing else.
+// inert reports whether a shell reads s as a single word without special characters.
 func inert(s string) bool {
 	return s != "" && utf8.ValidString(s) && !strings.ContainsAny(s, syntax) && strings.IndexFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) && !unicode.IsMark(r) }) < 0
 }
 
-// FuzzPath: a path that passes is absolute and one word, what it becomes is clean
-// and names the same, and cleaning that changes nothing.
+// FuzzPath: an accepted path is absolute and a single word. The result is clean and
+// equivalent, and cleaning it again does not change it.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"/a/b", "/a/", "/", "/a//b", "/a/./b", "/a/.", "/a/../b", "/ü", "/a b", "a", "", "/a\xff", "/a\u00a0"} {
 		f.Add(s, "/mnt/nnf/U-0")
@@ -39,7 +38,7 @@ func FuzzPath(f *testing.F) {
 		if err == nil {
 			slash := strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")
 			if !inert(p) || p[0] != '/' || path.Clean(p) != got.Path || len(p) > maxPath || got.Slash != slash || slices.Contains(strings.Split(p, "/"), "..") {
-				t.Errorf("%q passes as %+v", p, got)
+				t.Errorf("%q is accepted as %+v", p, got)
 			}
 			if again, err := parsePath("source", got.String()); err != nil || again.String() != got.String() {
 				t.Errorf("%q becomes %q, which becomes %q, %v", p, got, again, err)
@@ -56,20 +55,20 @@ func FuzzPath(f *testing.F) {
 		if _, out, err := mapSource(p, []Mount{m}, []Mount{mountAt(rabbit, at, dws.TypeGFS2)}); err == nil {
 			rest, ok := strings.CutPrefix(path.Clean(out), at)
 			if !ok || rest != "" && rest[0] != '/' || !inert(out) || m.Path+rest != got.Path || strings.HasSuffix(out, "/") != got.Slash {
-				t.Errorf("%q in %q becomes %q", p, m.Path, out)
+				t.Errorf("%q in mount %q becomes %q", p, m.Path, out)
 			}
 		}
 		systems := []lus.LustreFileSystem{system("g", root)}
 		if ref, err := matchDestination(p, systems); err == nil {
 			if ref.Name != "g" || !strings.HasPrefix(got.Path+"/", path.Clean(root)+"/") {
-				t.Errorf("%q is taken to be in %q", p, root)
+				t.Errorf("%q is found in %q", p, root)
 			}
 		}
 	})
 }
 
-// FuzzOptions: options that pass are words, each an option or the value of one,
-// and none ends the options or chooses the identity.
+// FuzzOptions: accepted options are words, each an option or the value of one, and none
+// ends the options or selects the identity.
 func FuzzOptions(f *testing.F) {
 	for _, s := range attacks {
 		f.Add(s)
@@ -94,9 +93,9 @@ func FuzzOptions(f *testing.F) {
 						continue
 					case !inert(w), strings.Trim(w, "-") == "", strings.Contains(w, "dcp"), strings.Contains(w, "mpirun"),
 						name == "dcp" && (w == "--uid" || w == "--gid" || strings.HasPrefix(w, "--uid=") || strings.HasPrefix(w, "--gid=") || strings.HasPrefix(w, "-U") || strings.HasPrefix(w, "-G")):
-						t.Errorf("%q passes for %s with %q", s, name, w)
+						t.Errorf("%s accepts %q with %q", name, s, w)
 					case o == list && !options && w[0] != '-':
-						t.Errorf("%q passes for %s and starts with a value", s, name)
+						t.Errorf("%s accepts %q, which starts with a value", name, s)
 					}
 					options = true
 				}
@@ -105,8 +104,8 @@ func FuzzOptions(f *testing.F) {
 	})
 }
 
-// FuzzRequestToObject: whatever the request and the API server's objects are,
-// there is no panic, and an object has what its owner must be known by.
+// FuzzRequestToObject: for any request and any objects of the API server, there is no
+// panic, and a created object has the fields that identify its owner.
 func FuzzRequestToObject(f *testing.F) {
 	seed := func(p *Parts, cm *dws.ClientMount) {
 		r, _ := json.Marshal(p.Request)
@@ -175,10 +174,10 @@ func checkObject(t *testing.T, dm *nnf.DataMovement, caller Caller, wf *dws.Work
 		t.Errorf("%+v", dm.ObjectMeta)
 	}
 	dm.Name = "n"
-	// Who made it may touch it, if the workflow is one that can exist.
+	// The creator may access it, if the workflow is valid.
 	if wf.Name != "" && wf.Namespace != "" && wf.UID != "" {
 		if v := usual.Movement(caller, dm, WorkflowRef{wf.Name, wf.Namespace}); !v.Allowed() {
-			t.Errorf("its maker must not touch it: %s", v.Reason)
+			t.Errorf("the creator may not access it: %s", v.Reason)
 		}
 	}
 	if _, err := json.Marshal(dm); err != nil {

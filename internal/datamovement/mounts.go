@@ -13,27 +13,28 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Mount is one entry of a ClientMount as far as copies need it.
+// Mount has the parts of an entry of a ClientMount that copies need.
 type Mount struct {
 	Namespace, Name string // of the ClientMount; the namespace is the node
 	Index           int    // of the entry
-	Path            string // with variables replaced, clean; empty when it cannot be used
+	Path            string // cleaned, with variables replaced; empty if it cannot be used
+	Given           string // as in the ClientMount
 	Type            string
 	Reference       *dws.ReferenceDevice
-	Ready           bool   // mounted is wanted, and reached
-	DirectiveIndex  string // labels of the ClientMount; empty when absent or no label's value
+	Ready           bool   // desired and mounted
+	DirectiveIndex  string // labels of the ClientMount; empty if absent or invalid
 	JobID           string
 }
 
-// Mounts returns the entries of a ClientMount in their order. An entry whose
-// path cannot be used stays, without a path: it matches nothing.
+// Mounts returns the entries of a ClientMount, in order. An entry with an unusable
+// path is returned without a path and matches nothing.
 func Mounts(cm *dws.ClientMount) []Mount {
 	out := make([]Mount, 0, len(cm.Spec.Mounts))
 	for i := range cm.Spec.Mounts {
 		m := &cm.Spec.Mounts[i]
 		out = append(out, Mount{
 			Namespace: cm.Namespace, Name: cm.Name, Index: i,
-			Path: mountPath(cm, m), Type: m.Type, Reference: m.Device.DeviceReference,
+			Path: mountPath(cm, m), Given: m.MountPath, Type: m.Type, Reference: m.Device.DeviceReference,
 			Ready:          ready(cm, i),
 			DirectiveIndex: labelOf(cm, api.LabelDirectiveIndex),
 			JobID:          labelOf(cm, api.LabelJobID),
@@ -42,8 +43,8 @@ func Mounts(cm *dws.ClientMount) []Mount {
 	return out
 }
 
-// ready tells that entry i is mounted, and that the ClientMount neither wants it
-// unmounted nor is being deleted.
+// ready reports whether entry i is mounted, and neither its unmount nor the deletion
+// of the ClientMount has been requested.
 func ready(cm *dws.ClientMount, i int) bool {
 	if cm.DeletionTimestamp != nil || cm.Spec.DesiredState != dws.Mounted || i >= len(cm.Status.Mounts) {
 		return false
@@ -60,9 +61,9 @@ func labelOf(cm *dws.ClientMount, key string) string {
 }
 
 // mountPath replaces the variables that every mount has and cleans the path. It
-// does not know the variables of a storage profile; a path with one is not used.
-// The result gets into the rabbit's command line, so it must obey the rules for a
-// caller's path.
+// does not support the variables of a storage profile: a path that contains one is
+// not used. The result becomes part of the rabbit's command line, so the rules for
+// the paths of callers apply.
 func mountPath(cm *dws.ClientMount, m *dws.Mount) string {
 	p := m.MountPath
 	if strings.Contains(p, "$") {
@@ -77,10 +78,11 @@ func mountPath(cm *dws.ClientMount, m *dws.Mount) string {
 	return parseRoot(p)
 }
 
-// FindMount returns the mount of this compute that the request's source lies in:
-// the longest by whole names, which must be mounted. Its type is lustre or gfs2;
-// xfs and raw cannot be mounted a second time on the rabbit. computes are the
-// entries of the workflow's ClientMounts in the node's namespace.
+// FindMount returns the mount of this compute that contains the request's source:
+// the one with the longest path, compared by components. It must be mounted. Its
+// type is lustre or gfs2, because xfs and raw cannot be mounted a second time on the
+// rabbit. computes are the entries of the workflow's ClientMounts in the node's
+// namespace.
 func FindMount(r *Request, computes []Mount, node string) (Mount, error) {
 	if len(computes) == 0 {
 		return Mount{}, failed(v2.ErrorReason_MOUNT_NOT_FOUND, "no client mounts found for node '%s'", node)
@@ -110,8 +112,8 @@ func FindMount(r *Request, computes []Mount, node string) (Mount, error) {
 	return *best, nil
 }
 
-// better prefers the longer path, then what is mounted, then the order of
-// names, so that the choice does not depend on the order of a list.
+// better reports whether a takes precedence over b: by a longer path, then by being
+// ready, then by name, so that the choice does not depend on the order of a list.
 func better(a, b *Mount) bool {
 	if len(a.Path) != len(b.Path) {
 		return len(a.Path) > len(b.Path)
@@ -126,12 +128,12 @@ func byName(a, b *Mount) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Index, b.Index))
 }
 
-// OnRabbit returns the request's source as the rabbit sees it, and the mount
-// there: that of the same storage as m, the compute's mount. servers are the
-// entries of the workflow's ClientMounts in the namespace of rabbit; for Lustre,
-// whose servers may be elsewhere, those in the namespaces of all rabbits: the own
-// rabbit's is preferred. Entries of computes must not be among them, because
-// their paths differ.
+// OnRabbit returns the path of the request's source on the rabbit, and the mount
+// there: the one of the same storage as m, the compute's mount. servers are the
+// entries of the workflow's ClientMounts in the namespace of rabbit. Lustre servers
+// may be on other rabbits, so for Lustre they are those in the namespaces of all
+// rabbits, and rabbit takes precedence. servers must not include entries of compute
+// nodes, which have different paths.
 func OnRabbit(r *Request, m Mount, servers []Mount, node, rabbit string) (string, Mount, error) {
 	rest, ok := within(r.from.Path, m.Path)
 	if m.Path == "" || !ok {
@@ -162,7 +164,7 @@ func OnRabbit(r *Request, m Mount, servers []Mount, node, rabbit string) (string
 	return out, *s, nil
 }
 
-// sameDevice tells whether two entries mount the same storage of the rabbit.
+// sameDevice reports whether two entries mount the same storage of the rabbit.
 func sameDevice(a, b *dws.ReferenceDevice) bool { return a != nil && b != nil && *a == *b }
 
 // first sorts true before false.
@@ -176,9 +178,10 @@ func first(a, b bool) int {
 	return 1
 }
 
-// MatchDestination returns the global file system that the request's destination
-// lies in: the one with the longest mountRoot by whole names. A gfs2 movement
-// names no file system, but its destination must lie in one all the same.
+// MatchDestination returns the global file system that contains the request's
+// destination: the one with the longest mountRoot, compared by components. The
+// object of a gfs2 movement has no reference to a file system, but its destination
+// must be in one as well.
 func MatchDestination(r *Request, systems []lus.LustreFileSystem) (dws.ObjectReference, error) {
 	if len(systems) == 0 {
 		return dws.ObjectReference{}, failed(v2.ErrorReason_DESTINATION_NOT_FOUND, "no LustreFileSystem resources found")

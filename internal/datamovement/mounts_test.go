@@ -13,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/lus"
 )
 
-// The path behind the compute's mount is appended to that of the rabbit.
+// The path below the compute's mount is appended to the path of the rabbit's mount.
 func TestMapSource(t *testing.T) {
 	const c, r = "/mnt/nnf/U-0", "/mnt/nnf/U-0/rabbit-01-3"
 	for source, want := range map[string]string{
@@ -49,12 +49,12 @@ func TestMapSource(t *testing.T) {
 		_, p, err := mapSource(x.source, []Mount{mountAt(node, c, "gfs2")}, []Mount{mountAt(rabbit, r, "gfs2")})
 		wantFault(t, err, x.kind, x.reason, x.text)
 		if p != "" {
-			t.Errorf("%s: path %q beside an error", x.source, p)
+			t.Errorf("%s: path %q together with an error", x.source, p)
 		}
 	}
 }
 
-// Longest match by whole names, whatever the order of the list.
+// The longest match by components wins, whatever the order of the list.
 func TestFindMountLongest(t *testing.T) {
 	paths := []string{"/mnt/nnf/U-1", "/mnt/nnf/U-10", "/mnt/nnf/U-1/in", "/mnt/nnf/U-1/inner"}
 	for i := range paths {
@@ -109,7 +109,7 @@ func TestFindMountRefuses(t *testing.T) {
 	wantFault(t, err, ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "no client mounts found for node 'compute-01'")
 }
 
-// What is mounted wins over an equal path that is not.
+// A mounted entry takes precedence over one with the same path that is not mounted.
 func TestFindMountPrefersReady(t *testing.T) {
 	gone := mountAt(node, "/mnt/a", "gfs2")
 	gone.Ready, gone.Name = false, "a"
@@ -150,7 +150,7 @@ func TestMountPath(t *testing.T) {
 			t.Errorf("%q: %q, want %q", p, got, want)
 		}
 	}
-	// A label cannot smuggle in what a path must not have.
+	// A label cannot insert invalid characters into a path.
 	for _, bad := range []string{"../..", "a b", "$USERID", ";", "-x", "x/y", strings.Repeat("a", 64)} {
 		cm := clientMount(node, "/mnt/n$JOBID", "gfs2")
 		cm.Labels[api.LabelJobID] = bad
@@ -185,12 +185,12 @@ func TestOnRabbit(t *testing.T) {
 	}{
 		{"own rabbit first", []Mount{at("rabbit-00", "/mnt/r0"), at(rabbit, "/mnt/r1"), at("rabbit-02", "/mnt/r2")}, "/mnt/r1/x/", 0, ""},
 		{"servers elsewhere", []Mount{at("rabbit-03", "/mnt/r3"), at("rabbit-02", "/mnt/r2")}, "/mnt/r2/x/", 0, ""},
-		{"one that is mounted first", []Mount{at(rabbit, "/mnt/r1", busy), at("rabbit-02", "/mnt/r2")}, "/mnt/r2/x/", 0, ""},
+		{"ready mount first", []Mount{at(rabbit, "/mnt/r1", busy), at("rabbit-02", "/mnt/r2")}, "/mnt/r2/x/", 0, ""},
 		{"other allocation", []Mount{at(rabbit, "/mnt/r1", other), at(rabbit, "/mnt/r2")}, "/mnt/r2/x/", 0, ""},
-		{"nothing there", nil, "", v2.ErrorReason_MOUNT_NOT_FOUND, "no client mounts found for node 'rabbit-01'"},
+		{"no entries", nil, "", v2.ErrorReason_MOUNT_NOT_FOUND, "no client mounts found for node 'rabbit-01'"},
 		{"none of the same storage", []Mount{at(rabbit, "/mnt/r1", other), at(rabbit, "/mnt/r1", otherName), at(rabbit, "/mnt/r1", func(s *Mount) { s.Reference = nil }), at(rabbit, "/mnt/r1", func(s *Mount) { s.Type = "gfs2" })}, "",
 			v2.ErrorReason_MOUNT_NOT_FOUND, "initiator 'compute-01' not found in list of client mounts residing on 'rabbit-01'"},
-		{"path cannot be used", []Mount{at(rabbit, "/mnt/$X")}, "", v2.ErrorReason_MOUNT_NOT_FOUND, "not found in list"},
+		{"unusable path", []Mount{at(rabbit, "/mnt/$X")}, "", v2.ErrorReason_MOUNT_NOT_FOUND, "not found in list"},
 		{"none mounted", []Mount{at(rabbit, "/mnt/r1", busy)}, "", v2.ErrorReason_MOUNT_NOT_READY, "is not mounted on the rabbit"},
 	} {
 		got, _, err := OnRabbit(r, m, c.servers, node, rabbit)
@@ -202,7 +202,8 @@ func TestOnRabbit(t *testing.T) {
 		}
 		wantFault(t, err, ErrFailed, c.reason, c.text)
 	}
-	// A mount that source is not in is a mistake of the program; it leaks nothing.
+	// A mount that does not contain the source is a bug of the caller; it does not reveal a
+	// path.
 	elsewhere, _ := parsed("/mnt/cc/x", "-")
 	_, _, err = OnRabbit(elsewhere, m, []Mount{at(rabbit, "/mnt/r1")}, node, rabbit)
 	wantFault(t, err, ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "not found")
@@ -249,7 +250,7 @@ func TestMatchDestination(t *testing.T) {
 		{"/etc/cron.d/x", ErrFailed, v2.ErrorReason_DESTINATION_NOT_FOUND, "unable to find"},
 		{"lus/a", ErrInvalid, v2.ErrorReason_INVALID_FIELD, "destination \"lus/a\" is refused: it must be an absolute path"},
 		{"/lus/a/../../etc", ErrInvalid, v2.ErrorReason_INVALID_FIELD, ".."},
-		{"/lus/a/x y", ErrInvalid, v2.ErrorReason_INVALID_FIELD, "is made of"},
+		{"/lus/a/x y", ErrInvalid, v2.ErrorReason_INVALID_FIELD, "are allowed, because"},
 		{"", ErrInvalid, v2.ErrorReason_INVALID_FIELD, "destination is missing"},
 	} {
 		_, err := matchDestination(c.dest, systems)

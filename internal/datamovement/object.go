@@ -17,11 +17,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Parts are what a movement is made of, each checked by its own function.
+// Parts are the inputs of a movement. A separate function checks each of them.
 type Parts struct {
 	Request     Request
 	Node        string // this compute
-	Rabbit      string // its rabbit, needed for gfs2 only
+	Rabbit      string // its rabbit; required for gfs2 only
 	Workflow    *dws.Workflow
 	Identity    Identity                 // from Policy.CreateFor
 	Mount       Mount                    // from FindMount
@@ -30,16 +30,17 @@ type Parts struct {
 	Profile     *nnf.DataMovementProfile // from ChooseProfile
 }
 
-// Check refuses a mount for which no movement can be made. It needs no profile, so
-// that a request is not looked up further for nothing.
+// Check returns an error for a mount for which no movement can be created. It does
+// not need the profile, so that the daemon does not look up the profile of a request
+// that fails anyway.
 func (p *Parts) Check() error {
 	switch {
 	case p.Workflow == nil || p.Mount.Reference == nil:
-		return NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
+		return NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the data for the request is incomplete")
 	case p.Mount.Type != dws.TypeLustre && p.Mount.Type != dws.TypeGFS2:
 		return NewFault(ErrInvalid, v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, "filesystem not supported: '%s'", text.Unquoted(p.Mount.Type))
-	// Teardown of the directive waits for its movements; one that it cannot find
-	// would outlive the storage.
+	// Teardown of the directive waits for its movements; a movement that it cannot
+	// find would outlive the storage.
 	case p.Mount.Type == dws.TypeLustre && p.Mount.DirectiveIndex == "":
 		return failed(v2.ErrorReason_MOUNT_NOT_FOUND, "unable to find directive index label on compute ClientMount, %s/%s", p.Mount.Namespace, p.Mount.Name)
 	case p.Mount.Type == dws.TypeGFS2 && p.Rabbit == "":
@@ -48,16 +49,15 @@ func (p *Parts) Check() error {
 	return nil
 }
 
-// Object returns the NnfDataMovement that the rabbit understands, complete but
-// for the apiVersion, which is the one that the API server serves. Both types
-// carry the labels of the directive and the job, so that Teardown of the
-// directive finds them.
+// Object returns the NnfDataMovement for the rabbit, without the apiVersion, which
+// depends on the API server. Movements of both file systems have the labels of the
+// directive and the job, so that Teardown of the directive finds them.
 func Object(p *Parts) (*nnf.DataMovement, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
 	if p.Profile == nil {
-		return nil, NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the request was not looked up completely")
+		return nil, NewFault(ErrUnavailable, v2.ErrorReason_INTERNAL, "the data for the request is incomplete")
 	}
 	dm := &nnf.DataMovement{
 		TypeMeta: metav1.TypeMeta{Kind: nnf.KindDataMovement},
@@ -92,7 +92,7 @@ func Object(p *Parts) (*nnf.DataMovement, error) {
 	return dm, nil
 }
 
-// slots returns what goes into the object: nothing when the profile decides.
+// slots returns the value for the object: nil if the profile determines it.
 func slots(n int32) *int32 {
 	if n < 0 {
 		return nil
@@ -124,14 +124,14 @@ func labels(p *Parts) map[string]string {
 	return out
 }
 
-// teardownState is the workflow state in which the movement may go.
+// teardownState is the workflow state in which the movement may be removed.
 const teardownState = dws.StatePostRun
 
-// sizeOfNames is what a movement takes without its texts: names, labels, times.
+// sizeOfNames is the size of the names, labels and times of a movement, in bytes.
 const sizeOfNames = 1 << 10
 
-// Size is about how many bytes a movement takes: in a list of the API server and
-// in the memory of a process that follows it.
+// Size returns the approximate size of a movement in bytes, in a list of the API
+// server and in the memory of a process that follows it.
 func Size(dm *nnf.DataMovement) int64 {
 	n := sizeOfNames + len(dm.Spec.Source.Path) + len(dm.Spec.Destination.Path) +
 		len(dm.Spec.UserConfig.DCPOptions) + len(dm.Spec.UserConfig.MPIRunOptions) + len(dm.Status.Message)
@@ -141,12 +141,12 @@ func Size(dm *nnf.DataMovement) int64 {
 	return int64(n)
 }
 
-// Describe names a movement for a record, with the ids that matter.
+// Describe returns the namespace, name and user of a movement, for log records.
 func Describe(dm *nnf.DataMovement) string {
 	return dm.Namespace + "/" + dm.Name + " of user " + strconv.FormatInt(dm.Spec.UserID, 10)
 }
 
-// Namespace returns the namespace of the movement of that uid: that of the
+// Namespace returns the namespace of the movement with that uid: that of the
 // rabbit, or the one that all rabbits share.
 func Namespace(uid, rabbit string) string {
 	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
@@ -155,8 +155,8 @@ func Namespace(uid, rabbit string) string {
 	return nnf.NamespaceDataMovement
 }
 
-// ChooseProfile returns the profile of that name, or for an empty name the one
-// profile of the list that is the default.
+// ChooseProfile returns the profile with that name, or the default profile for an
+// empty name. There must be exactly one default.
 func ChooseProfile(profiles []nnf.DataMovementProfile, name string) (*nnf.DataMovementProfile, error) {
 	var found []*nnf.DataMovementProfile
 	for i := range profiles {
@@ -184,10 +184,10 @@ func ChooseProfile(profiles []nnf.DataMovementProfile, name string) (*nnf.DataMo
 	return nil, failed(v2.ErrorReason_PROFILE_NOT_FOUND, "more than one default NnfDataMovementProfile found; unable to pick one: [%s]", strings.Join(names, " "))
 }
 
-// checkCommand refuses options that the rabbit would put into a wrong place of
-// the profile's command. The rabbit replaces text: it puts the options behind the
-// first occurrence of the letters dcp or mpirun, even inside a word. In a profile
-// without that program, that could be within a path.
+// checkCommand refuses options that the rabbit would insert at a wrong place of the
+// profile's command. The rabbit inserts the options after the first occurrence of
+// the letters dcp or mpirun, even inside a word. In a profile without that program,
+// this could be inside a path.
 func checkCommand(command string, dm *nnf.DataMovement) error {
 	c := &dm.Spec.UserConfig
 	for _, t := range []struct{ name, field, options string }{
@@ -210,19 +210,19 @@ func checkCommand(command string, dm *nnf.DataMovement) error {
 	return nil
 }
 
-// wordAt tells whether s[i:i+n] is a program's name: a word, or the end of a
-// path.
+// wordAt reports whether s[i:i+n] is the name of a program: a word, or the last
+// component of a path.
 func wordAt(s string, i, n int) bool {
 	start := i == 0 || strings.IndexByte(" \t\n/;&|(", s[i-1]) >= 0
 	end := i+n == len(s) || strings.IndexByte(" \t\n", s[i+n]) >= 0
 	return start && end
 }
 
-// keyDigest is the same for a repeated request: of the same user, node,
-// workflow and key. It becomes part of the object's name, so that the API
-// server itself refuses the second one, even if the daemon was restarted in
-// between. No choice of a key gives the name of another user's object. The digest
-// of a request without a key is empty.
+// keyDigest returns the same digest for repeated requests, which have the same user,
+// node, workflow and key. It becomes part of the object's name, so that the API
+// server itself refuses a second object, even if the daemon was restarted in
+// between. No key of one user leads to the name of another user's object. The
+// digest of a request without a key is empty.
 func keyDigest(p *Parts) string {
 	if p.Request.Key == "" {
 		return ""
@@ -230,17 +230,17 @@ func keyDigest(p *Parts) string {
 	return digest("key", p.Node, string(p.Workflow.UID), fmt.Sprint(p.Identity.UID), p.Request.Key)
 }
 
-// BatchPrefix is what every handle of a batch starts with.
+// BatchPrefix is the prefix of every handle of a batch.
 const BatchPrefix = "batch-"
 
 // BatchHandle returns the handle of a batch. unique is random, or the caller's
-// own key, with which a repeated request gets the same handle.
+// key, so that a repeated request gets the same handle.
 func BatchHandle(node string, workflowUID string, uid uint32, unique string) string {
 	return BatchPrefix + digest("batch", node, workflowUID, fmt.Sprint(uid), unique)
 }
 
-// BatchKey returns the key of one pair of a batch that has a key itself; empty
-// when it has none.
+// BatchKey returns the key of one pair of a batch with a key; empty for a batch
+// without a key.
 func BatchKey(key string, index int) string {
 	if key == "" {
 		return ""
@@ -248,19 +248,20 @@ func BatchKey(key string, index int) string {
 	return digest("pair", key, fmt.Sprint(index))
 }
 
-// CheckHandle refuses what BatchHandle cannot have returned. It goes into a
-// label selector.
+// CheckHandle returns an error for a string that BatchHandle cannot have returned.
+// The handle becomes part of a label selector.
 func CheckHandle(handle string) error {
 	rest, ok := strings.CutPrefix(handle, BatchPrefix)
 	if _, err := hex.DecodeString(rest); !ok || err != nil || len(rest) != 2*digestBytes {
-		return refused(fieldUID, handle, "CreateBatch returns it")
+		return refused(fieldUID, handle, "it is not a handle that CreateBatch returns")
 	}
 	return nil
 }
 
 const digestBytes = 10
 
-// digest keeps the parts apart by their lengths.
+// digest includes the length of each part, so that different parts have different
+// digests.
 func digest(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -269,8 +270,8 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:digestBytes])
 }
 
-// differs returns the field of the request in which an existing movement is not
-// what want asks for; empty when the key was repeated with the same request.
+// differs returns the first field of the request in which an existing movement
+// differs from want; empty if the key was repeated with the same request.
 func differs(have, want *nnf.DataMovement) string {
 	h, w := &have.Spec, &want.Spec
 	a, b := &h.UserConfig, &w.UserConfig
@@ -301,28 +302,28 @@ func differs(have, want *nnf.DataMovement) string {
 
 func sameSlots(a, b *int32) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// CheckRepeated decides about a request whose key belongs to an existing movement:
-// nil when that movement answers it.
+// CheckRepeated checks a request with the key of an existing movement. It returns
+// nil if that movement is the result of the request.
 //
-// A key whose movement is the one that is asked for, but has not succeeded and
-// never will, is refused as well: a client that repeats its request would get the
-// uid of the failure forever. A second attempt is not made silently, because the
-// first one may have copied a part, and its failure fails the workflow until it is
-// deleted.
+// It also refuses the key if the movement matches the request, but has ended without
+// success or is being cancelled: otherwise a client that repeats its request would
+// always get the uid of the failed movement. The daemon does not start a second
+// attempt silently, because the first one may have copied some of the data, and its
+// failure fails the workflow until it is deleted.
 func CheckRepeated(have, want *nnf.DataMovement) error {
 	if field := differs(have, want); field != "" {
-		return Invalid(fieldKey, "request_key is refused: data movement %s has it, which differs in %s: use another key", text.Quote(have.Name), field)
+		return Invalid(fieldKey, "request_key is refused: data movement %s has this key and a different %s: use another key", text.Quote(have.Name), field)
 	}
 	what := ""
 	switch {
 	case Completed(have) && have.Status.Status == nnf.MovementSuccess:
 		return nil
 	case Completed(have):
-		what = "has ended as " + text.Quote(have.Status.Status)
+		what = "has ended with status " + text.Quote(have.Status.Status)
 	case have.Spec.Cancel:
 		what = "is being cancelled"
 	default:
 		return nil
 	}
-	return Invalid(fieldKey, "request_key is refused: its data movement %s %s: delete that one to copy again with this key, or use another key", text.Quote(have.Name), what)
+	return Invalid(fieldKey, "request_key is refused: its data movement %s %s: delete it to copy again with this key, or use another key", text.Quote(have.Name), what)
 }

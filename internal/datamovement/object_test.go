@@ -39,7 +39,7 @@ func golden(t *testing.T, name string, v any) {
 	}
 }
 
-// The objects to the byte, with what is left out.
+// The objects match the golden files exactly, including omitted fields.
 func TestObjectGolden(t *testing.T) {
 	for _, c := range []struct {
 		name, typ string
@@ -73,7 +73,7 @@ func TestObjectGolden(t *testing.T) {
 	}
 }
 
-// The object that the rabbit expects, typed by hand.
+// The object that the rabbit expects, independent of the code under test.
 const example = `{
   "apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfDataMovement",
   "metadata": {"generateName": "nnf-dm-node-", "namespace": "rabbit-01", "labels": {
@@ -125,9 +125,9 @@ func TestObjectRefuses(t *testing.T) {
 		reason    v2.ErrorReason
 		text      string
 	}{
-		{"no workflow", "gfs2", func(p *Parts) { p.Workflow = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "not looked up"},
-		{"no reference", "gfs2", func(p *Parts) { p.Mount.Reference = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "not looked up"},
-		{"no profile", "gfs2", func(p *Parts) { p.Profile = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "not looked up"},
+		{"no workflow", "gfs2", func(p *Parts) { p.Workflow = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "is incomplete"},
+		{"no reference", "gfs2", func(p *Parts) { p.Mount.Reference = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "is incomplete"},
+		{"no profile", "gfs2", func(p *Parts) { p.Profile = nil }, ErrUnavailable, v2.ErrorReason_INTERNAL, "is incomplete"},
 		{"options of a program that the profile does not run", "gfs2", func(p *Parts) { p.Request.DCPOptions = "-p"; p.Profile.Data.Command = "rsync $SRC" }, ErrInvalid, v2.ErrorReason_INVALID_FIELD,
 			"does not run dcp"},
 		{"no rabbit", "gfs2", func(p *Parts) { p.Rabbit = "" }, ErrUnavailable, v2.ErrorReason_UNAVAILABLE, "not known yet"},
@@ -150,7 +150,7 @@ func TestObjectRefuses(t *testing.T) {
 	}
 }
 
-// Slots keep their meaning on the wire: 0 is none, negative is the profile's.
+// Slots keep their meaning in the object: 0 means none, negative means as in the profile.
 func TestSlots(t *testing.T) {
 	for n, want := range map[int32]string{-1: "{}", 0: `{"slots":0}`, 5: `{"slots":5}`} {
 		got, err := json.Marshal(nnf.DataMovementConfig{Slots: slots(n)})
@@ -160,7 +160,7 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// A repeated request gets the same name, every other one another.
+// A repeated request gets the same name, any other request gets a different one.
 func TestKey(t *testing.T) {
 	name := func(change func(*Parts)) string {
 		p := parts("gfs2")
@@ -189,13 +189,13 @@ func TestKey(t *testing.T) {
 	} {
 		n := name(change)
 		if other, ok := seen[n]; ok {
-			t.Errorf("%s and %s are both %s", what, other, n)
+			t.Errorf("%s and %s both have the name %s", what, other, n)
 		}
 		seen[n] = what
 	}
 }
 
-// The same key with another request names the field that is another one.
+// The error for the same key with a different request names the field that differs.
 func TestDiffers(t *testing.T) {
 	keyed := func(change ...func(*nnf.DataMovement)) *nnf.DataMovement {
 		return movement(append([]func(*nnf.DataMovement){label(api.LabelRequestKey, "d")}, change...)...)
@@ -223,23 +223,23 @@ func TestDiffers(t *testing.T) {
 				t.Errorf("%s: differs in %q", want, got)
 			}
 		}
-		wantFault(t, CheckRepeated(other, keyed()), ErrInvalid, v2.ErrorReason_INVALID_FIELD, "differs in "+want)
+		wantFault(t, CheckRepeated(other, keyed()), ErrInvalid, v2.ErrorReason_INVALID_FIELD, "a different "+want)
 	}
 	if differs(movement(), movement()) == "" {
-		t.Error("two without a key are the same")
+		t.Error("two movements without a key are equal")
 	}
 }
 
-// What has failed, or was cancelled, is not returned as if it were a success.
-func TestKeySpent(t *testing.T) {
+// A failed or cancelled movement is not returned as the result of a repeated request.
+func TestKeyOfFailedMovement(t *testing.T) {
 	ended := func(result string) func(*nnf.DataMovement) {
 		return func(d *nnf.DataMovement) { d.Status.State, d.Status.Status = nnf.MovementFinished, result }
 	}
 	keyed := label(api.LabelRequestKey, "d")
 	for text, dm := range map[string]*nnf.DataMovement{
-		`has ended as "Failed"`: movement(keyed, ended(nnf.MovementFailed)), `has ended as "Invalid"`: movement(keyed, ended(nnf.MovementInvalid)),
-		`has ended as "Cancelled"`: movement(keyed, ended(nnf.MovementCancelled)),
-		"is being cancelled":       movement(keyed, func(d *nnf.DataMovement) { d.Spec.Cancel = true }),
+		`has ended with status "Failed"`: movement(keyed, ended(nnf.MovementFailed)), `has ended with status "Invalid"`: movement(keyed, ended(nnf.MovementInvalid)),
+		`has ended with status "Cancelled"`: movement(keyed, ended(nnf.MovementCancelled)),
+		"is being cancelled":                movement(keyed, func(d *nnf.DataMovement) { d.Spec.Cancel = true }),
 	} {
 		wantFault(t, CheckRepeated(dm, movement(keyed)), ErrInvalid, v2.ErrorReason_INVALID_FIELD, text)
 	}
@@ -263,11 +263,11 @@ func TestBatch(t *testing.T) {
 	}
 	for _, bad := range []string{"", "batch-", "x", "batch-00112233445566778899aa", "batch-0011223344556677889g", "batch-a,b=c", h[6:], "batch-" + h} {
 		if CheckHandle(bad) == nil {
-			t.Errorf("%q passes", bad)
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 	if BatchKey("", 1) != "" || BatchKey("k", 1) == BatchKey("k", 2) || BatchKey("k", 11) == BatchKey("k1", 1) {
-		t.Error("keys of pairs")
+		t.Error("wrong keys of pairs")
 	}
 }
 

@@ -10,33 +10,34 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// OptionMode says which options callers may give.
+// OptionMode determines which options callers may use.
 type OptionMode string
 
-// The modes. In every one the characters that mean something to a shell are
-// refused, and so are options that choose the identity with which dcp copies.
+// The modes. Every mode refuses characters with a meaning for a shell, and options
+// that select the identity with which dcp copies.
 const (
-	OptionsList OptionMode = "list" // known ones only
-	OptionsNone OptionMode = "none" // none at all
-	// OptionsAny takes every option. Some of mpirun run programs, so every user who
-	// may copy can become root on the rabbit: it is for sites that trust their users.
+	OptionsList OptionMode = "list" // known options only
+	OptionsNone OptionMode = "none" // no options
+	// OptionsAny accepts every option. Some options of mpirun run programs, so every
+	// user who may copy can become root on the rabbit: use it only on systems that
+	// trust all users.
 	OptionsAny OptionMode = "any"
 )
 
-// Options judges dcpOptions and mpirunOptions. A nil one allows none.
+// Options checks dcpOptions and mpirunOptions. A nil *Options allows no options.
 type Options struct {
 	mode        OptionMode
 	dcp, mpirun *tool
 }
 
-// NewOptions returns the judge of a mode. dcp and mpirun are further options
-// for the mode list: a name with its dashes, followed by = when it takes a
-// value ("--chunksize=", "-k=").
+// NewOptions returns the Options for a mode. dcp and mpirun are additional options
+// for the mode list: a name with its dashes, followed by = if it takes a value
+// ("--chunksize=", "-k=").
 func NewOptions(mode OptionMode, dcp, mpirun []string) (*Options, error) {
 	switch mode {
 	case OptionsList, OptionsNone, OptionsAny:
 	default:
-		return nil, fmt.Errorf("option mode %s is not known: it is list, none or any", text.Quote(string(mode)))
+		return nil, fmt.Errorf("unknown option mode %s: use list, none or any", text.Quote(string(mode)))
 	}
 	o := &Options{mode: mode, dcp: &dcpTool, mpirun: &mpirunTool}
 	var err error
@@ -49,18 +50,18 @@ func NewOptions(mode OptionMode, dcp, mpirun []string) (*Options, error) {
 	return o, nil
 }
 
-// CheckDCP refuses a text that must not stand behind dcp on the rabbit's
+// CheckDCP returns an error for a text that must not follow dcp on the rabbit's
 // command line.
 func (o *Options) CheckDCP(given string) error { return o.check(&dcpTool, given) }
 
-// CheckMPIRun is CheckDCP for what stands behind mpirun.
+// CheckMPIRun returns an error for a text that must not follow mpirun.
 func (o *Options) CheckMPIRun(given string) error { return o.check(&mpirunTool, given) }
 
 const (
 	maxOptions     = 1024 // bytes
 	maxOptionWords = 64
 
-	// The blank separates; nothing here is syntax to a shell in any place.
+	// The space separates options. No character is shell syntax in any position.
 	optionPunctuation = " %+,-./:=@^_"
 )
 
@@ -69,13 +70,13 @@ func (o *Options) check(t *tool, given string) error {
 		return nil
 	}
 	if o == nil || o.mode == OptionsNone {
-		return refused(t.field, given, "options of "+t.name+" are switched off on this system")
+		return refused(t.field, given, "options of "+t.name+" are disabled on this system")
 	}
 	if len(given) > maxOptions {
 		return refused(t.field, given, "at most 1024 bytes are allowed")
 	}
 	if !text.Only(given, optionPunctuation) {
-		return refused(t.field, given, "options are made of A-Z a-z 0-9 % + , - . / : = @ ^ _ and blanks, because the rabbit puts them into a command line")
+		return refused(t.field, given, "only A-Z a-z 0-9 % + , - . / : = @ ^ _ and spaces are allowed, because the rabbit inserts the options into a command line")
 	}
 	words := strings.Fields(given)
 	if len(words) > maxOptionWords {
@@ -84,13 +85,13 @@ func (o *Options) check(t *tool, given string) error {
 	for _, w := range words {
 		switch {
 		case strings.Trim(w, "-") == "":
-			// Behind it the profile's own options, such as the user's id, were operands.
+			// The options of the profile that follow, such as --uid, would become operands.
 			return refused(t.field, given, text.Quote(w)+" ends the options")
 		case strings.Contains(w, "dcp") || strings.Contains(w, "mpirun"):
-			// The rabbit inserts options behind the first place where these letters are.
+			// The rabbit inserts options after the first occurrence of these letters.
 			return refused(t.field, given, text.Quote(w)+" contains the name of a program")
 		case t.identity != nil && t.identity(w):
-			return refused(t.field, given, text.Quote(w)+" would choose as whom is copied, which the workflow decides")
+			return refused(t.field, given, text.Quote(w)+" would select the user or group of the copy, which the workflow determines")
 		}
 	}
 	if o.mode == OptionsAny {
@@ -104,7 +105,7 @@ func (o *Options) check(t *tool, given string) error {
 	return t.known(given, words)
 }
 
-// with returns the tool with more options from the configuration.
+// with returns the tool with additional options from the configuration.
 func (t *tool) with(entries []string) (*tool, error) {
 	if len(entries) == 0 {
 		return t, nil
@@ -116,7 +117,7 @@ func (t *tool) with(entries []string) (*tool, error) {
 		bare := strings.TrimLeft(name, "-")
 		dashes := len(name) - len(bare)
 		if dashes < 1 || dashes > 2 || bare == "" || !text.Alphanumeric(bare[0]) || !text.Only(bare, "-_") {
-			return nil, fmt.Errorf("option %s of %s is not understood: it is a name with its dashes, and = behind it when it takes a value, such as --chunksize=", text.Quote(e), t.name)
+			return nil, fmt.Errorf("invalid option %s of %s: use the name with its dashes, followed by = if it takes a value, such as --chunksize=", text.Quote(e), t.name)
 		}
 		if t.identity != nil && t.identity(name) {
 			return nil, fmt.Errorf("option %s of %s cannot be allowed: it would let users copy as another user", text.Quote(e), t.name)
@@ -133,21 +134,21 @@ func (t *tool) with(entries []string) (*tool, error) {
 // names returns the allowed options in order, for messages.
 func (t *tool) names() string { return strings.Join(slices.Sorted(maps.Keys(t.options)), " ") }
 
-// form is what follows an option's name.
+// form describes the values of an option.
 type form struct {
-	values int // words that belong to it
+	values int // number of words that follow the option
 	check  func(values []string) bool
-	rule   string // what check wants, for a message
+	rule   string // the values that check accepts, for messages
 }
 
-// tool is a program whose options callers may give.
+// tool is a program that callers may pass options to.
 type tool struct {
 	name, field string
 	options     map[string]form
-	// short: single letters can be joined, and have their value attached, as
-	// getopt(3) has it. Otherwise - and -- in front of a name are the same.
+	// short: single letters can be joined and have their value attached, as in
+	// getopt(3). Otherwise - and -- before a name are equivalent.
 	short    bool
-	identity func(word string) bool // tells whether a word chooses as whom is copied
+	identity func(word string) bool // reports whether a word selects the user or group of the copy
 }
 
 func (t *tool) lookup(name string) (form, bool) {
@@ -163,8 +164,9 @@ func (t *tool) lookup(name string) (form, bool) {
 	return f, ok
 }
 
-// known refuses words that are neither an allowed option nor the value of one.
-// It must see the words as the program does, or a value could be an option.
+// known refuses words that are neither an allowed option nor the value of one. It
+// must parse the words as the program does; otherwise the program could read a value
+// as an option.
 func (t *tool) known(given string, words []string) error {
 	for len(words) > 0 {
 		w := words[0]
@@ -176,7 +178,7 @@ func (t *tool) known(given string, words []string) error {
 		f, ok := t.lookup(name)
 		switch {
 		case ok && has:
-			// A single letter takes the = as a part of its value.
+			// After a single letter, the = is part of the value.
 			if f.values != 1 || t.short && !strings.HasPrefix(name, "--") {
 				return refused(t.field, given, text.Quote(name)+" does not take a value with =")
 			}
@@ -210,8 +212,8 @@ func (t *tool) known(given string, words []string) error {
 	return nil
 }
 
-// letters takes joined letters apart. It returns the last option, and the value
-// that is attached to it, if one is.
+// letters splits joined single-letter options. It returns the last option and the
+// value attached to it, if any.
 func (t *tool) letters(given, w string) (last, attached string, err error) {
 	for i := 1; i < len(w); i++ {
 		last = "-" + w[i:i+1]
@@ -229,27 +231,27 @@ func (t *tool) letters(given, w string) (last, attached string, err error) {
 func (t *tool) value(given, name string, f form, values []string) error {
 	for _, v := range values {
 		if !anyValue([]string{v}) {
-			return refused(t.field, given, text.Quote(v)+" is not a value of "+name+": it must start with a letter, a digit, / or ^")
+			return refused(t.field, given, text.Quote(v)+" is not a valid value of "+name+": it must start with a letter, a digit, / or ^")
 		}
 	}
 	if f.check != nil && !f.check(values) {
-		return refused(t.field, given, text.Quote(strings.Join(values, " "))+" is not a value of "+name+", it needs "+f.rule)
+		return refused(t.field, given, text.Quote(strings.Join(values, " "))+" is not a valid value of "+name+", which needs "+f.rule)
 	}
 	return nil
 }
 
 func (t *tool) unknown(given, name string) error {
-	return refused(t.field, given, text.Quote(name)+" is not an allowed option of "+t.name+", allowed are "+t.names())
+	return refused(t.field, given, text.Quote(name)+" is not an allowed option of "+t.name+"; allowed are "+t.names())
 }
 
-// anyValue holds for every value: one that starts with a dash could be taken
-// for an option, a lone colon for the start of another program.
+// anyValue is the rule for all values: a value that starts with a dash could be read
+// as an option, a single colon as the start of another program.
 func anyValue(v []string) bool {
 	return v[0] != "" && (text.Alphanumeric(v[0][0]) || v[0][0] == '/' || v[0][0] == '^')
 }
 
-// dcpTool is dcp of mpiFileUtils (dcp(1)). Left out are what reads or writes
-// further files (--input, DAOS), and what chooses the identity.
+// dcpTool is dcp of mpiFileUtils (dcp(1)), without the options that read or write
+// other files (--input, DAOS) or select the identity.
 var dcpTool = tool{
 	name: "dcp", field: fieldDCPOptions, short: true, identity: dcpIdentity,
 	options: map[string]form{
@@ -269,8 +271,8 @@ var dcpTool = tool{
 }
 
 // mpirunTool is mpirun of Open MPI 4 and 5 (mpirun(1)). It runs as root on the
-// rabbit: left out is everything that names a program, a file, a host or an
-// environment variable.
+// rabbit, so options that name a program, a file, a host or an environment variable
+// are not listed.
 var mpirunTool = tool{
 	name: "mpirun", field: fieldMPIRunOptions,
 	options: map[string]form{
@@ -293,8 +295,8 @@ var (
 
 var xattrKinds = []string{"none", "all", "non-lustre", "libattr"}
 
-// components are parameters of Open MPI that choose transports and networks.
-// Others name programs that mpirun starts, or files that it reads.
+// components are the parameters of Open MPI that select transports and networks.
+// Other parameters name programs that mpirun starts, or files that it reads.
 var components = []string{"btl", "btl_tcp_if_exclude", "btl_tcp_if_include", "mtl", "oob_tcp_if_exclude", "oob_tcp_if_include", "pml"}
 
 func number(most int) form {
@@ -304,7 +306,7 @@ func number(most int) form {
 	}, "a number of at most " + strconv.Itoa(most)}
 }
 
-// sizeText is a decimal number with a unit or none.
+// sizeText reports whether s is a decimal number, with or without a unit.
 func sizeText(s string) bool {
 	n := strings.TrimLeft(s, "0123456789")
 	if len(n) == len(s) || len(s)-len(n) > 19 {
@@ -314,19 +316,19 @@ func sizeText(s string) bool {
 	return unit == "" || slices.Contains([]string{"B", "K", "KB", "M", "MB", "G", "GB", "T", "TB"}, unit)
 }
 
-// placementText leaves out what reads a file: rankfile and seq.
+// placementText refuses placements that read a file: rankfile and seq.
 func placementText(s string) bool {
 	l := strings.ToLower(s)
 	return text.Only(s, ":,=-") && !strings.Contains(l, "file") && !strings.Contains(l, "seq")
 }
 
 func componentText(v []string) bool {
-	// ^ in front of a list means all but these.
+	// ^ before a list means all except these.
 	return slices.Contains(components, v[0]) && text.Only(strings.TrimPrefix(v[1], "^"), ",._-")
 }
 
-// dcpIdentity tells whether getopt_long(3) could take the word for --uid or
-// --gid, or for their letters: names may be abbreviated, letters joined.
+// dcpIdentity reports whether getopt_long(3) could read the word as --uid or --gid,
+// or as their letters: names can be abbreviated, letters can be joined.
 func dcpIdentity(w string) bool {
 	name, _, _ := strings.Cut(w, "=")
 	if strings.HasPrefix(name, "--") {
@@ -339,7 +341,7 @@ func dcpIdentity(w string) bool {
 		switch w[i] {
 		case 'U', 'G':
 			return true
-		case 'b', 'i', 'k', 'X': // the rest is their value
+		case 'b', 'i', 'k', 'X': // the rest of the word is the value
 			return false
 		}
 	}

@@ -23,8 +23,8 @@ func TestCheckDCP(t *testing.T) {
 		"--xattrs none": "", "-X libattr": "", "--progress 10": "", "--progress=0": "", "--bufsize 1048576": "",
 		"--my-flag -z": "", "--my-value a/b:c -y1": "", "--my-value=/x": "", "-zpy val": "",
 
-		"--uid 0": "as whom", "--uid=0": "as whom", "--ui 0": "as whom", "--u 0": "as whom", "-U 0": "as whom", "-U0": "as whom", "-pU0": "as whom",
-		"--gid 0": "as whom", "--g=0": "as whom", "-G0": "as whom", "-vG 0": "as whom", "-p --gid 0": "as whom", "--chunksize --uid": "as whom",
+		"--uid 0": "user or group", "--uid=0": "user or group", "--ui 0": "user or group", "--u 0": "user or group", "-U 0": "user or group", "-U0": "user or group", "-pU0": "user or group",
+		"--gid 0": "user or group", "--g=0": "user or group", "-G0": "user or group", "-vG 0": "user or group", "-p --gid 0": "user or group", "--chunksize --uid": "user or group",
 		"--": "ends the options", "-p --": "ends the options", "-": "ends the options", "---": "ends the options",
 		"/etc/shadow": "neither an option", "-p /etc/shadow": "neither an option", "-p x": "neither an option", "-k 4MB 4MB": "neither an option",
 		"--input /etc/shadow": "not an allowed option", "-i /x": "not an allowed option", "-pi/x": "not an allowed option", "--daos-src-pool x": "not an allowed option",
@@ -35,7 +35,7 @@ func TestCheckDCP(t *testing.T) {
 		"--my-value -p": "must start with", "--my-value :": "must start with", "--my-flag=1": "does not take",
 		"--my-value a-dcp-b": "name of a program", "--my-value mpirun": "name of a program",
 		strings.Repeat("-p ", 65): "64 words", strings.Repeat("-p  ", 257): "1024 bytes",
-		"-é": "made of", "-p\t-s": "made of", "-p\n-s": "made of", "-p\x00": "made of",
+		"-é": "are allowed, because", "-p\t-s": "are allowed, because", "-p\n-s": "are allowed, because", "-p\x00": "are allowed, because",
 	} {
 		check(t, "dcpOptions", text, want, o.CheckDCP(text))
 	}
@@ -50,7 +50,7 @@ func check(t *testing.T, field, text, want string, err error) {
 		return
 	}
 	if err == nil {
-		t.Errorf("%q passes, want ...%s...", text, want)
+		t.Errorf("%q is accepted, want error ...%s...", text, want)
 		return
 	}
 	wantFault(t, err, ErrInvalid, v2.ErrorReason_INVALID_FIELD, want)
@@ -80,18 +80,18 @@ func TestCheckMPIRun(t *testing.T) {
 func TestOptionModes(t *testing.T) {
 	none, anything := options(t, OptionsNone), options(t, OptionsAny)
 	for _, o := range []*Options{none, nil} {
-		check(t, "dcpOptions", "-p", "switched off", o.CheckDCP("-p"))
-		check(t, "mpirunOptions", "-np 1", "switched off", o.CheckMPIRun("-np 1"))
+		check(t, "dcpOptions", "-p", "are disabled", o.CheckDCP("-p"))
+		check(t, "mpirunOptions", "-np 1", "are disabled", o.CheckMPIRun("-np 1"))
 		check(t, "dcpOptions", "", "", o.CheckDCP(""))
 	}
 	for text, want := range map[string]string{
 		"--input /x": "", "--whatever -k1G -XU": "",
-		"--uid 0": "as whom", "--ui=0": "as whom", "-pG0": "as whom", "--": "ends the options", "-p;id": "made of", "$(id)": "made of", "-p 'x'": "made of",
+		"--uid 0": "user or group", "--ui=0": "user or group", "-pG0": "user or group", "--": "ends the options", "-p;id": "are allowed, because", "$(id)": "are allowed, because", "-p 'x'": "are allowed, because",
 	} {
 		check(t, "dcpOptions", text, want, anything.CheckDCP(text))
 	}
 	check(t, "mpirunOptions", "-x A=b", "", anything.CheckMPIRun("-x A=b"))
-	check(t, "mpirunOptions", "-x A=`b`", "made of", anything.CheckMPIRun("-x A=`b`"))
+	check(t, "mpirunOptions", "-x A=`b`", "are allowed, because", anything.CheckMPIRun("-x A=`b`"))
 }
 
 func TestNewOptions(t *testing.T) {
@@ -100,9 +100,9 @@ func TestNewOptions(t *testing.T) {
 		dcp, mpirun []string
 		want        string
 	}{
-		{"", nil, nil, "not known"}, {"all", nil, nil, "not known"},
-		{OptionsList, []string{"chunksize="}, nil, "not understood"}, {OptionsList, []string{"--"}, nil, "not understood"}, {OptionsList, []string{"---x"}, nil, "not understood"},
-		{OptionsList, []string{"--x y"}, nil, "not understood"}, {OptionsList, []string{"--x;"}, nil, "not understood"}, {OptionsList, []string{""}, nil, "not understood"},
+		{"", nil, nil, "unknown option mode"}, {"all", nil, nil, "unknown option"},
+		{OptionsList, []string{"chunksize="}, nil, "invalid option"}, {OptionsList, []string{"--"}, nil, "invalid option"}, {OptionsList, []string{"---x"}, nil, "invalid option"},
+		{OptionsList, []string{"--x y"}, nil, "invalid option"}, {OptionsList, []string{"--x;"}, nil, "invalid option"}, {OptionsList, []string{""}, nil, "invalid option"},
 		{OptionsList, []string{"--uid="}, nil, "as another user"}, {OptionsList, []string{"-U"}, nil, "as another user"}, {OptionsList, []string{"--gi"}, nil, "as another user"},
 		{OptionsList, nil, []string{"host"}, "option \"host\" of mpirun"},
 	} {
@@ -110,7 +110,7 @@ func TestNewOptions(t *testing.T) {
 			t.Errorf("%v: %v", c, err)
 		}
 	}
-	// Additions do not change the built-in list.
+	// Additional options do not change the built-in list.
 	options(t, OptionsList)
 	o, err := NewOptions(OptionsList, nil, nil)
 	if err != nil {

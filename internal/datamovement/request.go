@@ -1,14 +1,15 @@
-// Package datamovement is the Copy Offload service of a compute node: who may
-// do what, where a path of the compute lies on the rabbit, which
-// NnfDataMovement a request becomes, and what its status means to the caller.
+// Package datamovement contains the decisions of the Copy Offload service of a
+// compute node: which callers are authorised, which path on the rabbit corresponds
+// to a path of the compute node, how a request becomes an NnfDataMovement, and how
+// its status is reported.
 //
-// It is pure: it decides from what it is given and reads nothing, so that all of
+// The package is pure: it uses its arguments only and reads nothing, so that all of
 // it can be tested without a server.
 //
 // It must not know how the machine mounts (package node), nor what a storage
 // profile does (package clientmount/plan). It treats all texts of callers and of
 // the API server as hostile, because the rabbit puts most of them into a shell
-// line that root runs.
+// command that runs as root.
 package datamovement
 
 import (
@@ -26,8 +27,8 @@ import (
 // WorkflowRef names a workflow.
 type WorkflowRef struct{ Name, Namespace string }
 
-// Request is a request to copy, of either version of the protocol. Slots of -1
-// mean "as in the profile", 0 means none.
+// Request is a request to copy, from either version of the protocol. -1 slots means
+// "as in the profile", 0 means none.
 type Request struct {
 	Workflow            WorkflowRef
 	Source, Destination string
@@ -38,15 +39,14 @@ type Request struct {
 	StoreStdout         bool
 	Slots, MaxSlots     int32
 	Profile             string // empty: the default profile
-	Key                 string // chosen by the caller: a repeated request with it makes no second movement
+	Key                 string // chosen by the caller: a repeated request with the same key creates no second movement
 	Batch               string // handle of the batch that the request is part of
 
-	// Set by Check. A request that was not checked lies in no mount and in no file
-	// system.
+	// Set by Check. Before that, the paths are in no mount and in no file system.
 	from, to cleanPath
 }
 
-// maxSlots is more than any rabbit has; the number goes into an MPI hostfile.
+// maxSlots is more than any rabbit has. The number is written to an MPI hostfile.
 const maxSlots = 65536
 
 // Names of fields in the protocol.
@@ -63,8 +63,8 @@ const (
 	fieldWorkflow      = "workflow"
 )
 
-// Check refuses a request that is wrong in itself, before any request to the API
-// server, and parses its paths. The error is a Fault that names the field.
+// Check validates the request without any request to the API server, and parses its
+// paths. The error is a Fault that names the field.
 func (r *Request) Check(o *Options) (err error) {
 	if err := r.Workflow.Check(); err != nil {
 		return err
@@ -86,7 +86,7 @@ func (r *Request) Check(o *Options) (err error) {
 		value int32
 	}{{fieldSlots, r.Slots}, {fieldMaxSlots, r.MaxSlots}} {
 		if s.value < -1 || s.value > maxSlots {
-			return refused(s.field, strconv.Itoa(int(s.value)), "-1 is as in the profile, 0 is none, at most 65536 are allowed")
+			return refused(s.field, strconv.Itoa(int(s.value)), "allowed are -1 (as in the profile), 0 (none) and 1 to 65536")
 		}
 	}
 	if r.Slots > 0 && r.MaxSlots > 0 && r.MaxSlots < r.Slots {
@@ -96,32 +96,32 @@ func (r *Request) Check(o *Options) (err error) {
 		return refused(fieldProfile, r.Profile, nameRule)
 	}
 	if r.Key != "" && !labelValue(r.Key) {
-		return refused(fieldKey, r.Key, "a key has 1 to 63 of A-Z a-z 0-9 . _ - and starts and ends with a letter or digit")
+		return refused(fieldKey, r.Key, "a key consists of 1 to 63 characters A-Z a-z 0-9 . _ - and starts and ends with a letter or digit")
 	}
 	return nil
 }
 
 const (
-	nameRule      = "a name has 1 to 253 of a-z 0-9 - and . and starts and ends with a letter or digit"
-	namespaceRule = "a namespace has 1 to 63 of a-z 0-9 - and starts and ends with a letter or digit"
+	nameRule      = "a name consists of 1 to 253 characters a-z 0-9 - . and starts and ends with a letter or digit"
+	namespaceRule = "a namespace consists of 1 to 63 characters a-z 0-9 - and starts and ends with a letter or digit"
 )
 
-// Check refuses what cannot name a workflow.
+// Check returns an error if w cannot be the name of a workflow.
 func (w WorkflowRef) Check() error {
 	switch {
 	case w.Name == "" && w.Namespace == "":
-		return Invalid(fieldWorkflow, "workflow is missing: give its name and namespace, a job has them in DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE")
-	// The name becomes a label's value, which is shorter than an object's name.
+		return Invalid(fieldWorkflow, "workflow is missing: set its name and namespace, which a job has in DW_WORKFLOW_NAME and DW_WORKFLOW_NAMESPACE")
+	// The name becomes the value of a label, which must be shorter than the name of an object.
 	case !dnsName(w.Name) || len(w.Name) > 63:
-		return refused("workflow.name", w.Name, "a workflow's name has 1 to 63 of a-z 0-9 - and . and starts and ends with a letter or digit")
+		return refused("workflow.name", w.Name, "the name of a workflow consists of 1 to 63 characters a-z 0-9 - . and starts and ends with a letter or digit")
 	case !dnsLabel(w.Namespace):
 		return refused("workflow.namespace", w.Namespace, namespaceRule)
 	}
 	return nil
 }
 
-// CheckOptional is Check for requests that may name no workflow, or only half
-// of it, as early clients do.
+// CheckOptional is Check for requests in which the workflow, its name or its namespace
+// may be missing, as in requests of early clients.
 func (w WorkflowRef) CheckOptional() error {
 	if w.Name == "" {
 		w.Name = "x"
@@ -132,11 +132,11 @@ func (w WorkflowRef) CheckOptional() error {
 	return w.Check()
 }
 
-// CheckUID refuses what cannot be the name of a movement, which uid is. Names of
-// others pass: they are looked up, so that they look like any missing one.
+// CheckUID returns an error if uid cannot be the name of a movement. It accepts names
+// of all users: the lookup treats movements of other users as missing.
 func CheckUID(uid string) error {
 	if uid == "" {
-		return Invalid(fieldUID, "uid is missing: Create returns it")
+		return Invalid(fieldUID, "uid is missing: use the uid that Create returned")
 	}
 	if !dnsName(uid) {
 		return refused(fieldUID, uid, nameRule)
@@ -145,22 +145,23 @@ func CheckUID(uid string) error {
 }
 
 const (
-	maxPath = 4095 // PATH_MAX without the terminating zero
+	maxPath = 4095 // PATH_MAX without the terminating NUL
 	maxName = 255  // NAME_MAX
 
 	pathPunctuation = "%+,-./:=@^_"
-	pathRule        = "a path is made of letters, digits and % + , - . / : = @ ^ _ , because the rabbit puts it into a command line"
+	pathRule        = "only letters, digits and % + , - . / : = @ ^ _ are allowed, because the rabbit inserts the path into a command line"
 )
 
-// cleanPath is an absolute path without . and .. names and without doubled
-// slashes, made of characters that mean nothing to a shell. Slash is set when it
-// ended with one: the contents of a directory, not the directory itself.
+// cleanPath is an absolute path without . and .. components, without doubled slashes,
+// and without characters that have a meaning for a shell. Slash is set if the path
+// ended with a slash: it then means the contents of a directory, not the directory
+// itself.
 type cleanPath struct {
-	Path  string // never ends with /, but for the root itself
+	Path  string // never ends with /, except for the root itself
 	Slash bool
 }
 
-// String returns the path with its slash.
+// String returns the path with its final slash.
 func (p cleanPath) String() string {
 	if p.Slash && p.Path != "/" {
 		return p.Path + "/"
@@ -168,9 +169,9 @@ func (p cleanPath) String() string {
 	return p.Path
 }
 
-// parsePath cleans a path, and refuses one that could leave its directory, or
-// that could be more than one word on the rabbit's command line. It looks at the
-// text alone: the rabbit follows symbolic links with the ids of the user.
+// parsePath cleans a path. It refuses a path that could leave its directory, or that
+// could be more than one word on the rabbit's command line. It does not resolve
+// symbolic links: the rabbit follows them with the IDs of the user.
 func parsePath(field, p string) (cleanPath, error) {
 	switch {
 	case p == "":
@@ -185,17 +186,17 @@ func parsePath(field, p string) (cleanPath, error) {
 	for name := range strings.SplitSeq(p, "/") {
 		switch {
 		case name == "..":
-			return cleanPath{}, refused(field, p, "it must not contain .. as a name")
+			return cleanPath{}, refused(field, p, "it must not contain .. as a component")
 		case len(name) > maxName:
-			return cleanPath{}, refused(field, p, "at most 255 bytes are allowed in one name")
+			return cleanPath{}, refused(field, p, "at most 255 bytes are allowed in one component")
 		}
 	}
-	// A dot at the end names the directory's contents, as a slash does.
+	// A final dot means the contents of the directory, like a final slash.
 	return cleanPath{Path: path.Clean(p), Slash: strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")}, nil
 }
 
-// parseRoot returns a clean mount point, or nothing when it cannot be used: a
-// root of / would contain everything.
+// parseRoot returns a clean mount point, or "" if it cannot be used: a root of /
+// would contain everything.
 func parseRoot(p string) string {
 	root, err := parsePath("root", p)
 	if err != nil || root.Path == "/" {
@@ -204,9 +205,9 @@ func parseRoot(p string) string {
 	return root.Path
 }
 
-// pathCharacters allows letters and digits of all languages, because people name
-// files in their own. All their bytes are above ASCII, and no shell takes those
-// for syntax; blanks of other languages are not letters.
+// pathCharacters allows letters and digits of all languages in file names. All their
+// bytes are above ASCII, and no shell treats those as syntax. Unicode spaces are not
+// letters.
 func pathCharacters(p string) bool {
 	if !utf8.ValidString(p) {
 		return false
@@ -224,8 +225,8 @@ func pathCharacters(p string) bool {
 	return true
 }
 
-// within returns what of p is behind dir, by whole names: "" for dir itself,
-// else a text that starts with a slash. Both are clean.
+// within returns the rest of p below dir, compared by components: "" for dir itself,
+// otherwise a text that starts with a slash. Both paths must be clean.
 func within(p, dir string) (rest string, ok bool) {
 	if dir == "/" {
 		if p == "/" {
@@ -237,7 +238,7 @@ func within(p, dir string) (rest string, ok bool) {
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
 
-// dnsName tells whether s can be the name of an object: RFC 1123 labels,
+// dnsName reports whether s can be the name of an object: RFC 1123 labels,
 // separated by dots.
 func dnsName(s string) bool {
 	if len(s) > validation.DNS1123SubdomainMaxLength {
@@ -251,8 +252,8 @@ func dnsName(s string) bool {
 	return true
 }
 
-// dnsLabel tells whether s can be the name of a namespace: an RFC 1123 label.
+// dnsLabel reports whether s can be the name of a namespace: an RFC 1123 label.
 func dnsLabel(s string) bool { return len(validation.IsDNS1123Label(s)) == 0 }
 
-// labelValue tells whether s can be the value of a label and is not empty.
+// labelValue reports whether s is not empty and can be the value of a label.
 func labelValue(s string) bool { return s != "" && len(validation.IsValidLabelValue(s)) == 0 }

@@ -12,17 +12,17 @@ func TestRequestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*Request)
-		field  string // empty: passes
+		field  string // empty: accepted
 		text   string
 	}{
 		{"usual", func(*Request) {}, "", ""},
 		{"slots unset", func(r *Request) { r.Slots, r.MaxSlots = 0, 0 }, "", ""},
-		{"slots of the profile", func(r *Request) { r.Slots, r.MaxSlots = -1, -1 }, "", ""},
+		{"slots as in the profile", func(r *Request) { r.Slots, r.MaxSlots = -1, -1 }, "", ""},
 		{"slots without a maximum", func(r *Request) { r.Slots, r.MaxSlots = 8, 0 }, "", ""},
-		{"slots negative", func(r *Request) { r.Slots = -2 }, "slots", "-1 is as in the profile"},
+		{"slots negative", func(r *Request) { r.Slots = -2 }, "slots", "-1 (as in the profile)"},
 		{"slots smallest", func(r *Request) { r.Slots = -1 << 31 }, "slots", "-2147483648"},
 		{"slots large", func(r *Request) { r.Slots = 65537 }, "slots", "65536"},
-		{"maxSlots negative", func(r *Request) { r.MaxSlots = -2 }, "maxSlots", "-1 is"},
+		{"maxSlots negative", func(r *Request) { r.MaxSlots = -2 }, "maxSlots", "-1 (as in the profile)"},
 		{"maxSlots less than slots", func(r *Request) { r.Slots, r.MaxSlots = 8, 7 }, "maxSlots", "less than slots, 8"},
 		{"no workflow", func(r *Request) { r.Workflow = WorkflowRef{} }, "workflow", "workflow is missing"},
 		{"no name", func(r *Request) { r.Workflow.Name = "" }, "workflow.name", ""},
@@ -33,16 +33,16 @@ func TestRequestCheck(t *testing.T) {
 		{"namespace with a dot", func(r *Request) { r.Workflow.Namespace = "a.b" }, "workflow.namespace", ""},
 		{"no source", func(r *Request) { r.Source = "" }, "source", "source is missing"},
 		{"no destination", func(r *Request) { r.Destination = "" }, "destination", "destination is missing"},
-		{"source", func(r *Request) { r.Source = "/a;b" }, "source", "is made of"},
+		{"source", func(r *Request) { r.Source = "/a;b" }, "source", "are allowed, because"},
 		{"destination", func(r *Request) { r.Destination = "/a/../b" }, "destination", ".."},
 		{"dcpOptions", func(r *Request) { r.DCPOptions = "-x" }, "dcpOptions", "not an allowed option"},
 		{"mpirunOptions", func(r *Request) { r.MPIRunOptions = "sh" }, "mpirunOptions", "neither"},
 		{"profile", func(r *Request) { r.Profile = "fast.1" }, "", ""},
-		{"profile with a slash", func(r *Request) { r.Profile = "../nnf-system/x" }, "profile", "a name has"},
-		{"profile that ends badly", func(r *Request) { r.Profile = "a." }, "profile", "a name has"},
+		{"profile with a slash", func(r *Request) { r.Profile = "../nnf-system/x" }, "profile", "a name consists of"},
+		{"profile with a final dot", func(r *Request) { r.Profile = "a." }, "profile", "a name consists of"},
 		{"key", func(r *Request) { r.Key = strings.Repeat("K", 63) }, "", ""},
 		{"key too long", func(r *Request) { r.Key = strings.Repeat("k", 64) }, "request_key", "1 to 63"},
-		{"key with a blank", func(r *Request) { r.Key = "a b" }, "request_key", "1 to 63"},
+		{"key with a space", func(r *Request) { r.Key = "a b" }, "request_key", "1 to 63"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := parts("gfs2").Request
@@ -72,8 +72,8 @@ func TestCheckOptional(t *testing.T) {
 
 func TestCheckUID(t *testing.T) {
 	for uid, ok := range map[string]bool{
-		"nnf-dm-abcde": true, "nnf-dm-node-abcde": true, "somebody-elses": true, "": false, "a/b": false, "../x": false, "a b": false, "A": false, "a\n": false, "-a": false, "a..b": false,
-		strings.Repeat("a", 254): false, strings.Repeat("a", 64): false, // a part between dots is at most 63
+		"nnf-dm-abcde": true, "nnf-dm-node-abcde": true, "other-users": true, "": false, "a/b": false, "../x": false, "a b": false, "A": false, "a\n": false, "-a": false, "a..b": false,
+		strings.Repeat("a", 254): false, strings.Repeat("a", 64): false, // a part between dots has at most 63 characters
 	} {
 		if err := CheckUID(uid); ok != (err == nil) {
 			t.Errorf("%q: %v", uid, err)
@@ -100,13 +100,13 @@ func TestParsePath(t *testing.T) {
 		"/" + strings.Repeat("a/", 2048):   "4095 bytes",
 		"/" + strings.Repeat("n", 256):     "255 bytes",
 		"/" + strings.Repeat("abc/", 1024): "4095 bytes",
-		"/a\xff":                           "is made of letters",
-		"/a\u00a0b":                        "is made of letters",
-		"/a\u2028b":                        "is made of letters",
-		"/a\u202eb":                        "is made of letters",
-		"/a\u3000b":                        "is made of letters",
-		"/a/$(touch x)":                    "is made of letters",
-		"/mnt/nnf/x/`id`":                  "is made of letters",
+		"/a\xff":                           "only letters, digits",
+		"/a\u00a0b":                        "only letters, digits",
+		"/a\u2028b":                        "only letters, digits",
+		"/a\u202eb":                        "only letters, digits",
+		"/a\u3000b":                        "only letters, digits",
+		"/a/$(touch x)":                    "only letters, digits",
+		"/mnt/nnf/x/`id`":                  "only letters, digits",
 	} {
 		got, err := parsePath("source", p)
 		if want == "" {
@@ -122,8 +122,8 @@ func TestParsePath(t *testing.T) {
 	}
 }
 
-// Doubled slashes and dots are taken out; that there was a slash at the end, or a
-// dot that means the same, is kept.
+// Doubled slashes and dots are removed; a final slash, or a final dot with the same
+// meaning, is kept.
 func TestParsePathCleans(t *testing.T) {
 	for p, want := range map[string]string{
 		"/a//b": "/a/b", "//a": "/a", "/a//": "/a/", "/a/./b": "/a/b", "/./a": "/a", "/a/.": "/a/", "/a/./": "/a/", "/a/.//./": "/a/",
@@ -135,7 +135,7 @@ func TestParsePathCleans(t *testing.T) {
 	}
 }
 
-// Each character that means something to a shell, and all control characters.
+// Characters with a meaning for a shell, and all control characters, are refused.
 func TestPathCharacters(t *testing.T) {
 	bad := ";&|$`'\"\\[](){}<>*?~#! \x7f"
 	for c := byte(0); c < ' '; c++ {
@@ -143,7 +143,7 @@ func TestPathCharacters(t *testing.T) {
 	}
 	for _, c := range bad {
 		if _, err := parsePath("source", "/a/x"+string(c)+"y"); err == nil {
-			t.Errorf("%q passes", c)
+			t.Errorf("%q is accepted", c)
 		}
 	}
 }

@@ -10,12 +10,12 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
 const usualProfile = "ulimit -n 2048 && mpirun --allow-run-as-root --hostfile $HOSTFILE dcp --progress 1 --uid $UID --gid $GID $SRC $DEST"
 
-// rabbitLine builds a command line by plain replacement of text, as the rabbit
-// does.
+// rabbitLine builds a command line by text replacement, like the rabbit.
 func rabbitLine(command string, dm *nnf.DataMovement) string {
 	c := &dm.Spec.UserConfig
 	for _, r := range [][2]string{
@@ -31,15 +31,12 @@ func rabbitLine(command string, dm *nnf.DataMovement) string {
 	return command
 }
 
-// shell runs lines in bash with stand-ins for mpirun and dcp that print their
-// arguments.
+// shell runs lines in bash with fakes of mpirun and dcp that print their arguments.
 type shell struct{ dir string }
 
 func newShell(t testing.TB) *shell {
 	t.Helper()
-	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("there is no bash here, and what is shown is what bash does")
-	}
+	require.Tool(t, "bash")
 	dir := t.TempDir()
 	for _, name := range []string{"mpirun", "dcp"} {
 		text := "#!/bin/bash\nprintf '%s\\0' \"${0##*/}\" \"$@\"\n"
@@ -50,8 +47,8 @@ func newShell(t testing.TB) *shell {
 	return &shell{dir}
 }
 
-// run returns the words that the first program got. Anything that another
-// program wrote, or that a file appeared for, is a failure.
+// run returns the arguments of the first program. It fails if another program prints
+// anything or if a file is created.
 func (s *shell) run(t testing.TB, line, locale string) []string {
 	t.Helper()
 	work := t.TempDir()
@@ -63,13 +60,13 @@ func (s *shell) run(t testing.TB, line, locale string) []string {
 		t.Fatalf("%q: %v\n%q", line, err, out)
 	}
 	if files, _ := os.ReadDir(work); len(files) > 0 {
-		t.Fatalf("%q made a file %s", line, files[0].Name())
+		t.Fatalf("%q created the file %s", line, files[0].Name())
 	}
 	words := strings.Split(string(out), "\x00")
 	return words[:len(words)-1]
 }
 
-// wantWords are those of the usual profile, if nothing breaks out.
+// wantWords returns the expected arguments for the usual profile.
 func wantWords(dm *nnf.DataMovement) []string {
 	c := &dm.Spec.UserConfig
 	return slices.Concat([]string{"mpirun"}, strings.Fields(c.MPIRunOptions),
@@ -77,16 +74,16 @@ func wantWords(dm *nnf.DataMovement) []string {
 		[]string{"--progress", "1", "--uid", "1001", "--gid", "100", dm.Spec.Source.Path, dm.Spec.Destination.Path})
 }
 
-// attacks are texts that would do something in a shell, or to getopt.
+// attacks are texts that have an effect in a shell or in getopt.
 var attacks = []string{
 	";touch x", "&touch x", "|touch x", "$(touch x)", "`touch x`", "\ntouch x\n", "\rtouch x", ">x", "<(touch x)", "a b", "a\tb", "'", "\"", "\\", "{a,b}", "*", "?",
 	"[a]", "~", "#", "!x", "$UID", "${PATH}", "$HOSTFILE", "$SRC", "=x", "%1", "^a^b", "\u00a0x", "\u2003x", "\xa0x", "\x00", "\x1b[2J", "--", " -- ", " --uid 0", " --gid=0 ", "-U0",
 	" /bin/sh", " : sh", "a=b", ":~", "..", "/../x", "é", "数据", "dcp", "mpirun", "(id)", "&&id", "||id", "a;b", "$'x'", "$\"x\"", "2>x",
 }
 
-// Whatever passes our checks reaches the programs word for word, under bash
-// itself. The texts above stand in each field, alone, in front and behind.
-func TestNothingBreaksOut(t *testing.T) {
+// All texts that pass the checks reach the programs unchanged through bash. Each attack
+// is used in each field: alone, as a prefix and as a suffix.
+func TestNoShellInjection(t *testing.T) {
 	s := newShell(t)
 	passed := 0
 	for _, mode := range []OptionMode{OptionsList, OptionsAny} {
@@ -119,12 +116,12 @@ func TestNothingBreaksOut(t *testing.T) {
 		}
 	}
 	if passed < 40 {
-		t.Errorf("only %d requests passed the checks: this test shows nothing", passed)
+		t.Errorf("only %d requests passed the checks, so the test is meaningless", passed)
 	}
 }
 
-// The test above can fail: without our checks the shell does what it is told.
-func TestShellIsReal(t *testing.T) {
+// The test above can fail: without the checks, the shell runs an injected command.
+func TestShellInjectionWithoutChecks(t *testing.T) {
 	s := newShell(t)
 	dm := movement()
 	dm.Spec.UserConfig.DCPOptions = "-p;printf 'x\\0'"

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// stubGo stands in for the compiler: it counts its builds and takes a moment.
+// stubGo replaces the go command. It records its builds and takes some time.
 const stubGo = `#!/bin/sh
 case $1 in
 env) echo go1.0 ;;
@@ -23,27 +23,30 @@ build)
 esac
 `
 
-// workshop is a directory with build.sh and one source file.
-type workshop struct {
+// sandbox is a directory with build.sh and one source file of each program.
+type sandbox struct {
 	dir string
 	env []string
 }
 
-func newWorkshop(t *testing.T) workshop {
+func newSandbox(t *testing.T) sandbox {
 	t.Helper()
-	w := workshop{dir: t.TempDir()}
+	w := sandbox{dir: t.TempDir()}
 	script, err := os.ReadFile("build.sh")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.write(t, "src/build.sh", string(script))
 	w.write(t, "src/a.go", "package a")
+	for _, file := range []string{"kubectl/main.go", "go.mod", "go.sum"} {
+		w.write(t, "src/"+file, "")
+	}
 	w.write(t, "bin/go", stubGo)
 	w.env = append(os.Environ(), "PATH="+w.dir+"/bin:"+os.Getenv("PATH"), "XDG_CACHE_HOME="+w.dir+"/cache", "STUB_LOG="+w.dir+"/log")
 	return w
 }
 
-func (w workshop) write(t *testing.T, name, text string) {
+func (w sandbox) write(t *testing.T, name, text string) {
 	t.Helper()
 	path := filepath.Join(w.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -54,7 +57,7 @@ func (w workshop) write(t *testing.T, name, text string) {
 	}
 }
 
-func (w workshop) run(t *testing.T, env []string, args ...string) (string, error) {
+func (w sandbox) run(t *testing.T, env []string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(w.dir, "src", "build.sh"), args...)
 	cmd.Env = append(w.env, env...)
@@ -62,7 +65,7 @@ func (w workshop) run(t *testing.T, env []string, args ...string) (string, error
 	return string(out), err
 }
 
-func (w workshop) builds(t *testing.T) int {
+func (w sandbox) builds(t *testing.T) int {
 	t.Helper()
 	log, err := os.ReadFile(filepath.Join(w.dir, "log"))
 	if err != nil && !os.IsNotExist(err) {
@@ -71,7 +74,7 @@ func (w workshop) builds(t *testing.T) int {
 	return strings.Count(string(log), "build\n")
 }
 
-func (w workshop) name(t *testing.T) string {
+func (w sandbox) name(t *testing.T) string {
 	t.Helper()
 	out, err := w.run(t, nil, "--name")
 	if err != nil {
@@ -81,7 +84,7 @@ func (w workshop) name(t *testing.T) string {
 }
 
 func TestNameFollowsSources(t *testing.T) {
-	w := newWorkshop(t)
+	w := newSandbox(t)
 	last := w.name(t)
 	if !strings.HasPrefix(last, filepath.Join(w.dir, "cache", "compute-daemons", "devcluster-")) {
 		t.Fatalf("name %q", last)
@@ -92,6 +95,7 @@ func TestNameFollowsSources(t *testing.T) {
 	}{
 		{"src/a_test.go", "package a", false},
 		{"src/notes.txt", "x", false},
+		{"src/kubectl/main.go", "package main", false},
 		{"src/a.go", "package b", true},
 		{"src/sub/b.go", "package b", true},
 		{"src/crds/x.yaml", "a: b", true},
@@ -109,8 +113,8 @@ func TestNameFollowsSources(t *testing.T) {
 	}
 }
 
-func TestTwoBuildsAtOnceCompileOnce(t *testing.T) {
-	w := newWorkshop(t)
+func TestConcurrentBuildsCompileOnce(t *testing.T) {
+	w := newSandbox(t)
 	var wg sync.WaitGroup
 	for _, out := range []string{"out/one", "out/two", "out/three"} {
 		wg.Go(func() {
@@ -118,29 +122,35 @@ func TestTwoBuildsAtOnceCompileOnce(t *testing.T) {
 			if text, err := w.run(t, nil, path); err != nil {
 				t.Errorf("%v: %s", err, text)
 			}
-			if text, err := os.ReadFile(path); err != nil || string(text) != "binary\n" {
-				t.Errorf("%s: %q, %v", out, text, err)
+			for _, path := range []string{path, filepath.Join(filepath.Dir(path), "kubectl")} {
+				if text, err := os.ReadFile(path); err != nil || string(text) != "binary\n" {
+					t.Errorf("%s: %q, %v", path, text, err)
+				}
 			}
 		})
 	}
 	wg.Wait()
-	if n := w.builds(t); n != 1 {
-		t.Errorf("%d builds, want 1", n)
+	if n := w.builds(t); n != 2 {
+		t.Errorf("%d builds, want one of each program", n)
 	}
 	out, err := w.run(t, nil, filepath.Join(w.dir, "out/one"))
-	if err != nil || out != "" || w.builds(t) != 1 {
-		t.Errorf("with the binary there: %q, %v, %d builds; want silence", out, err, w.builds(t))
+	if err != nil || out != "" || w.builds(t) != 2 {
+		t.Errorf("with existing binaries: %q, %v, %d builds; want no output", out, err, w.builds(t))
+	}
+	w.write(t, "src/kubectl/main.go", "package main")
+	if out, err := w.run(t, nil, filepath.Join(w.dir, "out/one")); err != nil || w.builds(t) != 3 {
+		t.Errorf("after a change of kubectl: %q, %v, %d builds; want one more", out, err, w.builds(t))
 	}
 }
 
 func TestFailedBuildLeavesNothing(t *testing.T) {
-	w := newWorkshop(t)
+	w := newSandbox(t)
 	out, err := w.run(t, []string{"STUB_EXIT=1"}, filepath.Join(w.dir, "out"))
 	if err == nil {
 		t.Fatalf("no failure: %s", out)
 	}
 	if !strings.Contains(out, "4-5 minutes") {
-		t.Errorf("no word on how long it takes: %q", out)
+		t.Errorf("the output lacks the duration: %q", out)
 	}
 	left, err := filepath.Glob(filepath.Join(w.dir, "cache", "compute-daemons", "devcluster-*"))
 	if err != nil || len(left) > 0 {

@@ -16,15 +16,15 @@ const (
 	exitUsage  = 2
 )
 
-// errUsage marks errors of the caller's making.
+// errUsage marks usage errors.
 var errUsage = errors.New("usage")
 
 func usageError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
 }
 
-// streams are the three that a command may use. Answers go to out, everything
-// else to err.
+// streams are the standard streams of a command. Results go to out, everything else to
+// err.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -34,8 +34,8 @@ func (s streams) progress(format string, args ...any) {
 	fmt.Fprintf(s.err, "devcluster: "+format+"\n", args...)
 }
 
-// command is a word of the command line. Define adds its flags and returns what
-// runs once they are parsed.
+// command is a sub-command. define adds its flags and returns the function that runs
+// after they are parsed.
 type command struct {
 	name, args, about string
 	define            func(*pflag.FlagSet) action
@@ -45,19 +45,19 @@ type action func(ctx context.Context, s streams, args []string) error
 
 func commands() []command {
 	return []command{
-		{"up", "--dir D [--crds DIR] [--port N] [--compute NAME]... [--rabbit NAME]... [--new-ca] [--stdin] [--verbose] [-- API-SERVER-FLAG...]", "run a cluster until SIGINT or SIGTERM, or until the parent process ends", defineUp},
-		{"down", "--dir D [--purge]", "end the cluster; --purge removes its folder's content", defineDown},
-		{"apply", "--dir D -f FILE|-", "create objects or merge fields into existing ones", defineApply},
+		{"up", "--dir D [--crds DIR] [--port N] [--compute NAME]... [--rabbit NAME]... [--new-ca] [--stdin] [--verbose] [-- API-SERVER-FLAG...]", "run a cluster until SIGINT or SIGTERM, or until the parent process exits", defineUp},
+		{"down", "--dir D [--purge]", "stop the cluster; --purge also deletes its state", defineDown},
+		{"apply", "--dir D -f FILE|-", "create objects, or merge the fields into existing objects", defineApply},
 		{"get", "--dir D RESOURCE [NS/]NAME [-o yaml|json]", "print an object", defineGet},
-		{"patch", "--dir D [--subresource status] RESOURCE [NS/]NAME JSON", "merge patch (a JSON object) or JSON patch (a JSON list)", definePatch},
-		{"delete", "--dir D RESOURCE [NS/]NAME [--wait DURATION]", "delete an object; --wait until it is gone", defineDelete},
-		{"wait", "--dir D RESOURCE [NS/]NAME --for FIELD=VALUE [--timeout DURATION]", "wait for a field, as in status.mounts.0.ready=true", defineWait},
-		{"rabbit", "--dir D [--namespace NAME,...] [--map FROM=TO]... [--fault RULE]... [--any-storage] [--parallel N] [--stdin]", "do data movements as a rabbit does, until SIGINT or SIGTERM, or until the parent process ends", defineRabbit},
-		{"token", "--dir D --daemon clientmountd|nnf-dm", "give a daemon a new token and rewrite its files", defineToken},
+		{"patch", "--dir D [--subresource status] RESOURCE [NS/]NAME JSON", "apply a merge patch (a JSON object) or a JSON patch (a JSON array)", definePatch},
+		{"delete", "--dir D RESOURCE [NS/]NAME [--wait DURATION]", "delete an object; with --wait, wait until it is gone", defineDelete},
+		{"wait", "--dir D RESOURCE [NS/]NAME --for FIELD=VALUE [--timeout DURATION]", "wait until a field has a value, for example status.mounts.0.ready=true", defineWait},
+		{"rabbit", "--dir D [--namespace NAME,...] [--map FROM=TO]... [--fault RULE]... [--any-storage] [--parallel N] [--stdin]", "process data movements as a rabbit does, until SIGINT or SIGTERM, or until the parent process exits", defineRabbit},
+		{"token", "--dir D --daemon clientmountd|nnf-dm", "replace the token of a daemon and rewrite its credential files", defineToken},
 	}
 }
 
-// run is the program: it returns the exit code.
+// run runs the program and returns the exit code.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	s := streams{stdin, stdout, stderr}
 	if len(args) == 0 {
@@ -77,13 +77,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return c.run(ctx, s, args[1:])
 		}
 	}
-	s.progress("unknown command %q; devcluster help lists them", args[0])
+	s.progress("unknown command %q; for a list, run devcluster help", args[0])
 	return exitUsage
 }
 
 func (c command) run(ctx context.Context, s streams, args []string) int {
 	flags := pflag.NewFlagSet(c.name, pflag.ContinueOnError)
-	flags.SetOutput(io.Discard) // we print errors and help ourselves
+	flags.SetOutput(io.Discard) // errors and help are printed below
 	act := c.define(flags)
 	err := flags.Parse(args)
 	switch {
@@ -99,7 +99,7 @@ func (c command) run(ctx context.Context, s streams, args []string) int {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errUsage):
-		s.progress("%s: %v; want devcluster %s %s", c.name, err, c.name, c.args)
+		s.progress("%s: %v; usage: devcluster %s %s", c.name, err, c.name, c.args)
 		return exitUsage
 	}
 	s.progress("%s: %v", c.name, err)
@@ -107,12 +107,12 @@ func (c command) run(ctx context.Context, s streams, args []string) int {
 }
 
 func printHelp(w io.Writer) {
-	fmt.Fprint(w, "devcluster runs a Kubernetes API server for tests and demonstrations.\n\n")
+	fmt.Fprint(w, "devcluster runs a Kubernetes API server for tests and demos.\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "devcluster %s %s\n    %s\n", c.name, c.args, c.about)
 	}
 	fmt.Fprint(w, "devcluster help | version\n\n"+
-		"RESOURCE is a name such as clientmounts, or with version and group:\n"+
+		"RESOURCE is a plural name such as clientmounts, optionally with version and group:\n"+
 		"clientmounts.v1alpha6.dataworkflowservices.github.io.\n"+
-		"Exit codes: 0 done, 1 failed, 2 wrong usage.\n")
+		"Exit codes: 0 success, 1 failure, 2 usage error.\n")
 }

@@ -19,14 +19,14 @@ func TestCommandLine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	for line, test := range map[string]struct {
 		code     int
-		out, err string // texts that must be there
+		out, err string // substrings
 	}{
 		"":                                    {2, "", "devcluster up"},
 		"help":                                {0, "devcluster up", ""},
 		"-h":                                  {0, "Exit codes", ""},
 		"version":                             {0, "devcluster (Kubernetes ", ""},
 		"fly":                                 {2, "", `unknown command "fly"`},
-		"up":                                  {2, "", "--dir is missing"},
+		"up":                                  {2, "", "--dir is required"},
 		"up --help":                           {0, "--new-ca", ""},
 		"up --dir D --prot 1":                 {2, "", "--prot"},
 		"up --dir D --port x":                 {2, "", "port"},
@@ -34,31 +34,31 @@ func TestCommandLine(t *testing.T) {
 		"up --dir D --compute Node_1":         {2, "", "Node_1"},
 		"up --dir D --stdin --crds /nowhere":  {1, "", "/nowhere"},
 		"down":                                {2, "", "--dir"},
-		"down --dir D":                        {0, "", "nothing runs"},
-		"down --dir D --purge":                {0, "", "no cluster's state"},
+		"down --dir D":                        {0, "", "no cluster is running"},
+		"down --dir D --purge":                {0, "", "no cluster state"},
 		"apply --dir D":                       {2, "", "-f"},
 		"apply --dir D -f /nowhere":           {1, "", "/nowhere"},
 		"apply --dir D -f -":                  {1, "", "document 1"},
-		"get --dir D clientmounts":            {2, "", "1 arguments instead of 2"},
+		"get --dir D clientmounts":            {2, "", "1 arguments given, 2 required"},
 		"get --dir D clientmounts a/b/c":      {2, "", "NAMESPACE"},
 		"get --dir D clientmounts a/b -o x":   {2, "", "yaml or json"},
 		"get --dir D clientmounts a/b":        {1, "", "no cluster in"},
-		"get clientmounts a/b":                {2, "", "--dir is missing"},
+		"get clientmounts a/b":                {2, "", "--dir is required"},
 		"patch --dir D clientmounts a/b {":    {2, "", "not JSON"},
-		"patch --dir D clientmounts a/b":      {2, "", "2 arguments instead of 3"},
+		"patch --dir D clientmounts a/b":      {2, "", "2 arguments given, 3 required"},
 		"delete --dir D clientmounts a/b":     {1, "", "no cluster in"},
 		"wait --dir D clientmounts a/b":       {2, "", "FIELD=VALUE"},
 		"wait --dir D x a --for =v":           {2, "", "FIELD=VALUE"},
 		"wait --dir D x a --for a=b":          {1, "", "no cluster in"},
-		"rabbit":                              {2, "", "--dir is missing"},
-		"rabbit --dir D extra":                {2, "", "no arguments"},
-		"rabbit --dir D --map /a":             {2, "", "want /FROM=/TO"},
-		"rabbit --dir D --fault fly":          {2, "", "want PATTERN"},
+		"rabbit":                              {2, "", "--dir is required"},
+		"rabbit --dir D extra":                {2, "", "unexpected arguments"},
+		"rabbit --dir D --map /a":             {2, "", "expected /FROM=/TO"},
+		"rabbit --dir D --fault fly":          {2, "", "expected PATTERN"},
 		"rabbit --dir D --namespace Rabbit_1": {2, "", "Rabbit_1"},
 		"rabbit --dir D --stdin":              {1, "", "no cluster in"},
 		"token --dir D":                       {2, "", "clientmountd or nnf-dm"},
 		"token --dir D --daemon x":            {2, "", `"x"`},
-		"token --dir D --daemon nnf-dm extra": {2, "", "no arguments"},
+		"token --dir D --daemon nnf-dm extra": {2, "", "unexpected arguments"},
 		"token --dir D --daemon nnf-dm":       {1, "", "no cluster in"},
 	} {
 		t.Run(line, func(t *testing.T) {
@@ -77,12 +77,12 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("a failure wrote to stdout: %q", out)
 			}
 			if code != 0 && line != "" && !strings.HasPrefix(err, "devcluster: ") {
-				t.Errorf("stderr without the program's name: %q", err)
+				t.Errorf("stderr without the program name: %q", err)
 			}
 		})
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("a failing call made the folder: %v", err)
+		t.Errorf("a failed call created the directory: %v", err)
 	}
 }
 

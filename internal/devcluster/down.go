@@ -14,17 +14,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// Files in a cluster's directory that this package names.
+// Entries of the cluster directory that this package creates.
 const (
 	addressFile = "address" // host:port of the API server
 	serverLog   = "apiserver.log"
 
-	rabbitFolder = "rabbit"
+	rabbitDir = "rabbit"
 )
 
-// stateEntries is all that a cluster keeps in its directory.
+// stateEntries returns all entries of the cluster directory.
 func stateEntries() []string {
-	entries := []string{addressFile, serverLog, "etcd", "etcd.log", "pki", "admin.kubeconfig", rabbitFolder}
+	entries := []string{addressFile, serverLog, "etcd", "etcd.log", "pki", "admin.kubeconfig", rabbitDir}
 	for _, d := range provision.Daemons {
 		entries = append(entries, d.Name)
 	}
@@ -32,11 +32,11 @@ func stateEntries() []string {
 }
 
 func defineDown(flags *pflag.FlagSet) action {
-	dir := flags.String("dir", "", "folder of the cluster")
-	purge := flags.Bool("purge", false, "remove the cluster's state from the folder, and the folder when it is empty then")
+	dir := flags.String("dir", "", "directory of the cluster")
+	purge := flags.Bool("purge", false, "delete the state of the cluster, and the directory if it is then empty")
 	return func(_ context.Context, s streams, args []string) error {
 		if *dir == "" || len(args) > 0 {
-			return usageError("want --dir and no arguments")
+			return usageError("--dir is required, and arguments are not accepted")
 		}
 		return down(s, *dir, *purge)
 	}
@@ -46,23 +46,23 @@ func down(s streams, dir string, purge bool) error {
 	process, err := statedir.ReadProcess(dir)
 	switch {
 	case errors.Is(err, statedir.ErrNotRunning):
-		s.progress("nothing runs on %s", dir)
+		s.progress("no cluster is running in %s", dir)
 	case err != nil:
 		return err
 	default:
 		if err := process.Terminate(10 * time.Second); err != nil {
 			return err
 		}
-		s.progress("process %d has ended", process.PID)
+		s.progress("process %d has exited", process.PID)
 	}
-	// Locking would make the directory; and a mistyped name should stay untouched.
+	// Lock would create the directory, even for a mistyped path.
 	if _, err := os.Stat(filepath.Join(dir, "pki")); errors.Is(err, fs.ErrNotExist) {
 		if purge {
-			s.progress("no cluster's state in %s", dir)
+			s.progress("no cluster state in %s", dir)
 		}
 		return nil
 	}
-	held, err := statedir.Lock(dir) // clears what a killed process left
+	held, err := statedir.Lock(dir) // removes the files of a killed process
 	if err != nil {
 		return err
 	}

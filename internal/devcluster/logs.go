@@ -9,8 +9,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// redirectLogs sends the log of the Kubernetes libraries to a file, made again
-// at each start, or to standard error. The returned function ends that.
+// redirectLogs redirects the log of the Kubernetes libraries to a file, which it
+// truncates, or to standard error. The returned function stops the redirection.
 func redirectLogs(path string, verbose bool, stderr io.Writer) (func(), error) {
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)

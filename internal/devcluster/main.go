@@ -1,7 +1,7 @@
-// Devcluster runs a real Kubernetes API server with everything that the
-// daemons need from a Near-Node Flash system, in one process on the loopback
-// address, and does by hand to its objects what a rabbit would do. It is for
-// tests and demonstrations; nothing of it is installed on a node.
+// Devcluster runs a real Kubernetes API server with everything that the daemons need
+// from a Near-Node Flash system, in one process on the loopback address. It can also
+// process data movements like a rabbit. It is for tests and demos, and is never
+// installed on a node.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	if copytool.Is(os.Args[0]) { // a rabbit's command has started us as mpirun or dcp
+	if copytool.Is(os.Args[0]) { // started as mpirun or dcp by the command of a rabbit
 		os.Exit(copytool.Run(os.Args, os.Stdout, os.Stderr))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

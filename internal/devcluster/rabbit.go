@@ -26,13 +26,13 @@ type rabbitOptions struct {
 
 func defineRabbit(flags *pflag.FlagSet) action {
 	o := rabbitOptions{cluster: addDir(flags)}
-	flags.StringSliceVar(&o.namespaces, "namespace", []string{"rabbit-01", rabbit.SystemNamespace}, "whose movements to do: the rabbit's name, and "+rabbit.SystemNamespace+" for Lustre")
-	flags.StringArrayVar(&o.maps, "map", nil, "/FROM=/TO: where a folder of the rabbit is on this machine; the longest FROM counts")
+	flags.StringSliceVar(&o.namespaces, "namespace", []string{"rabbit-01", rabbit.SystemNamespace}, "namespaces of the movements to process: the name of the rabbit, and "+rabbit.SystemNamespace+" for Lustre")
+	flags.StringArrayVar(&o.maps, "map", nil, "/FROM=/TO: directory of the rabbit, and where it is on this machine; the longest matching FROM is used")
 	flags.StringArrayVar(&o.faults, "fault", nil, "'PATTERN NAME=VALUE...': hold=true delay=2s minor=N invalid=TEXT rate=64k exit=CODE die=1s storm=PER-SECOND;\n"+
-		"PATTERN fits NAMESPACE/NAME or a path, * stands for any text; lines of D/rabbit/faults come first and are read again and again")
-	flags.BoolVar(&o.anyStorage, "any-storage", false, "do Lustre movements though their NnfStorage does not exist")
-	flags.IntVar(&o.parallel, "parallel", 8, "copies at the same time")
-	flags.BoolVar(&o.stdin, "stdin", false, "end when standard input ends, instead of with the parent's thread")
+		"PATTERN is matched against NAMESPACE/NAME and the paths, * matches any text; rules in the file D/rabbit/faults, which is re-read on each use, take precedence")
+	flags.BoolVar(&o.anyStorage, "any-storage", false, "process Lustre movements even if their NnfStorage does not exist")
+	flags.IntVar(&o.parallel, "parallel", 8, "number of concurrent copies")
+	flags.BoolVar(&o.stdin, "stdin", false, "exit at the end of standard input, instead of with the parent's thread")
 	return func(ctx context.Context, s streams, args []string) error {
 		config, err := o.config(args)
 		if err != nil {
@@ -46,9 +46,9 @@ func (o *rabbitOptions) config(args []string) (rabbit.Config, error) {
 	c := rabbit.Config{Namespaces: o.namespaces, AnyStorage: o.anyStorage, Parallel: o.parallel}
 	switch {
 	case len(args) > 0:
-		return c, usageError("no arguments wanted")
+		return c, usageError("unexpected arguments")
 	case o.cluster.dir == "":
-		return c, usageError("--dir is missing")
+		return c, usageError("--dir is required")
 	case len(o.namespaces) == 0:
 		return c, usageError("--namespace is empty")
 	}
@@ -89,13 +89,13 @@ func (o *rabbitOptions) run(ctx context.Context, s streams, c rabbit.Config) err
 	if c.Client, err = dynamic.NewForConfig(admin); err != nil {
 		return err
 	}
-	if c.Folder, err = filepath.Abs(filepath.Join(o.cluster.dir, rabbitFolder)); err != nil {
+	if c.Dir, err = filepath.Abs(filepath.Join(o.cluster.dir, rabbitDir)); err != nil {
 		return err
 	}
 	if c.Program, err = os.Executable(); err != nil {
 		return err
 	}
-	closeLog, err := redirectLogs(os.DevNull, false, s.err) // of the watches; the cluster's own log stays
+	closeLog, err := redirectLogs(os.DevNull, false, s.err) // log of the watches; the log of the cluster is kept
 	if err != nil {
 		return err
 	}

@@ -24,9 +24,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// stopLimit is what an ending cluster may take. The API server and etcd wait
-// longer for clients that hold a watch; everything written is in the page
-// cache, so leaving them behind loses nothing.
+// stopLimit limits the stop of the cluster. The API server and etcd wait longer for
+// clients with a watch. All writes are in the page cache, so no data is lost.
 const stopLimit = 2 * time.Second
 
 type upOptions struct {
@@ -39,14 +38,14 @@ type upOptions struct {
 
 func defineUp(flags *pflag.FlagSet) action {
 	var o upOptions
-	flags.StringVar(&o.dir, "dir", "", "folder of the cluster; a second start on it finds everything again")
-	flags.StringVar(&o.crds, "crds", "", "install the definitions in this folder's *.yaml instead of the built-in ones")
-	flags.IntVar(&o.port, "port", 0, "port on 127.0.0.1 (default: the folder's former port, or any free one)")
-	flags.StringArrayVar(&o.computes, "compute", []string{"compute-01", "compute-02"}, "name of a compute node, gets a namespace")
-	flags.StringArrayVar(&o.rabbits, "rabbit", []string{"rabbit-01"}, "name of a rabbit, gets a namespace")
-	flags.BoolVar(&o.newCA, "new-ca", false, "make a new certificate authority")
-	flags.BoolVar(&o.stdin, "stdin", false, "end when standard input ends, instead of with the parent's thread")
-	flags.BoolVar(&o.verbose, "verbose", false, "the API server's own log on standard error, not in the folder")
+	flags.StringVar(&o.dir, "dir", "", "directory of the cluster; its state persists across restarts")
+	flags.StringVar(&o.crds, "crds", "", "install the definitions in the *.yaml files of this directory instead of the built-in ones")
+	flags.IntVar(&o.port, "port", 0, "port on 127.0.0.1 (default: the previous port of the cluster, or any free port)")
+	flags.StringArrayVar(&o.computes, "compute", []string{"compute-01", "compute-02"}, "name of a compute node; creates its namespace")
+	flags.StringArrayVar(&o.rabbits, "rabbit", []string{"rabbit-01"}, "name of a rabbit; creates its namespace")
+	flags.BoolVar(&o.newCA, "new-ca", false, "create a new certificate authority")
+	flags.BoolVar(&o.stdin, "stdin", false, "exit at the end of standard input, instead of with the parent's thread")
+	flags.BoolVar(&o.verbose, "verbose", false, "write the log of the API server to standard error instead of a file")
 	return func(ctx context.Context, s streams, args []string) error {
 		if err := o.check(); err != nil {
 			return err
@@ -57,10 +56,10 @@ func defineUp(flags *pflag.FlagSet) action {
 
 func (o *upOptions) check() error {
 	if o.dir == "" {
-		return usageError("--dir is missing")
+		return usageError("--dir is required")
 	}
 	if o.port < 0 || o.port > 65535 {
-		return usageError("--port %d: want 1 to 65535", o.port)
+		return usageError("--port %d: must be from 0 to 65535", o.port)
 	}
 	for _, name := range append(o.computes, o.rabbits...) {
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
@@ -88,7 +87,7 @@ func (o *upOptions) up(ctx context.Context, s streams, args []string) error {
 	}
 	defer func() {
 		if err := dir.Close(); err != nil {
-			s.progress("left behind: %v", err)
+			s.progress("cleanup: %v", err)
 		}
 	}()
 	if err := dir.RecordProcess(); err != nil {
@@ -102,7 +101,7 @@ func (o *upOptions) up(ctx context.Context, s streams, args []string) error {
 	return o.serve(ctx, s, dir, crds, args)
 }
 
-// serve runs the cluster on a locked directory until ctx ends.
+// serve runs the cluster in a locked directory until ctx is done.
 func (o *upOptions) serve(ctx context.Context, s streams, dir *statedir.Dir, crds []*apiext.CustomResourceDefinition, args []string) error {
 	began := time.Now()
 	keys, err := authority.Load(dir.Path("pki"), o.newCA)
@@ -132,21 +131,21 @@ func (o *upOptions) serve(ctx context.Context, s streams, dir *statedir.Dir, crd
 		return err
 	}
 	defer stopWithin(plane, stopLimit)
-	s.progress("API server answers after %.1f s; installing %d definitions", time.Since(began).Seconds(), len(crds))
+	s.progress("API server ready after %.1f s; installing %d definitions", time.Since(began).Seconds(), len(crds))
 	if err := o.provision(ctx, dir, admin, address, crds); err != nil {
 		if ctx.Err() != nil {
-			return nil // asked to end meanwhile
+			return nil // stopped during the installation
 		}
 		return err
 	}
-	s.progress("ready after %.1f s", time.Since(began).Seconds())
+	s.progress("cluster ready after %.1f s", time.Since(began).Seconds())
 	fmt.Fprintf(s.out, "ready %s dir=%s\n", admin.Host, dir.Path())
 	select {
 	case <-ctx.Done():
-		s.progress("ending")
+		s.progress("stopping")
 		return nil
 	case err := <-plane.Done():
-		return fmt.Errorf("the API server ended: %w", err)
+		return fmt.Errorf("the API server exited: %w", err)
 	}
 }
 
@@ -176,8 +175,8 @@ func (o *upOptions) definitions() ([]*apiext.CustomResourceDefinition, error) {
 	return manifests.CRDs()
 }
 
-// listen takes the wanted port, else the directory's former one, so that a
-// restarted server is found where its clients look for it.
+// listen listens on the given port or, by default, on the previous port of the cluster,
+// so that clients find a restarted server.
 func listen(dir *statedir.Dir, port int) (net.Listener, error) {
 	hint := ""
 	if text, err := os.ReadFile(dir.Path(addressFile)); port == 0 && err == nil {
@@ -188,7 +187,7 @@ func listen(dir *statedir.Dir, port int) (net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", dir.Path(addressFile), err)
 		}
-		hint = " (the folder's former port; --port takes another)"
+		hint = " (the previous port of the cluster; to use another one, set --port)"
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -199,7 +198,8 @@ func listen(dir *statedir.Dir, port int) (net.Listener, error) {
 	return l, nil
 }
 
-// stopWithin stops the control plane or leaves it to the process's end.
+// stopWithin stops the control plane. After the limit it returns; the exit of the
+// process then stops it.
 func stopWithin(plane *controlplane.ControlPlane, limit time.Duration) {
 	stopped := make(chan struct{})
 	go func() { plane.Stop(); close(stopped) }()

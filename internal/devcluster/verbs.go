@@ -19,21 +19,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/provision"
 )
 
-// maxInput bounds what apply reads; etcd takes no object above 1.5 MiB.
+// maxInput limits the input of apply, in bytes.
 const maxInput = 16 << 20
 
-// cluster is the --dir of the verbs.
+// cluster is the cluster of --dir.
 type cluster struct{ dir string }
 
 func addDir(flags *pflag.FlagSet) *cluster {
 	c := &cluster{}
-	flags.StringVar(&c.dir, "dir", "", "folder of the cluster")
+	flags.StringVar(&c.dir, "dir", "", "directory of the cluster")
 	return c
 }
 
 func (c *cluster) connect() (*apiclient.Client, *rest.Config, error) {
 	if c.dir == "" {
-		return nil, nil, usageError("--dir is missing")
+		return nil, nil, usageError("--dir is required")
 	}
 	admin, err := provision.ReadAdmin(c.dir)
 	if err != nil {
@@ -43,10 +43,11 @@ func (c *cluster) connect() (*apiclient.Client, *rest.Config, error) {
 	return client, admin, err
 }
 
-// target connects and reads RESOURCE and NAME, the first two of want arguments.
+// target parses RESOURCE and NAME, the first two of want arguments, and returns a
+// client.
 func (c *cluster) target(args []string, want int) (*apiclient.Client, apiclient.Target, error) {
 	if len(args) != want {
-		return nil, apiclient.Target{}, usageError("%d arguments instead of %d", len(args), want)
+		return nil, apiclient.Target{}, usageError("%d arguments given, %d required", len(args), want)
 	}
 	t, err := apiclient.ParseTarget(args[0], args[1])
 	if err != nil {
@@ -61,7 +62,7 @@ func defineApply(flags *pflag.FlagSet) action {
 	file := flags.StringP("filename", "f", "", "YAML or JSON file, - for standard input")
 	return func(ctx context.Context, s streams, args []string) error {
 		if *file == "" || len(args) > 0 {
-			return usageError("want -f and no arguments")
+			return usageError("-f is required, and arguments are not accepted")
 		}
 		text, err := readInput(*file, s.in)
 		if err != nil {
@@ -108,7 +109,7 @@ func defineGet(flags *pflag.FlagSet) action {
 	format := flags.StringP("output", "o", "yaml", "yaml or json")
 	return func(ctx context.Context, s streams, args []string) error {
 		if *format != "yaml" && *format != "json" {
-			return usageError("-o %s: want yaml or json", *format)
+			return usageError("-o %s: must be yaml or json", *format)
 		}
 		client, t, err := c.target(args, 2)
 		if err != nil {
@@ -132,7 +133,7 @@ func defineGet(flags *pflag.FlagSet) action {
 
 func definePatch(flags *pflag.FlagSet) action {
 	c := addDir(flags)
-	subresource := flags.String("subresource", "", "patch this subresource, as in status")
+	subresource := flags.String("subresource", "", "patch this subresource, for example status")
 	return func(ctx context.Context, s streams, args []string) error {
 		if len(args) == 3 && !json.Valid([]byte(args[2])) {
 			return usageError("the patch is not JSON: %s", args[2])
@@ -151,7 +152,7 @@ func definePatch(flags *pflag.FlagSet) action {
 
 func defineDelete(flags *pflag.FlagSet) action {
 	c := addDir(flags)
-	wait := flags.Duration("wait", 0, "wait this long for the object to be gone")
+	wait := flags.Duration("wait", 0, "maximum time to wait until the object is gone (0: do not wait)")
 	return func(ctx context.Context, s streams, args []string) error {
 		client, t, err := c.target(args, 2)
 		if err != nil {
@@ -169,12 +170,12 @@ func defineDelete(flags *pflag.FlagSet) action {
 
 func defineWait(flags *pflag.FlagSet) action {
 	c := addDir(flags)
-	condition := flags.String("for", "", `FIELD=VALUE; FIELD is a dotted path, "\." a dot in a name`)
+	condition := flags.String("for", "", `FIELD=VALUE; FIELD is a dotted path, in which "\." is a dot in a name`)
 	timeout := flags.Duration("timeout", 30*time.Second, "give up after this time")
 	return func(ctx context.Context, s streams, args []string) error {
 		path, value, ok := strings.Cut(*condition, "=")
 		if !ok || path == "" {
-			return usageError("--for %q: want FIELD=VALUE", *condition)
+			return usageError("--for %q: expected FIELD=VALUE", *condition)
 		}
 		client, t, err := c.target(args, 2)
 		if err != nil {
@@ -192,7 +193,7 @@ func defineToken(flags *pflag.FlagSet) action {
 	return func(ctx context.Context, s streams, args []string) error {
 		daemon, err := provision.DaemonNamed(*name)
 		if err == nil && len(args) > 0 {
-			err = errors.New("no arguments wanted")
+			err = errors.New("unexpected arguments")
 		}
 		if err != nil {
 			return usageError("%v", err)

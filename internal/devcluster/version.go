@@ -5,8 +5,8 @@ import (
 	"runtime/debug"
 )
 
-// version names the parts that matter. They come from the build's module list:
-// a linker variable would make every change of it a new binary.
+// version returns the versions of Kubernetes and etcd, from the module list of the
+// build. A linker variable would change the binary with each commit.
 func version() string {
 	kubernetes, etcd := "unknown", "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {

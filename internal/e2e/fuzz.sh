@@ -1,13 +1,13 @@
 #!/bin/bash
-# fuzz.sh TIME  runs every fuzz target of the module for TIME each, two at once.
+# fuzz.sh TIME  runs each fuzz target of the module for TIME, two concurrently.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export GOFLAGS=-buildvcs=false
 time=$1
 targets=$(grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' internal cmd | sed 's/func //' | sort)
 [ -n "$targets" ] || { echo "fuzz: no targets found" >&2; exit 1; }
-# out_of_time tells whether nothing was found but that the time was over: go test
-# sometimes takes the end of -fuzztime itself for a failure (go.dev/issue/75804, mended in Go 1.27).
+# out_of_time succeeds if the only failure is the end of -fuzztime, which go test sometimes
+# reports as a failure (go.dev/issue/75804, fixed in Go 1.27).
 out_of_time() { # LOG
   [ "$(sed -n '/^--- FAIL:/,/^FAIL/p' "$1" | sed '1d;$d' | tr -d ' ')" = contextdeadlineexceeded ]
 }
@@ -26,7 +26,7 @@ fuzz() { # FILE:NAME
 }
 export -f fuzz out_of_time
 export time
-# Failures of either are passed on by xargs.
+# xargs exits with an error if any target fails.
 # shellcheck disable=SC2016 # the inner shell expands it
 xargs -P 2 -I{} bash -c 'fuzz "$1"' _ {} <<<"$targets"
 echo "fuzz: $(wc -l <<<"$targets") targets, $time each"

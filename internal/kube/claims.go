@@ -10,29 +10,29 @@ import (
 	"time"
 )
 
-// maxAccount bounds what a token may put into our messages.
+// maxAccount bounds the account name from a token in our messages, in bytes.
 const maxAccount = 256
 
-// Claims is what a JSON web token claims (RFC 7519), for messages and for times. The
-// API server checks the signature, this package does not. A token comes from
-// elsewhere, so a claim is used only within its bounds.
+// Claims are the claims of a JSON web token (RFC 7519), for messages and expiry times. The
+// API server checks the signature, this package does not. Tokens are untrusted input, so
+// claims are bounded.
 type Claims struct {
 	Subject string
 	Expires time.Time // zero: the token does not expire
 }
 
-// ErrNoClaims reports a text that is not the claims of a token.
-var ErrNoClaims = errors.New("not the claims of a token")
+// ErrNoClaims reports a text that is not valid token claims.
+var ErrNoClaims = errors.New("not valid token claims")
 
-// ErrClaimedExpiry reports an expiry outside the years 1970 to 9999: JSON and RFC 3339
-// have no text for it.
+// ErrClaimedExpiry reports an expiry outside the years 1970 to 9999, which JSON and RFC
+// 3339 cannot represent.
 var ErrClaimedExpiry = errors.New("its expiry is not a valid date")
 
 // lastSecond is the last second of the year 9999.
 const lastSecond = 253402300799
 
-// ParseClaims reads the middle part of a token. With ErrClaimedExpiry the other claims are
-// valid.
+// ParseClaims parses the middle part of a token. If the error is ErrClaimedExpiry, the
+// other claims are valid.
 func ParseClaims(part string) (Claims, error) {
 	data, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(part, "="))
 	if err != nil {
@@ -57,7 +57,7 @@ func ParseClaims(part string) (Claims, error) {
 	return c, nil
 }
 
-// ClaimsOf reads the claims of a whole token.
+// ClaimsOf returns the claims of a token.
 func ClaimsOf(token string) (Claims, error) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -67,7 +67,7 @@ func ClaimsOf(token string) (Claims, error) {
 }
 
 // accountOfToken returns the sub claim of a token, such as
-// "system:serviceaccount:nnf-system:nnf-clientmount", or "" if there is none.
+// "system:serviceaccount:nnf-system:nnf-clientmount", or "".
 func accountOfToken(token string) string {
 	c, _ := ClaimsOf(token)
 	return printable(c.Subject)
@@ -86,7 +86,7 @@ func accountOfCert(data []byte) string {
 	return printable(c.Subject.CommonName)
 }
 
-// printable returns s if it is a short text of printable ASCII, else "".
+// printable returns s if it is a short text of printable ASCII, otherwise "".
 func printable(s string) string {
 	if len(s) > maxAccount {
 		return ""

@@ -1,33 +1,31 @@
-// Package kube is the one way in which the daemons reach the API server:
-// credentials, served versions, get, list, create, patch and delete of small
-// typed objects, and one resumable watch.
+// Package kube contains everything through which the programs access the API server:
+// credentials, served versions, get, list, create, patch and delete of small typed
+// objects, and one resumable watch.
 //
-// It must not know what a ClientMount or a data movement means, nor anything
-// about the machine; it turns API errors into text for an administrator and
-// leaves decisions to its callers.
+// It does not depend on the meaning of a ClientMount or a data movement, nor on the
+// machine. It converts API errors into texts for an administrator and leaves decisions to
+// its callers.
 //
 // # Why there is no Reflector
 //
-// client-go's rest client is used for requests (rate limit, Retry-After,
-// status errors), below our own transport and above our own decoder. Its
-// cache.Reflector is not used. By its source (v0.37.2, tools/cache/reflector.go)
-// it lists again, instead of resuming, after every failure to connect other
-// than "connection refused" and 429 (isWatchErrorRetriable), so after a reset,
-// a time-out, a 503 or a TLS failure; after an ERROR event or an undecodable
-// frame; and after a watch that ended within a second. With ten thousand nodes
-// each of these is a storm of lists. The loop in watch.go lists only at the
-// start and when the server says that our position is gone.
+// This package uses client-go's REST client for requests (rate limit, Retry-After, status
+// errors), with its own transport and decoder. It does not use cache.Reflector. According
+// to its source (v0.37.2, tools/cache/reflector.go), the Reflector lists again, instead of
+// resuming, after every failure to connect other than "connection refused" and 429
+// (isWatchErrorRetriable), that is after a reset, a timeout, a 503 or a TLS failure; after
+// an ERROR event or an undecodable frame; and after a watch that ended within a second.
+// With ten thousand nodes, each of these causes a storm of lists. The loop in watch.go
+// lists only at start and when the server reports that the position has expired.
 //
-// The same choice makes the process smaller: with all of this package linked a
-// stripped program is 10.4 MB, while client-go's transport, codecs, kubeconfig
-// loading and Reflector alone made it 11.1 MB.
+// The program is also smaller: with all of this package linked, a stripped program is
+// 10.4 MB, while client-go's transport, codecs, kubeconfig loading and Reflector alone
+// made it 11.1 MB.
 //
-// # What costs nothing at idle
+// # No work while idle
 //
-// A watch is one goroutine that sleeps in a read. HTTP/2 pings are off; the
-// kernel's TCP keepalive and TCP_USER_TIMEOUT notice a dead connection instead,
-// without waking the process. Token and CA files are looked at when a request
-// is made, never by a timer.
+// A watch is one goroutine that sleeps in a read. HTTP/2 pings are off; instead, the
+// kernel's TCP keepalive and TCP_USER_TIMEOUT detect a dead connection without waking the
+// process. Token and CA files are checked when a request is sent, never by a timer.
 package kube
 
 import (
@@ -49,42 +47,41 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// maxRetries bounds how often a request is sent again because the server
-// answered 429 or 5xx with Retry-After, or because the connection of a read
-// broke. The request's time limit bounds it as well.
+// maxRetries bounds the retries of a request after a response 429 or 5xx with Retry-After,
+// or after a lost connection of a read. The time limit of the request also applies.
 const maxRetries = 4
 
-// Client reaches one API server as one account. It is safe for concurrent use
-// and holds no connection before the first request.
+// Client accesses one API server with one account. It is safe for concurrent use and
+// opens no connection before the first request.
 type Client struct {
 	rest   *rest.RESTClient
 	o      Options
 	host   string
-	source string // where the credentials come from, for messages
+	source string // source of the credentials, for messages
 	token  *tokenTransport
-	fixed  string       // the account when it does not come from a token file
-	config *rest.Config // as it was found, for As
+	fixed  string       // the account if it does not come from a token file
+	config *rest.Config // the original configuration, for As
 
 	times timing
 	limit *limiter // nil: no limit
 }
 
-// timing holds the waiting times of watches; tests shorten them.
+// timing contains the delays and time limits of watches; tests shorten them.
 type timing struct {
 	retry   time.Duration // first delay after a failure
-	lost    time.Duration // the same after the loss of a running watch
-	silence time.Duration // longest pause between bookmarks
-	grace   time.Duration // how late headers or the end of a watch may be
+	lost    time.Duration // first delay after the loss of a running watch
+	silence time.Duration // longest time without a bookmark
+	grace   time.Duration // additional time for headers and for the end of a watch
 }
 
-// Resource names a kind of object at one version.
+// Resource identifies a kind of object in one version.
 type Resource struct{ Group, Version, Plural, Kind string }
 
 // String returns "plural.group/version" for messages.
 func (r Resource) String() string { return r.Plural + "." + r.Group + "/" + r.Version }
 
-// Dial checks the options and credentials and returns a Client. It sends nothing, so
-// an API server that is down at the start is not an error.
+// Dial checks the options and credentials and returns a Client. It sends nothing, so an
+// API server that is down is not an error.
 func Dial(o Options) (*Client, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -123,6 +120,9 @@ func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 			c.fixed = accountOfCert(data)
 		}
 	}
+	if o.WrapTransport != nil {
+		cfg.Wrap(o.WrapTransport)
+	}
 	rt, err := o.Transport, error(nil)
 	if rt == nil {
 		rt, err = newTransport(cfg, o)
@@ -149,8 +149,8 @@ func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 func (c *Client) Address() string { return c.host }
 
 // Account returns the user name that the credentials claim, such as
-// "system:serviceaccount:nnf-system:nnf-clientmount", for messages only; empty
-// when it cannot be told.
+// "system:serviceaccount:nnf-system:nnf-clientmount", for messages only, or "" if it is
+// not known.
 func (c *Client) Account() string {
 	if c.token == nil {
 		return c.fixed
@@ -162,7 +162,7 @@ func (c *Client) Account() string {
 	return accountOfToken(token)
 }
 
-// Get reads one object into a pointer. Its managed fields are dropped.
+// Get reads one object into a pointer. It drops the managed fields.
 func (c *Client) Get(ctx context.Context, r Resource, ns, name string, into any) error {
 	return c.do(ctx, op{verb: "get", r: r, ns: ns, name: name, named: true}, c.rest.Get(), into)
 }
@@ -189,9 +189,8 @@ func (c *Client) Delete(ctx context.Context, r Resource, ns, name string) error 
 	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, c.rest.Delete(), nil)
 }
 
-// DeleteObject deletes one object if it is still the one with that UID: a name
-// may have been given to another object since. IsConflict is true of the error
-// when it has.
+// DeleteObject deletes one object if it has that UID. If another object has the name now,
+// IsConflict is true for the error.
 func (c *Client) DeleteObject(ctx context.Context, r Resource, ns, name string, uid types.UID) error {
 	options := metav1.DeleteOptions{
 		TypeMeta:      metav1.TypeMeta{APIVersion: "v1", Kind: "DeleteOptions"},
@@ -209,7 +208,7 @@ func (c *Client) doWith(ctx context.Context, what op, req *rest.Request, obj, in
 	return c.do(ctx, what, req.Body(body).SetHeader("Content-Type", "application/json"), into)
 }
 
-// do sends a request about one object and reads the answer into a pointer, unless nil.
+// do sends a request for one object and reads the response into a pointer, unless nil.
 func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) error {
 	path, err := what.path()
 	if err != nil {
@@ -224,7 +223,7 @@ func (c *Client) do(ctx context.Context, what op, req *rest.Request, into any) e
 	return nil
 }
 
-// send sends one request within the time limit and decodes the answer into a pointer,
+// send sends one request within the time limit and decodes the response into a pointer,
 // unless nil.
 func (c *Client) send(ctx context.Context, what op, req *rest.Request, into any) error {
 	ctx, err := c.admit(ctx)
@@ -234,7 +233,7 @@ func (c *Client) send(ctx context.Context, what op, req *rest.Request, into any)
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	res := req.Do(ctx)
-	if err := res.Error(); err != nil { // unlike that of Raw it has the Status of the answer
+	if err := res.Error(); err != nil { // unlike the error of Raw, it contains the Status
 		return c.explain(ctx, what, err)
 	}
 	if into == nil {
@@ -245,13 +244,13 @@ func (c *Client) send(ctx context.Context, what op, req *rest.Request, into any)
 		return c.explain(ctx, what, err)
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s: the API server's answer cannot be read: %w", what, err)
+		return fmt.Errorf("%s: cannot decode the response of the API server: %w", what, err)
 	}
 	return nil
 }
 
-// RetryRate is how many requests per second retries get at most, 0 when there is
-// no limit.
+// RetryRate returns the maximum number of requests per second for retries, or 0 if there
+// is no limit.
 func (c *Client) RetryRate() float64 {
 	if c.limit == nil {
 		return 0
@@ -259,9 +258,9 @@ func (c *Client) RetryRate() float64 {
 	return float64(c.limit.retries.Limit())
 }
 
-// admit waits until a request with a priority may be sent. It waits before the time
-// limit of the request starts: a long queue is not a server that does not
-// answer. Other requests wait within their time limit.
+// admit waits until a request with a priority may be sent. It waits before the time limit
+// of the request starts, because a long queue does not mean that the server does not
+// respond. Requests without a priority wait within their time limit.
 func (c *Client) admit(ctx context.Context) (context.Context, error) {
 	r := requestOf(ctx)
 	if r == nil || r.priority == nil {
@@ -280,10 +279,10 @@ func (c *Client) admit(ctx context.Context) (context.Context, error) {
 	}), nil
 }
 
-// seconds renders a time-out for the API server.
+// seconds formats a timeout for the API server.
 func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
 
-// op is one request, as messages name it and as the server wants it.
+// op is one request; it provides the text for messages and the path.
 type op struct {
 	verb     string
 	r        Resource
@@ -292,8 +291,8 @@ type op struct {
 	sub      string
 }
 
-// path returns the request's path. Names come from labels of objects that
-// others write, so anything that could leave its segment is refused.
+// path returns the path of the request. Names come from labels of objects that other
+// programs write, so a name that could leave its path segment is an error.
 func (o op) path() (string, error) {
 	segments := []string{"apis", o.r.Group, o.r.Version}
 	if o.r.Group == "" {
@@ -311,7 +310,7 @@ func (o op) path() (string, error) {
 	}
 	for _, s := range segments {
 		if bad := rest.IsValidPathSegmentName(s); s == "" || len(bad) > 0 || strings.ContainsAny(s, "?#\\") || printable(s) != s {
-			return "", fmt.Errorf("%s: %q is not a name that an object, namespace or resource can have", o, s)
+			return "", fmt.Errorf("%s: %q is not a valid name of an object, namespace or resource", o, s)
 		}
 	}
 	return "/" + strings.Join(segments, "/"), nil
@@ -347,9 +346,9 @@ func (o op) String() string {
 	return o.verb + " " + what
 }
 
-// statusCodec is all that client-go's rest client needs from us: it reads the
-// Status object of a failed request. Our own objects are decoded by us, so the
-// codecs for YAML, protobuf and CBOR stay out of the binary.
+// statusCodec is the codec for client-go's REST client: it decodes the Status object of a
+// failed request. This package decodes all other objects, so the codecs for YAML, protobuf
+// and CBOR are not linked.
 type statusCodec struct{}
 
 // SupportedMediaTypes implements runtime.NegotiatedSerializer.

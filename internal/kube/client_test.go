@@ -67,7 +67,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// Names come from labels that others write.
+// Names come from labels that other programs write.
 func TestNamesCannotLeaveTheirSegment(t *testing.T) {
 	s := newServer(t)
 	s.other = func(http.ResponseWriter, *http.Request) {}
@@ -99,7 +99,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestPartialListIsRefused(t *testing.T) {
+func TestPartialListIsAnError(t *testing.T) {
 	s := newServer(t)
 	s.list = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -110,14 +110,14 @@ func TestPartialListIsRefused(t *testing.T) {
 	}
 }
 
-// A list comes in pages of one state. When the server drops that state in between
-// the list starts again, and a page that is too large is requested in parts.
+// All pages of a list have the same state. If the server drops that state, the list
+// restarts. If a page is too large, smaller pages are requested.
 func TestListInPages(t *testing.T) {
 	const objects = 1200
 	for name, tt := range map[string]struct {
-		expire  int  // the second page is answered with 410 so many times
-		big     bool // pages of more than 100 objects are larger than an answer may be
-		cached  bool // a state at hand is asked for, and the server sends all of it at once
+		expire  int  // the response for the second page is 410 that many times
+		big     bool // pages of more than 100 objects exceed the limit of a response
+		cached  bool // request the cached state, which the server sends in one response
 		fails   bool
 		atLeast int // requests
 	}{
@@ -189,7 +189,7 @@ func TestListInPages(t *testing.T) {
 			for _, m := range got {
 				seen[m.Name] = true
 				if m.ResourceVersion != strconv.Itoa(state) {
-					t.Fatalf("%s is of state %s", m.Name, m.ResourceVersion)
+					t.Fatalf("%s has the state %s", m.Name, m.ResourceVersion)
 				}
 			}
 			if err != nil || len(got) != objects || len(seen) != objects || len(s.requests()) < tt.atLeast {
@@ -211,7 +211,7 @@ func TestErrors(t *testing.T) {
 		words  []string
 	}{
 		{"401", answer(401, metav1.StatusReasonUnauthorized, "Unauthorized", nil), apierrors.IsUnauthorized,
-			[]string{account, "token file /", "expired or rotated?"}},
+			[]string{account, "token file /", "they may have expired or been rotated"}},
 		{"403", answer(403, metav1.StatusReasonForbidden, "no RBAC", nil), IsForbidden,
 			[]string{account, "may not patch clientmounts.dataworkflowservices.github.io/status", `in namespace "c1"`, "no RBAC"}},
 		{"object gone", answer(404, metav1.StatusReasonNotFound, `clientmounts "a" not found`, named), IsNotFound, []string{"not found"}},
@@ -223,7 +223,7 @@ func TestErrors(t *testing.T) {
 		{"conflict", answer(409, metav1.StatusReasonConflict, "changed", named), IsConflict, []string{"409", "changed"}},
 		{"invalid", answer(422, metav1.StatusReasonInvalid, "spec.x: bad", named), IsInvalid, []string{"spec.x: bad"}},
 		{"not converted", answer(429, metav1.StatusReasonTooManyRequests, "storage is (re)initializing", nil), apierrors.IsTooManyRequests,
-			[]string{"429", "does the conversion webhook of these objects answer?"}},
+			[]string{"429", "check the conversion webhook of these objects"}},
 		{"long text", answer(400, metav1.StatusReasonBadRequest, strings.Repeat("x", 1<<20), nil), apierrors.IsBadRequest, []string{"…"}},
 		{"proxy page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "squid says no", http.StatusBadGateway) },
 			func(err error) bool { return kindOf(err) == 502 }, []string{"squid says no"}},
@@ -232,7 +232,7 @@ func TestErrors(t *testing.T) {
 		},
 			func(err error) bool { return kindOf(err) == 302 }, []string{"302"}},
 		{"not JSON", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
-			func(err error) bool { return err != nil }, []string{"cannot be read"}},
+			func(err error) bool { return err != nil }, []string{"cannot decode the response"}},
 		{"too large", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			chunk := strings.Repeat(" ", 1<<20)
@@ -274,12 +274,12 @@ func TestConnectionErrors(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("time-out", func(t *testing.T) {
+	t.Run("timeout", func(t *testing.T) {
 		s := newServer(t)
 		s.other = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 		c := s.dial(func(o *Options) { o.Timeout = 100 * time.Millisecond })
 		err := c.Get(t.Context(), clientMounts, "c1", "a", nil)
-		if err == nil || !strings.Contains(err.Error(), "no answer in time (100ms)") || !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || !strings.Contains(err.Error(), "did not respond within 100ms") || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -292,7 +292,7 @@ func TestConnectionErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = c.Get(t.Context(), clientMounts, "c1", "a", nil)
-		if err == nil || !strings.Contains(err.Error(), "does "+o.CertFile+" hold the CA certificate of this cluster?") {
+		if err == nil || !strings.Contains(err.Error(), "check that "+o.CertFile+" contains the CA certificate of this cluster") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -339,7 +339,7 @@ func TestServed(t *testing.T) {
 		{"older", group("v1alpha6"), "v1alpha6", nil},
 		{"newer and older", group("v1alpha8", "v1alpha6"), "v1alpha6", nil},
 		{"none known", group("v1alpha8", "v1alpha9"), "", []string{"example.io", "v1alpha8, v1alpha9", "v1alpha7, v1alpha6"}},
-		{"no such group", func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "", []string{"example.io", "v1alpha7", "CRDs installed?"}},
+		{"no such group", func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "", []string{"example.io", "v1alpha7", "check that its CRDs are installed"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -361,7 +361,7 @@ func TestServed(t *testing.T) {
 	}
 }
 
-func TestSameTrouble(t *testing.T) {
+func TestSameKind(t *testing.T) {
 	reset := func(port int) error {
 		return &net.OpError{Op: "read", Net: "tcp", Source: &net.TCPAddr{Port: port}, Err: syscall.ECONNRESET}
 	}
@@ -385,10 +385,10 @@ func TestSameTrouble(t *testing.T) {
 		{unserved, fmt.Errorf("%w: knows v2", ErrNotServed), false},
 		{nil, denied, false},
 	} {
-		if got := SameTrouble(tt.a, tt.b); got != tt.want {
+		if got := SameKind(tt.a, tt.b); got != tt.want {
 			t.Errorf("%v and %v: %v", tt.a, tt.b, got)
 		}
-		if got := SameTrouble(tt.b, tt.a); got != tt.want {
+		if got := SameKind(tt.b, tt.a); got != tt.want {
 			t.Errorf("%v and %v: %v", tt.b, tt.a, got)
 		}
 	}

@@ -22,41 +22,43 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Options say which API server to reach, with which credentials, and how long to wait
-// for it. The zero value of each field has a sensible meaning.
+// Options contain the address of the API server, the credentials and the limits. The zero
+// value of each field has a sensible meaning.
 type Options struct {
 	// Host and Port of the API server. Both empty: kubeconfig discovery.
 	Host, Port string
-	// TokenFile and CertFile hold the bearer token and the CA bundle. Both
-	// are looked at again for each request, so that rotation needs no restart.
+	// TokenFile and CertFile contain the bearer token and the CA bundle. Both are checked
+	// for changes before each request, so that rotation needs no restart.
 	TokenFile, CertFile string
 	// Kubeconfig is a path; it is used when Host and Port are empty. Empty:
 	// $KUBECONFIG, then in-cluster, then $HOME/.kube/config.
 	Kubeconfig string
-	// Context names one of the kubeconfig; empty: its current one.
+	// Context is the name of a context of the kubeconfig; empty: the current one.
 	Context string
 	// Service is the prefix of error texts; default "DWS client mount service".
 	Service string
-	// QPS and Burst limit our own requests; default 20 and 30. A negative
-	// QPS switches the limit off.
+	// QPS and Burst limit our requests; default 20 and 30. A negative QPS means no limit.
 	QPS   float32
 	Burst int
-	// UserAgent should name one daemon and version, for the server's metrics.
+	// UserAgent should contain program and version, for the server's metrics.
 	UserAgent string
 	// Timeout of each request that is not a watch; default 30 s.
 	Timeout time.Duration
-	// MinWatchTimeout is asked from the server for each watch, which it ends
-	// after a random time between this and twice this; default 1 h.
+	// MinWatchTimeout is the minimum time limit of a watch. Each watch requests a random
+	// limit between this and twice this; default 1 h.
 	MinWatchTimeout time.Duration
-	// Strict turns a token file that others than its owner and our group can
-	// read from a warning into an error.
+	// Strict makes it an error, rather than a warning, if users other than the owner and
+	// our group can read the token file.
 	Strict bool
-	// Log receives warnings, and what client-go has to say at debug level.
-	// Default: discard.
+	// Log receives warnings, and the log of client-go at debug level. Default: discard.
 	Log *slog.Logger
-	// Transport replaces the network; for tests.
+	// Transport replaces the network in tests.
 	Transport http.RoundTripper
-	// Environ looks up environment variables; default os.Getenv.
+	// WrapTransport and WrapConn wrap the transport and each new connection, so that
+	// measurements can count requests and bytes. nil: not wrapped.
+	WrapTransport func(http.RoundTripper) http.RoundTripper
+	WrapConn      func(net.Conn) net.Conn
+	// Environ returns environment variables; default os.Getenv.
 	Environ func(string) string
 }
 
@@ -68,7 +70,7 @@ const (
 	defaultMinWatchTimeout = time.Hour
 )
 
-// withDefaults fills in what is unset and refuses what cannot be meant.
+// withDefaults sets the defaults and checks the limits.
 func (o Options) withDefaults() (Options, error) {
 	if o.Service == "" {
 		o.Service = defaultService
@@ -93,9 +95,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	switch {
 	case o.Timeout < 0:
-		return o, errors.New("the request time-out is negative")
+		return o, errors.New("the request timeout is negative")
 	case o.MinWatchTimeout < time.Second:
-		return o, errors.New("the watch time-out is below one second")
+		return o, errors.New("the watch timeout is below one second")
 	case o.QPS > 0 && o.Burst < 1:
 		return o, errors.New("the request burst is below one")
 	}
@@ -105,8 +107,8 @@ func (o Options) withDefaults() (Options, error) {
 // inClusterDir is where Kubernetes puts a pod's credentials.
 const inClusterDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// restConfig finds the credentials: by discovery if neither host nor port is given,
-// else from host, port, token file and certificate file, all of which are required.
+// restConfig returns the credentials: by discovery if neither host nor port is set,
+// otherwise from host, port, token file and certificate file, which are all required.
 func restConfig(o Options) (*rest.Config, error) {
 	if o.Host == "" && o.Port == "" {
 		return discoveredConfig(o)
@@ -114,9 +116,9 @@ func restConfig(o Options) (*rest.Config, error) {
 	return explicitConfig(o)
 }
 
-// explicitConfig checks host and port, token and certificate in this order. The start
-// of each text is fixed, because administrators search logs for the texts of the
-// older daemon.
+// explicitConfig checks host and port, token and certificate, in this order. The start of
+// each error text is fixed, because administrators search logs for the texts of the older
+// daemon.
 func explicitConfig(o Options) (*rest.Config, error) {
 	if o.Host == "" || o.Port == "" {
 		missing := "host"
@@ -148,8 +150,8 @@ func explicitConfig(o Options) (*rest.Config, error) {
 	}, nil
 }
 
-// checkAddress returns the host without brackets. People paste URLs and
-// host:port here; that would become an address that cannot be resolved.
+// checkAddress returns the host without brackets. A URL or host:port is a common mistake,
+// which would become an address that cannot be resolved, so it is an error.
 func checkAddress(host, port string) (string, error) {
 	if strings.Contains(host, "://") {
 		return "", fmt.Errorf("host %q is a URL: give the host name or address alone, and the port separately", host)
@@ -159,7 +161,7 @@ func checkAddress(host, port string) (string, error) {
 	}
 	zoneless, _, _ := strings.Cut(host, "%")
 	if strings.Contains(host, ":") && net.ParseIP(zoneless) == nil {
-		return "", fmt.Errorf("host %q holds a port or is not an address: give the port separately", host)
+		return "", fmt.Errorf("host %q contains a port or is not an address: give the port separately", host)
 	}
 	if strings.ContainsAny(host, "/?#@[] \t\r\n") {
 		return "", fmt.Errorf("host %q is neither a host name nor an address", host)
@@ -190,7 +192,7 @@ func checkCertFile(o Options) error {
 	return nil
 }
 
-// parseCerts returns the certificates of a PEM bundle; none is an error.
+// parseCerts returns the certificates of a PEM bundle. An empty bundle is an error.
 func parseCerts(data []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for {
@@ -208,14 +210,13 @@ func parseCerts(data []byte) ([]*x509.Certificate, error) {
 		certs = append(certs, c)
 	}
 	if len(certs) == 0 {
-		return nil, errors.New("no PEM certificate in it")
+		return nil, errors.New("it contains no PEM certificate")
 	}
 	return certs, nil
 }
 
-// discoveredConfig looks for the option, $KUBECONFIG, the credentials of a pod, and
-// $HOME/.kube/config, in this order. A file that was named must be usable; the one in
-// the home directory is a last resort.
+// discoveredConfig uses the option, $KUBECONFIG, the credentials of a pod, or
+// $HOME/.kube/config, in this order. The first one that is set must be usable.
 func discoveredConfig(o Options) (*rest.Config, error) {
 	if o.Kubeconfig != "" {
 		return kubeconfig(o.Context, o.Kubeconfig)
@@ -246,7 +247,7 @@ func kubeconfig(context string, paths ...string) (*rest.Config, error) {
 		return nil, err
 	}
 	if _, ok := loaded.Contexts[context]; !ok && context != "" {
-		return nil, fmt.Errorf("kubeconfig %s has no context %q, there is %s", names, context, strings.Join(slices.Sorted(maps.Keys(loaded.Contexts)), ", "))
+		return nil, fmt.Errorf("kubeconfig %s has no context %q, available contexts: %s", names, context, strings.Join(slices.Sorted(maps.Keys(loaded.Contexts)), ", "))
 	}
 	cfg, err := clientcmd.NewDefaultClientConfig(*loaded, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
 	if err != nil {
@@ -255,8 +256,7 @@ func kubeconfig(context string, paths ...string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// CurrentContext is the name of the context that Dial uses with a kubeconfig;
-// empty when there is none.
+// CurrentContext returns the name of the context that Dial uses with a kubeconfig, or "".
 func CurrentContext(o Options) string {
 	if o.Context != "" {
 		return o.Context
@@ -281,7 +281,7 @@ func load(paths []string) (*clientcmdapi.Config, string, error) {
 	names := strings.Join(paths, string(filepath.ListSeparator))
 	rules := &clientcmd.ClientConfigLoadingRules{Precedence: paths}
 	if len(paths) == 1 {
-		// A single file that is missing is an error, one of many is not.
+		// A missing file is an error if it is the only one.
 		rules = &clientcmd.ClientConfigLoadingRules{ExplicitPath: paths[0]}
 	}
 	loaded, err := rules.Load()
@@ -291,9 +291,8 @@ func load(paths []string) (*clientcmdapi.Config, string, error) {
 	return loaded, names, nil
 }
 
-// NodeName returns the name of this compute, which is also the namespace that
-// it watches: explicit unchanged if given, else
-// the part of the host name before the first dot.
+// NodeName returns the name of this compute node, which is also the namespace to watch:
+// explicit unchanged if set, otherwise the part of the host name before the first dot.
 func NodeName(explicit string, hostname func() (string, error)) (string, error) {
 	if explicit != "" {
 		return explicit, nil
@@ -309,16 +308,17 @@ func NodeName(explicit string, hostname func() (string, error)) (string, error) 
 	return short, nil
 }
 
-// Identity is another way to be known to the same API server, and to know it.
+// Identity is a different set of credentials, and optionally a different address, for the
+// same cluster.
 type Identity struct {
 	Token string // bearer token
-	CA    []byte // PEM, instead of what the kubeconfig trusts
-	Host  string // with Port: another address of the API server; empty: the same
+	CA    []byte // PEM, replaces the CA of the kubeconfig
+	Host  string // with Port: another address of the API server; empty: unchanged
 	Port  string
 }
 
-// As returns a Client with that identity and nothing of the old one: no
-// certificate, password or impersonation. Like Dial it sends nothing.
+// As returns a Client with that identity. It keeps no certificate, password or
+// impersonation of the old one. Like Dial it sends nothing.
 func (c *Client) As(id Identity) (*Client, error) {
 	cfg := rest.AnonymousClientConfig(c.config)
 	cfg.BearerToken = id.Token
@@ -331,12 +331,12 @@ func (c *Client) As(id Identity) (*Client, error) {
 		cfg.Host, cfg.ServerName = "https://"+net.JoinHostPort(host, id.Port), ""
 	}
 	o := c.o
-	o.CertFile = "" // of the old identity; messages name it
+	o.CertFile = "" // it belongs to the old identity, and messages would show it
 	return connect(o, cfg, "token")
 }
 
-// Authority returns the CA that this client trusts, as PEM; nil when that is not
-// one of its own but the system's, or nothing is verified.
+// Authority returns the CA that this client trusts, as PEM, or nil if it uses the CAs of
+// the system or verifies nothing.
 func (c *Client) Authority() ([]byte, error) {
 	switch {
 	case c.config.Insecure:

@@ -22,7 +22,7 @@ func otherCA(t *testing.T) string {
 	return text
 }
 
-// The beginnings of these texts are fixed, and so is the order of the checks.
+// The start of these texts and the order of the checks are fixed.
 func TestExplicitCredentials(t *testing.T) {
 	dir := t.TempDir()
 	token := write(t, dir, "token", jwt(account)+"\n", 0o600)
@@ -39,7 +39,7 @@ func TestExplicitCredentials(t *testing.T) {
 	missing := filepath.Join(dir, "missing")
 	tests := []struct {
 		name, host, port, token, cert string
-		want                          string // beginning of the error, "" for none
+		want                          string // start of the error, "" for none
 		hint                          string
 		strict                        bool
 	}{
@@ -58,12 +58,12 @@ func TestExplicitCredentials(t *testing.T) {
 		{name: "token with lines", host: "h", port: "1", token: lines, cert: cert, want: "DWS client mount service token failed to read"},
 		{name: "token too large", host: "h", port: "1", token: large, cert: cert, want: "DWS client mount service token failed to read", hint: "larger"},
 		{name: "token is a directory", host: "h", port: "1", token: dir, cert: cert, want: "DWS client mount service token failed to read"},
-		{name: "token is a pipe", host: "h", port: "1", token: pipe, cert: cert, want: "DWS client mount service token failed to read", hint: "ordinary"},
+		{name: "token is a pipe", host: "h", port: "1", token: pipe, cert: cert, want: "DWS client mount service token failed to read", hint: "regular file"},
 		{name: "token open", host: "h", port: "1", token: open, cert: cert},
 		{name: "token open, strict", host: "h", port: "1", token: open, cert: cert, strict: true, want: "DWS client mount service token failed to read", hint: "chmod 0600"},
 		{name: "no cert option", host: "h", port: "1", token: token, want: "DWS client mount service certificate file not defined"},
 		{name: "cert missing", host: "h", port: "1", token: token, cert: missing, want: "DWS client mount service certificate invalid", hint: missing},
-		{name: "cert is none", host: "h", port: "1", token: token, cert: token, want: "DWS client mount service certificate invalid", hint: "no PEM certificate"},
+		{name: "cert is not PEM", host: "h", port: "1", token: token, cert: token, want: "DWS client mount service certificate invalid", hint: "no PEM certificate"},
 		{name: "cert broken", host: "h", port: "1", token: token, cert: garbage, want: "DWS client mount service certificate invalid"},
 	}
 	for _, tt := range tests {
@@ -94,7 +94,7 @@ func TestOwnServiceName(t *testing.T) {
 	}
 }
 
-func TestOptionsThatCannotBeMeant(t *testing.T) {
+func TestInvalidOptions(t *testing.T) {
 	for _, o := range []Options{{Timeout: -1}, {MinWatchTimeout: time.Millisecond}, {Burst: -1}} {
 		if _, err := Dial(o); err == nil {
 			t.Errorf("%+v was accepted", o)
@@ -189,7 +189,7 @@ func TestNodeName(t *testing.T) {
 	}
 }
 
-// kubeconfigOf is an administrator's, with two contexts.
+// kubeconfigOf returns the kubeconfig of an administrator, with two contexts.
 func (s *apiServer) kubeconfigOf(ca string) string {
 	return write(s.t, s.t.TempDir(), "config", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "here",
 		"clusters": [{"name": "c", "cluster": {"server": %q, "certificate-authority": %q}}, {"name": "d", "cluster": {"server": "https://other.invalid"}}],
@@ -229,7 +229,7 @@ func TestAs(t *testing.T) {
 		{"same address", Identity{Token: "t", CA: []byte(s.caPEM())}, ""},
 		{"own address", Identity{Token: "t", CA: []byte(s.caPEM()), Host: "127.0.0.1", Port: s.URL[strings.LastIndexByte(s.URL, ':')+1:]}, ""},
 		{"dead address", Identity{Token: "t", CA: []byte(s.caPEM()), Host: "::1", Port: "1"}, "https://[::1]:1"},
-		{"other CA", Identity{Token: "t", CA: []byte(otherCA(t))}, "is the CA certificate that of this cluster?"},
+		{"other CA", Identity{Token: "t", CA: []byte(otherCA(t))}, "check that the CA certificate is that of this cluster"},
 	}
 	for _, tt := range tests {
 		c, err := admin.As(tt.id)
@@ -261,7 +261,7 @@ func TestContext(t *testing.T) {
 		}
 	}
 	_, err := Dial(Options{Kubeconfig: file, Context: "nowhere"})
-	if err == nil || !strings.Contains(err.Error(), `no context "nowhere", there is here, there`) {
+	if err == nil || !strings.Contains(err.Error(), `no context "nowhere", available contexts: here, there`) {
 		t.Errorf("got %v", err)
 	}
 	home := t.TempDir()
@@ -293,7 +293,7 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// The core of Kubernetes is at another path, and tokens are made below accounts.
+// The core API has another path, and tokens are a subresource of accounts.
 func TestCoreRequests(t *testing.T) {
 	s := newServer(t)
 	var last string

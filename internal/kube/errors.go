@@ -17,19 +17,20 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// ErrVersionGone means that the server does not serve the resource at this
-// version (any more): run discovery again. A server that has just started may
-// also answer like this for a few seconds.
+// ErrVersionGone means that the server does not serve, or no longer serves, the resource
+// in this version: run discovery again. A server that has just started may also respond
+// like this for a few seconds.
 var ErrVersionGone = errors.New("the API server does not serve this version")
 
-// ErrNotConfigured means that nothing says where the API server is.
+// ErrNotConfigured means that no API server is configured.
 var ErrNotConfigured = errors.New("no API server configured")
 
-// ErrNotServed means that none of the versions that we know is served.
-var ErrNotServed = errors.New("no served version is known to this program")
+// ErrNotServed means that the server serves none of the versions that this program
+// supports.
+var ErrNotServed = errors.New("the API server serves no version that this program supports")
 
-// Error is a failed request in words for an administrator. Unwrap leads to the
-// API status error or the network error.
+// Error is a failed request with a text for an administrator. It wraps the API status
+// error or the network error.
 type Error struct {
 	text string
 	err  error
@@ -45,25 +46,26 @@ func (e *Error) Unwrap() error { return e.err }
 // Is makes errors.Is(err, ErrVersionGone) true where it applies.
 func (e *Error) Is(target error) bool { return target == ErrVersionGone && e.gone }
 
-// IsNotFound reports that the object does not exist. It is false when the
-// version is not served, which says nothing about the object.
+// IsNotFound reports whether err means that the object does not exist. It returns false if
+// the version is not served, which does not show whether the object exists.
 func IsNotFound(err error) bool {
 	return apierrors.IsNotFound(err) && !errors.Is(err, ErrVersionGone)
 }
 
-// IsConflict reports that the object changed since the version a patch named.
+// IsConflict reports whether err means that the object is not in the expected version, or
+// not the expected object.
 func IsConflict(err error) bool { return apierrors.IsConflict(err) }
 
-// IsInvalid reports that the server refused the content of an object.
+// IsInvalid reports whether err means that the server rejected the content of an object.
 func IsInvalid(err error) bool { return apierrors.IsInvalid(err) }
 
-// IsForbidden reports that the account lacks a right.
+// IsForbidden reports whether err means that the account lacks a permission.
 func IsForbidden(err error) bool { return apierrors.IsForbidden(err) }
 
-// IsAlreadyExists reports that an object of that name exists.
+// IsAlreadyExists reports whether err means that an object with that name exists.
 func IsAlreadyExists(err error) bool { return apierrors.IsAlreadyExists(err) }
 
-// explain turns err of the request what into an *Error.
+// explain converts the error err of the request what into an *Error.
 func (c *Client) explain(ctx context.Context, what op, err error) error {
 	if err == nil {
 		return nil
@@ -88,11 +90,11 @@ func (c *Client) who() string {
 func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	switch s.Code {
 	case http.StatusUnauthorized:
-		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): expired or rotated?", what, c.host, c.who(), c.source)
+		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): they may have expired or been rotated", what, c.host, c.who(), c.source)
 		if c.token != nil {
-			text += " a renewed one is used without restart"
-			if bad := c.token.trouble(); bad != nil {
-				text += "; the file cannot be read now: " + bad.Error()
+			text += "; a renewed token file takes effect without a restart"
+			if bad := c.token.fileError(); bad != nil {
+				text += "; the token file cannot be read: " + bad.Error()
 			}
 		}
 		return text, false
@@ -104,8 +106,8 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 		return fmt.Sprintf("%s: %s may not %s %s %s: check the role and its binding (%s)",
 			what, c.who(), what.verb, what.resource(), where, clip(s.Message)), false
 	case http.StatusNotFound:
-		// A status about an object (or its namespace) names it; one about a
-		// path that is not served does not.
+		// The status for a missing object (or namespace) contains its name; the status
+		// for a path that is not served does not.
 		if what.r.Version != "" && (s.Details == nil || s.Details.Name == "") {
 			return fmt.Sprintf("%s: API server %s does not serve %s in version %s",
 				what, c.host, what.r.Plural, schema.GroupVersion{Group: what.r.Group, Version: what.r.Version}), true
@@ -122,15 +124,15 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	}
 	text = fmt.Sprintf("%s: API server %s answered %d: %s", what, c.host, s.Code, clip(msg))
 	if s.Code == http.StatusTooManyRequests && strings.Contains(msg, "storage is (re)initializing") {
-		// It keeps answering like this if it cannot convert what it has stored.
-		text += "; if this lasts: does the conversion webhook of these objects answer?"
+		// The server also responds like this if it cannot convert stored objects.
+		text += "; if this persists, check the conversion webhook of these objects"
 	}
 	return text, false
 }
 
 func (c *Client) networkText(ctx context.Context, what op, err error) string {
 	cause := err
-	// url.Error repeats method and URL, which the text has already.
+	// url.Error repeats method and URL, which the text already contains.
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		cause = u.Err
 	}
@@ -139,23 +141,23 @@ func (c *Client) networkText(ctx context.Context, what op, err error) string {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Sprintf("%s: API server %s gave no answer in time (%s)", what, c.host, c.o.Timeout)
+		return fmt.Sprintf("%s: API server %s did not respond within %s", what, c.host, c.o.Timeout)
 	case errors.As(err, &certErr):
-		hint := "; is the CA certificate that of this cluster?"
+		hint := "; check that the CA certificate is that of this cluster"
 		if c.o.CertFile != "" {
-			hint = fmt.Sprintf("; does %s hold the CA certificate of this cluster?", c.o.CertFile)
+			hint = fmt.Sprintf("; check that %s contains the CA certificate of this cluster", c.o.CertFile)
 		}
 		return text + hint
 	case errors.As(err, &dns):
-		return text + "; does the host name resolve on this node?"
+		return text + "; check that the host name resolves on this node"
 	}
 	return text
 }
 
-// clip bounds text of others in our messages.
+// clip bounds foreign text in our messages.
 func clip(s string) string { return text.Clip(s, 1024) }
 
-// Kinds of trouble that are no HTTP status.
+// Kinds of failures without an HTTP status.
 const (
 	kindConnection  int32 = 0
 	kindCertificate int32 = -1
@@ -163,8 +165,8 @@ const (
 	kindNotServed   int32 = -3
 )
 
-// kindOf sorts errors by what an administrator would do about them: the HTTP
-// status, or what kept us from getting one.
+// kindOf classifies errors by what an administrator has to do: it returns the HTTP status,
+// or the kind of failure without a status.
 func kindOf(err error) int32 {
 	var api apierrors.APIStatus
 	var cert *tls.CertificateVerificationError
@@ -182,9 +184,9 @@ func kindOf(err error) int32 {
 	return kindConnection
 }
 
-// SameTrouble reports whether two failures ask the administrator for the same.
-// Their texts may differ even then: they name ports and stream numbers.
-func SameTrouble(a, b error) bool {
+// SameKind reports whether two failures require the same action of the administrator.
+// Their texts may still differ in port and stream numbers.
+func SameKind(a, b error) bool {
 	kind := kindOf(a)
 	if kind == kindNotServed && errors.Is(b, ErrNotServed) {
 		return a.Error() == b.Error()

@@ -12,15 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 )
 
-// maxFrame bounds one event of a watch. etcd holds objects of 1.5 MiB at most.
+// maxFrame bounds one event of a watch, in bytes. etcd stores objects of at most 1.5 MiB.
 const maxFrame = 4 << 20
 
 var (
 	errFrameTooBig = fmt.Errorf("an event of the watch is larger than %d MiB", maxFrame>>20)
-	errBadFrame    = errors.New("the watch sent something that is not an event")
+	errBadFrame    = errors.New("the watch delivered an invalid event")
 )
 
-// frame is one event of a watch, its object still encoded.
+// frame is one event of a watch; its object is not decoded yet.
 type frame struct {
 	Type   string             `json:"type"`
 	Object stdjson.RawMessage `json:"object"`
@@ -37,8 +37,8 @@ func newFrames(body io.Reader) *frames {
 	return &frames{dec: stdjson.NewDecoder(b), limit: b}
 }
 
-// next returns the next event. io.EOF means that the server ended the watch
-// between two events, io.ErrUnexpectedEOF that it was cut within one.
+// next returns the next event. io.EOF means that the server ended the watch between two
+// events, io.ErrUnexpectedEOF that the connection was lost within an event.
 func (f *frames) next() (frame, error) {
 	var out frame
 	err := f.dec.Decode(&out)
@@ -54,7 +54,7 @@ func (f *frames) next() (frame, error) {
 	return out, err
 }
 
-// header is what we need to know of an object that we do not decode.
+// header is the metadata of an object that is not decoded.
 type header struct {
 	Metadata struct {
 		Name            string            `json:"name"`
@@ -64,8 +64,8 @@ type header struct {
 	} `json:"metadata"`
 }
 
-// headerOf decodes as strictly about upper and lower case as the objects
-// themselves are decoded, so that both agree on what an object is called.
+// headerOf decodes the metadata of an object. Like the decoding of the object it is
+// case-sensitive, so that both return the same name.
 func headerOf(raw []byte) (header, error) {
 	var h header
 	if err := json.Unmarshal(raw, &h); err != nil {
@@ -74,7 +74,7 @@ func headerOf(raw []byte) (header, error) {
 	return h, nil
 }
 
-// endsInitialEvents reports whether a bookmark closes the initial state.
+// endsInitialEvents reports whether a bookmark marks the end of the initial state.
 func (h header) endsInitialEvents() bool {
 	return h.Metadata.Annotations[metav1.InitialEventsAnnotationKey] == "true"
 }
@@ -94,30 +94,30 @@ type Object[T any] interface {
 	metav1.Object
 }
 
-// Handler receives what a watch reports. All calls come from the goroutine of
-// Watch, one after another; they must not block for long. Any may be nil.
+// Handler receives the events of a watch. The goroutine of Watch makes all calls, one
+// after another; they must not block for long. Any function may be nil.
 type Handler[T any] struct {
-	// Replace gives all objects: at the start, and when the position in the
-	// server's history was lost. Objects that are missing were deleted, but
-	// for those reported by Malformed just before.
+	// Replace is called with all objects: at start, and when the position in the
+	// server's history was lost. Objects that are not in the list were deleted, except
+	// those reported by Malformed just before.
 	Replace func(items []*T)
-	// Upsert gives an object that is new or has changed.
+	// Upsert is called with an object that is new or has changed.
 	Upsert func(obj *T)
-	// Delete names an object that is gone.
+	// Delete is called with the name of a deleted object.
 	Delete func(namespace, name string)
-	// Malformed names an object that exists but cannot be decoded, so that
-	// nothing may be done for it. The caller's older copy, if any, is stale.
+	// Malformed is called with the name of an object that exists but cannot be decoded,
+	// so the caller must not act on it. Any older copy is stale.
 	Malformed func(namespace, name string, err error)
 }
 
-// sink is what the watch loop, which knows no types, feeds.
+// sink receives the events of the watch loop, which does not depend on types.
 type sink interface {
 	replace(items []stdjson.RawMessage)
 	upsert(raw []byte) (resourceVersion string, err error)
 	remove(namespace, name string)
 }
 
-// typed decodes for a Handler.
+// typed decodes objects for a Handler.
 type typed[T any, P Object[T]] struct {
 	h    Handler[T]
 	log  *slog.Logger
@@ -127,7 +127,7 @@ type typed[T any, P Object[T]] struct {
 func (t *typed[T, P]) replace(items []stdjson.RawMessage) {
 	out := make([]*T, 0, len(items))
 	for _, raw := range items {
-		// An item without even a name is reported and left out.
+		// decode logs an item without a name; it is skipped.
 		if obj, _, _ := t.decode(raw); obj != nil {
 			out = append(out, obj)
 		}
@@ -151,8 +151,8 @@ func (t *typed[T, P]) remove(namespace, name string) {
 	}
 }
 
-// decode returns nil for an object that cannot be used, which it has logged. err is set
-// only if not even the name and version of the object can be read.
+// decode returns nil for an object that cannot be used, and logs it. err is set only if
+// the name of the object cannot be read.
 func (t *typed[T, P]) decode(raw []byte) (*T, string, error) {
 	obj := new(T)
 	p := P(obj)
@@ -167,11 +167,11 @@ func (t *typed[T, P]) decode(raw []byte) (*T, string, error) {
 		herr = fmt.Errorf("%w: %s without a name", errBadFrame, t.kind)
 	}
 	if herr != nil {
-		t.log.Warn("an object of the API server has no readable name, it is ignored", "kind", t.kind, "error", clip(herr.Error()))
+		t.log.Warn("ignoring an object without a readable name", "kind", t.kind, "error", clip(herr.Error()))
 		return nil, "", herr
 	}
 	err = fmt.Errorf("%s %q cannot be decoded: %s", t.kind, m.Namespace+"/"+m.Name, clip(err.Error()))
-	t.log.Warn("an object cannot be decoded, nothing is done for it", "kind", t.kind,
+	t.log.Warn("ignoring an object that cannot be decoded", "kind", t.kind,
 		"namespace", m.Namespace, "name", m.Name, "error", err)
 	if t.h.Malformed != nil {
 		t.h.Malformed(m.Namespace, m.Name, err)

@@ -66,8 +66,8 @@ func TestErrorEvent(t *testing.T) {
 	}
 }
 
-// FuzzFrames: whatever a server sends, decoding ends with an error, never with
-// a panic, and an object that reaches the caller has a name.
+// FuzzFrames checks that decoding any input ends with an error, never with a panic, and
+// that every object for the caller has a name.
 func FuzzFrames(f *testing.F) {
 	for _, s := range []string{
 		event("ADDED", "a", "1"), event("DELETED", "a", "1") + event("BOOKMARK", "", "3"), errorEvent(410, "Expired"),
@@ -82,7 +82,7 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, stream bool) {
 		check := func(m *dws.ClientMount) {
 			if m == nil || m.Name == "" || len(m.ManagedFields) > 0 {
-				t.Errorf("handed out %+v", m)
+				t.Errorf("returned %+v", m)
 			}
 		}
 		h := Handler[dws.ClientMount]{Upsert: check, Replace: func(all []*dws.ClientMount) {

@@ -12,17 +12,18 @@ import (
 )
 
 const (
-	// retryShare is the part of the rate, 1/retryShare, that retries may use.
+	// retryShare limits retries to the fraction 1/retryShare of the rate.
 	retryShare = 4
-	// oldestEvery says which requests go to the one that has waited longest.
+	// oldestEvery is how often the request that has waited longest is sent next: every
+	// fourth time while others wait.
 	oldestEvery = 4
 )
 
-var errTooLate = errors.New("the request would wait for the limit of requests per second beyond its time limit")
+var errTooLate = errors.New("the rate limit would delay the request beyond its time limit")
 
-// limiter keeps requests within a rate and a burst, like a token bucket, and
-// decides which of those that wait is sent next (see Priority). It is client-go's
-// flowcontrol.RateLimiter. While nothing waits it has no timer and no goroutine.
+// limiter limits the rate and burst of requests with a token bucket, and selects which
+// waiting request is sent next (see Priority). It implements client-go's
+// flowcontrol.RateLimiter. While no request waits, it has no timer and no goroutine.
 type limiter struct {
 	mu      sync.Mutex
 	all     *rate.Limiter
@@ -32,7 +33,7 @@ type limiter struct {
 	passed  int // requests sent while others waited
 }
 
-// timeUntil is the time until b has so many tokens, of which each request takes one.
+// timeUntil returns the time until b has that many tokens. Each request takes one.
 func timeUntil(b *rate.Limiter, now time.Time, tokens float64) time.Duration {
 	return time.Duration(max(0, tokens-b.TokensAt(now)) / float64(b.Limit()) * float64(time.Second))
 }
@@ -85,7 +86,7 @@ func (l *limiter) Wait(ctx context.Context) error {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			select {
-			case <-w.ready: // at the same moment; the next request gets the token
+			case <-w.ready: // at the same moment: return the token
 				l.all.AllowN(time.Now(), -1)
 			default:
 			}
@@ -96,8 +97,8 @@ func (l *limiter) Wait(ctx context.Context) error {
 	}
 }
 
-// tooLate reports that a request without a priority would be sent after its deadline
-// only.
+// tooLate reports whether a request without a priority could be sent only after its
+// deadline.
 func (l *limiter) tooLate(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -113,8 +114,8 @@ func (l *limiter) tooLate(ctx context.Context) bool {
 	return now.Add(timeUntil(l.all, now, before+1)).After(deadline)
 }
 
-// dispatch lets requests pass as long as there are tokens, and sets the timer
-// for the next token when others wait. The caller holds the lock.
+// dispatch releases requests while there are tokens, and sets the timer for the next token
+// if requests still wait. The caller holds the lock.
 func (l *limiter) dispatch() {
 	now := time.Now()
 	if l.timer != nil {
@@ -127,7 +128,7 @@ func (l *limiter) dispatch() {
 			return
 		}
 		i := l.next(now)
-		if i < 0 { // retries only, and their share is used up
+		if i < 0 { // only retries wait, and their share is used up
 			l.wake(timeUntil(l.retries, now, 1))
 			return
 		}
@@ -142,7 +143,7 @@ func (l *limiter) dispatch() {
 }
 
 func (l *limiter) wake(after time.Duration) {
-	// A token must be whole when the timer fires, whatever was rounded.
+	// Despite rounding, a whole token must be available when the timer fires.
 	l.timer = time.AfterFunc(after+time.Microsecond, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -150,7 +151,7 @@ func (l *limiter) wake(after time.Duration) {
 	})
 }
 
-// next chooses the request that is sent next, or returns -1.
+// next returns the index of the request to send next, or -1.
 func (l *limiter) next(now time.Time) int {
 	best, oldest := -1, -1
 	var bestClass class
@@ -196,19 +197,19 @@ func (l *limiter) Stop() {}
 // QPS implements flowcontrol.RateLimiter.
 func (l *limiter) QPS() float32 { return float32(l.all.Limit()) }
 
-// A Priority orders the requests of one piece of work among those that wait because
-// of Options.QPS. Requests without a Priority (watches, lists, discovery, all of a
-// program that uses none) go first, in the order in which they came. Then:
+// A Priority orders the requests of one attempt among those that wait because of
+// Options.QPS. Requests without a Priority (watches, lists, discovery, all requests of a
+// program that does not use priorities) go first, in order of arrival. Then:
 //
-//  1. Finishing requests of any work
+//  1. Finishing requests of any attempt
 //  2. other requests of first attempts, the newest attempt first
 //  3. Reporting requests of first attempts
-//  4. requests of retries, the one with the fewest failures first, then the
-//     newest; together they get at most a quarter of the rate
+//  4. requests of retries, the one with the fewest failures first, then the newest;
+//     together they get at most a quarter of the rate
 //
-// Every fourth request that is sent while others wait is the one that has waited
-// longest, whatever its rank: with n older ones before it, a request waits for at
-// most 4(n+1) others.
+// Every fourth request that is sent while others wait is the one that has waited longest,
+// whatever its rank: with n older requests before it, a request waits for at most 4(n+1)
+// others.
 //
 // A Priority is safe for concurrent use.
 type Priority struct {
@@ -217,11 +218,11 @@ type Priority struct {
 	changed chan struct{}
 }
 
-// rank is the place of a piece of work.
+// rank orders attempts.
 type rank struct {
 	retry    bool
 	failures int
-	seq      uint64 // a newer one has a higher number
+	seq      uint64 // a newer attempt has a higher number
 }
 
 func (a rank) before(b rank) bool {
@@ -236,22 +237,22 @@ func (a rank) before(b rank) bool {
 
 var attempts atomic.Uint64
 
-// FirstPriority is the priority of a first attempt.
+// FirstPriority returns the priority of a first attempt.
 func FirstPriority() *Priority { return newPriority(rank{seq: attempts.Add(1)}) }
 
-// RetryPriority is the priority of an attempt after so many failures, or of work that
-// can wait (0).
+// RetryPriority returns the priority of an attempt after that many failures; 0 is for
+// other work that can wait.
 func RetryPriority(failures int) *Priority {
 	return newPriority(rank{retry: true, failures: failures, seq: attempts.Add(1)})
 }
 
 func newPriority(r rank) *Priority { return &Priority{rank: r, changed: make(chan struct{})} }
 
-// Copy returns a priority that is as high now.
+// Copy returns a new priority with the current rank of p.
 func (p *Priority) Copy() *Priority { return newPriority(p.now()) }
 
-// Raise makes it the priority of a first attempt that starts now, including for
-// requests that wait already.
+// Raise makes p the priority of a first attempt that starts now. This also applies to
+// requests that are already waiting.
 func (p *Priority) Raise() { p.take(rank{seq: attempts.Add(1)}) }
 
 // Join makes p at least as high as q. A nil q changes nothing.
@@ -261,7 +262,8 @@ func (p *Priority) Join(q *Priority) {
 	}
 }
 
-// Changed is closed when the priority next rises. It is nil for a nil Priority.
+// Changed returns a channel that is closed when the priority next rises. It returns nil
+// for a nil Priority.
 func (p *Priority) Changed() <-chan struct{} {
 	if p == nil {
 		return nil
@@ -287,7 +289,7 @@ func (p *Priority) now() rank {
 	return p.rank
 }
 
-// class is the first thing that the limiter looks at.
+// class is the first criterion of the limiter.
 type class int
 
 const (
@@ -298,12 +300,12 @@ const (
 	classRetry
 )
 
-// request is what a context says of the requests that are made with it.
+// request contains the properties of the requests that are sent with a context.
 type request struct {
 	priority *Priority
 	class    class // of a first attempt
 	sent     func()
-	granted  *atomic.Bool // the limiter has let one request pass already
+	granted  *atomic.Bool // the limiter has already admitted one request
 }
 
 type requestKey struct{}
@@ -322,8 +324,8 @@ func withRequest(ctx context.Context, change func(*request)) context.Context {
 	return context.WithValue(ctx, requestKey{}, r)
 }
 
-// WithPriority gives the requests that are made with the context a priority. The time
-// that they wait because of it does not count for Options.Timeout.
+// WithPriority sets the priority of requests that are sent with the context. Their time
+// in the limiter is not part of Options.Timeout.
 func WithPriority(ctx context.Context, p *Priority) context.Context {
 	return withRequest(ctx, func(r *request) { r.priority = p })
 }
@@ -336,7 +338,7 @@ func PriorityOf(ctx context.Context) *Priority {
 	return nil
 }
 
-// Finishing marks requests that complete work which has succeeded so far.
+// Finishing marks requests that complete an attempt that has succeeded so far.
 func Finishing(ctx context.Context) context.Context {
 	return withRequest(ctx, func(r *request) { r.class = classFinish })
 }
@@ -346,21 +348,21 @@ func Reporting(ctx context.Context) context.Context {
 	return withRequest(ctx, func(r *request) { r.class = classReport })
 }
 
-// WithSent has f called just before a request that is made with the context is
-// sent: when the limiter has let it pass.
+// WithSent makes Client call f just before it sends a request with the context, after the
+// limiter has admitted it.
 func WithSent(ctx context.Context, f func()) context.Context {
 	return withRequest(ctx, func(r *request) { r.sent = f })
 }
 
-// Sending calls what WithSent asked for. Implementations of the requests other
-// than Client call it at the same place.
+// Sending calls the function of WithSent. Other implementations of the requests call it
+// at the same point as Client.
 func Sending(ctx context.Context) {
 	if r := requestOf(ctx); r != nil && r.sent != nil {
 		r.sent()
 	}
 }
 
-// place returns where a request stands now.
+// place returns the current class and rank of a request.
 func (r *request) place() (class, rank) {
 	if r == nil || r.priority == nil {
 		return classOwn, rank{}

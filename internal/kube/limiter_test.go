@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// pass lets waiting requests through one by one and returns their order.
+// pass admits waiting requests one by one and returns their order.
 func pass(t *testing.T, l *limiter, n int, start func(wait func(name string, ctx context.Context))) []string {
 	t.Helper()
 	got := make(chan string, n)
@@ -36,7 +36,7 @@ func pass(t *testing.T, l *limiter, n int, start func(wait func(name string, ctx
 	return order
 }
 
-// drained is a limiter whose burst is used up: one request per second.
+// drained returns a limiter of one request per second without remaining burst.
 func drained(t *testing.T) *limiter {
 	l := newLimiter(1, 4)
 	for range 4 {
@@ -60,7 +60,7 @@ func TestLimiterOrder(t *testing.T) {
 			request("own", t.Context())
 		})
 		want := []string{"own", "finish of a retry", "newer first", "older first",
-			"retry after 5", // the fourth of those that compete: it has waited longest
+			"retry after 5", // the fourth request, so the one that has waited longest
 			"report", "retry after 2"}
 		if !slices.Equal(order, want) {
 			t.Errorf("order %q, want %q", order, want)
@@ -68,14 +68,14 @@ func TestLimiterOrder(t *testing.T) {
 	})
 }
 
-// However many newer requests come, the oldest is sent in its time.
+// However many newer requests arrive, the oldest one is sent within the limit.
 func TestLimiterDoesNotStarve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(20, 1)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		flood := func() {
-			every := time.NewTicker(10 * time.Millisecond) // five times what is allowed
+			every := time.NewTicker(10 * time.Millisecond) // five times the rate
 			defer every.Stop()
 			for ctx.Err() == nil {
 				go func() { _ = l.Wait(WithPriority(ctx, FirstPriority())) }()
@@ -93,7 +93,7 @@ func TestLimiterDoesNotStarve(t *testing.T) {
 		}
 		most := time.Duration(oldestEvery*(older+1)) * time.Second / 20
 		if took := time.Since(began); took > most+time.Second {
-			t.Errorf("a retry waited %v behind %d older requests, promised are %v", took, older, most)
+			t.Errorf("a retry waited %v behind %d older requests, want at most %v", took, older, most)
 		}
 		cancel()
 		wait.Advance(time.Second) // until the flood has ended
@@ -163,18 +163,18 @@ func TestLimiterCancel(t *testing.T) {
 		}
 		began := time.Now()
 		if err := l.Wait(ctx); !errors.Is(err, errTooLate) || time.Since(began) > 0 {
-			t.Errorf("a request without a priority that cannot be in time: %v after %v", err, time.Since(began))
+			t.Errorf("a request without a priority that would be too late: %v after %v", err, time.Since(began))
 		}
 		if err := l.Wait(WithPriority(ctx, FirstPriority())); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		if len(l.waiting) > 0 || l.timer != nil {
-			t.Errorf("%d wait, timer %v: nothing may run while no caller waits", len(l.waiting), l.timer)
+			t.Errorf("%d wait, timer %v: there must be none while no caller waits", len(l.waiting), l.timer)
 		}
 	})
 }
 
-// The time in the queue does not count for the time limit of a request.
+// The time in the limiter is not part of the time limit of a request.
 func TestQueueIsNotATimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls []time.Time
@@ -193,12 +193,12 @@ func TestQueueIsNotATimeout(t *testing.T) {
 		sent := 0
 		for range 3 {
 			err := c.Get(WithSent(ctx, func() { sent++ }), clientMounts, "c1", "a", nil)
-			if err == nil || strings.Contains(err.Error(), "in time") {
+			if err == nil || strings.Contains(err.Error(), "did not respond") {
 				t.Errorf("got %v", err)
 			}
 		}
 		if len(calls) != 3 || sent != 3 || calls[2].Sub(began) < 19*time.Second {
-			t.Errorf("%d requests, %d told, the last after %v", len(calls), sent, calls[len(calls)-1].Sub(began))
+			t.Errorf("%d requests, %d reported, the last after %v", len(calls), sent, calls[len(calls)-1].Sub(began))
 		}
 	})
 }
@@ -207,9 +207,8 @@ type answering func(*http.Request) (*http.Response, error)
 
 func (f answering) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A request whose context ends in the moment in which it may be sent leaves its token
-// to the next one.
-func TestEndedRequestGivesItsTokenBack(t *testing.T) {
+// A request whose context ends at the moment when it may be sent returns its token.
+func TestCancelledRequestReturnsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := 0
 		for range 50 {
@@ -238,7 +237,7 @@ func TestEndedRequestGivesItsTokenBack(t *testing.T) {
 			}
 		}
 		if ended == 0 {
-			t.Error("all requests were sent before they ended")
+			t.Error("all requests were sent before they were cancelled")
 		}
 	})
 }

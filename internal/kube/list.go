@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// pageSize is how many objects one answer of a list has at most. A server
-	// that answers from its cache (resourceVersion 0) may send all at once.
+	// pageSize is the maximum number of objects in one response to a list. A server that
+	// responds from its cache (resourceVersion 0) may send all objects in one response.
 	pageSize = 500
-	// maxList bounds all pages of a list together.
+	// maxList bounds all pages of a list together, in bytes.
 	maxList = 8 * maxAnswer
-	// maxExpired is how often a list starts from the beginning because the server
-	// has dropped the state of which the first pages are.
+	// maxExpired is how often a list restarts because the server has dropped the state of
+	// its first pages.
 	maxExpired = 3
 )
 
-// rawList is a list whose items are decoded one by one, so that one bad object
-// does not hide the others.
+// rawList is a list whose items are decoded one by one, so that one invalid object does
+// not make the list unusable.
 type rawList struct {
 	Metadata struct {
 		ResourceVersion string `json:"resourceVersion"`
@@ -32,19 +32,18 @@ type rawList struct {
 	Items []stdjson.RawMessage `json:"items"`
 }
 
-// list reads a collection, page by page. resourceVersion "" asks for the newest
-// state, "0" for the state in the server's cache, another for a state not older
-// than it. All pages are of one state: when the server has dropped that state
-// (410 Gone), the list starts from the beginning, for pages of two states may
-// lack an object that was there all the time. A page that is larger than an
-// answer may be is requested again in smaller parts.
+// list reads a collection page by page. resourceVersion "" requests the newest state, "0"
+// the state in the server's cache, and another value a state that is not older. All pages
+// are of the same state: if the server has dropped that state (410 Gone), the list
+// restarts, because pages of two states may lack an object that existed all the time. If
+// a page exceeds the size limit of a response, list requests smaller pages.
 func (c *Client) list(ctx context.Context, what op, resourceVersion, selector string, retries int) (*rawList, error) {
 	all, token, size, expired, held := new(rawList), "", pageSize, 0, 0
 	for {
 		p, err := c.page(ctx, what, pageOptions{resourceVersion, selector, token, size}, retries)
 		switch {
 		case errors.Is(err, errAnswerTooBig) && resourceVersion == "0" && token == "":
-			resourceVersion = "" // a server ignores the size of a page when it answers from its cache
+			resourceVersion = "" // a server ignores the page size when it responds from its cache
 			continue
 		case errors.Is(err, errAnswerTooBig) && size > 1:
 			size = max(size/4, 1)
@@ -68,7 +67,7 @@ func (c *Client) list(ctx context.Context, what op, resourceVersion, selector st
 			return all, nil
 		}
 		if p.Metadata.Continue == token {
-			return nil, fmt.Errorf("%s: the API server sends the same part of the list again", what)
+			return nil, fmt.Errorf("%s: the API server sent the same page of the list twice", what)
 		}
 		token = p.Metadata.Continue
 	}
@@ -76,7 +75,7 @@ func (c *Client) list(ctx context.Context, what op, resourceVersion, selector st
 
 type pageOptions struct {
 	resourceVersion, selector string
-	token                     string // from the page before; empty: the first page
+	token                     string // from the previous page; empty: the first page
 	size                      int
 }
 
@@ -87,19 +86,19 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 		return nil, err
 	}
 	req := c.rest.Get().AbsPath(path).MaxRetries(retries)
-	// A server that answers from its cache ignores the size of a page. One whose
-	// cache is not filled yet would read from etcd because of it, and the nodes of
-	// a machine all come at once when a server starts.
+	// A server that responds from its cache ignores the page size. A server whose cache is
+	// not filled yet would read from etcd because of it, while all nodes send their
+	// requests at the same time after a start of the server.
 	if o.token != "" || o.resourceVersion != "0" {
 		req.Param("limit", strconv.Itoa(o.size))
 	}
 	switch {
-	case o.token != "": // it names the state as well
+	case o.token != "": // the token also determines the state
 		req.Param("continue", o.token)
 	case o.resourceVersion == "0":
 		req.Param("resourceVersion", o.resourceVersion)
 	case o.resourceVersion != "":
-		// With a limit and without this the server takes the version for the exact one.
+		// With a limit and without this, the server returns exactly this version.
 		req.Param("resourceVersion", o.resourceVersion).Param("resourceVersionMatch", string(metav1.ResourceVersionMatchNotOlderThan))
 	}
 	if o.selector != "" {
@@ -113,15 +112,15 @@ func (c *Client) page(ctx context.Context, what op, o pageOptions, retries int) 
 }
 
 // List returns the objects of a namespace ("" for all), optionally only those
-// that match a label selector. It is a consistent read. Objects that cannot be
-// decoded are logged and left out.
+// that match a label selector. It is a consistent read. It logs and skips objects that
+// cannot be decoded.
 func List[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
 	return listFrom[T, P](ctx, c, r, ns, selector, "")
 }
 
-// ListCached is List for the state in the server's cache. It costs the server little
-// and is answered at once, while a consistent read waits for the cache, up to 100 ms
-// after a write. The state may be out of date, by as much as the cache is behind.
+// ListCached is like List, but returns the state in the server's cache, which may be
+// stale. The request costs the server little and does not wait, while a consistent read
+// waits for the cache, up to 100 ms after a write.
 func ListCached[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns, selector string) ([]*T, error) {
 	return listFrom[T, P](ctx, c, r, ns, selector, "0")
 }

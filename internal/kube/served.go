@@ -12,9 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Served returns the first of the known versions of an API group that the
-// server serves; one request. When there is none the error wraps ErrNotServed
-// and names what each side knows.
+// Served returns the first of the known versions of an API group that the server serves.
+// It sends one request. Otherwise the error wraps ErrNotServed and lists the
+// versions of both sides.
 func (c *Client) Served(ctx context.Context, group string, known []string) (string, error) {
 	what := op{verb: "discover", r: Resource{Group: group, Kind: group}}
 	ours := strings.Join(known, ", ")
@@ -22,7 +22,7 @@ func (c *Client) Served(ctx context.Context, group string, known []string) (stri
 	err := c.send(ctx, what, c.rest.Get().AbsPath("/apis", group).MaxRetries(maxRetries), &g)
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", fmt.Errorf("%w: API server %s does not serve %s at all, needed is one of %s; are its CRDs installed?", ErrNotServed, c.host, group, ours)
+		return "", fmt.Errorf("%w: API server %s does not serve %s, expected one of the versions %s; check that its CRDs are installed", ErrNotServed, c.host, group, ours)
 	case err != nil:
 		return "", err
 	}
@@ -35,19 +35,19 @@ func (c *Client) Served(ctx context.Context, group string, known []string) (stri
 			return v, nil
 		}
 	}
-	return "", fmt.Errorf("%w: API server %s serves %s as %s, this program knows %s; update the older side",
+	return "", fmt.Errorf("%w: API server %s serves %s in %s, this program supports %s; update the older one",
 		ErrNotServed, c.host, group, clip(strings.Join(theirs, ", ")), ours)
 }
 
-// Versions remembers which version of each API group the server serves. The zero
-// value knows none. It is safe for concurrent use.
+// Versions stores which version of each API group the server serves. The zero value is
+// empty. It is safe for concurrent use.
 type Versions struct {
 	mu    sync.Mutex
 	found map[string]string // by group
 }
 
-// Use calls f with the version of the group, which discover finds when it is not
-// known. If the error of f is ErrVersionGone, discover is called with again, and f a
+// Use calls f with the version of the group. It calls discover if the version is not
+// known. If the error of f is ErrVersionGone, it calls discover with again set, and f a
 // second time.
 func (v *Versions) Use(group string, discover func(again bool) (string, error), f func(version string) error) error {
 	for again := false; ; again = true {
@@ -82,7 +82,7 @@ func (v *Versions) version(group string, discover func() (string, error)) (strin
 	return version, nil
 }
 
-// Forget has the version of the group found again when it is next needed.
+// Forget drops the version of the group, so that the next Use calls discover.
 func (v *Versions) Forget(group string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -26,8 +26,8 @@ import (
 
 var clientMounts = Resource{Group: "dataworkflowservices.github.io", Version: "v1alpha7", Plural: "clientmounts", Kind: "ClientMount"}
 
-// apiServer is a stand-in that misbehaves on demand. It keeps a log of the
-// requests, which is what the tests judge.
+// apiServer is a fake API server that simulates failures. It logs the requests, which
+// tests compare.
 type apiServer struct {
 	*httptest.Server
 	t *testing.T
@@ -35,7 +35,7 @@ type apiServer struct {
 	mu     sync.Mutex
 	log    []string
 	list   func(w http.ResponseWriter, r *http.Request)
-	watch  []func(w http.ResponseWriter, r *http.Request) // one per watch request; the last one stays
+	watch  []func(w http.ResponseWriter, r *http.Request) // one per watch request; the last one is repeated
 	other  http.HandlerFunc
 	tokens map[string]bool // nil: any
 }
@@ -126,8 +126,8 @@ func errorEvent(code int, reason metav1.StatusReason) string {
 	return fmt.Sprintf(`{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":%d,"reason":%q,"message":"said the server"}}`+"\n", code, reason)
 }
 
-// sendFrames starts a watch, sends text and then does what end says: "hold"
-// keeps it open, "eof" ends it, "cut" breaks the connection.
+// sendFrames starts a watch, sends text, and then keeps the watch open (end is "hold"),
+// ends it ("eof"), or closes the connection ("cut").
 func sendFrames(end, text string) func(http.ResponseWriter, *http.Request) {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -143,13 +143,13 @@ func sendFrames(end, text string) func(http.ResponseWriter, *http.Request) {
 	}
 }
 
-// initialEnd is the bookmark at the end of the initial state of a stream.
+// initialEnd returns the bookmark at the end of the initial state of a stream.
 func initialEnd(rv string) string {
 	return fmt.Sprintf(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":%q,"annotations":{"k8s.io/initial-events-end":"true"}}}}`+"\n", rv)
 }
 
-// sendBoth answers a stream as a server does that holds what text says, and any
-// other watch with the events of text alone. It stays open.
+// sendBoth responds to a stream with text as the initial state, and to any other watch
+// with the events of text. The watch stays open.
 func sendBoth(text, rv string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		out := text
@@ -167,7 +167,7 @@ func sendStatus(w http.ResponseWriter, code int, reason metav1.StatusReason, msg
 		Status: "Failure", Code: int32(code), Reason: reason, Message: msg, Details: d})
 }
 
-// write puts a file into the test's directory.
+// write writes a file to the directory of the test.
 func write(t *testing.T, dir, name, content string, mode os.FileMode) string {
 	t.Helper()
 	p := filepath.Join(dir, name)
@@ -254,7 +254,7 @@ func (s *apiServer) start(c *Client, o WatchOptions) *seen {
 	return v
 }
 
-// want reads lines until want, and fails on one of never.
+// want reads lines until want, and fails the test if it reads one of never.
 func (v *seen) want(t *testing.T, want string, never ...string) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
@@ -277,7 +277,7 @@ func (v *seen) want(t *testing.T, want string, never ...string) {
 	}
 }
 
-// newServerAt is old, back at its address.
+// newServerAt restarts old at its address.
 func newServerAt(t *testing.T, addr string, old *apiServer) *apiServer {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -300,6 +300,6 @@ func jwt(sub string) string {
 	return enc([]byte(`{"alg":"none"}`)) + "." + enc(fmt.Appendf(nil, `{"sub":%q}`, sub)) + "." + enc([]byte("x"))
 }
 
-// Nothing may keep running in the background once a watch has ended: it would disturb
-// the jobs on a node.
+// Nothing may run in the background after a watch has ended, because it would disturb the
+// jobs on a node.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -13,10 +13,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// session lists if it must and then watches once. It returns nil when the
-// watch ended in time, errEnded when the server ended it early.
+// session lists if necessary and then watches once. It returns nil if the watch ended
+// after its time limit, and errEnded if the server ended it earlier.
 func (w *watcher) session(ctx context.Context) error {
-	stream := w.stream && !w.plain && time.Now().After(w.never)
+	stream := w.stream && !w.plain && time.Now().After(w.noStreamUntil)
 	if w.lost && !stream {
 		if err := w.list(ctx); err != nil {
 			return err
@@ -24,11 +24,11 @@ func (w *watcher) session(ctx context.Context) error {
 	}
 	err := w.watch(ctx, stream)
 	if !stream || !w.stream || err == nil || ctx.Err() != nil {
-		return err // or the initial state was complete
+		return err // includes a stream whose initial state was complete
 	}
 	switch {
 	case refusesStream(err):
-		w.never = time.Now().Add(noStreamFor)
+		w.noStreamUntil = time.Now().Add(noStreamFor)
 		return fmt.Errorf("%w: %w", errNoStream, err)
 	case lostPosition(err):
 		w.plain = errors.Is(err, errOlder)
@@ -63,7 +63,7 @@ func (w *watcher) synced(items []stdjson.RawMessage, rv string) {
 	w.state.up(true)
 }
 
-// watch sends one watch request and consumes it to its end. With stream the
+// watch sends one watch request and processes its events until it ends. With stream, the
 // server sends all objects first.
 func (w *watcher) watch(ctx context.Context, stream bool) error {
 	path, err := w.what.path()
@@ -102,17 +102,17 @@ func (w *watcher) watch(ctx context.Context, stream bool) error {
 	defer body.Close()
 	headers.Stop()
 	w.opened = time.Now()
-	// A server that accepts watches and then fails each is not connected.
+	// A server that accepts watches but ends each with a failure is not connected.
 	if !stream && w.stuck < 2 && w.short <= 2 {
 		w.state.up(false)
 	}
-	// The one timer of a running watch. It is pushed on whenever something
-	// arrives, so it fires only when something is wrong.
+	// The only timer of a running watch. Each event resets it, so it fires only if
+	// something is wrong.
 	guard := time.AfterFunc(limit+w.c.times.grace, func() { cancel(errSilent) })
 	defer guard.Stop()
 	var initial *initialState
 	if stream {
-		// A server that ignores what we asked for would never complete it.
+		// A server that ignores sendInitialEvents would never complete the initial state.
 		limit := time.AfterFunc(w.c.o.Timeout+w.c.times.grace, func() { cancel(errNoInitial) })
 		defer limit.Stop()
 		initial = newInitialState(rv, limit)
@@ -131,13 +131,13 @@ func (w *watcher) watch(ctx context.Context, stream bool) error {
 	return w.broken(err)
 }
 
-// initialState collects the objects with which a watch starts. They are passed
-// on together when the server says that they are complete, so that a cut in
-// between changes nothing.
+// initialState collects the objects with which a watch starts. They are passed on together
+// when the server reports that they are complete, so that a lost connection before that
+// has no effect.
 type initialState struct {
-	least   string // resourceVersion that the state must not be older than
+	least   string // oldest acceptable resourceVersion
 	limit   *time.Timer
-	names   []string // in the order in which they came
+	names   []string // in the order of their events
 	objects map[string]stdjson.RawMessage
 	held    int
 }
@@ -146,12 +146,12 @@ func newInitialState(least string, limit *time.Timer) *initialState {
 	return &initialState{least: least, limit: limit, objects: map[string]stdjson.RawMessage{}}
 }
 
-// put takes an event that came before the end of the initial state.
+// put adds an event that comes before the end of the initial state.
 func (s *initialState) put(ev frame) error {
 	h, err := headerOf(ev.Object)
 	key := h.Metadata.Namespace + "/" + h.Metadata.Name
 	if err != nil || h.Metadata.Name == "" {
-		key = fmt.Sprint(len(s.names)) // it is reported with the others
+		key = fmt.Sprint(len(s.names)) // decode reports it later
 	}
 	old, known := s.objects[key]
 	s.held -= len(old)
@@ -169,7 +169,7 @@ func (s *initialState) put(ev frame) error {
 	return nil
 }
 
-// items returns the objects once the state is complete at a resourceVersion.
+// items returns the objects of the complete state at resourceVersion rv.
 func (s *initialState) items(rv string) ([]stdjson.RawMessage, error) {
 	if older(rv, s.least) {
 		return nil, fmt.Errorf("%w: %s, after %s", errOlder, clip(rv), s.least)
@@ -179,23 +179,23 @@ func (s *initialState) items(rv string) ([]stdjson.RawMessage, error) {
 	for _, name := range s.names {
 		if raw, ok := s.objects[name]; ok {
 			out = append(out, raw)
-			delete(s.objects, name) // it may have been deleted and made again
+			delete(s.objects, name) // a name is listed twice if the object was deleted and created again
 		}
 	}
 	return out, nil
 }
 
-// older compares two resource versions. Versions that are not numbers, which
-// no known server sends, have no order.
+// older reports whether resource version a is older than b. Versions that are not numbers,
+// which no known server sends, have no order.
 func older(a, b string) bool {
 	x, errX := strconv.ParseUint(a, 10, 64)
 	y, errY := strconv.ParseUint(b, 10, 64)
 	return errX == nil && errY == nil && x < y
 }
 
-// consume feeds the events of one watch to the sink. initial is nil, or
-// collects the objects with which the watch starts. alive is called for each
-// event once the server is known to send bookmarks.
+// consume passes the events of one watch to the sink. initial is nil, or collects the
+// objects with which the watch starts. alive is called for each event after the server has
+// sent a bookmark.
 func (w *watcher) consume(f *frames, initial *initialState, alive func()) error {
 	bookmarks := false
 	for {
@@ -232,7 +232,7 @@ func (w *watcher) consume(f *frames, initial *initialState, alive func()) error 
 				}
 				continue
 			case !h.endsInitialEvents():
-				continue // the position counts from the end of the initial state only
+				continue // the position is valid only from the end of the initial state on
 			default:
 				items, err := initial.items(rv)
 				if err != nil {
@@ -257,10 +257,10 @@ func (w *watcher) consume(f *frames, initial *initialState, alive func()) error 
 	}
 }
 
-// broken explains what ended a watch that had been accepted.
+// broken converts the error that ended an accepted watch.
 func (w *watcher) broken(err error) error {
 	if kindOf(err) != kindConnection {
 		return w.c.explain(context.Background(), w.what, err)
 	}
-	return &Error{err: err, text: fmt.Sprintf("%s: the watch on API server %s broke: %s", w.what, w.c.host, clip(err.Error()))}
+	return &Error{err: err, text: fmt.Sprintf("%s: the watch on API server %s failed: %s", w.what, w.c.host, clip(err.Error()))}
 }

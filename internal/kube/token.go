@@ -15,9 +15,9 @@ import (
 	"syscall"
 )
 
-// tokenTransport puts the token of a file on each request. The file is looked
-// at (one stat) before each request, so a rotated token is used at once, and
-// read again after a 401 whatever its time stamp says.
+// tokenTransport adds the token of a file to each request. It checks the file for changes
+// (one stat) before each request, so a rotated token is used immediately, and reads it
+// again after a 401 even if it has not changed.
 type tokenTransport struct {
 	base http.RoundTripper
 	path string
@@ -26,7 +26,7 @@ type tokenTransport struct {
 	mu    sync.Mutex
 	token string
 	seen  stamp
-	bad   error // why the file cannot be used now, nil when it can
+	bad   error // why the file cannot be used now, or nil
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -47,8 +47,8 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// current returns the newest token. While the file is missing, truncated or
-// half written the last good one stays in use.
+// current returns the newest token. While the file is missing or invalid, for example
+// incomplete, it returns the last valid token.
 func (t *tokenTransport) current() (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -62,7 +62,7 @@ func (t *tokenTransport) current() (string, error) {
 	}
 	if err != nil {
 		if t.bad == nil || t.bad.Error() != err.Error() {
-			t.log.Warn("the token file cannot be read, the last token stays in use", "file", t.path, "error", err)
+			t.log.Warn("the token file cannot be read; keeping the last token", "file", t.path, "error", err)
 		}
 		t.bad = err
 		if t.token == "" {
@@ -71,7 +71,7 @@ func (t *tokenTransport) current() (string, error) {
 		return t.token, nil
 	}
 	if t.token != "" && token != t.token {
-		t.log.Info("the token file changed, the new token is in use", "file", t.path)
+		t.log.Info("the token file has changed; using the new token", "file", t.path)
 	}
 	t.token, t.seen, t.bad = token, now, nil
 	return token, nil
@@ -83,15 +83,15 @@ func (t *tokenTransport) forget() {
 	t.mu.Unlock()
 }
 
-// trouble says why the token file cannot be used now, nil when it can.
-func (t *tokenTransport) trouble() error {
+// fileError returns why the token file cannot be used now, or nil.
+func (t *tokenTransport) fileError() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.bad
 }
 
-// checkTokenFile reads the token once and checks which other users can read it: with
-// the token they can act as this daemon.
+// checkTokenFile reads the token once and checks whether other users can read it, because
+// with the token they can act as this daemon.
 func checkTokenFile(o Options) error {
 	if _, err := readToken(o.TokenFile); err != nil {
 		return err
@@ -105,41 +105,42 @@ func checkTokenFile(o Options) error {
 		owner, group = int(st.Uid), int(st.Gid)
 	}
 	mode := info.Mode().Perm()
-	if private(mode, group == os.Getegid() || o.handedOver(o.TokenFile)) {
+	if private(mode, group == os.Getegid() || o.isCredential(o.TokenFile)) {
 		return nil
 	}
-	mend := "chmod 0600 " + o.TokenFile
+	fix := "chmod 0600 " + o.TokenFile
 	if owner != os.Geteuid() {
-		mend = fmt.Sprintf("chgrp %d %s; chmod 0640 %s", os.Getegid(), o.TokenFile, o.TokenFile)
+		fix = fmt.Sprintf("chgrp %d %s; chmod 0640 %s", os.Getegid(), o.TokenFile, o.TokenFile)
 	}
 	if o.Strict {
-		return fmt.Errorf("%s may be read by others than its owner (mode %04o), and strict_credentials is set; run %s", o.TokenFile, mode, mend)
+		return fmt.Errorf("%s is readable by users other than its owner (mode %04o), and strict_credentials is set; run %s", o.TokenFile, mode, fix)
 	}
-	o.Log.Warn("the token file may be read by others than its owner: whoever has it can act as this daemon",
-		"file", o.TokenFile, "mode", fmt.Sprintf("%04o", mode), "hint", mend)
+	o.Log.Warn("the token file is readable by users other than its owner: they can act as this daemon",
+		"file", o.TokenFile, "mode", fmt.Sprintf("%04o", mode), "hint", fix)
 	return nil
 }
 
-// private reports whether only the owner can use a file. If its group is ours, the group
-// may read it as well: root owns the token of a daemon that has a user of its own.
+// private reports whether only the owner can use a file. If the group of the file is ours,
+// the group may read it as well: root owns the token of a daemon with its own user.
 func private(mode fs.FileMode, ours bool) bool {
 	return mode&0o077 == 0 || ours && mode&0o037 == 0
 }
 
-// handedOver reports whether systemd put the file there (LoadCredential=). It lets
-// the daemon's user in by an access list, which looks like a group's right to read.
-func (o Options) handedOver(path string) bool {
+// isCredential reports whether systemd provided the file (LoadCredential=). Then an access
+// control list lets the daemon's user read it, which looks like a permission of the group.
+func (o Options) isCredential(path string) bool {
 	dir := o.Environ("CREDENTIALS_DIRECTORY")
 	return dir != "" && strings.HasPrefix(filepath.Clean(path), filepath.Clean(dir)+"/")
 }
 
-// Larger files are a mistake, and reading them could hurt.
+// maxTokenFile and maxCertFile bound the size of the files, in bytes. Larger files are a
+// mistake.
 const (
 	maxTokenFile = 64 << 10
 	maxCertFile  = 1 << 20
 )
 
-// stamp identifies the state of a file. It differs even if the file was replaced by a
+// stamp identifies the state of a file. It also changes if the file is replaced by a
 // rename or through a symbolic link within the granularity of the clock.
 type stamp struct {
 	dev, ino     uint64
@@ -159,8 +160,8 @@ func stampOf(path string) (stamp, error) {
 	return stamp{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}, nil
 }
 
-// readSmall reads an ordinary file of at most limit bytes. O_NONBLOCK keeps a
-// named pipe at that path from blocking us.
+// readSmall reads a regular file of at most limit bytes. O_NONBLOCK prevents a named pipe
+// from blocking it.
 func readSmall(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -172,7 +173,7 @@ func readSmall(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not an ordinary file", path)
+		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
@@ -184,8 +185,8 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// readToken returns a bearer token, white space trimmed. A token with line
-// breaks inside would end up as a broken header.
+// readToken returns a bearer token with white space trimmed. White space inside the token
+// is an error, because it would corrupt the header.
 func readToken(path string) (string, error) {
 	data, err := readSmall(path, maxTokenFile)
 	if err != nil {
@@ -200,29 +201,29 @@ func readToken(path string) (string, error) {
 	}
 	for _, r := range token {
 		if r <= ' ' || r > '~' {
-			return "", fmt.Errorf("%s does not look like a token: white space or control characters in it", path)
+			return "", fmt.Errorf("%s is not a token: it contains white space or control characters", path)
 		}
 	}
 	return token, nil
 }
 
-// Encoded reports whether a token or a CA certificate is still base64-encoded, as
-// "kubectl get secret -o yaml" shows it: what is encoded is a JSON web token or
-// PEM. It is false for everything else, whatever it may be.
+// Encoded reports whether a token or a CA certificate is still base64-encoded, as "kubectl
+// get secret -o yaml" shows it: the decoded data is a JSON web token or PEM. It returns
+// false for any other data.
 func Encoded(data []byte) bool {
 	text := strings.TrimRight(strings.Join(strings.Fields(string(data)), ""), "=") // base64(1) breaks lines
 	decoded, err := base64.RawStdEncoding.DecodeString(text)
 	return err == nil && (bytes.Contains(decoded, []byte("-----BEGIN ")) || isToken(decoded))
 }
 
-// isToken reports whether it has the form of a JSON web token.
+// isToken reports whether data has the form of a JSON web token.
 func isToken(data []byte) bool {
 	header, rest, ok := bytes.Cut(bytes.TrimSpace(data), []byte("."))
 	object, err := base64.RawURLEncoding.DecodeString(string(header))
 	return ok && bytes.Count(rest, []byte(".")) == 1 && err == nil && bytes.HasPrefix(bytes.TrimSpace(object), []byte("{"))
 }
 
-// StillEncoded is the text of errors about an encoded file or Secret.
+// StillEncoded is the text of errors about a base64-encoded file or Secret.
 const StillEncoded = "looks base64-encoded: decode it (base64 -d)"
 
 // CheckEncoding returns an error for a token or CA file that is still

@@ -26,7 +26,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// replace puts a new file in the place of an old one, as an installer does.
+// replace replaces a file by a rename, as an installer does.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.Rename(write(t, filepath.Dir(path), "new", content, 0o600), path); err != nil {
@@ -54,11 +54,11 @@ func TestTokenRotation(t *testing.T) {
 	if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), account) {
 		t.Fatalf("old token: %v", err)
 	}
-	// A file that is gone, empty or half written leaves the old token in use,
-	// and the message about the refusal says what is wrong with the file.
+	// If the file is missing, empty or incomplete, the old token stays in use, and the
+	// message about the rejected credentials contains the problem of the file.
 	for _, content := range []string{"", "half\nwritten"} {
 		replace(t, o.TokenFile, content)
-		if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), "cannot be read now") {
+		if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), "the token file cannot be read") {
 			t.Fatalf("%q: %v", content, err)
 		}
 	}
@@ -68,15 +68,15 @@ func TestTokenRotation(t *testing.T) {
 	}
 	write(t, filepath.Dir(o.TokenFile), "token", " "+two+"\n", 0o600)
 	if err := get(); err != nil {
-		t.Fatalf("the new token is not used at once: %v", err)
+		t.Fatalf("the new token is not used immediately: %v", err)
 	}
 	if c.Account() != "system:serviceaccount:x:two" {
 		t.Errorf("account %q", c.Account())
 	}
 }
 
-// A token written in place within the clock's granularity leaves the same size
-// and possibly the same times; a refusal makes us read it again anyway.
+// A token that is written in place within the granularity of the clock may leave size and
+// times unchanged. It is still read again after a 401.
 func TestTokenReadAgainAfter401(t *testing.T) {
 	path := write(t, t.TempDir(), "token", "one", 0o600)
 	tt := &tokenTransport{path: path, log: slog.New(slog.DiscardHandler), base: roundTripper(func(*http.Request) (*http.Response, error) {
@@ -131,7 +131,7 @@ func TestCARotation(t *testing.T) {
 	if err := get(); err != nil {
 		t.Fatal(err)
 	}
-	// The server comes back with a certificate of another CA.
+	// The server restarts with a certificate of another CA.
 	fresh, caPEM := serverCert(t)
 	addr := s.Listener.Addr().String()
 	s.CloseClientConnections()
@@ -148,15 +148,15 @@ func TestCARotation(t *testing.T) {
 	}
 	replace(t, o.CertFile, "half")
 	if err := get(); err == nil {
-		t.Fatal("a broken CA file made us accept anything")
+		t.Fatal("with an invalid CA file, every server is accepted")
 	}
 	replace(t, o.CertFile, caPEM)
 	if err := get(); err != nil {
-		t.Fatalf("the new CA is not used at once: %v", err)
+		t.Fatalf("the new CA is not used immediately: %v", err)
 	}
 }
 
-func TestOldTLSIsRefused(t *testing.T) {
+func TestOldTLSIsRejected(t *testing.T) {
 	s := newServer(t)
 	fresh, caPEM := serverCert(t)
 	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{fresh}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
@@ -178,7 +178,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
-// Half-open connections are the kernel's to notice.
+// The kernel detects half-open connections.
 func TestSocketOptions(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,7 +228,7 @@ func TestPingTimes(t *testing.T) {
 	}
 }
 
-// Both requests of a start share one HTTP/2 connection.
+// The first requests of a client share one HTTP/2 connection.
 func TestOneConnection(t *testing.T) {
 	s := newServer(t)
 	proto := make(chan string, 10)
@@ -267,7 +267,7 @@ func TestPrivate(t *testing.T) {
 	}
 }
 
-// Each way to keep a token, as the strict daemon and the other one take it.
+// Owner and mode of the token file, with and without strict mode.
 func TestTokenFileModes(t *testing.T) {
 	const other = 4242 // a group that this process is not in
 	for _, tt := range []struct {
@@ -275,19 +275,19 @@ func TestTokenFileModes(t *testing.T) {
 		mode        os.FileMode
 		owner       int // 0: ours
 		group       int
-		credentials bool   // it lies where systemd puts credentials
-		says        string // the hint; "": all is well
+		credentials bool   // the file is in the credentials directory of systemd
+		says        string // the hint; "": no problem
 	}{
 		{name: "owner alone", mode: 0o600},
 		{name: "the daemon's group", mode: 0o640},
 		{name: "the daemon's group may write", mode: 0o660, says: "chmod 0600 "},
 		{name: "everybody", mode: 0o644, says: "chmod 0600 "},
 		{name: "another group", mode: 0o640, group: other, says: "chmod 0600 "},
-		{name: "another group, without a right", mode: 0o600, group: other},
+		{name: "another group, without permission", mode: 0o600, group: other},
 		{name: "another owner, our group", mode: 0o640, owner: other},
-		{name: "another owner, everybody", mode: 0o644, owner: other, says: fmt.Sprintf("chgrp %d ", os.Getegid())},
-		{name: "handed over by systemd", mode: 0o440, group: other, credentials: true},
-		{name: "handed over to everybody", mode: 0o444, group: other, credentials: true, says: "chmod 0600 "},
+		{name: "another owner, world-readable", mode: 0o644, owner: other, says: fmt.Sprintf("chgrp %d ", os.Getegid())},
+		{name: "provided by systemd", mode: 0o440, group: other, credentials: true},
+		{name: "provided by systemd, world-readable", mode: 0o444, group: other, credentials: true, says: "chmod 0600 "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -295,7 +295,7 @@ func TestTokenFileModes(t *testing.T) {
 			path := write(t, dir, "token", token, 0o600)
 			if tt.owner+tt.group > 0 {
 				if os.Geteuid() != 0 {
-					t.Skip("not run: only root can give a file away")
+					t.Skip("not run: only root can change the owner of a file")
 				}
 				if err := os.Chown(path, tt.owner, tt.group); err != nil {
 					t.Fatal(err)
@@ -330,18 +330,18 @@ func TestTokenFileModes(t *testing.T) {
 	}
 }
 
-// A directory whose name only starts like that of systemd gets no exception.
-func TestHandedOver(t *testing.T) {
+// The exception does not apply to a directory whose name only has the same prefix.
+func TestIsCredential(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/run/credentials/x.service/token": true, "/run/credentials/x.service": false, "/run/credentials/x.service-2/token": false,
 		"/run/credentials/x.service/../token": false, "token": false,
 	} {
 		o := Options{Environ: func(string) string { return "/run/credentials/x.service/" }}
-		if got := o.handedOver(path); got != want {
+		if got := o.isCredential(path); got != want {
 			t.Errorf("%s: %v", path, got)
 		}
 		o.Environ = func(string) string { return "" }
-		if o.handedOver(filepath.Join("/", path)) {
+		if o.isCredential(filepath.Join("/", path)) {
 			t.Errorf("%s without the variable", path)
 		}
 	}
@@ -349,7 +349,7 @@ func TestHandedOver(t *testing.T) {
 
 const somePEM = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgI=\n-----END CERTIFICATE-----\n"
 
-// wrapped is what base64(1) prints.
+// wrapped returns the output of base64(1).
 func wrapped(text string) string {
 	encoded := base64.StdEncoding.EncodeToString([]byte(text))
 	var lines []string
@@ -387,7 +387,7 @@ func TestEncoded(t *testing.T) {
 	}
 }
 
-// The daemon's own message names an encoded file as that.
+// The error for an encoded file says that it is encoded.
 func TestEncodedFiles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"token": jwt(account), "ca": somePEM} {

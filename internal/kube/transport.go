@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,24 +12,25 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
 	"k8s.io/klog/v2"
 )
 
-// maxAnswer bounds an answer that is not a watch, after decompression.
+// maxAnswer bounds a response that is not a watch, in bytes after decompression.
 const maxAnswer = 32 << 20
 
-var errAnswerTooBig = fmt.Errorf("the answer of the API server is larger than %d MiB", maxAnswer>>20)
+var errAnswerTooBig = fmt.Errorf("the response of the API server is larger than %d MiB", maxAnswer>>20)
 
-// caTransport sends requests and replaces its connections when the CA file changed,
-// which it looks at (one stat) before each request. A running watch keeps the
-// connection that it has.
+// caTransport sends requests. It checks the CA file for changes (one stat) before each
+// request, and opens new connections after a change. A running watch keeps its connection.
 type caTransport struct {
 	make   func(*tls.Config) *http.Transport
 	tls    *tls.Config
@@ -42,9 +44,9 @@ type caTransport struct {
 }
 
 // newTransport returns the round tripper for cfg with TLS 1.2 or later, client
-// certificates that are re-read for each connection, and our dialler. client-go
-// is only asked for the parts that hold no connection: its own transport polls
-// client certificates, reloads the CA every five minutes and pings.
+// certificates that are read again for each connection, and our dialler. It uses only the
+// parts of client-go that hold no connection, because client-go's own transport polls
+// client certificates, reloads the CA every five minutes and sends pings.
 func newTransport(cfg *rest.Config, o Options) (http.RoundTripper, error) {
 	tc, err := cfg.TransportConfig()
 	if err != nil {
@@ -58,7 +60,7 @@ func newTransport(cfg *rest.Config, o Options) (http.RoundTripper, error) {
 		tlsConfig = &tls.Config{}
 	}
 	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
-	// The transport negotiates HTTP/2 itself; a preset list would hide it.
+	// The transport negotiates HTTP/2 itself; a preset list would prevent that.
 	tlsConfig.NextProtos = nil
 	if cfg.CertFile != "" && cfg.KeyFile != "" && len(cfg.CertData) == 0 {
 		tlsConfig.Certificates = nil
@@ -71,10 +73,11 @@ func newTransport(cfg *rest.Config, o Options) (http.RoundTripper, error) {
 		}
 	}
 	ping, pong := pingTimes(o.Environ)
+	proxy := proxyOf(cfg, o.Environ)
 	t := &caTransport{tls: tlsConfig, log: o.Log, make: func(c *tls.Config) *http.Transport {
 		return &http.Transport{
-			Proxy:               proxyOf(cfg),
-			DialContext:         dial,
+			Proxy:               proxy,
+			DialContext:         o.dial,
 			TLSClientConfig:     c,
 			TLSHandshakeTimeout: dialTimeout,
 			ForceAttemptHTTP2:   true,
@@ -92,16 +95,21 @@ func newTransport(cfg *rest.Config, o Options) (http.RoundTripper, error) {
 	return transport.HTTPWrappersForConfig(tc, t)
 }
 
-func proxyOf(cfg *rest.Config) func(*http.Request) (*url.URL, error) {
+// proxyOf returns the function that chooses the proxy of a request: that of the kubeconfig, or that
+// in the environment of the options. Like http.ProxyFromEnvironment, it reads the environment once.
+func proxyOf(cfg *rest.Config, environ func(string) string) func(*http.Request) (*url.URL, error) {
 	if cfg.Proxy != nil {
 		return cfg.Proxy
 	}
-	return http.ProxyFromEnvironment
+	get := func(name string) string { return cmp.Or(environ(name), environ(strings.ToLower(name))) }
+	c := httpproxy.Config{HTTPProxy: get("HTTP_PROXY"), HTTPSProxy: get("HTTPS_PROXY"), NoProxy: get("NO_PROXY"), CGI: environ("REQUEST_METHOD") != ""}
+	proxy := c.ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
 }
 
-// pingTimes returns the HTTP/2 keep-alive times. client-go pings every 30 s,
-// which wakes each node for nothing: off, unless the administrator sets the
-// variable that client-go itself reads.
+// pingTimes returns the HTTP/2 keepalive times. client-go sends a ping every 30 s, which
+// wakes each node unnecessarily. So pings are off, unless the administrator sets the
+// variables that client-go reads.
 func pingTimes(environ func(string) string) (idle, answer time.Duration) {
 	seconds := func(name string) time.Duration {
 		n, err := strconv.ParseUint(environ(name), 10, 31)
@@ -147,15 +155,15 @@ func (t *caTransport) current() *http.Transport {
 		}
 	}
 	if err != nil {
-		// Half written, or gone for a moment: what we have stays good, and
-		// the next request looks again.
+		// The file is incomplete, or temporarily missing: keep the last CA, and check
+		// again at the next request.
 		if t.bad != err.Error() {
 			t.bad = err.Error()
-			t.log.Warn("the CA file cannot be used, the last one stays in use", "file", t.caFile, "error", err)
+			t.log.Warn("the CA file cannot be used; keeping the last one", "file", t.caFile, "error", err)
 		}
 		return t.now
 	}
-	t.log.Info("the CA file changed, new connections use it", "file", t.caFile)
+	t.log.Info("the CA file has changed; using it for new connections", "file", t.caFile)
 	old := t.now
 	fresh := t.tls.Clone()
 	fresh.RootCAs = pool
@@ -164,7 +172,7 @@ func (t *caTransport) current() *http.Transport {
 	return t.now
 }
 
-// boundedReader fails with tooBig when more is read than what is left.
+// boundedReader returns tooBig after left bytes.
 type boundedReader struct {
 	r      io.Reader
 	left   int
@@ -180,10 +188,10 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The kernel notices a dead connection, without waking us: after 60 s of
-// silence it probes every 15 s, and it gives up when sent data or a probe has
-// not been acknowledged for 45 s. So a half-open connection ends within two
-// minutes at idle and within 45 s when there is something to send.
+// The kernel detects a dead connection without waking the process: after 60 s without
+// data it sends a probe every 15 s, and it closes the connection if data or a probe is not
+// acknowledged for 45 s. So a half-open connection is closed within two minutes while
+// idle, and within 45 s if there is data to send.
 const (
 	dialTimeout   = 10 * time.Second
 	keepIdle      = 60 * time.Second
@@ -192,13 +200,13 @@ const (
 	unackedMillis = 45_000
 )
 
-// dial opens a connection to the API server or the proxy before it.
+// dial opens a connection to the API server or its proxy.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{
 		Timeout:         dialTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount},
 		Control: func(_, _ string, c syscall.RawConn) error {
-			// Best effort: a kernel that refuses still has keepalive.
+			// Best effort: without this option, keepalive still works.
 			return c.Control(func(fd uintptr) {
 				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, unackedMillis)
 			})
@@ -207,17 +215,27 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return d.DialContext(ctx, network, address)
 }
 
-// lowered passes on, at debug level, what client-go logs as information, warnings and
-// errors: we report those as well, once and in our words. What it logs at its own
-// verbosity levels (request bodies, feature gates) is for its developers and is left out.
-type lowered struct{ slog.Handler }
+// dial opens a connection and wraps it.
+func (o Options) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := dial(ctx, network, address)
+	if err == nil && o.WrapConn != nil {
+		conn = o.WrapConn(conn)
+	}
+	return conn, err
+}
 
-func (l lowered) Enabled(ctx context.Context, level slog.Level) bool {
+// debugHandler is a handler for the log of client-go. It logs information, warnings and errors
+// at debug level, because this package reports the same failures itself. It drops records
+// of client-go's verbosity levels (request bodies, feature gates), which are for its
+// developers.
+type debugHandler struct{ slog.Handler }
+
+func (l debugHandler) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelInfo && l.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
-func (l lowered) Handle(ctx context.Context, r slog.Record) error {
-	// klog's bridge passes errors on without asking Enabled.
+func (l debugHandler) Handle(ctx context.Context, r slog.Record) error {
+	// klog's bridge passes on errors without calling Enabled.
 	if !l.Enabled(ctx, r.Level) {
 		return nil
 	}
@@ -227,22 +245,25 @@ func (l lowered) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-func (l lowered) WithAttrs(a []slog.Attr) slog.Handler { return lowered{l.Handler.WithAttrs(a)} }
-func (l lowered) WithGroup(g string) slog.Handler      { return lowered{l.Handler.WithGroup(g)} }
+func (l debugHandler) WithAttrs(a []slog.Attr) slog.Handler {
+	return debugHandler{l.Handler.WithAttrs(a)}
+}
+func (l debugHandler) WithGroup(g string) slog.Handler { return debugHandler{l.Handler.WithGroup(g)} }
 
 var klogOnce sync.Once
 
-// quietKlog redirects client-go's log, which is global, into ours. The first client
-// of the process wins.
+// quietKlog redirects client-go's global log to the log of the first client of the
+// process.
 func quietKlog(log *slog.Logger) { klogOnce.Do(func() { redirectKlog(log) }) }
 
-// redirectKlog also stops the timer with which klog flushes log files: it has none here.
+// redirectKlog redirects klog. It also stops the timer with which klog flushes log files,
+// because there are none.
 func redirectKlog(log *slog.Logger) {
 	klog.StopFlushDaemon()
-	klog.SetSlogLogger(slog.New(lowered{log.Handler()}))
+	klog.SetSlogLogger(slog.New(debugHandler{log.Handler()}))
 }
 
-// warnings logs what the server warns about, such as deprecated versions.
+// warnings logs warnings of the server, for example about deprecated versions.
 type warnings struct{ log *slog.Logger }
 
 var _ rest.WarningHandler = warnings{}
@@ -250,6 +271,6 @@ var _ rest.WarningHandler = warnings{}
 // HandleWarningHeader implements rest.WarningHandler.
 func (w warnings) HandleWarningHeader(code int, agent, text string) {
 	if code == 299 && text != "" {
-		w.log.Debug("the API server warns", "text", clip(text))
+		w.log.Debug("warning from the API server", "text", clip(text))
 	}
 }

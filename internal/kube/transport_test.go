@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"k8s.io/klog/v2"
+
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 )
 
-// client-go's own log is global: what it says must never be louder than debug,
-// and its chatter (bodies hold what others wrote) never be there at all.
+// Records of client-go's global log must be at level debug, and its verbose records, which
+// contain request bodies, must be dropped.
 func TestQuietKlog(t *testing.T) {
 	t.Cleanup(klog.ClearLogger)
 	var out bytes.Buffer
@@ -44,6 +49,44 @@ func TestQuietKlog(t *testing.T) {
 		}
 	}
 	if !strings.Contains(lines[0], "type=ClientMount") || !strings.Contains(lines[2], "its_level=ERROR") {
-		t.Errorf("what it was is lost: %s", &out)
+		t.Errorf("the original level is lost: %s", &out)
+	}
+}
+
+type countingConn struct {
+	net.Conn
+	written *atomic.Int64
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+// Measurements see each request, and the bytes of each connection.
+func TestWrappers(t *testing.T) {
+	s := newServer(t)
+	s.list = s.sendList("10", "a")
+	var requests, connections, written atomic.Int64
+	c := s.dial(func(o *Options) {
+		o.WrapTransport = func(base http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) {
+				requests.Add(1)
+				return base.RoundTrip(r)
+			})
+		}
+		o.WrapConn = func(conn net.Conn) net.Conn {
+			connections.Add(1)
+			return countingConn{conn, &written}
+		}
+	})
+	for range 2 {
+		if _, err := List[dws.ClientMount](t.Context(), c, clientMounts, "c1", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if requests.Load() != 2 || connections.Load() != 1 || written.Load() < 200 {
+		t.Errorf("%d requests, %d connections, %d bytes written", requests.Load(), connections.Load(), written.Load())
 	}
 }

@@ -11,62 +11,62 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// WatchOptions narrows and observes a watch.
+// WatchOptions are the options of a watch.
 type WatchOptions struct {
-	// Selector is a label selector, applied by the server.
+	// Selector is a label selector, which the server applies.
 	Selector string
-	// OnState is called from Watch's goroutine when the state changes, not
-	// for each retry.
+	// OnState is called from Watch's goroutine when the state changes, not at each retry.
 	OnState func(State)
 }
 
 const (
-	// silence is how long a watch may be quiet once the server has sent bookmarks,
-	// which come about once a minute. After that, something on the way discards
-	// data while it acknowledges it.
+	// silence is how long a watch may be without events after the server has sent
+	// bookmarks, which come about once a minute. A longer silence means that a device on
+	// the network acknowledges data and drops it.
 	silence = 5 * time.Minute
-	// grace is what a server may be late with headers or with ending a watch.
+	// grace is the additional time for headers and for the end of a watch.
 	grace = time.Minute
-	// maxStuck is how often a watch may fail at the same position by what the
-	// server sends before the position itself is given up.
+	// maxStuck is how often a watch may fail at the same position because of what the
+	// server sends, before the watch drops the position.
 	maxStuck = 5
-	// maxCut is how often a streamed initial state may be cut short before the
-	// state is asked for without a stream.
+	// maxCut is how often a streamed initial state may be incomplete before the watch
+	// requests the state without a stream.
 	maxCut = 3
-	// noStreamFor is how long a server that refused a streaming list is not
-	// asked for one again. It may be upgraded meanwhile.
+	// noStreamFor is how long no streaming list is requested from a server that has
+	// rejected one. The server may be upgraded later.
 	noStreamFor = time.Hour
 )
 
 var (
-	errSilent    = errors.New("the watch went silent")
-	errShort     = errors.New("the API server ends the watch at once")
-	errNoHeaders = errors.New("the API server does not answer the watch request")
-	errInitial   = errors.New("the initial state is larger than we are ready to hold")
-	errNoInitial = errors.New("the API server does not complete the initial state of the watch")
-	errOlder     = errors.New("the API server sent a state that is older than what it sent before")
-	// errNoStream: the server cannot start a watch with the current objects.
+	errSilent    = errors.New("the watch stopped delivering events")
+	errShort     = errors.New("the API server ends each watch immediately")
+	errNoHeaders = errors.New("the API server did not respond to the watch request")
+	errInitial   = errors.New("the initial state is too large")
+	errNoInitial = errors.New("the API server did not complete the initial state of the watch")
+	errOlder     = errors.New("the API server sent a state that is older than the previous one")
+	// errNoStream means that the server cannot start a watch with the current objects.
 	errNoStream = errors.New("the API server does not support streaming lists")
-	// errEnded is not a failure: the server ended a watch before its time limit.
+	// errEnded means that the server ended a watch before its time limit, which is not a
+	// failure.
 	errEnded = errors.New("the API server ended the watch")
 )
 
 // Watch reports the objects of a namespace ("" for all) to h, until ctx ends or the
-// resource is no longer served. It returns ctx's error or ErrVersionGone. Every other
-// failure is retried after a jittered delay of at most 30 s (or the delay that the
-// server asks for, up to 60 s) and reported through OnState.
+// resource is no longer served. It returns the error of ctx or ErrVersionGone. After any
+// other failure it retries with a jittered delay of at most 30 s (or the delay that the
+// server requests, up to 60 s), and reports the failure through OnState.
 //
-// The initial list accepts any state in the server's cache (resourceVersion 0). That
-// is cheap for the server. The state may be some moments old, but the watch that
-// starts from it delivers all later changes, in order.
+// The initial list accepts any state in the server's cache (resourceVersion 0), which is
+// cheap for the server. The state may be slightly stale, but the watch that starts from it
+// delivers all later changes in order.
 //
-// After its regular end a watch continues from its position. After any other end (a
-// broken connection, a restart of the server, a position that is no longer known) one
-// request gets both the current objects and the events that follow: a streaming list
-// (KEP-3157) that is not older than the position. If the server does not support it,
-// Watch requests the events since the position, and a list only if the server no
-// longer knows the position. A state older than the position is not reported, unless
-// the server itself has gone back in time (a restored backup).
+// After its regular end a watch continues from its position. After any other end (a lost
+// connection, a restart of the server, an expired position) one request gets both the
+// current objects and the events that follow: a streaming list (KEP-3157) that is not
+// older than the position. If the server does not support it, Watch requests the events
+// since the position, and a list only if the position has expired. Watch does not report
+// a state that is older than the position, unless the state of the server itself is older
+// (a restored backup).
 func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns string, o WatchOptions, h Handler[T]) error {
 	w := &watcher{
 		c: c, o: o, what: op{verb: "watch", r: r, ns: ns},
@@ -89,19 +89,19 @@ type watcher struct {
 	what  op
 	sink  sink
 	state tracker
-	delay backoff // after an answer, and until the first state is there
-	away  backoff // after the loss of the connection
+	delay backoff // after a response, and until the first state is complete
+	away  backoff // after a lost connection
 
-	lost   bool      // there is no position: the whole state must come first
-	from   string    // resourceVersion that this state must not be older than
-	stream bool      // get the whole state through the watch, if the server can
-	plain  bool      // not by a stream until the next success
-	never  time.Time // the server cannot stream; ask again after this
-	rv     string    // our position in the server's history
-	opened time.Time // when the running watch was accepted
-	stuck  int       // failures by content at this position
-	short  int       // watches that ended at once, in a row
-	cuts   int       // streamed initial states that were cut, in a row
+	lost          bool      // there is no position: the whole state is needed first
+	from          string    // oldest acceptable resourceVersion of that state
+	stream        bool      // get the whole state through the watch, if the server supports it
+	plain         bool      // do not use a stream until the next success
+	noStreamUntil time.Time // the server does not support streams; do not try before this time
+	rv            string    // our position in the server's history
+	opened        time.Time // when the running watch was accepted
+	stuck         int       // failures because of content at this position
+	short         int       // consecutive watches that ended early
+	cuts          int       // consecutive streamed initial states that were incomplete
 }
 
 func (w *watcher) run(ctx context.Context) error {
@@ -122,18 +122,18 @@ func (w *watcher) run(ctx context.Context) error {
 		}
 		switch {
 		case err == nil:
-			// The server ended the watch when we had asked it to.
+			// The server ended the watch at the requested time.
 			w.stream = w.stream && w.lost
 			continue
 		case errors.Is(err, errNoStream):
-			w.c.o.Log.Debug("the API server does not support streaming lists, asking without", "resource", w.what.r.String(), "error", err)
+			w.c.o.Log.Debug("the API server does not support streaming lists; using plain lists", "resource", w.what.r.String(), "error", err)
 			continue
 		case lostPosition(err):
-			w.c.o.Log.Debug("the position of the watch is gone, getting all objects again", "resource", w.what.r.String(), "error", err)
+			w.c.o.Log.Debug("the position of the watch has expired; requesting all objects again", "resource", w.what.r.String(), "error", err)
 			w.relist(tooLarge(err))
 		case errors.Is(err, errEnded):
-			// The server ends watches early when it shuts down or sheds
-			// load: no failure unless it keeps doing so.
+			// The server ends watches early when it shuts down or sheds load. It is a
+			// failure only if this is repeated.
 			if w.short++; w.short > 2 {
 				w.state.down(w.broken(errShort))
 			}
@@ -160,9 +160,9 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
-// relist gives up the position. The next state must not be older than what was
-// seen; when even that is impossible, because the server's history ends before
-// it, the newest one is asked for.
+// relist drops the position. The next state must not be older than the last one. If ahead
+// is set, the server's history ends before our position, so the next state is the newest
+// one.
 func (w *watcher) relist(ahead bool) {
 	if w.lost || ahead {
 		w.from = ""
@@ -172,19 +172,20 @@ func (w *watcher) relist(ahead bool) {
 	w.lost, w.stuck = true, 0
 }
 
-// lostPosition reports that the server cannot continue from our resourceVersion:
-// its history is shorter (410), or, after a restore, older (too large).
+// lostPosition reports whether err means that the server cannot continue from our
+// resourceVersion: its history starts later (410) or, after a restore, ends earlier.
 func lostPosition(err error) bool {
 	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || tooLarge(err) || errors.Is(err, errOlder)
 }
 
-// tooLarge reports that the server's history ends before our resourceVersion.
+// tooLarge reports whether err means that the server's history ends before our
+// resourceVersion.
 func tooLarge(err error) bool {
 	return apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge)
 }
 
-// refusesStream reports that the server does not know, or does not allow, a watch
-// that starts with the current objects.
+// refusesStream reports whether err means that the server does not support, or does not
+// allow, a watch that starts with the current objects.
 func refusesStream(err error) bool {
 	switch code := kindOf(err); code {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusGone, http.StatusTooManyRequests:
@@ -194,7 +195,7 @@ func refusesStream(err error) bool {
 	}
 }
 
-// fromContent reports that the server answered, but with something that may come
+// fromContent reports whether err was caused by what the server has sent, which may happen
 // again at the same position.
 func fromContent(err error) bool {
 	if errors.Is(err, errBadFrame) || errors.Is(err, errFrameTooBig) {
@@ -207,29 +208,28 @@ func fromContent(err error) bool {
 	return false
 }
 
-// State says how a watch is doing.
+// State is the state of a watch.
 type State struct {
-	// Connected: the last request succeeded.
+	// Connected means that the last request succeeded.
 	Connected bool
-	// Synced: Handler.Replace was called at least once. It stays true while
-	// the server is away; what the caller knows is then merely old.
+	// Synced means that Handler.Replace was called at least once. It stays true while the
+	// server is not available.
 	Synced bool
-	// Since is when Connected last changed.
+	// Since is the time when Connected last changed.
 	Since time.Time
-	// LastError is the latest failure; it stays after reconnecting, so that
-	// the message can say what was wrong.
+	// LastError is the last failure. It is kept after reconnecting, for messages.
 	LastError error
 }
 
-// tracker calls its listener when the state changes: connected, lost, another
-// kind of failure, connected again. Retries that fail the same way are silent.
+// tracker calls its listener when the state changes: connected, disconnected, or another
+// kind of failure. It does not report retries that fail in the same way.
 type tracker struct {
 	on    func(State)
 	now   State
-	known bool // the listener has heard something
+	known bool // the listener has been called
 }
 
-func (t *tracker) tell() {
+func (t *tracker) notify() {
 	t.known = true
 	if t.on != nil {
 		t.on(t.now)
@@ -244,37 +244,37 @@ func (t *tracker) up(synced bool) {
 	}
 	t.now.Synced = t.now.Synced || synced
 	if change {
-		t.tell()
+		t.notify()
 	}
 }
 
 // down records a failure.
 func (t *tracker) down(err error) {
-	change := !t.known || t.now.Connected || !SameTrouble(err, t.now.LastError)
+	change := !t.known || t.now.Connected || !SameKind(err, t.now.LastError)
 	if !t.known || t.now.Connected {
 		t.now.Connected, t.now.Since = false, time.Now()
 	}
 	t.now.LastError = err
 	if change {
-		t.tell()
+		t.notify()
 	}
 }
 
-// Delays between attempts: 0.8 s, doubled each time, each drawn from half to
-// one and a half of that, never above 30 s. The first one is jittered too:
-// when an API server restarts, all nodes lose their watch in the same moment.
-// After the loss of the connection of a running watch they start with 3 s: most
-// likely the server restarts, and in its first second it accepts connections
-// but cannot check credentials yet (401) and has not filled its caches (429).
+// Delays between attempts: 0.8 s, doubled each time, multiplied by a random factor from
+// 0.5 to 1.5, at most 30 s. The first delay is random, too, because all nodes lose their
+// watch at the same moment when an API server restarts. After the loss of a running watch
+// the first delay is 3 s: most likely the server restarts, and in its first second it
+// accepts connections, but cannot check credentials yet (401) and has not filled its
+// caches (429).
 const (
 	backoffFirst = 800 * time.Millisecond
 	backoffLost  = 3 * time.Second
 	backoffBase  = 24 * time.Second
 	backoffCap   = 30 * time.Second
-	// retryAfterCap bounds what a server may ask for.
+	// retryAfterCap bounds the delay that a server may request.
 	retryAfterCap = 60 * time.Second
-	// healthyAfter is how long a watch must have lasted to start again from
-	// the first delay; a flapping server keeps the long ones.
+	// healthyAfter is how long a watch must have lasted to reset the delays. With a
+	// server that fails repeatedly they stay long.
 	healthyAfter = 30 * time.Second
 )
 
@@ -282,7 +282,7 @@ type backoff struct{ first, base time.Duration }
 
 func (b *backoff) reset() { b.base = 0 }
 
-// next returns how long to wait after err.
+// next returns the delay after err.
 func (b *backoff) next(err error) time.Duration {
 	if b.base == 0 {
 		b.base = b.first
@@ -292,7 +292,7 @@ func (b *backoff) next(err error) time.Duration {
 	d := min(b.base/2+rand.N(b.base), backoffCap)
 	if err != nil {
 		if asked, ok := apierrors.SuggestsClientDelay(err); ok && asked > 0 {
-			// Spread above what was asked, so that not all come at once.
+			// Add a random time, so that clients do not retry at the same time.
 			least := min(time.Duration(asked)*time.Second, retryAfterCap)
 			d = max(d, least+rand.N(b.first))
 		}
@@ -300,7 +300,7 @@ func (b *backoff) next(err error) time.Duration {
 	return d
 }
 
-// Pause waits for d, or returns early when ctx ends.
+// Pause waits for d or until ctx ends.
 func Pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -34,8 +34,8 @@ func TestWatchListsOnceAndFollows(t *testing.T) {
 	}
 }
 
-// After whatever breaks a watch, one request gets the current objects, not older
-// than the last position, and what follows.
+// After any failure of a watch, one request gets the current objects, not older than the
+// last position, and the events that follow.
 func TestWatchFaults(t *testing.T) {
 	status := func(code int, reason metav1.StatusReason, header ...string) handler {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -49,7 +49,7 @@ func TestWatchFaults(t *testing.T) {
 	first := event("ADDED", "a", "11")
 	tests := []struct {
 		name    string
-		watch   []handler // followed by one that serves z
+		watch   []handler // followed by one that sends z
 		after   string    // the requests after the first list and watch
 		failing bool      // the state must report a failure in between
 	}{
@@ -57,11 +57,11 @@ func TestWatchFaults(t *testing.T) {
 		{"cut within an event", []handler{sendFrames("cut", first+`{"type":"ADDED","obj`)}, "stream 11", true},
 		{"ended within an event", []handler{sendFrames("eof", first+`{"type":"ADDED","obj`)}, "stream 11", true},
 		{"ended early", []handler{sendFrames("eof", first)}, "stream 11", false},
-		{"ended at once", []handler{sendFrames("eof", ""), sendFrames("eof", "")}, "stream 10 stream 10", false},
-		{"ended at once all the time", []handler{sendFrames("eof", ""), sendFrames("eof", ""), sendFrames("eof", "")},
+		{"ended immediately", []handler{sendFrames("eof", ""), sendFrames("eof", "")}, "stream 10 stream 10", false},
+		{"ended immediately, repeatedly", []handler{sendFrames("eof", ""), sendFrames("eof", ""), sendFrames("eof", "")},
 			"stream 10 stream 10 stream 10", true},
 		{"bookmark moves the position", []handler{sendFrames("eof", first+event("BOOKMARK", "", "15"))}, "stream 15", false},
-		{"reset before the answer", []handler{sendFrames("eof", first), abort, abort}, "stream 11 stream 11 stream 11", true},
+		{"reset before the response", []handler{sendFrames("eof", first), abort, abort}, "stream 11 stream 11 stream 11", true},
 		{"429", []handler{sendFrames("eof", first), status(429, metav1.StatusReasonTooManyRequests)}, "stream 11 stream 11", true},
 		{"503", []handler{status(503, metav1.StatusReasonServiceUnavailable), status(503, metav1.StatusReasonServiceUnavailable)},
 			"stream 10 stream 10", true},
@@ -73,9 +73,9 @@ func TestWatchFaults(t *testing.T) {
 		{"unknown type", []handler{sendFrames("hold", first+event("RENAMED", "a", "12"))}, "stream 11", true},
 		{"too large", []handler{sendFrames("hold", first+`{"type":"ADDED","object":{"x":"`+strings.Repeat("x", maxFrame+10)+`"}}`)}, "stream 11", true},
 		{"error event", []handler{sendFrames("hold", first+errorEvent(500, metav1.StatusReasonInternalError))}, "stream 11", true},
-		{"error event for ever", repeat(maxStuck, sendFrames("hold", errorEvent(500, metav1.StatusReasonInternalError))),
+		{"error event, repeatedly", repeat(maxStuck, sendFrames("hold", errorEvent(500, metav1.StatusReasonInternalError))),
 			"stream 10 watch 10 watch 10 watch 10 list 10 watch 10", true},
-		{"410 as an answer", []handler{sendFrames("eof", first), status(410, metav1.StatusReasonExpired)}, "stream 11 stream 11", false},
+		{"410 as a response", []handler{sendFrames("eof", first), status(410, metav1.StatusReasonExpired)}, "stream 11 stream 11", false},
 		{"410 as an event", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonExpired))}, "stream 11", false},
 		{"410 of old servers", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonGone))}, "stream 11", false},
 		{"410, and the server cannot stream", []handler{sendFrames("hold", first+errorEvent(410, metav1.StatusReasonExpired)),
@@ -84,7 +84,7 @@ func TestWatchFaults(t *testing.T) {
 			status(410, metav1.StatusReasonExpired)}, "stream 11 watch 11 list 11 watch 10", false},
 		{"cut within the initial state", []handler{sendFrames("eof", first), sendFrames("cut", event("ADDED", "b", "12"))},
 			"stream 11 stream 11", true},
-		{"cut within the initial state all the time", append(repeat(1, sendFrames("eof", first)), repeat(maxCut, sendFrames("cut", event("ADDED", "b", "12")))...),
+		{"cut within the initial state, repeatedly", append(repeat(1, sendFrames("eof", first)), repeat(maxCut, sendFrames("cut", event("ADDED", "b", "12")))...),
 			"stream 11 stream 11 stream 11 watch 11", true},
 		{"initial state that is older", []handler{sendFrames("eof", first), sendFrames("hold", event("ADDED", "old", "5")+initialEnd("9"))},
 			"stream 11 list 11 watch 10", false},
@@ -99,7 +99,7 @@ func TestWatchFaults(t *testing.T) {
 			v.want(t, "up", "upsert", "down")
 			want := "[list 0 watch 10 " + tt.after + "]"
 			last := tt.after[strings.LastIndex(tt.after, "stream")+1:]
-			seen := "replace z" // by a stream
+			seen := "replace z" // through a stream
 			if strings.Contains(last, "watch") {
 				seen = "upsert z"
 			}
@@ -116,7 +116,7 @@ func TestWatchFaults(t *testing.T) {
 	}
 }
 
-// aheadEvent is what a server sends whose history ends before our position.
+// aheadEvent returns the error event of a server whose history ends before our position.
 func aheadEvent() string {
 	return `{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","status":"Failure","code":504,"reason":"Timeout","message":"Too large resource version",` +
 		`"details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}]}}}` + "\n"
@@ -136,7 +136,7 @@ func TestRelistIsNotOlder(t *testing.T) {
 	calls := 0
 	s.list = func(w http.ResponseWriter, r *http.Request) {
 		switch calls++; calls {
-		case 2: // a server restored from a backup: our position is its future
+		case 2: // the server was restored from a backup, so our position is newer than its state
 			sendStatus(w, 504, metav1.StatusReasonTimeout, "Too large resource version", &metav1.StatusDetails{
 				Causes: []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge}}})
 		case 3:
@@ -153,7 +153,7 @@ func TestRelistIsNotOlder(t *testing.T) {
 	}
 }
 
-func TestMalformedObjectDoesNotHideOthers(t *testing.T) {
+func TestMalformedObjectIsSkipped(t *testing.T) {
 	bad := strings.Replace(object("bad", "12"), `"node":"c1"`, `"node":7`, 1)
 	s := newServer(t)
 	s.list = func(w http.ResponseWriter, _ *http.Request) {
@@ -190,7 +190,7 @@ func TestWatchVersionGone(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			if !strings.Contains(err.Error(), "v1alpha7") {
-				t.Errorf("the version is not named: %v", err)
+				t.Errorf("the error lacks the version: %v", err)
 			}
 		})
 	}
@@ -239,7 +239,7 @@ func TestSilentWatch(t *testing.T) {
 	}
 }
 
-func TestNoAnswerToWatch(t *testing.T) {
+func TestNoResponseToWatch(t *testing.T) {
 	s := newServer(t)
 	s.watch = []handler{func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		sendFrames("hold", event("ADDED", "z", "20"))}
@@ -250,7 +250,7 @@ func TestNoAnswerToWatch(t *testing.T) {
 	v.want(t, "upsert z", "replace")
 }
 
-// A watch that the server ends when asked to is renewed at once.
+// A watch that the server ends at the requested time is renewed immediately.
 func TestWatchEndsInTime(t *testing.T) {
 	s := newServer(t)
 	end := make(chan struct{})
@@ -259,7 +259,7 @@ func TestWatchEndsInTime(t *testing.T) {
 		<-end
 	}, sendFrames("hold", event("ADDED", "z", "20"))}
 	c := s.dial(func(o *Options) { o.MinWatchTimeout = time.Second })
-	c.times.retry, c.times.lost = time.Hour, time.Hour // any delay would end the test
+	c.times.retry, c.times.lost = time.Hour, time.Hour // any delay would fail the test
 	v := s.start(c, WatchOptions{})
 	v.want(t, "upsert a")
 	time.AfterFunc(1100*time.Millisecond, func() { close(end) })
@@ -273,8 +273,8 @@ func refuseStream(w http.ResponseWriter, _ *http.Request) {
 	sendStatus(w, 422, metav1.StatusReasonInvalid, "sendInitialEvents is forbidden", nil)
 }
 
-// Before the end of the initial state the server may already send changes of
-// it. Only the complete state is passed on, and what is missing in it is gone.
+// Before the end of the initial state, the server may already send changes. Only the
+// complete state is passed on, and objects that are missing in it are deleted.
 func TestStreamedStateReplaces(t *testing.T) {
 	s := newServer(t)
 	s.list = s.sendList("10", "a", "b", "c", "gone")
@@ -290,8 +290,8 @@ func TestStreamedStateReplaces(t *testing.T) {
 	}
 }
 
-// A server that ignores what it does not know sends events and no end of the
-// initial state. Nothing is lost by that.
+// A server that ignores sendInitialEvents sends events and no end of the initial state.
+// No event is lost.
 func TestStreamWithoutEnd(t *testing.T) {
 	s := newServer(t)
 	s.watch = []handler{sendFrames("eof", ""), sendFrames("hold", event("ADDED", "a", "11")), sendFrames("hold", event("ADDED", "a", "11"))}
@@ -305,8 +305,9 @@ func TestStreamWithoutEnd(t *testing.T) {
 	}
 }
 
-// A server that cannot stream is asked for it once, not at each loss.
-func TestRefusedStreamIsRemembered(t *testing.T) {
+// A stream is requested only once from a server that does not support it, not after each
+// failure.
+func TestRejectedStreamIsNotRepeated(t *testing.T) {
 	s := newServer(t)
 	s.watch = []handler{sendFrames("eof", event("ADDED", "a", "11")), refuseStream,
 		sendFrames("eof", event("ADDED", "b", "12")), sendFrames("cut", event("ADDED", "c", "13")), sendFrames("hold", event("ADDED", "z", "20"))}
@@ -318,7 +319,7 @@ func TestRefusedStreamIsRemembered(t *testing.T) {
 	}
 }
 
-func TestWatchRefusesBadNamespace(t *testing.T) {
+func TestWatchInvalidNamespace(t *testing.T) {
 	s := newServer(t)
 	for _, ns := range []string{"..", "a/b", "a%2fb", "a?b"} {
 		err := Watch(t.Context(), s.dial(), clientMounts, ns, WatchOptions{}, Handler[dws.ClientMount]{})
@@ -328,7 +329,7 @@ func TestWatchRefusesBadNamespace(t *testing.T) {
 	}
 }
 
-func TestTrackerTellsChangesOnly(t *testing.T) {
+func TestTrackerReportsChangesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []State
 		tr := tracker{on: func(s State) { told = append(told, s) }}
@@ -357,7 +358,7 @@ func TestTrackerTellsChangesOnly(t *testing.T) {
 			{Connected: true, Synced: true, Since: begin.Add(4 * time.Minute), LastError: refused},
 		}
 		if len(told) != len(want) {
-			t.Fatalf("told %d times, want %d: %+v", len(told), len(want), told)
+			t.Fatalf("notified %d times, want %d: %+v", len(told), len(want), told)
 		}
 		for i, w := range want {
 			g := told[i]
@@ -377,7 +378,7 @@ func TestBackoff(t *testing.T) {
 	for i := range 12 {
 		d := b.next(nil)
 		if d < base/2 || d > min(base*3/2, backoffCap) {
-			t.Errorf("delay %d is %v, around %v is wanted", i, d, base)
+			t.Errorf("delay %d is %v, want about %v", i, d, base)
 		}
 		base = min(2*base, backoffBase)
 	}
@@ -399,12 +400,12 @@ func TestBackoffHonoursRetryAfter(t *testing.T) {
 		b := backoff{first: backoffFirst}
 		err := &Error{err: apierrors.NewTooManyRequests("slow down", tt.asked)}
 		if d := b.next(err); d < tt.least || d > tt.most {
-			t.Errorf("%d s asked, waits %v", tt.asked, d)
+			t.Errorf("%d s requested, waits %v", tt.asked, d)
 		}
 	}
 }
 
-// Nodes that lose the server in the same moment must not come back together.
+// Nodes that lose the server at the same moment must not reconnect at the same moment.
 func TestBackoffSpreads(t *testing.T) {
 	seen := map[time.Duration]bool{}
 	for range 100 {
@@ -412,6 +413,6 @@ func TestBackoffSpreads(t *testing.T) {
 		seen[b.next(nil).Truncate(10*time.Millisecond)] = true
 	}
 	if len(seen) < 30 {
-		t.Errorf("100 nodes wait only %d different times", len(seen))
+		t.Errorf("100 nodes have only %d different delays", len(seen))
 	}
 }

@@ -31,12 +31,12 @@ func BenchmarkExecStandard(b *testing.B) {
 	}
 }
 
-// crowd starts count processes besides the machine's own, for as long as the benchmark runs.
+// crowd starts count additional processes for the duration of the benchmark.
 func crowd(b *testing.B, count int) {
 	if _, err := exec.LookPath("perl"); err != nil {
-		b.Skip("perl makes the processes")
+		b.Skip("perl is needed to start the processes")
 	}
-	// The children end with the pipe, even if this test is killed.
+	// The children exit when the pipe is closed, even if this test is killed.
 	script := `$|=1; for(1..` + strconv.Itoa(count) + `){defined($p=fork) or die; if(!$p){sysread STDIN,$x,1; exit}} print "ready"; sysread STDIN,$x,1; wait for 1..` + strconv.Itoa(count)
 	cmd := exec.Command("perl", "-e", script)
 	in, err := cmd.StdinPipe()
@@ -50,7 +50,7 @@ func crowd(b *testing.B, count int) {
 	}
 }
 
-// BenchmarkDeviceHolders5000 looks for the holders of a device without holders.
+// BenchmarkDeviceHolders5000 searches for the holders of a device without holders.
 func BenchmarkDeviceHolders5000(b *testing.B) {
 	crowd(b, 5000)
 	n := &Node{}
@@ -61,12 +61,12 @@ func BenchmarkDeviceHolders5000(b *testing.B) {
 	}
 }
 
-// BenchmarkHolders5000 looks for the holders of a mount without holders, the
-// longest search, among 5,000 processes besides the machine's own.
+// BenchmarkHolders5000 searches for the holders of a mount without holders, which is the
+// longest search, among 5,000 additional processes.
 func BenchmarkHolders5000(b *testing.B) {
 	crowd(b, 5000)
 	n := &Node{}
-	// A file system that has mappings is the costly case: take the root's number.
+	// A file system with mappings takes the most time, so use the device of the root.
 	root, err := n.MountAt("/")
 	must(b, err)
 	m := Mount{ID: 1 << 30, Major: root.Major, Minor: root.Minor, Root: "/", Mountpoint: "/without/holders"}

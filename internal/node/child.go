@@ -20,16 +20,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// A system call on a file system whose server or device does not answer may never
-// return, and no signal ends it. A thread of the daemon that is in a blocked call keeps
-// the daemon from ending. Operations that may meet a file system like that are done by a child: this
-// program again, started like any other command, with the same time limit.
+// A system call on a file system whose server or device does not respond may never
+// return, and no signal interrupts it. A thread of the daemon in that call would prevent the
+// daemon from exiting. A child process therefore carries out operations that may use one of
+// these file systems: this program again, started like any other command, with the same
+// time limit.
 
-// childSuffix ends the name of that child, as ps shows it. Together with childReport
-// in the environment it makes the difference.
+// childSuffix is the suffix of the name of the child, as ps shows it. Together with
+// childReport in the environment it identifies a child.
 const childSuffix = "-child"
 
-// childReport is the environment variable that names the descriptor for the reply.
+// childReport is the environment variable with the number of the descriptor for the reply.
 const childReport = "NODE_CHILD_REPORT_FD"
 
 // childInput and childOutput bound a request and its reply, in bytes.
@@ -38,24 +39,23 @@ const (
 	childOutput = 1 << 20
 )
 
-// childReady is set when this program can be started as a child.
+// childReady is set if this program can be started as a child.
 var childReady atomic.Bool
 
 func isChild() bool {
 	return len(os.Args) == 3 && strings.HasSuffix(os.Args[0], childSuffix) && os.Getenv(childReport) != ""
 }
 
-// The main thread does the work of a child: a process whose main thread has ended looks
-// like one that is gone, while another thread still hangs.
+// The main thread does the work of a child: a process whose main thread has exited looks
+// as if it had exited, even if another thread still hangs.
 func init() {
 	if isChild() {
 		runtime.LockOSThread()
 	}
 }
 
-// RunChild must be the first call of main in every program that uses a Node. When the
-// program was started as a child of itself, it does the child's work and does not
-// return.
+// RunChild must be the first call of main in every program that uses a Node. If the
+// program was started as a child, RunChild does the child's work and does not return.
 func RunChild() {
 	if !isChild() {
 		childReady.Store(true)
@@ -101,10 +101,10 @@ const (
 	opWriteFile     = "write"
 )
 
-// request is one operation on a mount target or on the root of what is mounted.
+// request is one operation on a mount target or on the root of a mounted file system.
 type request struct {
 	Op   string `json:"-"` // an argument of the child
-	Path string `json:"-"` // likewise
+	Path string `json:"-"` // an argument of the child
 
 	Root    string   `json:"root,omitempty"`
 	MountID int      `json:"mountID,omitempty"`
@@ -120,7 +120,7 @@ type reply struct {
 	Error *failure `json:"error,omitempty"`
 }
 
-// perform does the work in this process.
+// perform carries out the request in this process.
 func (n *Node) perform(r request) ([]string, error) {
 	switch r.Op {
 	case opChown:
@@ -142,19 +142,20 @@ func (n *Node) perform(r request) ([]string, error) {
 	case opWriteFile:
 		return nil, n.writeFileIn(r.Path, r.Name, r.Data, r.UID, r.GID)
 	}
-	return nil, fmt.Errorf("%q is not an operation", r.Op)
+	return nil, fmt.Errorf("%q is not a known operation", r.Op)
 }
 
-// errMayBlock is returned by an operation that finds on its way what carryOut could not
-// see: a symlink that leads to a file system that may not answer. It has done nothing.
-var errMayBlock = errors.New("the way leads through a file system that may not answer")
+// errMayBlock is returned by an operation that finds something that carryOut could not
+// detect: a symlink to a file system that may not respond. The operation has changed
+// nothing.
+var errMayBlock = errors.New("the path leads through a file system that may not respond")
 
-// carryOut does the work in this process when nothing on the way can block, else in a
-// child.
+// carryOut carries out the request in this process if no file system of the path can
+// block, otherwise in a child.
 func (n *Node) carryOut(r request) ([]string, error) {
 	way := r.Path
 	if r.Op == opResolve {
-		way = filepath.Dir(way) // it does not touch what is mounted at the path itself
+		way = filepath.Dir(way) // it does not touch a mount at the path itself
 	}
 	if safepath.CheckPath(r.Path) != nil || !n.mayBlock(way) {
 		if paths, err := n.perform(r); err != errMayBlock {
@@ -180,11 +181,11 @@ func (n *Node) carryOut(r request) ([]string, error) {
 		return nil, err
 	}
 	if res.Stderr != "" {
-		n.log().Warn("a child printed messages", "command", r.Op, "path", r.Path, "output", oneLine(res.Stderr))
+		n.log().Warn("a child process printed messages", "command", r.Op, "path", r.Path, "output", oneLine(res.Stderr))
 	}
 	var out reply
 	if err := json.Unmarshal([]byte(res.Report), &out); err != nil {
-		return nil, fmt.Errorf("cannot %s %s: the child gave no answer: %w", r.Op, r.Path, err)
+		return nil, fmt.Errorf("cannot %s %s: the child process returned no reply: %w", r.Op, r.Path, err)
 	}
 	if out.Error == nil {
 		return out.Paths, nil
@@ -192,33 +193,33 @@ func (n *Node) carryOut(r request) ([]string, error) {
 	return out.Paths, out.Error
 }
 
-// inMemory are the types of file systems that need neither a server nor a device.
+// inMemory lists the types of file systems that need neither a server nor a device.
 var inMemory = []string{"tmpfs", "devtmpfs", "ramfs"}
 
-// mayBlock reports whether a walk to path and through it meets a file system that may not
-// answer: any that is mounted there or above, except the root file system, which this
-// program itself runs from, and those in memory. It reads only the mount table. A table
-// that cannot be read proves nothing.
+// mayBlock reports whether a walk to and through path uses a file system that may not
+// respond: any that is mounted at path or above it, except the root file system, from
+// which this program runs, and file systems in memory. It reads only the mount table. If
+// the table cannot be read, it returns true.
 func (n *Node) mayBlock(path string) bool {
 	table, err := n.mounts(func(at string) bool { return safepath.Within(path, at) })
 	return err != nil || passes(table, path)
 }
 
-// passes reports whether the way to path leads through a mount of table that may block.
+// passes reports whether path leads through a mount in table that may block.
 func passes(table []Mount, path string) bool {
 	return slices.ContainsFunc(table, func(m Mount) bool {
 		return m.Mountpoint != "/" && safepath.Within(path, m.Mountpoint) && !slices.Contains(inMemory, m.FSType)
 	})
 }
 
-// failure is an error of a child. It keeps its text and what errors.Is is asked about.
+// failure is an error of a child: its text, and the identities for errors.Is.
 type failure struct {
 	Text  string   `json:"text"`
 	Errno int      `json:"errno,omitempty"`
 	Is    []string `json:"is,omitempty"`
 }
 
-// identities are the errors that callers ask about, besides those of the kernel.
+// identities are the errors for which callers use errors.Is, besides those of the kernel.
 var identities = map[string]error{
 	"symlink": safepath.ErrSymlink, "unsafe": safepath.ErrUnsafe, "path": safepath.ErrBadPath,
 	"exists": fs.ErrExist, "missing": fs.ErrNotExist,

@@ -15,13 +15,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// childTrouble makes a child of this test binary misbehave, as a test has asked for in
+// childFailure makes a child of this test binary fail in the way that a test has set in
 // the environment.
-func childTrouble() {
+func childFailure() {
 	if !isChild() {
 		return
 	}
@@ -36,7 +37,7 @@ func childTrouble() {
 	}
 }
 
-// counting is an Exec that keeps the commands that it ran.
+// counting is an Exec that records its commands.
 type counting struct {
 	Exec
 	mu   sync.Mutex
@@ -50,7 +51,7 @@ func (c *counting) Run(ctx context.Context, cmd Command) (Result, error) {
 	return c.Exec.Run(ctx, cmd)
 }
 
-// children returns the operations that children were started for.
+// children returns the operations of the children.
 func (c *counting) children() (ops []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -61,8 +62,8 @@ func (c *counting) children() (ops []string) {
 	return ops
 }
 
-// blocking returns a Node that takes every file system for one that may block, so that
-// all its work on mount targets is done by children.
+// blocking returns a Node on which every file system may block, so that children do all
+// its work on mount targets.
 func blocking(t testing.TB, limit time.Duration) (*Node, *counting) {
 	t.Helper()
 	if !safepath.Within(t.TempDir(), "/tmp") {
@@ -73,8 +74,8 @@ func blocking(t testing.TB, limit time.Duration) (*Node, *counting) {
 	return n.For(Caller{Exec: c, Limit: limit}), c
 }
 
-// A child does the same as this process would, with all the checks, and its errors keep
-// their identity and their text.
+// A child does the same as this process would, including all checks, and its errors keep
+// their identity and text.
 func TestChildDoesTheSame(t *testing.T) {
 	type outcome struct {
 		paths []string
@@ -101,11 +102,11 @@ func TestChildDoesTheSame(t *testing.T) {
 			must(t, os.MkdirAll(top+"/made/target", 0o755))
 			p, err := n.RemoveTarget(top+"/made/target", []string{top + "/made", top + "/made/target"})
 			if !missing(top + "/made") {
-				t.Error("it is still there")
+				t.Error("not removed")
 			}
 			return outcome{p, err}
 		}, nil},
-		{"remove what is not empty", opRemoveTarget, func(n *Node, top string) outcome {
+		{"remove a directory that is not empty", opRemoveTarget, func(n *Node, top string) outcome {
 			p, err := n.RemoveTarget(top+"/dir", []string{top + "/dir"})
 			return outcome{p, err}
 		}, []error{unix.ENOTEMPTY}},
@@ -117,7 +118,7 @@ func TestChildDoesTheSame(t *testing.T) {
 			p, err := n.MakeDirectory(top + "/open/x")
 			return outcome{p, err}
 		}, []error{safepath.ErrUnsafe}},
-		{"in the way", opMakeFile, func(n *Node, top string) outcome {
+		{"file exists", opMakeFile, func(n *Node, top string) outcome {
 			p, err := n.MakeFile(top + "/dir")
 			return outcome{p, err}
 		}, []error{fs.ErrExist}},
@@ -128,14 +129,14 @@ func TestChildDoesTheSame(t *testing.T) {
 		{"another mount", opChown, func(n *Node, top string) outcome {
 			return outcome{nil, n.ChownMount(Mount{ID: 1 << 30, Mountpoint: top + "/dir"}, 0, 0)}
 		}, nil},
-		{"owner of nothing", opChown, func(n *Node, top string) outcome {
+		{"owner of a missing mount", opChown, func(n *Node, top string) outcome {
 			return outcome{nil, n.ChownMount(mountOf(top+"/none"), 0, 0)}
 		}, []error{fs.ErrNotExist, unix.ENOENT}},
 		{"owner", opChown, func(n *Node, top string) outcome {
 			return outcome{nil, n.ChownMount(mountOf(top+"/dir"), uint32(os.Getuid()), uint32(os.Getgid()))}
 		}, nil},
 		{"write", opWriteFile, func(n *Node, top string) outcome {
-			data := strings.Repeat("rabbit\n", 100_000) // more than a pipe or an argument holds
+			data := strings.Repeat("rabbit\n", 100_000) // more than fits into a pipe or an argument
 			err := n.WriteFileIn(top+"/dir", "file", []byte(data), uint32(os.Getuid()), uint32(os.Getgid()))
 			if got, rerr := os.ReadFile(top + "/dir/file"); err == nil && (rerr != nil || string(got) != data) {
 				t.Errorf("%d bytes, %v", len(got), rerr)
@@ -189,7 +190,7 @@ func TestChildDoesTheSame(t *testing.T) {
 // nonBlocking returns a Node on which no mount may block.
 func nonBlocking(t testing.TB) *Node { return withMounts(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n") }
 
-// What may block is decided from the mount table alone.
+// mayBlock uses only the mount table.
 func TestMayBlock(t *testing.T) {
 	n := withMounts(t, `1 0 0:1 / / rw - nfs server:/root rw
 2 1 0:2 / /mnt rw - tmpfs tmpfs rw
@@ -207,12 +208,12 @@ func TestMayBlock(t *testing.T) {
 		}
 	}
 	if !(&Node{Root: t.TempDir()}).mayBlock("/mnt/a") {
-		t.Error("a table that cannot be read was taken as a proof")
+		t.Error("without a mount table, mayBlock returns false")
 	}
 }
 
-// A path is resolved at every attempt: what is mounted at the path itself takes no
-// child, what a link leads through does.
+// Resolving a path needs no child for a mount at the path itself, but one for a mount that
+// a link leads through.
 func TestResolveInAChild(t *testing.T) {
 	top := t.TempDir()
 	n := withMounts(t, "1 0 0:1 / / rw - ext4 /dev/sda rw\n"+
@@ -241,7 +242,7 @@ func TestResolveInAChild(t *testing.T) {
 	}
 }
 
-// A mount that nothing stands above is made without a child.
+// A target that is not below another mount is created without a child.
 func TestOrdinaryTargetNeedsNoChild(t *testing.T) {
 	c := &counting{}
 	n := nonBlocking(t).For(Caller{Exec: c})
@@ -257,9 +258,9 @@ func TestOrdinaryTargetNeedsNoChild(t *testing.T) {
 	}
 }
 
-// The operation hangs. The caller has its answer after the limit, nothing of this
-// process hangs with it, and the child is gone.
-func TestChildThatDoesNotAnswer(t *testing.T) {
+// If the operation hangs, it returns after the time limit, no thread of this process
+// hangs, and the child is killed.
+func TestChildThatDoesNotRespond(t *testing.T) {
 	n, c := blocking(t, 100*time.Millisecond)
 	t.Setenv("NODE_TEST_CHILD", "stop")
 	top := t.TempDir()
@@ -274,18 +275,18 @@ func TestChildThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("children: %q", ops)
 	}
 	if !missing(top + "/a") {
-		t.Error("it was made")
+		t.Error("the directory was created")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := n.For(Caller{Exec: c, Context: ctx}).MakeDirectory(top + "/a"); !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end of the caller: %v", err)
+		t.Errorf("after the caller has cancelled: %v", err)
 	}
 }
 
 func TestChildFails(t *testing.T) {
 	n, _ := blocking(t, time.Minute)
-	for how, text := range map[string]string{"silent": "gave no answer", "fail": "no luck"} {
+	for how, text := range map[string]string{"silent": "returned no reply", "fail": "no luck"} {
 		t.Setenv("NODE_TEST_CHILD", how)
 		if _, err := n.MakeDirectory(t.TempDir() + "/a"); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", how, err)
@@ -297,7 +298,7 @@ func TestChildFails(t *testing.T) {
 	}
 }
 
-// A program that does not call RunChild would run as itself a second time.
+// Without RunChild, the child would run the program's main a second time.
 func TestChildNeedsRunChild(t *testing.T) {
 	childReady.Store(false)
 	defer childReady.Store(true)
@@ -307,7 +308,7 @@ func TestChildNeedsRunChild(t *testing.T) {
 	}
 }
 
-// Only what this package asks for is done.
+// A child refuses invalid requests.
 func TestChildRefuses(t *testing.T) {
 	for _, tt := range []struct{ op, in, fd string }{
 		{"mkdir", "{}", "1"}, {"mkdir", "{}", "x"}, {"mkdir", `{"surprise":1}`, "9"}, {"mkdir", "", "9"}, {"mkdir", `{"data":"` + strings.Repeat("A", childInput), "9"},
@@ -322,8 +323,8 @@ func TestChildRefuses(t *testing.T) {
 	}
 }
 
-// The root of a frozen file system cannot be given away: the call is in state D, and no
-// signal ends it. Its caller gets the pid, and this process can end.
+// chown on the root of a frozen file system hangs in state D, and no signal interrupts it.
+// The caller gets the pid, and this process can exit.
 func TestChownOfAFrozenMount(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -350,18 +351,14 @@ func TestChownOfAFrozenMount(t *testing.T) {
 		}
 	}
 	thaw()
-	wait.Until(t, "the child ends", func() bool { return ProcessStart(failed.PID) == "" })
+	wait.Until(t, "the child exits", func() bool { return ProcessStart(failed.PID) == "" })
 }
 
-// frozen is a mounted file system on which every write hangs until thaw. It is in the
-// caller's mount namespace.
+// frozen mounts a file system on which every write hangs until thaw, in the mount
+// namespace of the caller.
 func frozen(t *testing.T) (mnt string, thaw func()) {
 	t.Helper()
-	for _, tool := range []string{"mkfs.ext4", "mount"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip("a file system to freeze needs", tool)
-		}
-	}
+	require.Tool(t, "mkfs.ext4", "mount")
 	top := tmpfsDir(t)
 	mnt = top + "/mnt"
 	must(t, os.WriteFile(top+"/image", nil, 0o600))
@@ -370,9 +367,9 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 	if out, err := exec.Command("mkfs.ext4", "-q", top+"/image").CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v: %s", err, out)
 	}
-	// The loop device is freed by the kernel with the mount.
+	// The kernel frees the loop device with the mount.
 	if out, err := exec.Command("mount", "-o", "loop", top+"/image", mnt).CombinedOutput(); err != nil {
-		t.Skipf("no loop device to be had here: %s", out)
+		t.Skipf("no loop device available: %s", out)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(mnt, 0); err != nil {
@@ -387,7 +384,7 @@ func frozen(t *testing.T) (mnt string, thaw func()) {
 	return mnt, thaw
 }
 
-// BenchmarkChild is the price of an operation in a child, with this test binary.
+// BenchmarkChild measures an operation in a child, with this test binary.
 func BenchmarkChild(b *testing.B) {
 	n, _ := blocking(b, time.Minute)
 	path := b.TempDir()

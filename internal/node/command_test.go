@@ -41,7 +41,7 @@ func TestCommandErrorText(t *testing.T) {
 	}
 	wrapped := fmt.Errorf("could not: %w", err)
 	if s, ok := errors.AsType[ExitStatus](wrapped); !ok || s != 32 {
-		t.Error("the exit status is lost on the way")
+		t.Error("the exit status is lost")
 	}
 }
 
@@ -64,7 +64,7 @@ func TestIsBusy(t *testing.T) {
 		{"old umount, wrapped", fmt.Errorf("x: %w", &CommandError{Stderr: "umount: /mnt/x: device is busy.", Err: ExitStatus(32)}), true},
 		{"other status", &CommandError{Stderr: busy, Err: ExitStatus(1)}, false},
 		{"other text", &CommandError{Stderr: "umount: /mnt/x: not mounted.", Err: ExitStatus(32)}, false},
-		{"said on the wrong stream", &CommandError{Stdout: busy, Err: ExitStatus(32)}, false},
+		{"on the wrong stream", &CommandError{Stdout: busy, Err: ExitStatus(32)}, false},
 		{"kernel", &fs.PathError{Op: "remove", Path: "/mnt/x", Err: unix.EBUSY}, true},
 		{"other", unix.ENOENT, false},
 	} {
@@ -87,7 +87,7 @@ func TestIsInUse(t *testing.T) {
 		{"stacked", failed(5, "  Logical volume vg/lv is used by another device.\n"), true},
 		{"group", failed(5, "  Can't deactivate volume group \"vg\" with 1 open logical volume(s)\n"), true},
 		{"dmsetup", failed(1, "device-mapper: remove ioctl on vg-lv  failed: Device or resource busy\nCommand failed.\n"), true},
-		{"among others", failed(5, "  WARNING: x\n  Logical volume vg/lv in use.\n  Unable to deactivate.\n"), true},
+		{"among other messages", failed(5, "  WARNING: x\n  Logical volume vg/lv in use.\n  Unable to deactivate.\n"), true},
 		{"success with a warning", failed(0, "  Logical volume vg/lv in use.\n"), false},
 		{"wrong stream", &CommandError{Stdout: "  Logical volume vg/lv in use.\n", Err: ExitStatus(5)}, false},
 		{"locked elsewhere", failed(5, "  LV locked by other host: vg/lv\n  Failed to lock logical volume vg/lv.\n"), false},

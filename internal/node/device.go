@@ -21,12 +21,12 @@ type Device struct{ Major, Minor uint32 }
 
 func (d Device) String() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
-// ErrNoDevice reports that there is no block device at a path or behind a mount.
+// ErrNoDevice means that there is no block device at a path or in a mount.
 var ErrNoDevice = errors.New("no block device")
 
-// BlockDevice returns the number of the block device whose node is at path. A
-// symlink (udev makes them in /dev/mapper) is followed as long as it stays inside
-// /dev. The error is ErrNoDevice when there is no node, or another kind of file.
+// BlockDevice returns the number of the block device whose node is at path. It follows
+// symlinks (udev creates them in /dev/mapper) inside /dev. The error is ErrNoDevice if
+// there is no node, or another type of file.
 func (n *Node) BlockDevice(path string) (Device, error) {
 	at := path
 	for range 8 {
@@ -59,12 +59,11 @@ func (n *Node) BlockDevice(path string) (Device, error) {
 	return Device{}, fmt.Errorf("%s: %w: too many symlinks", path, ErrNoDevice)
 }
 
-// BoundDevice returns which block device the mount m gives access to, when m is a
-// device node bound over a file (a raw allocation). The table only says which file
-// of which file system is bound; the node is looked at through another mount of
-// that file system (usually /dev), never through the target. The error is
-// ErrNoDevice when m is something else, when the node was removed since (Root ends
-// in //deleted), or when no other mount shows it.
+// BoundDevice returns the block device of the mount m, a device node bound over a file (a
+// raw allocation). The mount table shows only which file of which file system is bound;
+// BoundDevice reads the node through another mount of that file system (usually /dev),
+// never through the target. The error is ErrNoDevice if m is something else, if the node
+// was removed since (Root ends in //deleted), or if no other mount shows it.
 func (n *Node) BoundDevice(m Mount) (Device, error) {
 	fail := func(format string, a ...any) (Device, error) {
 		return Device{}, fmt.Errorf("%s: %w: %s", m.Mountpoint, ErrNoDevice, fmt.Sprintf(format, a...))
@@ -89,9 +88,9 @@ func (n *Node) BoundDevice(m Mount) (Device, error) {
 			continue // another mount hides it
 		}
 		if passes(table, at) {
-			continue // the look could block
+			continue // lstat could block
 		}
-		// Root applies to the table, so also to what the table names.
+		// Node.Root is the prefix of the table, and so also of the paths in it.
 		var st unix.Stat_t
 		if err := unix.Lstat(n.kernel(at), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFBLK {
 			continue
@@ -101,8 +100,8 @@ func (n *Node) BoundDevice(m Mount) (Device, error) {
 	return fail("no other mount shows %s of the %s", m.Root, m.FSType)
 }
 
-// DMName returns the device mapper's name of d, or "" when d is not a device of
-// the device mapper.
+// DMName returns the device-mapper name of d, or "" if d is not a device of the device
+// mapper.
 func (n *Node) DMName(d Device) (string, error) {
 	b, err := os.ReadFile(n.kernel(fmt.Sprintf("/sys/dev/block/%v/dm/name", d)))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,9 +110,9 @@ func (n *Node) DMName(d Device) (string, error) {
 	return strings.TrimSuffix(string(b), "\n"), err
 }
 
-// WaitDevice returns as soon as path leads to a block device, at most limit later.
-// The kernel wakes it (inotify), it does not poll. The error after limit is
-// "timeout waiting for device <path>" and wraps ErrNoDevice.
+// WaitDevice returns as soon as path leads to a block device, at most after limit. It
+// uses inotify rather than polling. The error after limit is "timeout waiting for device
+// <path>" and wraps ErrNoDevice.
 func (n *Node) WaitDevice(ctx context.Context, path string, limit time.Duration) error {
 	if _, err := n.BlockDevice(path); err == nil {
 		return nil
@@ -126,7 +125,7 @@ func (n *Node) WaitDevice(ctx context.Context, path string, limit time.Duration)
 		}
 		return last == nil, nil
 	})
-	if errors.Is(err, errTooLate) {
+	if errors.Is(err, ErrTooLate) {
 		return fmt.Errorf("timeout waiting for device %s after %v: %w", path, limit, last)
 	}
 	if err != nil {
@@ -135,9 +134,21 @@ func (n *Node) WaitDevice(ctx context.Context, path string, limit time.Duration)
 	return nil
 }
 
-// devicePlaces returns the directories in which something must appear next for path
-// to become a device: the nearest one that exists above path and, when path is
-// already a symlink, also above what it points to.
+// WaitFiles returns nil as soon as done returns true, or its error. It calls done whenever a file is
+// created, replaced or removed in one of the directories, or beside one. They need not exist. The
+// error after limit is ErrTooLate.
+func (n *Node) WaitFiles(ctx context.Context, dirs []string, limit time.Duration, done func() (bool, error)) error {
+	return n.waitFor(ctx, limit, func() (places []string) {
+		for _, dir := range dirs {
+			places = append(places, dir, nearest(dir))
+		}
+		return places
+	}, done)
+}
+
+// devicePlaces returns the directories in which an entry must appear before path can be a
+// device: the nearest existing directory above path and, if path is a symlink, also above
+// its target.
 func (n *Node) devicePlaces(path string) []string {
 	places := []string{nearest(n.kernel(path))}
 	for range 8 {
@@ -154,18 +165,18 @@ func (n *Node) devicePlaces(path string) []string {
 	return places
 }
 
-// errTooLate is returned by waitFor when the limit is over.
-var errTooLate = errors.New("not in time")
+// ErrTooLate means that something has not happened within the time limit.
+var ErrTooLate = errors.New("not in time")
 
-// fallbackPoll is used only when the kernel refuses inotify (too many watchers).
+// fallbackPoll is the polling interval if inotify is not available (too many instances).
 const fallbackPoll = 50 * time.Millisecond
 
-const watchMask = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+const watchMask = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_ATTRIB | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-// waitFor returns nil as soon as done returns true, errTooLate after limit, or the cause
-// of ctx's end. It sleeps until something appears in one of the directories that
-// places names. Those are asked for again before each look, since the directory to
-// watch may itself appear late. A failure of done ends the wait.
+// waitFor returns nil as soon as done returns true, ErrTooLate after limit, the cause of
+// ctx, or an error of done. It sleeps until something appears in one of the directories
+// that places returns, or is removed there. It calls places before each call of done,
+// because the directory to watch may itself appear later.
 func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() []string, done func() (bool, error)) error {
 	if ok, err := done(); ok || err != nil {
 		return err
@@ -173,23 +184,23 @@ func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() [
 	deadline := time.Now().Add(limit)
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		n.log().Warn("no inotify; looking for devices every 50 ms", "error", err, "hint", "raise fs.inotify.max_user_instances")
+		n.log().Warn("inotify is not available; polling for devices every 50 ms", "error", err, "hint", "raise fs.inotify.max_user_instances")
 		return poll(ctx, deadline, fallbackPoll, done)
 	}
 	f := os.NewFile(uintptr(fd), "inotify")
-	// The kernel takes some milliseconds to close an inotify instance. The caller has a
-	// mount to make and does not wait for that.
+	// Closing an inotify instance takes the kernel some milliseconds; the caller does not
+	// wait for that.
 	defer func() { go f.Close() }()
 	f.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	buf := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for {
-		// Look only when the watches are where they belong, or what appears in
-		// between is missed: a directory on the way, or the device itself.
+		// Call done only after the watches are complete; otherwise a directory or the
+		// device could appear unnoticed in between.
 		for now := places(); ; {
 			for _, dir := range now {
-				unix.InotifyAddWatch(fd, dir, watchMask) // gone again: the next round sees it
+				unix.InotifyAddWatch(fd, dir, watchMask) // removed since: the next round detects it
 			}
 			before := now
 			if now = places(); slices.Equal(now, before) {
@@ -204,16 +215,16 @@ func (n *Node) waitFor(ctx context.Context, limit time.Duration, places func() [
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
 			case errors.Is(err, os.ErrDeadlineExceeded):
-				return errTooLate
+				return ErrTooLate
 			}
 			return err
 		}
 	}
 }
 
-// poll returns nil as soon as done returns true, errTooLate after the deadline, or the cause
-// of ctx's end. It looks at once, every interval, and at the deadline. A failure of
-// done ends it.
+// poll returns nil as soon as done returns true, ErrTooLate after the deadline, the cause
+// of ctx, or an error of done. It calls done immediately, at every interval, and at the
+// deadline.
 func poll(ctx context.Context, deadline time.Time, interval time.Duration, done func() (bool, error)) error {
 	for {
 		if ok, err := done(); ok || err != nil {
@@ -221,7 +232,7 @@ func poll(ctx context.Context, deadline time.Time, interval time.Duration, done 
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return errTooLate
+			return ErrTooLate
 		}
 		t := time.NewTimer(min(left, interval))
 		select {
@@ -233,11 +244,35 @@ func poll(ctx context.Context, deadline time.Time, interval time.Duration, done 
 	}
 }
 
-// nearest returns the deepest directory above path that exists.
+// nearest returns the deepest existing directory above path.
 func nearest(path string) string {
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		if st, err := os.Stat(dir); err == nil && st.IsDir() || dir == "/" || dir == "." {
 			return dir
 		}
 	}
+}
+
+// DeviceGone reports whether the device of a mounted file system, in the form MAJOR:MINOR, has
+// disappeared, or one that is directly below it if it belongs to the device mapper: the kernel keeps
+// the link to a removed device. It reads only sysfs. For file systems without a block device (major
+// 0) it returns false.
+func (n *Node) DeviceGone(number string) bool {
+	var d Device
+	if _, err := fmt.Sscanf(number, "%d:%d", &d.Major, &d.Minor); err != nil || d.String() != number || d.Major == 0 {
+		return false // not the name of a directory of sysfs
+	}
+	dir := n.kernel("/sys/dev/block/" + number)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Dir(dir)) // without sysfs, nothing is known
+		return err == nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, "dm")); err != nil {
+		return false
+	}
+	below, err := os.ReadDir(filepath.Join(dir, "slaves"))
+	return err == nil && (len(below) == 0 || slices.ContainsFunc(below, func(e fs.DirEntry) bool {
+		_, err := os.Stat(filepath.Join(dir, "slaves", e.Name()))
+		return errors.Is(err, fs.ErrNotExist)
+	}))
 }

@@ -15,17 +15,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// DeviceHolders returns what keeps the block device d open, at most limit of them (0
+// DeviceHolders returns what keeps the block device d open, at most limit holders (0
 // means all): mounts of it in any mount namespace, loop devices, swap and block devices
-// on top, and processes that have it open, or that use a file of a file system on it.
-// The last holds the device even if no table shows the file system any more: after
-// umount -l, or after the mount point was removed, which makes the kernel drop the mount
-// from other namespaces.
+// on top, and processes that have it open or use a file of a file system on it. The latter
+// keep the device open even if no mount table shows the file system: after umount
+// -l, or after the mount point was removed, which makes the kernel drop the mount from
+// other namespaces.
 //
 // The order, the time limit and the errors are those of Holders. Files are compared by
-// device number, which the kernel knows without asking the file system. What lies on a
-// network file system is left out; if a look nevertheless waits for a dead server, ctx
-// ends the search, and later ones leave that process out until the server answers.
+// device number, which the kernel knows without access to the file system. Files on a
+// network file system are skipped. If a call still waits for a dead server, ctx
+// ends the search, and later searches skip that process until the server responds.
 func (n *Node) DeviceHolders(ctx context.Context, d Device, limit int) ([]Holder, error) {
 	table, err := n.mounts(func(string) bool { return true })
 	if err != nil {
@@ -49,15 +49,15 @@ func (n *Node) DeviceHolders(ctx context.Context, d Device, limit int) ([]Holder
 		return s.sorted(), fmt.Errorf("looking for users of device %v: %w", d, err)
 	}
 	if n := s.mostDenied(); n > 0 {
-		return nil, fmt.Errorf("%d processes may not be looked at, which takes CAP_SYS_PTRACE: try fuser -v on the device %v", n, d)
+		return nil, fmt.Errorf("cannot inspect %d processes without CAP_SYS_PTRACE: try fuser -v on the device %v", n, d)
 	}
 	if n := s.skipped.Load(); n > 0 && len(s.sorted()) == 0 {
-		return nil, fmt.Errorf("%d processes or loop devices were left out, because a look at them waits for a server that does not answer: try fuser -v on the device %v", n, d)
+		return nil, fmt.Errorf("%d processes or loop devices were skipped because inspecting them waits for a server that does not respond: try fuser -v on the device %v", n, d)
 	}
 	return s.sorted(), nil
 }
 
-// stacked looks for block devices on top of d.
+// stacked adds block devices on top of d.
 func (s *search) stacked(d Device) {
 	for _, name := range names(s.n.kernel(fmt.Sprintf("/sys/dev/block/%v/holders", d)), nil) {
 		s.add(Holder{Kind: "stacked", Device: printable(name), Path: printable(attribute(s.n.kernel("/sys/block"), name, "dm/name"))})
@@ -73,7 +73,7 @@ func (s *search) is(path string, d Device) bool {
 	return err == nil && at == d
 }
 
-// loops looks for loop devices on the device or on a file of a file system on it.
+// loops adds loop devices whose backing file is the device or on a file system on it.
 func (w *worker) loops() {
 	block := w.n.kernel("/sys/block")
 	d := w.m.Device()
@@ -92,8 +92,8 @@ func (w *worker) loops() {
 	}
 }
 
-// backs asks the loop device name whether its file is d or lies on it: the path of a
-// file whose file system was detached says nothing.
+// backs reports whether the backing file of the loop device name is d or on d. It asks
+// the kernel, because the path of a file is not reliable if its file system was detached.
 func (w *worker) backs(d Device, name string, key int64) bool {
 	if w.waits(key) {
 		return false
@@ -146,13 +146,14 @@ func (w *worker) onDevice(p *candidate) bool {
 	})
 }
 
-// on reports whether a file lies on the device.
+// on reports whether a file is on the device.
 func (w *worker) on(st *unix.Statx_t) bool {
 	return (Device{st.Dev_major, st.Dev_minor}) == w.m.Device()
 }
 
-// stat looks at the file that the link name in dir leads to; to is the text of the link.
-// It returns nil if that is not a file, or may be on a server that does not answer.
+// stat returns the attributes of the file to which the link name in dir leads; to is the
+// text of the link. It returns nil if that is not a file, or if it may be on a server that
+// does not respond.
 func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
 	if !strings.HasPrefix(to, "/") || to == "/dev/null" || p.ns.remote(to) {
 		return nil
@@ -162,8 +163,8 @@ func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
 	statx := w.n.statx
 	if statx == nil {
 		// A link of /proc leads to the inode without a path walk, and AT_STATX_DONT_SYNC
-		// asks only for what the kernel knows. NFS may still ask its server (it revalidates
-		// the end of the path), which is why await exists.
+		// returns cached attributes. NFS may still contact its server (it revalidates the
+		// end of the path), which is why await exists.
 		statx = func(dir int, name string, st *unix.Statx_t) error {
 			return unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, st)
 		}
@@ -174,7 +175,7 @@ func (w *worker) stat(p *candidate, dir int, name, to string) *unix.Statx_t {
 	return &w.st
 }
 
-// keep takes from the mount table of a namespace what a search for the device d needs.
+// keep stores what a search for the device d needs from the mount table of a namespace.
 // root is the device of our own root file system.
 func (ns *mountNS) keep(table []Mount, d, root Device) {
 	for _, m := range table {
@@ -193,13 +194,14 @@ func (ns *mountNS) keep(table []Mount, d, root Device) {
 	}
 }
 
-// has reports whether path, as a process of ns sees it, lies on the file system that is
-// looked for.
+// has reports whether path, as a process of ns sees it, is on the file system to search
+// for.
 func (ns *mountNS) has(path string) bool {
-	return slices.ContainsFunc(ns.points, func(point string) bool { return safepath.Within(path, point) })
+	within := func(point string) bool { return safepath.Within(path, point) }
+	return slices.ContainsFunc(ns.points, within) && !slices.ContainsFunc(ns.excluded, within)
 }
 
-// remote reports whether path lies on a file system that may wait for a server.
+// remote reports whether path is on a file system that may wait for a server.
 func (ns *mountNS) remote(path string) bool {
 	for _, remote := range ns.remotes {
 		local := func(point string) bool { // another file system is mounted in between
@@ -212,18 +214,18 @@ func (ns *mountNS) remote(path string) bool {
 	return false
 }
 
-// mayWait reports whether the file system may have to ask a server or a process. File
+// mayWait reports whether the file system may wait for a server or a process. File
 // systems on block devices do not.
 func (m Mount) mayWait() bool { return m.Major == 0 && !slices.Contains(localTypes, m.FSType) }
 
-// localTypes are the file systems without a block device that the kernel provides by
-// itself, and those with a device number of their own although they are on block devices.
+// localTypes are the file systems without a block device that need no server, and those
+// on block devices that have anonymous device numbers.
 var localTypes = []string{
 	"tmpfs", "ramfs", "rootfs", "devtmpfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "hugetlbfs",
 	"cgroup", "cgroup2", "bpf", "btrfs", "zfs", "nsfs",
 }
 
-// waitingNow returns what earlier searches still wait for.
+// waitingNow returns the processes and loop devices for which earlier searches still wait.
 func (n *Node) waitingNow() map[int64]bool {
 	shared := n.shared()
 	shared.mu.Lock()
@@ -231,11 +233,12 @@ func (n *Node) waitingNow() map[int64]bool {
 	return maps.Clone(shared.waiting)
 }
 
-// maxWaiting bounds the threads that wait for dead servers.
+// maxWaiting bounds the number of threads that wait for dead servers.
 const maxWaiting = 4
 
-// waits reports whether a look at the process or loop device key is known to wait for a
-// server. It counts those that are left out for that reason.
+// waits reports whether to skip the process or loop device key, because inspecting it is
+// known to wait for a server or too many threads wait already. It counts those that are
+// skipped.
 func (w *worker) waits(key int64) bool {
 	if w.waiting[key] || len(w.waiting) >= maxWaiting {
 		w.skipped.Add(1)
@@ -244,10 +247,10 @@ func (w *worker) waits(key int64) bool {
 	return false
 }
 
-// await returns true when the workers have ended. It returns false when ctx has ended
-// and a worker waits inside the kernel. Nothing can end that wait, so the thread is left
-// behind, and what it waits for is remembered until it returns: no later search waits
-// for the same.
+// await returns true when the workers have finished. It returns false if ctx has ended
+// and a worker waits inside the kernel. Nothing can interrupt that wait, so the thread is
+// abandoned, and Node.waiting lists what it waits for until it returns, so that no later
+// search waits for the same.
 func (n *Node) await(ctx context.Context, wg *sync.WaitGroup, workers []*worker) bool {
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
@@ -271,7 +274,7 @@ func (n *Node) await(ctx context.Context, wg *sync.WaitGroup, workers []*worker)
 			}
 		}
 		if len(stuck) == 0 {
-			continue // on its way out
+			continue // it is about to return
 		}
 		shared := n.shared()
 		shared.mu.Lock()
@@ -294,5 +297,5 @@ func (n *Node) await(ctx context.Context, wg *sync.WaitGroup, workers []*worker)
 	}
 }
 
-// awaitGrace is how long a worker may take to notice that time is up.
+// awaitGrace is how long a worker may take to detect the end of ctx.
 const awaitGrace = 20 * time.Millisecond

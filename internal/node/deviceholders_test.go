@@ -15,13 +15,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// volumeNode is the machine of testdata/device.txtar. What lies below /held and
-// /lustre/here is on the device, and /mnt/raw is the device itself. asked gets the
-// texts of the links that were looked at.
+// volumeNode returns the machine of testdata/device.txtar. Files below /held and
+// /lustre/here are on the device, and /mnt/raw is the device itself. asked is called with
+// the text of each link that is inspected.
 func volumeNode(t *testing.T, asked func(link string)) *Node {
 	n := plant(t, "device")
 	mknod(t, n.Root+"/dev/mapper/vg-lv", 253, 3)
@@ -48,7 +49,7 @@ func volumeNode(t *testing.T, asked func(link string)) *Node {
 }
 
 func TestDeviceHolders(t *testing.T) {
-	asRoot(t) // makes a device node
+	asRoot(t) // creates a device node
 	var remote atomic.Pointer[string]
 	n := volumeNode(t, func(link string) {
 		if safepath.Within(link, "/far") || safepath.Within(link, "/lustre/here/nfs") {
@@ -77,7 +78,7 @@ func TestDeviceHolders(t *testing.T) {
 	}
 	wantHolders(t, got, want)
 	if link := remote.Load(); link != nil {
-		t.Errorf("looked at %s on a network file system", *link)
+		t.Errorf("inspected %s on a network file system", *link)
 	}
 	if got, err := n.DeviceHolders(t.Context(), Device{253, 3}, 5); err != nil || len(got) != 5 {
 		t.Errorf("limit 5: %v, %v", got, err)
@@ -92,8 +93,8 @@ func TestDeviceHolders(t *testing.T) {
 	}
 }
 
-// A look that waits for a dead server ends with the time limit, and is not repeated
-// until the server answers. What else there is to find is found meanwhile.
+// A search that waits for a dead server ends at the time limit. Later searches skip that
+// process until the server responds, and find the other holders.
 func TestDeviceHoldersWithADeadServer(t *testing.T) {
 	asRoot(t)
 	answer := make(chan struct{})
@@ -116,28 +117,24 @@ func TestDeviceHoldersWithADeadServer(t *testing.T) {
 	if err != nil || !slices.ContainsFunc(got, func(h Holder) bool { return h.PID == 100 }) {
 		t.Errorf("the second search: %v, %v", got, err)
 	}
-	if got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0); err == nil || !strings.Contains(err.Error(), "left out") {
+	if got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0); err == nil || !strings.Contains(err.Error(), "were skipped") {
 		t.Errorf("no holder was found and some processes were not examined: %v, %v", got, err)
 	}
 	if looks.Load() != 1 {
 		t.Errorf("%d threads wait for the server, want 1", looks.Load())
 	}
 	close(answer)
-	wait.Until(t, "a complete search once the server answers again", func() bool {
+	wait.Until(t, "a complete search after the server responds again", func() bool {
 		got, err := n.DeviceHolders(t.Context(), Device{253, 99}, 0)
 		return err == nil && len(got) == 0
 	})
 }
 
-// imageOn makes a loop device on a small ext4 image and returns its path. The node is
-// private to the test's namespace, and the device ends with the test.
+// imageOn creates a loop device on a small ext4 image and returns its path. The node is
+// private to the test's namespace, and the device is removed with the test.
 func imageOn(t *testing.T, image string) string {
 	t.Helper()
-	for _, program := range []string{"mkfs.ext4", "losetup"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip("needs " + program)
-		}
-	}
+	require.Tool(t, "mkfs.ext4", "losetup")
 	must(t, os.WriteFile(image, nil, 0o600))
 	must(t, os.Truncate(image, 4<<20))
 	run(t, "mkfs.ext4", "-q", "-O", "^has_journal", image)
@@ -162,8 +159,7 @@ func run(t *testing.T, argv ...string) {
 	}
 }
 
-// Each way to hold a real block device whose file system is mounted nowhere, as far as
-// our own mount table shows.
+// All ways to keep a real block device open whose file system is not in our mount table.
 func TestDeviceHoldersForReal(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -234,7 +230,7 @@ func TestDeviceHoldersForReal(t *testing.T) {
 				t.Errorf("mounted here: %v, %v", got, err)
 			}
 			must(t, unix.Unmount(target, unix.MNT_DETACH))
-			must(t, os.Remove(target)) // the kernel takes the mount from other namespaces
+			must(t, os.Remove(target)) // the kernel removes the mount from other namespaces
 			got, err := n.DeviceHolders(t.Context(), d, 0)
 			must(t, err)
 			if tt.hold == nil {

@@ -20,32 +20,31 @@ import (
 const (
 	// termGrace is the time from SIGTERM to SIGKILL.
 	termGrace = 500 * time.Millisecond
-	// defaultCapture is how many bytes of each stream are kept, unless the command
-	// says otherwise.
+	// defaultCapture is the default of Command.Capture, in bytes.
 	defaultCapture = 64 << 10
-	// afterKill is how long we wait for a group that got SIGKILL. Together with
-	// termGrace it keeps Run within a second after the limit.
+	// afterKill is how long Run waits for a process group after SIGKILL. Together with
+	// termGrace it makes Run return within a second after the limit.
 	afterKill = 400 * time.Millisecond
-	// pipeWait is how long we read on after the program ended by itself, when a
-	// process that it left behind still holds its output.
+	// pipeWait is how long Run continues to read after the program has exited, if another
+	// process still has its output open.
 	pipeWait = 250 * time.Millisecond
 )
 
-// Exec runs commands on this machine. Each one gets a process group of its own
-// and our environment without what systemd meant for us, and / as its directory.
-// The zero value is ready for use.
+// Exec runs commands on this machine. Each command gets a new process group, our
+// environment without the variables that systemd set for us, and / as its working
+// directory. The zero value is ready for use.
 //
-// When the limit is reached or the context ends, the whole group gets SIGTERM and,
-// after 500 ms, SIGKILL. A program that survives even that (state D: stuck in the
-// kernel) is left behind: the error names its pid, and it is reaped whenever it
-// ends. Processes that a program leaves behind when it ends by itself live on,
-// but their output is no longer read.
+// When the time limit is reached or the context ends, the whole group gets SIGTERM and,
+// after 500 ms, SIGKILL. Run does not wait for a program that survives SIGKILL (state D,
+// uninterruptible sleep): the error has its pid, and the program is reaped when it exits.
+// Child processes of a program that has exited keep running, but their output is no
+// longer read.
 type Exec struct {
-	Log *slog.Logger // gets the end of programs that were left behind; may be nil
+	Log *slog.Logger // reports the exit of programs that survived SIGKILL; may be nil
 }
 
-// Run runs c and waits for its end. Every failure is a *CommandError. It returns
-// at most 900 ms after the limit or the end of ctx.
+// Run runs c and waits until it exits. Every failure is a *CommandError. It returns at
+// most 900 ms after the limit or the end of ctx.
 func (e *Exec) Run(ctx context.Context, c Command) (Result, error) {
 	failed := &CommandError{Line: c.String()}
 	if ctx.Err() != nil {
@@ -151,15 +150,15 @@ func start(c Command) (_ *process, err error) {
 	return p, nil
 }
 
-// input returns a file that holds data, at its start. It is in memory, so that no
-// program can make us wait by not reading it.
+// input returns a file in memory with data, at offset 0. Unlike a pipe it cannot block us
+// if the program does not read it.
 func input(data []byte) (*os.File, error) {
 	if len(data) == 0 {
 		return os.Open(os.DevNull)
 	}
 	fd, err := unix.MemfdCreate("input", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the input of a program: %w", err)
+		return nil, fmt.Errorf("cannot create the input of a program: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "input")
 	if _, err = f.Write(data); err == nil {
@@ -167,15 +166,15 @@ func input(data []byte) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("cannot make the input of a program: %w", err)
+		return nil, fmt.Errorf("cannot create the input of a program: %w", err)
 	}
 	return f, nil
 }
 
-// environment returns ours without the variables that systemd addressed to us (a
-// child that speaks to our notify socket would be taken for us), with the
-// command's own put over it. Programs that we call by argv speak English, since
-// some of their messages are looked at; hooks keep the site's language.
+// environment returns our environment without the variables that systemd set for us (a
+// child could use our notify socket in our name), and with those of the command. Programs
+// called by argv get LC_ALL=C, because we compare some of their messages; hooks keep the
+// site's language.
 func environment(ours []string, c Command) []string {
 	set := func(key string) func(string) bool {
 		return func(kv string) bool { return strings.HasPrefix(kv, key+"=") }
@@ -195,21 +194,21 @@ func environment(ours []string, c Command) []string {
 	return append(env, over...)
 }
 
-// errSurvived is the cause when a program did not end on SIGKILL.
+// errSurvived is the cause if a program did not exit after SIGKILL.
 var errSurvived = errors.New("still running after SIGKILL")
 
-// process is a started command. Its exit is seen before it is reaped: as long as
-// the leader is a zombie, the number of its group cannot be given to other processes,
-// and a signal to the group is safe.
+// process is a started command. Its exit is detected before it is reaped: while the
+// leader is a zombie, the kernel does not reuse the ID of its group, so a signal to the
+// group is safe.
 type process struct {
 	proc     *os.Process
 	pid      int
 	out, err *stream
 	report   *stream       // nil without Command.Report
-	exited   chan struct{} // closed when the leader has ended; it is not yet reaped
+	exited   chan struct{} // closed when the leader has exited; it is not reaped yet
 }
 
-// stopReading ends the readers of a process that was not started.
+// stopReading stops the readers of a process that was not started.
 func (p *process) stopReading() {
 	for _, s := range []*stream{p.out, p.err, p.report} {
 		if s != nil {
@@ -218,7 +217,7 @@ func (p *process) stopReading() {
 	}
 }
 
-// await returns nil when the leader has ended, or why it may not run any longer.
+// await returns nil when the leader has exited, or the reason to terminate it.
 func (p *process) await(ctx context.Context, limit time.Duration) error {
 	var expired <-chan time.Time
 	if limit > 0 {
@@ -235,14 +234,15 @@ func (p *process) await(ctx context.Context, limit time.Duration) error {
 		why = context.Cause(ctx)
 	}
 	select {
-	case <-p.exited: // it was just in time
+	case <-p.exited: // it has exited at the same moment
 		return nil
 	default:
 		return why
 	}
 }
 
-// settle waits until the leader has ended and no process holds its output, at most for d.
+// settle waits until the leader has exited and no process has its output open, at most
+// for d.
 func (p *process) settle(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -259,8 +259,8 @@ func (p *process) settle(d time.Duration) {
 	}
 }
 
-// terminate ends the whole group. The signals find it, since the leader is alive
-// or a zombie.
+// terminate kills the whole group. The group exists, because the leader is running or a
+// zombie.
 func (p *process) terminate(grace time.Duration) {
 	unix.Kill(-p.pid, unix.SIGTERM)
 	p.settle(grace)
@@ -268,8 +268,8 @@ func (p *process) terminate(grace time.Duration) {
 	p.settle(afterKill)
 }
 
-// reap returns how the leader ended: nil, an ExitStatus, a signal, or errSurvived
-// when it has not. Then it is reaped in the background.
+// reap returns how the leader exited: nil, an ExitStatus or a signal. If it has not
+// exited, reap returns errSurvived and reaps it in the background.
 func (p *process) reap(log *slog.Logger, line string) error {
 	select {
 	case <-p.exited:
@@ -279,7 +279,7 @@ func (p *process) reap(log *slog.Logger, line string) error {
 			<-p.exited
 			state, err := p.proc.Wait()
 			if log != nil {
-				log.Warn("a command that had been left behind has ended", "command", line, "pid", p.pid,
+				log.Warn("a command that did not exit after SIGKILL has now exited", "command", line, "pid", p.pid,
 					"state", state, "error", err, "after", time.Since(start))
 			}
 		}()
@@ -298,14 +298,13 @@ func (p *process) reap(log *slog.Logger, line string) error {
 	return nil
 }
 
-// capture keeps the first and the last half of what is written to it: the cause
-// is usually at one of the ends, and memory stays bounded whatever a program
-// prints.
+// capture keeps the start and the end of what is written to it, half of limit each: the
+// cause of a failure is usually at one of them, and memory is bounded.
 type capture struct {
 	limit int
 	head  []byte
-	tail  []byte // a ring once it is full
-	next  int    // where the ring is written next
+	tail  []byte // a ring buffer when it is full
+	next  int    // next write position in the ring buffer
 	total int64
 }
 
@@ -331,10 +330,10 @@ func (c *capture) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// leftOut returns how many bytes were dropped from the middle.
+// leftOut returns the number of bytes dropped from the middle.
 func (c *capture) leftOut() int64 { return c.total - int64(len(c.head)+len(c.tail)) }
 
-// String returns what was kept, as valid UTF-8.
+// String returns the kept bytes as valid UTF-8.
 func (c *capture) String() string {
 	var b strings.Builder
 	b.Write(c.head)
@@ -350,10 +349,10 @@ func (c *capture) String() string {
 type stream struct {
 	capture
 	r    *os.File
-	done chan struct{} // closed when the reader has ended
+	done chan struct{} // closed when the reader has finished
 }
 
-// newStream starts to read; w is the end that the command writes to.
+// newStream starts a reader; w is the end of the pipe for the command.
 func newStream(limit int) (s *stream, w *os.File, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -362,20 +361,20 @@ func newStream(limit int) (s *stream, w *os.File, err error) {
 	s = &stream{capture: capture{limit: limit}, r: r, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		buf := make([]byte, 4<<10) // more would only stay in a daemon that is idle most of its life
+		buf := make([]byte, 4<<10) // small, because the daemon is idle most of the time
 		for {
 			n, err := r.Read(buf)
 			s.Write(buf[:n])
 			if err != nil {
-				return // all writers are gone, or stop
+				return // all writers have closed the pipe, or stop was called
 			}
 		}
 	}()
 	return s, w, nil
 }
 
-// stop ends the reader even if another process still holds the other end. The capture can be
-// read afterwards.
+// stop stops the reader, even if another process still has the other end open. After that
+// the capture can be read.
 func (s *stream) stop() {
 	s.r.Close()
 	<-s.done

@@ -30,7 +30,7 @@ func TestExecResults(t *testing.T) {
 		c                     Command
 	}{
 		{name: "both streams", c: shell("echo out; echo err >&2"), out: "out\n", err: "err\n"},
-		{name: "argv as it is", c: Command{Argv: []string{"printf", "%s|", "a b", "$HOME", "*", ""}}, out: "a b|$HOME|*||"},
+		{name: "argv unchanged", c: Command{Argv: []string{"printf", "%s|", "a b", "$HOME", "*", ""}}, out: "a b|$HOME|*||"},
 		{name: "status", c: shell("echo gone >&2; exit 32"), err: "gone\n", cause: "exit status 32"},
 		{name: "signal", c: shell("kill -SEGV $$"), cause: "signal: segmentation fault"},
 		{name: "killed", c: shell("kill -KILL $$"), cause: "signal: killed"},
@@ -114,15 +114,15 @@ func TestExecOutputIsBounded(t *testing.T) {
 	}
 }
 
-// What a hanging command may do, and that Run ends within the limit plus a second.
+// Run returns within the limit plus a second, whatever a hanging command does.
 func TestExecTimeLimit(t *testing.T) {
 	for _, tt := range []struct{ name, line, cause string }{
 		{"hangs", "echo started; exec sleep 60", "signal: terminated (time limit of 200ms reached)"},
 		{"child hangs", "echo started; sleep 60; true", "signal: terminated (time limit of 200ms reached)"},
 		{"ignores TERM", "trap '' TERM; echo started; while :; do sleep 60; done", "signal: killed (time limit of 200ms reached)"},
 		{"grandchild ignores TERM and holds the pipe", "(trap '' TERM; sleep 60; sleep 60) & echo started; wait", "signal: terminated (time limit of 200ms reached)"},
-		{"grandchild in a session of its own holds the pipe", "setsid sleep 5 & echo started; sleep 60", "signal: terminated (time limit of 200ms reached)"},
-		{"tidies up", "trap 'echo tidy; exit 3' TERM; echo started; sleep 60 & wait", "exit status 3 (time limit of 200ms reached)"},
+		{"grandchild in another session holds the pipe", "setsid sleep 5 & echo started; sleep 60", "signal: terminated (time limit of 200ms reached)"},
+		{"cleans up", "trap 'echo tidy; exit 3' TERM; echo started; sleep 60 & wait", "exit status 3 (time limit of 200ms reached)"},
 		{"floods", "echo started; exec yes", "signal: terminated (time limit of 200ms reached)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -134,18 +134,18 @@ func TestExecTimeLimit(t *testing.T) {
 				if !ok || !ce.TimedOut || ce.PID != 0 || ce.Err.Error() != tt.cause {
 					t.Errorf("got %v", err)
 				}
-				if !strings.HasPrefix(res.Stdout, "started\n") || tt.name == "tidies up" && !strings.HasSuffix(res.Stdout, "tidy\n") {
+				if !strings.HasPrefix(res.Stdout, "started\n") || tt.name == "cleans up" && !strings.HasSuffix(res.Stdout, "tidy\n") {
 					t.Errorf("printed %.40q", res.Stdout)
 				}
 				if d := time.Since(began); d < 200*time.Millisecond {
-					t.Error("gave up after", d)
+					t.Error("returned after", d)
 				}
 			})
 		})
 	}
 }
 
-// Nothing of the group is left, even if it ignores TERM and has closed our pipes.
+// The whole group is killed, even if it ignores TERM and has closed our pipes.
 func TestExecKillsTheGroup(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	c := Command{
@@ -160,32 +160,32 @@ func TestExecKillsTheGroup(t *testing.T) {
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	must(t, err)
 	// There is no event for a process that is not our child.
-	wait.Until(t, "the end of what the command started", func() bool { return !alive(pid) })
+	wait.Until(t, "the exit of the command's children", func() bool { return !alive(pid) })
 }
 
-// alive reports whether pid runs: not ended, not a zombie that init has yet to reap.
+// alive reports whether pid runs: it has not exited and is not a zombie.
 func alive(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	_, state, _ := bytes.Cut(b, []byte(") "))
 	return err == nil && !bytes.HasPrefix(state, []byte("Z")) && !bytes.HasPrefix(state, []byte("X"))
 }
 
-// A hook may start a service: it lives on, and its hold on our pipe costs little.
-func TestExecLeavesDaemonsAlone(t *testing.T) {
+// A hook may start a service: it keeps running, and its open pipe delays Run only briefly.
+func TestExecDoesNotKillDaemons(t *testing.T) {
 	bounded(t, 2*time.Second, func() {
 		res, err := new(Exec).Run(t.Context(), shell("sleep 60 & echo $!"))
 		must(t, err)
 		pid, err := strconv.Atoi(strings.TrimSpace(res.Stdout))
 		must(t, err)
 		if !alive(pid) {
-			t.Error("it was ended")
+			t.Error("it was killed")
 		}
 		unix.Kill(pid, unix.SIGKILL)
 	})
 }
 
 func TestExecContext(t *testing.T) {
-	why := errors.New("the daemon stops")
+	why := errors.New("the daemon is stopping")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(why) })
 	bounded(t, 1100*time.Millisecond, func() {
@@ -196,14 +196,13 @@ func TestExecContext(t *testing.T) {
 	})
 	_, err := new(Exec).Run(ctx, Command{Argv: []string{"touch", filepath.Join(t.TempDir(), "x")}})
 	if !errors.Is(err, why) || !strings.Contains(err.Error(), "not started") {
-		t.Errorf("after the end: %v", err)
+		t.Errorf("with a cancelled context: %v", err)
 	}
 }
 
-// A program that SIGKILL does not end is left behind and reaped when it ends. A
-// real state D cannot be had without a stuck file system; a process whose exit we
-// do not see looks the same from here.
-func TestExecLeavesTheStuckBehind(t *testing.T) {
+// A program that survives SIGKILL is abandoned, and reaped when it exits. A real state D
+// needs a stuck file system, so this test simulates it by not reporting the exit.
+func TestExecAbandonsStuckProcess(t *testing.T) {
 	var log bytes.Buffer
 	logged := make(chan struct{})
 	h := slog.NewTextHandler(writer(func(p []byte) (int, error) { defer close(logged); return log.Write(p) }), nil)
@@ -276,7 +275,7 @@ func TestCaptureKeepsBothEnds(t *testing.T) {
 	}
 }
 
-// However the output comes in pieces, the ends are the same.
+// The captured ends do not depend on how the output is split into writes.
 func TestCapturePieces(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 2000 {
@@ -309,14 +308,14 @@ func TestCaptureIsValidUTF8(t *testing.T) {
 	}
 }
 
-// ioctls of linux/fs.h that stop and release all writers of a file system.
+// ioctls of linux/fs.h that freeze and thaw a file system.
 const (
 	fiFreeze = 0xc0045877
 	fiThaw   = 0xc0045878
 )
 
-// A writer on a frozen file system is in state D: no signal ends it. Run returns in
-// time, names it, and reaps it when the file system thaws.
+// A writer on a frozen file system is in state D, and no signal interrupts it. Run returns
+// within the limit, reports its pid, and reaps it when the file system thaws.
 func TestExecStateD(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -337,9 +336,9 @@ func TestExecStateD(t *testing.T) {
 	if !strings.Contains(ce.Error(), "error: still running after SIGKILL as pid ") || !strings.Contains(ce.Error(), "(time limit of 200ms reached)") {
 		t.Error(ce)
 	}
-	// Others are not held up by it.
+	// Other commands are not delayed.
 	if _, err := e.Run(t.Context(), Command{Argv: []string{"true"}, Timeout: time.Second}); err != nil {
-		t.Error("meanwhile:", err)
+		t.Error("another command:", err)
 	}
 	thaw()
 	select {
@@ -348,7 +347,7 @@ func TestExecStateD(t *testing.T) {
 		t.Fatal("it was never reaped")
 	}
 	if err := unix.Kill(ce.PID, 0); err != unix.ESRCH {
-		t.Error("it is still there:", err)
+		t.Error("the process still exists:", err)
 	}
 	if !strings.Contains(log.String(), "signal: killed") && !strings.Contains(log.String(), "signal: terminated") {
 		t.Errorf("log: %s", log.String())

@@ -18,11 +18,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-// helpers are what the test binary does instead of testing when a test starts it.
+// helpers are the functions that the test binary runs when a test starts it as a helper.
 var helpers = map[string]func(args []string){}
 
 func TestMain(m *testing.M) {
-	childTrouble()
+	childFailure()
 	RunChild()
 	if name := os.Getenv("NODE_TEST_HELPER"); name != "" {
 		helpers[name](os.Args[1:])
@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// plant makes the tree of testdata/name.txtar in a fresh directory and returns a
-// Node that takes it for the machine. An entry named "a -> b" is a symlink.
+// plant creates the tree of testdata/name.txtar in a new directory and returns a Node with
+// this tree as its Root. An entry named "a -> b" is a symlink.
 func plant(t testing.TB, name string) *Node {
 	t.Helper()
 	a, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
@@ -58,10 +58,10 @@ func plant(t testing.TB, name string) *Node {
 	return &Node{Root: root, Exec: &fake{}, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 }
 
-// fake is a Runner that answers from a table of lines and keeps a log of them.
+// fake is a Runner with a table of outputs by command line. It logs the lines.
 type fake struct {
 	mu      sync.Mutex
-	answers map[string]string // what the line prints
+	answers map[string]string // output of each line
 	errors  map[string]error
 	lines   []string
 	last    Command
@@ -82,37 +82,51 @@ func (f *fake) Run(_ context.Context, c Command) (Result, error) {
 	return Result{Stdout: out}, nil
 }
 
-// inNamespace runs the calling test again, in a process with a mount namespace
-// of its own, and reports whether we are there. Nothing that is mounted there is seen
-// by the host.
+// inNamespace runs the calling test again in a process with a private mount namespace. It
+// reports whether this process is that one. Mounts in the namespace are not visible to the
+// host.
 func inNamespace(t *testing.T) bool {
+	t.Helper()
+	return inNamespaces(t, "", &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS})
+}
+
+// inPIDNamespace is inNamespace with a private PID namespace as well.
+func inPIDNamespace(t *testing.T) bool {
+	t.Helper()
+	return inNamespaces(t, "init", &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID})
+}
+
+// inNamespaces runs the calling test again in a process with these attributes, which is
+// the named helper, or a child of it.
+func inNamespaces(t *testing.T, name string, attr *syscall.SysProcAttr) bool {
 	t.Helper()
 	if os.Getenv("NODE_TEST_NAMESPACE") == t.Name() {
 		return true
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can make a mount namespace")
+		t.Skip("only root can create a namespace")
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), "NODE_TEST_NAMESPACE="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), "NODE_TEST_NAMESPACE="+t.Name(), "NODE_TEST_HELPER="+name)
+	attr.Pdeathsig = syscall.SIGKILL
+	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) {
-		t.Skip("this container may not make a mount namespace")
+		t.Skip("this container may not create a namespace")
 	}
-	t.Logf("in its own mount namespace:\n%s", out)
+	t.Logf("in its own namespace:\n%s", out)
 	if err != nil || !strings.Contains(string(out), "--- PASS") {
-		t.Error("failed in its own mount namespace:", err)
+		t.Error("failed in its own namespace:", err)
 	}
 	return false
 }
 
-// helper starts the test binary as the named helper and waits until it says ready.
-// It lives until the test ends.
+// helper starts the test binary as the named helper and waits until it is ready. It runs
+// until the test ends.
 func helper(t testing.TB, name string, attr *syscall.SysProcAttr, args ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
@@ -123,7 +137,7 @@ func helper(t testing.TB, name string, attr *syscall.SysProcAttr, args ...string
 	cmd.Env = append(os.Environ(), "NODE_TEST_HELPER="+name)
 	cmd.SysProcAttr = attr
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe() // the helper ends when this closes, also if we are killed
+	in, err := cmd.StdinPipe() // the helper exits when this is closed, even if this process is killed
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +156,7 @@ func helper(t testing.TB, name string, attr *syscall.SysProcAttr, args ...string
 	return cmd
 }
 
-// ready is called by a helper: it tells the test and waits for its end.
+// ready is called by a helper: it reports to the test and waits until the test ends.
 func ready() {
 	os.Stdout.WriteString("ready")
 	os.Stdin.Read(make([]byte, 1))
@@ -155,11 +169,11 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// busy is what a machine with other work may take longer; what hangs in these
-// tests hangs longer than that.
+// busy is the additional time on a loaded machine. Hanging operations in these tests hang
+// longer.
 const busy = 3 * time.Second
 
-// bounded fails the test when f takes longer.
+// bounded fails the test if f takes longer than limit and busy.
 func bounded(t *testing.T, limit time.Duration, f func()) {
 	t.Helper()
 	begin := time.Now()

@@ -14,28 +14,28 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// Holder is one reason why a mount or a block device is busy. Command, Path and Unit
-// come from local users: unprintable characters are replaced, nothing else is to be
-// believed.
+// Holder is one reason why a mount or a block device is busy. Local users determine
+// Command, Path and Unit, so they are not trusted; unprintable characters are replaced.
 type Holder struct {
-	PID     int // 0 when no process is the reason
+	PID     int    // 0 if the holder is not a process
+	Start   string // start time of the process, see Process
 	UID     uint32
-	Command string // the process's short name
+	Command string // short name of the process
 	// Kind is one of
 	//	cwd, root, exe, fd, mmap  a process uses a file
 	//	device                    a process has the block device itself open
-	//	other namespace           another mount namespace has the file system, PID is its first process
+	//	other namespace           another mount namespace has mounted the file system; PID is its first process
 	//	mount                     a mount below the mount
-	//	mounted                   the device is mounted in our own namespace
+	//	mounted                   the device is mounted in our namespace
 	//	loop, swap, stacked       a loop device, a swap file or device, a block device on top
 	Kind      string
-	Path      string // what is held, as the process sees it; the mount point for the kinds of mounts
-	Device    string // the kernel's name of the loop device or of the block device on top
-	Namespace string // number of the process's mount namespace, empty when it is ours
-	Unit      string // the process's systemd unit, container or batch job, as far as its cgroup tells
+	Path      string // the used path, as the process sees it; the mount point for the kinds of mounts
+	Device    string // kernel name of the loop device or of the block device on top
+	Namespace string // number of the process's mount namespace, empty if it is ours
+	Unit      string // systemd unit, container or batch job of the process, if its cgroup shows one
 }
 
-// String returns the one text for a holder, as it is in errors and in the log.
+// String returns the text of a holder for errors and the log.
 func (h Holder) String() string {
 	switch h.Kind {
 	case "mount":
@@ -69,8 +69,8 @@ func (h Holder) String() string {
 	return who + h.Kind + " " + h.Path
 }
 
-// HolderText returns the text of a list of holders. Those after the first most are
-// only counted.
+// HolderText returns the text of the first most holders of a list, and the number of the
+// others.
 func HolderText(list []Holder, most int) string {
 	var s []string
 	for i, h := range list {
@@ -83,19 +83,20 @@ func HolderText(list []Holder, most int) string {
 	return strings.Join(s, "; ")
 }
 
-// Holders returns what keeps m busy, at most limit of them (0 means all), the mounts
-// below it first, then processes by number, one reason each. It reads only /proc and
-// /sys, never the mount itself. When ctx ends it returns what it found so far together
-// with ctx's error; so young processes are searched first, since those that came with
-// the job are the likely ones, and mappings last, since they cost the most.
+// Holders returns what keeps m busy, at most limit holders (0 means all): first the mounts
+// below it, then processes by pid, with one reason each. It reads only /proc and /sys,
+// never the mount itself. When ctx ends, it returns the holders found so far and the error
+// of ctx. Therefore it inspects processes with high pids first, because those of the job
+// are the most likely, and mappings last, because they take the most time.
 //
-// Another mount namespace that has the same file system is reported once, by its
-// first process: it does not hinder umount, but keeps the device open afterwards.
-// One whose mount goes with ours, as that of a service of systemd, is not.
+// Another mount namespace with the same file system is reported once, with its first
+// process: it does not prevent umount, but keeps the device open after it. A namespace
+// whose mount is unmounted together with ours, such as that of a systemd service, is not
+// reported.
 //
-// If no holder is found and most processes may not be looked at, that is an error.
+// It is an error if no holder is found and most processes cannot be inspected.
 func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error) {
-	table, err := n.mountsBelow(m.Mountpoint)
+	table, err := n.MountsBelow(m.Mountpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -109,23 +110,25 @@ func (n *Node) Holders(ctx context.Context, m Mount, limit int) ([]Holder, error
 		return s.sorted(), fmt.Errorf("looking for users of %s: %w", m.Mountpoint, err)
 	}
 	if n := s.mostDenied(); n > 0 {
-		return nil, fmt.Errorf("%d processes may not be looked at, which takes CAP_SYS_PTRACE: try fuser -vm %s", n, m.Mountpoint)
+		return nil, fmt.Errorf("cannot inspect %d processes without CAP_SYS_PTRACE: try fuser -vm %s", n, m.Mountpoint)
 	}
 	return s.sorted(), nil
 }
 
-// search is what the workers of one search share.
+// search is the state that the workers of one search share.
 type search struct {
 	n      *Node
-	m      Mount // what is looked for; only its device number when device is set
-	device bool  // any mount of the device counts, not m alone
+	m      Mount // the mount to search for; only its device number if device is set
+	device bool  // search for all mounts of the device, not only for m
+	exact  bool  // leave out processes that do not prevent the unmount of m
+	only   int   // if not 0, inspect only the process with this pid
 	limit  int
 	own    *mountNS
-	// Processes that an earlier search still waits for, see Node.await.
+	// Processes for which an earlier search still waits, see Node.await.
 	waiting map[int64]bool
-	root    Device // of the root file system in our namespace, when device is set
+	root    Device // of the root file system in our namespace, if device is set
 
-	seen, denied, skipped atomic.Int64 // processes that may be looked at, may not, and cannot without waiting
+	seen, denied, skipped atomic.Int64 // processes that were inspected, that cannot be, and that were skipped to avoid a wait
 
 	mu         sync.Mutex
 	found      []Holder
@@ -134,13 +137,15 @@ type search struct {
 
 // mountNS is a mount namespace.
 type mountNS struct {
-	own      bool     // the one of this process
-	id       string   // its number, empty when it is unknown
-	points   []string // mount points of the file system that is looked for
-	remotes  []string // mount points that may wait for a server
+	own      bool     // the namespace of this process
+	id       string   // its number, empty if it is unknown
+	points   []string // mount points of the file system to search for
+	ids      []int    // the IDs of these mounts
+	excluded []string // with search.exact: mount points below them, whose files are not on them
+	remotes  []string // mount points whose file system may wait for a server
 	below    []string // mount points on or below one of remotes
 	outlives bool     // its mount stays when ours is unmounted
-	first    int      // its process with the lowest number
+	first    int      // its lowest pid
 }
 
 func (s *search) add(h Holder) {
@@ -157,7 +162,7 @@ func (s *search) full() bool {
 	return s.limit > 0 && len(s.found) >= s.limit
 }
 
-// sorted returns the holders: first those that are not processes, then processes by number.
+// sorted returns the holders: first those that are not processes, then processes by pid.
 func (s *search) sorted() []Holder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,8 +171,8 @@ func (s *search) sorted() []Holder {
 	return found
 }
 
-// mostDenied returns how many processes may not be looked at when that is why no
-// holder was found, else 0.
+// mostDenied returns the number of processes that cannot be inspected if this may be why
+// no holder was found, otherwise 0.
 func (s *search) mostDenied() int64 {
 	if n := s.denied.Load(); n > s.seen.Load() && len(s.sorted()) == 0 {
 		return n
@@ -175,7 +180,7 @@ func (s *search) mostDenied() int64 {
 	return 0
 }
 
-// files looks for the kernel's own uses of the mount: loop devices and swap files.
+// files adds the kernel's own uses of the mount: loop devices and swap files.
 func (s *search) files() {
 	block := s.n.kernel("/sys/block")
 	for _, name := range names(block, nil) {
@@ -189,7 +194,7 @@ func (s *search) files() {
 	s.swaps(func(path string) bool { return safepath.Within(path, s.m.Mountpoint) })
 }
 
-// swaps looks for swap files and devices whose path match accepts.
+// swaps adds swap files and devices whose path match accepts.
 func (s *search) swaps(match func(path string) bool) {
 	swaps, err := os.ReadFile(s.n.kernel("/proc/swaps"))
 	if err != nil {
@@ -202,7 +207,7 @@ func (s *search) swaps(match func(path string) bool) {
 	}
 }
 
-// printable makes a text of local users safe to show.
+// printable replaces the unprintable characters in a text of local users.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -212,19 +217,18 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// unitOf says in a few words what a process belongs to, by the text of its
-// /proc/PID/cgroup (cgroups(7)): a batch job, a container, or a unit of systemd. It
-// returns "" when the text tells none of these.
+// unitOf returns the batch job, container or systemd unit of a process, from the text of
+// its /proc/PID/cgroup (cgroups(7)), or "".
 func unitOf(cgroup string) string {
 	var path string
 	for line := range strings.Lines(cgroup) {
 		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
 		controllers, at, _ := strings.Cut(rest, ":")
-		// Version 2 has no controllers. With version 1 systemd's own hierarchy is complete.
+		// cgroup v2 has no controllers. In v1, systemd's own hierarchy is complete.
 		if at != "/" && (controllers == "" || controllers == "name=systemd" && path == "") {
 			path = at
 		}
-		// Slurm makes a hierarchy of its own for each controller of version 1.
+		// In v1, Slurm has its own hierarchy for each controller.
 		if strings.HasPrefix(at, "/slurm") {
 			path = at
 			break
@@ -252,7 +256,7 @@ func unitOf(cgroup string) string {
 	return unit
 }
 
-// slurmJob finds .../job_123/step_0/... below a directory of Slurm.
+// slurmJob returns the job in .../job_123/step_0/... below a directory of Slurm, or "".
 func slurmJob(parts []string) string {
 	slurm := false
 	for _, part := range parts {
@@ -264,15 +268,15 @@ func slurmJob(parts []string) string {
 	return ""
 }
 
-// runtimes are the prefixes that container runtimes give to the names of their scopes.
+// runtimes maps the prefixes of scope names to container runtimes.
 var runtimes = [][2]string{
 	{"docker-", "docker"}, {"libpod-", "podman"}, {"cri-containerd-", "containerd"}, {"crio-", "cri-o"}, {"nerdctl-", "containerd"},
 }
 
-// shortID is how much of a container's id its runtime shows in lists.
+// shortID is the length of a container ID in the lists of container runtimes.
 const shortID = 12
 
-// container returns which container the directory name of a cgroup below above is, or "".
+// container returns the container of the cgroup directory name below above, or "".
 func container(above []string, name string) string {
 	runtime, id := "", strings.TrimSuffix(name, ".scope")
 	for _, r := range runtimes {

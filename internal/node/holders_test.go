@@ -42,7 +42,7 @@ func wantHolders(t *testing.T, got []Holder, want []string) {
 	}
 }
 
-// Every kind of holder has a text that works without a process.
+// Every kind of holder has a text; those without a process have no pid.
 func TestHolderText(t *testing.T) {
 	list := []Holder{
 		{Kind: "mount", Path: "/mnt/x/sub"},
@@ -100,12 +100,12 @@ func TestUnitOf(t *testing.T) {
 		{"0::/init.scope\n", "init.scope"},
 		{"0::/\n", ""},
 		{"", ""},
-		{"no sense", ""},
+		{"garbage", ""},
 		{"0::/system.slice\n", ""},
 		{"0::/system.slice/docker-" + id + ".scope\n", "docker container 0123456789ab"},
 		{"0::/machine.slice/libpod-" + id + ".scope/container\n", "podman container 0123456789ab"},
 		{"0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-" + id + ".scope\n", "podman container 0123456789ab"},
-		{"0::/machine.slice/libpod-conmon-" + id + ".scope\n", "libpod-conmon-" + id + ".scope"}, // the monitor outside
+		{"0::/machine.slice/libpod-conmon-" + id + ".scope\n", "libpod-conmon-" + id + ".scope"}, // the monitor process of the container
 		{"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice/cri-containerd-" + id + ".scope\n", "containerd container 0123456789ab"},
 		{"0::/kubepods.slice/kubepods-pod1_2.slice/crio-" + id + ".scope\n", "cri-o container 0123456789ab"},
 		{"0::/system.slice/containerd.service/kubepods-burstable-pod1_2.slice:cri-containerd:" + id + "\n", "container 0123456789ab"},
@@ -136,7 +136,7 @@ func TestHoldersLimit(t *testing.T) {
 	}
 }
 
-// When time is up there is still what was found so far.
+// At the time limit, the holders found so far are returned.
 func TestHoldersPartial(t *testing.T) {
 	n := plant(t, "proc")
 	m, err := n.MountAt("/mnt/x")

@@ -19,7 +19,7 @@ import (
 
 func init() {
 	if os.Getenv("NODE_TEST_HELPER") == "headless" {
-		runtime.LockOSThread() // the main thread, which ends
+		runtime.LockOSThread() // the main thread, which exits
 	}
 	helpers["headless"] = func([]string) {
 		other := make(chan struct{})
@@ -42,8 +42,8 @@ func init() {
 	}
 }
 
-// leave starts cat as a command or a service would be, by a parent that ends at
-// once, as by a killed daemon. It ends when it is released, or with the test.
+// leave starts cat as a command or as a service, with a parent that exits immediately like
+// a killed daemon. cat exits when it is released, or with the test.
 func leave(t *testing.T, mark, how string) (release func()) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -67,21 +67,21 @@ func TestWaitLeftovers(t *testing.T) {
 		t.Fatalf("%v %v", left, err)
 	}
 	release := leave(t, mark, "command")
-	// Its parent continues before the kernel shows the environment of a new program.
-	wait.Until(t, "the command is seen", func() bool { return len(n.leftovers(mark)) == 1 })
+	// The parent continues before the kernel shows the environment of the new program.
+	wait.Until(t, "the command is listed", func() bool { return len(n.leftovers(mark)) == 1 })
 	for _, other := range []string{"NODE_TEST_MARK=abc-", "NODE_TEST_MARK=abc-12", "TEST_MARK=abc-1", "NODE_TEST_MARK"} {
 		if left := n.leftovers(other); len(left) > 0 {
 			t.Errorf("%s: %+v", other, left)
 		}
 	}
-	t.Run("still there after the limit", func(t *testing.T) {
+	t.Run("still running after the limit", func(t *testing.T) {
 		calls := 0
 		left, err := n.WaitLeftovers(t.Context(), mark, 10*time.Millisecond, func(Leftover) { calls++ })
 		if err != nil || len(left) != 1 || calls != 1 || left[0].PID == 0 || left[0].Program != "cat" || !strings.Contains(left[0].Line, "cat") {
 			t.Errorf("%+v %v, %d calls", left, err, calls)
 		}
 	})
-	t.Run("given up", func(t *testing.T) {
+	t.Run("cancelled", func(t *testing.T) {
 		cause := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		if _, err := n.WaitLeftovers(ctx, mark, 0, func(Leftover) { cancel(cause) }); !errors.Is(err, cause) {
@@ -96,8 +96,8 @@ func TestWaitLeftovers(t *testing.T) {
 	})
 }
 
-// A service that a command has started is in a session of its own, and a child
-// of ours is no leftover.
+// A service that a command has started is a session leader, and a child of this process is
+// not a leftover.
 func TestWaitLeftoversIgnores(t *testing.T) {
 	const mark = "NODE_TEST_MARK=def-2"
 	leave(t, mark, "service")
@@ -106,7 +106,7 @@ func TestWaitLeftoversIgnores(t *testing.T) {
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	must(t, child.Start())
 	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
-	if !serviceRuns(mark) { // its absence below would mean nothing
+	if !serviceRuns(mark) { // otherwise the check below proves nothing
 		t.Fatal("the service does not run")
 	}
 	if left := (&Node{}).leftovers(mark); len(left) > 0 {
@@ -136,20 +136,20 @@ func TestProcessStart(t *testing.T) {
 	}
 	child := exec.Command("true")
 	must(t, child.Start())
-	wait.Until(t, "a zombie has ended", func() bool { return ProcessStart(child.Process.Pid) == "" })
+	wait.Until(t, "a zombie has exited", func() bool { return ProcessStart(child.Process.Pid) == "" })
 	must(t, child.Wait())
 }
 
-// A process whose main thread has ended is a zombie that still runs.
+// A process whose main thread has exited is a zombie that may still run.
 func TestProcessWithoutMainThread(t *testing.T) {
 	const mark = "NODE_TEST_MARK=headless"
 	t.Setenv("NODE_TEST_MARK", "headless")
 	pid := helper(t, "headless", &syscall.SysProcAttr{Setpgid: true}).Process.Pid
 	proc := "/proc/" + strconv.Itoa(pid)
-	wait.Until(t, "the main thread ends", func() bool { f, _ := statOf(proc); return f[0] == "Z" })
+	wait.Until(t, "the main thread exits", func() bool { f, _ := statOf(proc); return f[0] == "Z" })
 	n := &Node{}
 	if dir, _ := n.running(pid); !strings.HasPrefix(dir, proc+"/task/") || ProcessStart(pid) == "" {
-		t.Fatalf("taken for ended: %q", dir)
+		t.Fatalf("considered as exited: %q", dir)
 	}
 	if program, line := n.lineOf(pid); !strings.HasSuffix(program, ".test") || line == "" {
 		t.Errorf("command line %q of %q", line, program)

@@ -17,15 +17,15 @@ import (
 // LV is a logical volume as lvs reports it.
 type LV struct{ VG, Name, Attr string }
 
-// Active reports whether the volume is active here: the fifth character of lv_attr
-// (lvs(8)). An attribute text that is too short is not active.
+// Active reports whether the volume is active on this node: the fifth character of
+// lv_attr (lvs(8)). A volume with a shorter lv_attr is not active.
 func (l LV) Active() bool { return len(l.Attr) >= 5 && l.Attr[4] == 'a' }
 
 // ErrTimeoutVG reports that a volume group did not appear in time.
 var ErrTimeoutVG = errors.New("timeout waiting for VG")
 
-// vgPoll is the time between two looks at a volume group: there is no event for
-// a group that appears.
+// vgPoll is the interval of queries for a volume group: LVM has no event for a group that
+// appears.
 const vgPoll = 100 * time.Millisecond
 
 // lvmCapture bounds the reports of one volume group.
@@ -33,20 +33,33 @@ const lvmCapture = 4 << 20
 
 const maxVGName = 127
 
-// checkVG refuses what LVM does not accept as a name (lvm(8)). The name becomes part of
-// a selection, where other characters would be operators.
+// checkVG returns an error for a name that LVM does not accept (lvm(8)). The name becomes
+// part of a selection, where other characters would be operators.
 func checkVG(vg string) error {
 	if vg == "" || len(vg) > maxVGName || vg[0] == '-' || vg == "." || vg == ".." || !text.Only(vg, "_+.-") {
-		return fmt.Errorf("%.200q is not the name of a volume group", vg)
+		return fmt.Errorf("%.200q is not a valid volume group name", vg)
 	}
 	return nil
 }
 
-// LVs returns the logical volumes of the volume group vg. Finding none is not an error.
+// LVs returns the logical volumes of the volume group vg. An empty list is not an error.
 func (n *Node) LVs(ctx context.Context, vg string, timeout time.Duration) (lvs []LV, err error) {
-	err = n.askLVM(ctx, "lvs", "vg_name,lv_name,lv_attr", vg, timeout, func(report string) (bool, error) {
+	err = n.askLVM(ctx, "lvs", lvColumns, vg, timeout, func(report string) (bool, error) {
 		all, err := parseLVS(report)
 		lvs = slices.DeleteFunc(all, func(l LV) bool { return l.VG != vg })
+		return len(lvs) > 0, err
+	})
+	return lvs, err
+}
+
+// lvColumns are the columns that parseLVS parses.
+const lvColumns = "vg_name,lv_name,lv_attr"
+
+// AllLVs returns the logical volumes of all volume groups that this node sees. It reads all block
+// devices, so it is for people, not for reconciles.
+func (n *Node) AllLVs(ctx context.Context, timeout time.Duration) (lvs []LV, err error) {
+	err = n.reportLVM(ctx, "lvs", lvColumns, nil, timeout, func(report string) (bool, error) {
+		lvs, err = parseLVS(report)
 		return len(lvs) > 0, err
 	})
 	return lvs, err
@@ -62,9 +75,9 @@ func (n *Node) HasVG(ctx context.Context, vg string, timeout time.Duration) (has
 	return has, err
 }
 
-// WaitVG looks for the volume group every 100 ms, at least once and at most for
-// limit; timeout is that of each vgs. The error is ErrTimeoutVG, with the last
-// failure of vgs if there was one.
+// WaitVG queries the volume group every 100 ms, at least once and at most for limit.
+// timeout is the time limit of each vgs. The error is ErrTimeoutVG, with the last failure
+// of vgs if any.
 func (n *Node) WaitVG(ctx context.Context, vg string, limit, timeout time.Duration) error {
 	if err := checkVG(vg); err != nil {
 		return err
@@ -73,12 +86,12 @@ func (n *Node) WaitVG(ctx context.Context, vg string, limit, timeout time.Durati
 	err := poll(ctx, time.Now().Add(limit), vgPoll, func() (found bool, err error) {
 		found, last = n.HasVG(ctx, vg, timeout)
 		if errors.Is(last, exec.ErrNotFound) || errors.Is(last, ErrHangs) || survived(last) {
-			return false, last // another try cannot help
+			return false, last // a retry cannot help
 		}
 		return found, nil
 	})
 	switch {
-	case err == nil || ctx.Err() == nil && !errors.Is(err, errTooLate):
+	case err == nil || ctx.Err() == nil && !errors.Is(err, ErrTooLate):
 		return err
 	case ctx.Err() != nil:
 		return fmt.Errorf("waiting for VG %s: %w", vg, context.Cause(ctx))
@@ -89,7 +102,7 @@ func (n *Node) WaitVG(ctx context.Context, vg string, limit, timeout time.Durati
 	}
 }
 
-// parseLVS reads the JSON report of lvs.
+// parseLVS parses the JSON report of lvs.
 func parseLVS(out string) ([]LV, error) {
 	var doc struct {
 		Report []struct {
@@ -112,7 +125,7 @@ func parseLVS(out string) ([]LV, error) {
 	return lvs, nil
 }
 
-// parseVGS reads the JSON report of vgs and returns the names.
+// parseVGS parses the JSON report of vgs and returns the names.
 func parseVGS(out string) ([]string, error) {
 	var doc struct {
 		Report []struct {
@@ -133,34 +146,40 @@ func parseVGS(out string) ([]string, error) {
 	return names, nil
 }
 
-// parseJSON decodes what tool printed, and shows the start of it when it cannot.
+// parseJSON decodes the output of tool. The error shows the start of the output.
 func parseJSON(tool, out string, into any) error {
 	err := json.Unmarshal([]byte(out), into)
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s printed something other than the expected JSON (%w); it begins with %q", tool, err, text.Cut(out, 200))
+	return fmt.Errorf("%s did not print the expected JSON (%w); it starts with %q", tool, err, text.Cut(out, 200))
 }
 
 const (
-	// lvmReportFD names the descriptor to which the LVM tools write a report. Their
-	// messages go to standard output, and come between the lines of a report that is
-	// written there too.
+	// lvmReportFD is the variable with the descriptor to which the LVM tools write a
+	// report. Their messages go to standard output, where they would be mixed with the
+	// lines of the report.
 	lvmReportFD = "LVM_REPORT_FD"
-	// lvmConfig overrides lvm.conf: command_names and prefix are put in front of every
-	// line, those of a report on its own descriptor too (lvm.conf(5), section log).
+	// lvmConfig overrides lvm.conf, whose command_names and prefix would be printed before
+	// every line, even of a report on a separate descriptor (lvm.conf(5), section log).
 	lvmConfig = `log{command_names=0 prefix="  "}`
 )
 
-// askLVM runs the LVM tool for the columns of volume group vg. parse reads the report
-// and reports whether it holds the group. A report that does counts whatever the exit
-// status is: the tools report the trouble of any group that they meet.
+// askLVM runs an LVM tool for the columns of volume group vg. parse parses the report and
+// returns whether it contains the group.
 func (n *Node) askLVM(ctx context.Context, tool, columns, vg string, timeout time.Duration, parse func(report string) (holds bool, err error)) error {
 	if err := checkVG(vg); err != nil {
 		return err
 	}
+	return n.reportLVM(ctx, tool, columns, []string{"--select", "vg_name=" + vg}, timeout, parse)
+}
+
+// reportLVM runs an LVM tool for the columns, with additional arguments. parse parses the report
+// and returns whether it contains what was asked for. A report with that is used whatever the exit
+// status is, because the tools also report problems of other groups.
+func (n *Node) reportLVM(ctx context.Context, tool, columns string, more []string, timeout time.Duration, parse func(report string) (holds bool, err error)) error {
 	c := Command{
-		Argv:    []string{tool, "--nolock", "--config", lvmConfig, "--reportformat", "json", "-o", columns, "--select", "vg_name=" + vg},
+		Argv:    append([]string{tool, "--nolock", "--config", lvmConfig, "--reportformat", "json", "-o", columns}, more...),
 		Timeout: timeout, Capture: lvmCapture, Report: lvmReportFD,
 	}
 	res, err := n.Run(ctx, c)
@@ -169,7 +188,7 @@ func (n *Node) askLVM(ctx context.Context, tool, columns, vg string, timeout tim
 	}
 	report, messages := res.Report, res.Stdout+res.Stderr
 	own := strings.TrimSpace(report) != ""
-	if !own { // a tool that does not know LVM_REPORT_FD
+	if !own { // a tool that does not support LVM_REPORT_FD
 		report, messages = res.Stdout, res.Stderr
 	}
 	holds, perr := parse(report)
@@ -188,20 +207,19 @@ func (n *Node) askLVM(ctx context.Context, tool, columns, vg string, timeout tim
 	case err != nil && (perr != nil || !holds):
 		return err
 	case perr != nil && strings.TrimSpace(messages) != "":
-		return fmt.Errorf("%w; its messages are %q", perr, oneLine(messages))
+		return fmt.Errorf("%w; it also printed %q", perr, oneLine(messages))
 	case perr != nil:
 		return perr
 	}
 	if messages = oneLine(messages); messages != "" && n.shared().messages.fresh(tool, messages) {
-		n.log().Warn("an LVM tool printed messages beside its report; the report is used", "command", c.String(), "output", messages, "error", errText(err))
+		n.log().Warn("an LVM tool printed messages in addition to its report; using the report", "command", c.String(), "output", messages, "error", errText(err))
 	}
 	return nil
 }
 
-// withoutMessages returns what is left of out without the lines that cannot belong to
-// a report, and those lines. Every line of a report has a bracket, a brace or a quote.
-// A message with one of these stays and makes the report invalid: it must not be taken
-// for a part of it.
+// withoutMessages splits out into a report and the lines that cannot belong to it. Every
+// line of a report contains a bracket, a brace or a quote. A message that contains one of
+// these stays in the report and makes it invalid, so it is never used as data.
 func withoutMessages(out string) (report, messages string) {
 	var r, m strings.Builder
 	for line := range strings.Lines(out) {
@@ -214,10 +232,10 @@ func withoutMessages(out string) (report, messages string) {
 	return r.String(), m.String()
 }
 
-// messageLimit bounds what is shown of messages, in bytes.
+// messageLimit bounds the messages of a tool in a log record, in bytes.
 const messageLimit = 2 << 10
 
-// oneLine makes the lines of a tool's messages one, safe to show.
+// oneLine joins the lines of a tool's messages and replaces unprintable characters.
 func oneLine(s string) string {
 	var lines []string
 	for line := range strings.Lines(s) {
@@ -228,7 +246,7 @@ func oneLine(s string) string {
 	return text.Clip(printable(strings.Join(lines, "; ")), messageLimit)
 }
 
-// errText is the cause of a failed command, without its output.
+// errText returns the cause of a failed command, without its output.
 func errText(err error) string {
 	if c, ok := errors.AsType[*CommandError](err); ok {
 		return c.Err.Error()
@@ -236,14 +254,14 @@ func errText(err error) string {
 	return ""
 }
 
-// messages remembers what was logged, so that a message that comes with every answer
-// is logged once. Numbers do not count: sizes and times change.
+// messages records logged messages, so that a message that a tool prints every time is
+// logged once. It ignores digits, because sizes and times change.
 type messages struct {
 	mu   sync.Mutex
 	seen map[string]bool
 }
 
-// messagesMost bounds how many texts are remembered.
+// messagesMost bounds the number of recorded messages.
 const messagesMost = 64
 
 func (m *messages) fresh(tool, text string) bool {
@@ -265,8 +283,8 @@ func (m *messages) fresh(tool, text string) bool {
 	return true
 }
 
-// Locks are locks by key that a caller can give up waiting for. A lock exists
-// only while it is held or waited for. The zero value is ready for use.
+// Locks is a set of locks by key. Waiting for a lock can be cancelled. A lock exists only
+// while a caller holds it or waits for it. The zero value is ready for use.
 type Locks struct {
 	mu    sync.Mutex
 	locks map[string]*keyLock
@@ -277,8 +295,8 @@ type keyLock struct {
 	users int
 }
 
-// Lock waits until no other caller holds key. unlock may be called more than
-// once. The error is the cause of ctx's end.
+// Lock waits until no other caller holds key. unlock may be called more than once. The
+// error is the cause of ctx.
 func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	l.mu.Lock()
 	k := l.locks[key]
@@ -307,9 +325,8 @@ func (l *Locks) Lock(ctx context.Context, key string) (unlock func(), err error)
 	}
 }
 
-// LockVG waits until no other caller works on the volume group vg, since LVM
-// commands on one group get in each other's way. unlock may be called more than
-// once. The error is the cause of ctx's end.
+// LockVG locks the volume group vg, because concurrent LVM commands on one group disturb
+// each other. unlock may be called more than once. The error wraps the cause of ctx.
 func (n *Node) LockVG(ctx context.Context, vg string) (unlock func(), err error) {
 	if unlock, err = n.shared().locks.Lock(ctx, vg); err != nil {
 		return nil, fmt.Errorf("waiting for other commands on VG %s: %w", vg, err)

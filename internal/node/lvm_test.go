@@ -55,7 +55,7 @@ func TestLVActive(t *testing.T) {
 	}
 }
 
-// The group's name is part of a selection, so nothing but a name gets there.
+// The name of the group is part of a selection, so other texts are refused.
 func TestVGNames(t *testing.T) {
 	f := &fake{}
 	n := &Node{Exec: f}
@@ -96,10 +96,10 @@ func TestBadToolOutput(t *testing.T) {
 	long := "  WARNING: something is wrong " + strings.Repeat("x", 1000)
 	n := &Node{Exec: &fake{answers: map[string]string{lvsLine: long, vgsLine: ""}}}
 	_, err := n.LVs(t.Context(), "v_0", 0)
-	if err == nil || !strings.HasPrefix(err.Error(), "lvs printed") || !strings.Contains(err.Error(), "WARNING: something") || len(err.Error()) > 400 {
+	if err == nil || !strings.HasPrefix(err.Error(), "lvs did not print") || !strings.Contains(err.Error(), "WARNING: something") || len(err.Error()) > 400 {
 		t.Errorf("lvs: %v", err)
 	}
-	if _, err := n.HasVG(t.Context(), "v_0", 0); err == nil || !strings.HasPrefix(err.Error(), "vgs printed") {
+	if _, err := n.HasVG(t.Context(), "v_0", 0); err == nil || !strings.HasPrefix(err.Error(), "vgs did not print") {
 		t.Errorf("vgs: %v", err)
 	}
 }
@@ -111,7 +111,7 @@ func TestFailingTool(t *testing.T) {
 	}
 }
 
-// runs is a Runner made of one function.
+// runs is a Runner that calls a function.
 type runs func(ctx context.Context, c Command) (Result, error)
 
 func (f runs) Run(ctx context.Context, c Command) (Result, error) { return f(ctx, c) }
@@ -131,10 +131,10 @@ func TestWaitVG(t *testing.T) {
 	}{
 		{name: "there", limit: time.Second, calls: 1},
 		{name: "late", limit: time.Second, appears: 250 * time.Millisecond, calls: 4, took: 300 * time.Millisecond},
-		{name: "at the last look", limit: 250 * time.Millisecond, appears: 250 * time.Millisecond, calls: 4, took: 250 * time.Millisecond},
+		{name: "at the last query", limit: 250 * time.Millisecond, appears: 250 * time.Millisecond, calls: 4, took: 250 * time.Millisecond},
 		{name: "never", limit: time.Second, appears: time.Hour, calls: 11, took: time.Second, is: ErrTimeoutVG, text: "timeout waiting for VG v_0"},
-		{name: "one look", appears: time.Hour, calls: 1, is: ErrTimeoutVG},
-		{name: "fails for ever", limit: 100 * time.Millisecond, fail: ExitStatus(5), calls: 2, took: 100 * time.Millisecond, is: ExitStatus(5), text: "timeout waiting for VG v_0: "},
+		{name: "one query", appears: time.Hour, calls: 1, is: ErrTimeoutVG},
+		{name: "fails repeatedly", limit: 100 * time.Millisecond, fail: ExitStatus(5), calls: 2, took: 100 * time.Millisecond, is: ExitStatus(5), text: "timeout waiting for VG v_0: "},
 		{name: "no such program", limit: time.Hour, fail: exec.ErrNotFound, calls: 1, is: exec.ErrNotFound},
 		{name: "cancelled", limit: time.Hour, appears: 2 * time.Hour, cancelAfter: 150 * time.Millisecond, calls: 2, took: 150 * time.Millisecond, is: context.Canceled},
 	} {
@@ -194,7 +194,7 @@ func TestLockVG(t *testing.T) {
 				<-time.After(time.Second) // of the bubble's clock
 				inside--
 				unlock()
-				unlock() // twice does no harm
+				unlock() // a second call has no effect
 			})
 		}
 		synctest.Wait()
@@ -204,7 +204,7 @@ func TestLockVG(t *testing.T) {
 		unlock()
 		wg.Wait()
 		if most != 1 {
-			t.Errorf("%d at once", most)
+			t.Errorf("%d concurrent callers", most)
 		}
 		if len(n.locks.locks) != 0 {
 			t.Errorf("%d locks are kept", len(n.locks.locks))
@@ -218,7 +218,7 @@ func FuzzLVS(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		lvs, err := parseLVS(s)
-		if err != nil && (lvs != nil || !strings.HasPrefix(err.Error(), "lvs printed")) {
+		if err != nil && (lvs != nil || !strings.HasPrefix(err.Error(), "lvs did not print")) {
 			t.Errorf("%v, %v", lvs, err)
 		}
 		for _, l := range lvs {
@@ -235,18 +235,18 @@ func FuzzVGS(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		names, err := parseVGS(s)
-		if err != nil && (names != nil || !strings.HasPrefix(err.Error(), "vgs printed")) {
+		if err != nil && (names != nil || !strings.HasPrefix(err.Error(), "vgs did not print")) {
 			t.Errorf("%v, %v", names, err)
 		}
 	})
 }
 
-// The texts in testdata/lvm are what lvm2 2.03.16 writes to standard output, exit
-// status 0, when the report goes there too.
+// The texts in testdata/lvm are the standard output of lvm2 2.03.16, with exit status 0,
+// if the report goes to standard output, too.
 
 const cleanVGS = `{"report":[{"vg":[{"vg_name":"v_0"},{"vg_name":"2c5d0000-0000-4000-8000-00000000000b_0"}]}]}`
 
-// Whatever the messages are, a report on its own descriptor is read.
+// A report on a separate descriptor is read, whatever the messages are.
 func TestReportBesideMessages(t *testing.T) {
 	texts, err := filepath.Glob("testdata/lvm/*.txt")
 	must(t, err)
@@ -273,8 +273,8 @@ func TestReportBesideMessages(t *testing.T) {
 	}
 }
 
-// A tool that does not know the descriptor: messages that cannot be JSON are dropped,
-// any other makes the answer unreadable. None of them is taken for an answer.
+// If a tool does not support the descriptor, messages that cannot be JSON are dropped, and
+// any other message makes the report invalid. No message is used as data.
 func TestReportAmongMessages(t *testing.T) {
 	data := func(name string) string {
 		b, err := os.ReadFile("testdata/lvm/" + name + ".txt")
@@ -290,12 +290,12 @@ func TestReportAmongMessages(t *testing.T) {
 		{"a message inside", data("message-inside-json"), true, ""},
 		{"a retry inside", data("retry-inside-json"), true, ""},
 		{"before and after", "  Retrying metadata scan.\n" + cleanVGS + "\n  Done.\n", true, ""},
-		{"command names", data("command-names"), false, "something other than the expected JSON"},
-		{"a message with quotes", strings.Replace(data("retry-inside-json"), "Retrying", `Retrying "v_0"`, 1), false, "something other"},
-		{"a message that looks like a row", `  Found {"vg_name":"v_0"} in the archive.` + "\n" + `{"report":[{"vg":[]}]}`, false, "something other"},
+		{"command names", data("command-names"), false, "did not print the expected JSON"},
+		{"a message with quotes", strings.Replace(data("retry-inside-json"), "Retrying", `Retrying "v_0"`, 1), false, "did not print the expected JSON"},
+		{"a message that looks like a row", `  Found {"vg_name":"v_0"} in the archive.` + "\n" + `{"report":[{"vg":[]}]}`, false, "did not print the expected JSON"},
 		{"nothing but a message", "  Retrying metadata scan.\n", false, "Retrying metadata scan"},
-		{"nothing", "", false, "something other"},
-		{"half a report", "{\"report\":[\n", false, "something other"},
+		{"nothing", "", false, "did not print the expected JSON"},
+		{"half a report", "{\"report\":[\n", false, "did not print the expected JSON"},
 	} {
 		n := &Node{Exec: runs(func(context.Context, Command) (Result, error) { return Result{Stdout: tt.out}, nil })}
 		has, err := n.HasVG(t.Context(), "v_0", 0)
@@ -305,7 +305,7 @@ func TestReportAmongMessages(t *testing.T) {
 	}
 }
 
-// The exit status concerns any group that the tool met; a report with ours counts.
+// The exit status may be caused by another group, so a report with our group is used.
 func TestReportOfAFailedTool(t *testing.T) {
 	const ours, empty = `{"report":[{"lv":[{"vg_name":"v_0","lv_name":"lv-0","lv_attr":"-wi-a-----"}]}]}`, `{"report":[{"lv":[]}]}`
 	for _, tt := range []struct {
@@ -320,10 +320,10 @@ func TestReportOfAFailedTool(t *testing.T) {
 		{name: "on standard output", res: Result{Stdout: ours, Stderr: "  Failed to read metadata of v_9.\n"}, err: ExitStatus(5), volume: true},
 		{name: "without ours", res: Result{Report: empty, Stderr: "  Failed\n"}, err: ExitStatus(5), texts: []string{"command: lvs", "exit status 5"}},
 		{name: "no report", res: Result{Stderr: "  lvmlockd is not running\n"}, err: ExitStatus(5), texts: []string{"command: lvs", "lvmlockd is not running", "exit status 5"}},
-		{name: "unreadable and failed", res: Result{Report: "{\"rep", Stderr: "  no luck\n"}, err: ExitStatus(5), texts: []string{"no luck", "exit status 5", `begins with "{\"rep"`}},
-		{name: "unreadable", res: Result{Report: "{\"rep", Stderr: "  no luck\n"}, texts: []string{"no luck", `begins with "{\"rep"`}},
+		{name: "unreadable and failed", res: Result{Report: "{\"rep", Stderr: "  no luck\n"}, err: ExitStatus(5), texts: []string{"no luck", "exit status 5", `starts with "{\"rep"`}},
+		{name: "unreadable", res: Result{Report: "{\"rep", Stderr: "  no luck\n"}, texts: []string{"no luck", `starts with "{\"rep"`}},
 		{name: "killed", res: Result{Report: ours}, err: errors.New("signal: killed"), texts: []string{"signal: killed"}},
-		{name: "too late", res: Result{Report: ours}, err: ExitStatus(0), timed: true, texts: []string{"exit status 0"}},
+		{name: "timed out", res: Result{Report: ours}, err: ExitStatus(0), timed: true, texts: []string{"exit status 0"}},
 	} {
 		n := &Node{Exec: runs(func(_ context.Context, c Command) (Result, error) {
 			if tt.err == nil {
@@ -343,7 +343,7 @@ func TestReportOfAFailedTool(t *testing.T) {
 	}
 }
 
-// A message comes with every answer, and is logged once; numbers in it do not count.
+// A message that is printed every time is logged once, even if its numbers differ.
 func TestMessagesAreLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
 	message := ""
@@ -358,7 +358,7 @@ func TestMessagesAreLoggedOnce(t *testing.T) {
 		{"  8303 files\n", 2}, {"  8304 files\n", 2}, {"", 2}, {"  8304 files\n", 2}, {"  bad\x1b[2J\n  more\n", 3},
 	} {
 		message = step.message
-		// What one caller was told, another need not be told.
+		// A message is logged once for all callers.
 		if has, err := n.For(Caller{}).HasVG(t.Context(), "v_0", 0); err != nil || !has {
 			t.Fatal(has, err)
 		}
@@ -372,13 +372,13 @@ func TestMessagesAreLoggedOnce(t *testing.T) {
 	for i := range 3 * messagesMost {
 		n.messages.fresh("lvs", strings.Repeat("x", i))
 		if len(n.messages.seen) > messagesMost {
-			t.Fatalf("%d texts are remembered", len(n.messages.seen))
+			t.Fatalf("%d messages are recorded", len(n.messages.seen))
 		}
 	}
 }
 
-// A hanging command is no reason to ask ten times a second for it.
-func TestWaitVGGivesUpOnAHangingCommand(t *testing.T) {
+// WaitVG does not retry if a command hangs.
+func TestWaitVGStopsAtHangingCommand(t *testing.T) {
 	for _, cause := range []error{ErrHangs, &CommandError{Line: "vgs", Err: errSurvived, PID: 4711, TimedOut: true}} {
 		calls := 0
 		n := &Node{Exec: runs(func(context.Context, Command) (Result, error) { calls++; return Result{}, cause })}
@@ -400,7 +400,7 @@ func TestExecReport(t *testing.T) {
 	if res, err = e.Run(t.Context(), c); err != nil || !strings.Contains(res.Report, " bytes left out …") || len(res.Report) > 1100 || res.Stdout != "" {
 		t.Errorf("%d bytes, %v", len(res.Report), err)
 	}
-	// A child of the program that keeps the descriptor open costs little.
+	// A child of the program that keeps the descriptor open delays Run only briefly.
 	bounded(t, time.Second, func() {
 		res, err = e.Run(t.Context(), Command{Argv: []string{"sh", "-c", `echo x >&"$LVM_REPORT_FD"; sleep 5 >/dev/null 2>&1 &`}, Report: lvmReportFD})
 		if err != nil || res.Report != "x\n" {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These tests mount for real, each in a mount namespace of its own. A tmpfs stands
-// in for devtmpfs: bound device nodes look the same in the table.
+// These tests make real mounts, each in a private mount namespace. A tmpfs replaces
+// devtmpfs, because bound device nodes look the same in the table.
 
 // tmpfsDir mounts a tmpfs over a directory of the test.
 func tmpfsDir(t *testing.T) string {
@@ -58,27 +58,27 @@ func TestRawBindForReal(t *testing.T) {
 	var st unix.Stat_t
 	must(t, unix.Lstat(top+"/mapper/vg-lv", &st))
 	if st.Uid != 1234 || st.Gid != 4321 {
-		t.Errorf("the node belongs to %d:%d", st.Uid, st.Gid)
+		t.Errorf("the owner of the node is %d:%d", st.Uid, st.Gid)
 	}
 	if left, err := n.RemoveTarget(target, created); !IsBusy(err) || len(left) != 2 {
 		t.Errorf("removal below a mount: %q, %v", left, err)
 	}
 	if _, err := n.MakeFile(target); err == nil {
-		t.Error("a bound device was taken for an empty file")
+		t.Error("a bound device was treated as an empty file")
 	}
 
-	// A second mount on the first: m is no longer what one finds there.
+	// A second mount on the first one: m is no longer visible.
 	must(t, os.WriteFile(top+"/plain", nil, 0o644))
 	bind(t, top+"/plain", target)
-	if err := n.ChownMount(*m, 1, 1); err == nil || !strings.Contains(err.Error(), "another mount") {
-		t.Errorf("given away what is not ours: %v", err)
+	if err := n.ChownMount(*m, 1, 1); err == nil || !strings.Contains(err.Error(), "another file system") {
+		t.Errorf("changed the owner of another mount: %v", err)
 	}
 	if over, err := n.MountAt(target); err != nil || over == nil || over.ID == m.ID || over.Root != "/plain" {
 		t.Errorf("topmost: %+v, %v", over, err)
 	}
 	must(t, unix.Unmount(target, 0))
 
-	// The node is removed (deactivation) and made again with another number.
+	// The node is removed (deactivation) and created again with another number.
 	must(t, os.Remove(top+"/mapper/vg-lv"))
 	mknod(t, top+"/mapper/vg-lv", 7, 4)
 	m, err = n.MountAt(target)
@@ -94,8 +94,8 @@ func TestRawBindForReal(t *testing.T) {
 	}
 }
 
-// The node is looked at where it can be seen, not where something covers it.
-func TestBoundDeviceBehindACover(t *testing.T) {
+// The node is read through a mount that is not hidden.
+func TestBoundDeviceHidden(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
@@ -108,7 +108,7 @@ func TestBoundDeviceBehindACover(t *testing.T) {
 	must(t, os.WriteFile(top+"/raw", nil, 0o644))
 	bind(t, top+"/dev/x", top+"/raw")
 	must(t, unix.Mount("tmpfs", top+"/dev", "tmpfs", 0, "")) // hides the node
-	mknod(t, top+"/dev/x", 7, 9)                             // and offers another
+	mknod(t, top+"/dev/x", 7, 9)                             // and contains another one
 	n := &Node{}
 	m, err := n.MountAt(top + "/raw")
 	must(t, err)
@@ -144,7 +144,7 @@ func TestDirectoryTargetForReal(t *testing.T) {
 	}
 	must(t, os.Mkdir(target+"/in", 0o755))
 	must(t, unix.Mount("inner", target+"/in", "tmpfs", 0, ""))
-	if below, err := n.mountsBelow(target); err != nil || len(below) != 1 || below[0].Source != "inner" {
+	if below, err := n.MountsBelow(target); err != nil || len(below) != 1 || below[0].Source != "inner" {
 		t.Errorf("below: %v, %v", below, err)
 	}
 	must(t, unix.Unmount(target+"/in", 0))
@@ -152,14 +152,14 @@ func TestDirectoryTargetForReal(t *testing.T) {
 	var st unix.Stat_t
 	must(t, unix.Lstat(target, &st))
 	if st.Uid == 1234 {
-		t.Error("the directory below the mount was given away")
+		t.Error("the owner of the directory below the mount was changed")
 	}
 	if left, err := n.RemoveTarget(target, created); err != nil || left != nil || !missing(top+"/mnt") {
 		t.Errorf("removal: %q, %v", left, err)
 	}
 }
 
-// umount's own words, and Holders' answer to them, for each kind of hold.
+// The message of umount and the result of Holders, for each kind of holder.
 func TestHoldersForReal(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -262,7 +262,7 @@ func check(err error) {
 	}
 }
 
-// A table that changes all the time is still read whole.
+// A table that changes continuously is read completely.
 func TestMountAtWhileTheTableChanges(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -301,6 +301,6 @@ func TestMountAtWhileTheTableChanges(t *testing.T) {
 	close(stop)
 	<-done
 	if unstable > 0 {
-		t.Logf("%d of 500 reads gave up", unstable)
+		t.Logf("%d of 500 reads failed", unstable)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -19,8 +20,8 @@ import (
 // Mount is one line of the mount table (proc_pid_mountinfo(5)), escapes decoded.
 type Mount struct {
 	ID, Parent   int
-	Major, Minor int    // device of the file system; of its own for lustre and tmpfs
-	Root         string // what of the file system is mounted; ends in //deleted when that was removed
+	Major, Minor int    // device of the file system; anonymous for lustre and tmpfs
+	Root         string // mounted directory or file of the file system; ends in //deleted if it was removed
 	Mountpoint   string
 	FSType       string
 	Source       string
@@ -30,10 +31,10 @@ type Mount struct {
 // Device returns the device number of the file system.
 func (m Mount) Device() Device { return Device{uint32(m.Major), uint32(m.Minor)} }
 
-// MountAt returns the mount that a process finds at exactly path: the topmost one
-// when several are stacked, and none that a later mount above it hides. It returns
-// nil when path is not a mount point. It reads only the table and never touches path:
-// a network file system whose server does not answer does not block it.
+// MountAt returns the visible mount at exactly path: the topmost one if several are
+// stacked, and none that a mount above it hides. It returns nil if path is not a mount
+// point. It reads only the mount table and never touches path, so a network file system
+// whose server does not respond does not block it.
 func (n *Node) MountAt(path string) (*Mount, error) {
 	table, err := n.mounts(func(at string) bool { return safepath.Within(path, at) })
 	if err != nil {
@@ -45,23 +46,21 @@ func (n *Node) MountAt(path string) (*Mount, error) {
 	return nil, nil
 }
 
-// mountsBelow returns the mounts strictly below path, hidden ones too, in the
-// order of the table.
-func (n *Node) mountsBelow(path string) ([]Mount, error) {
+// MountsBelow returns the mounts strictly below path, including hidden ones, in the order
+// of the table. Like MountAt it reads only the table.
+func (n *Node) MountsBelow(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at != path && safepath.Within(at, path) })
 }
 
-// MountsOn returns all mounts whose mount point is exactly path, in the order of the
-// table. Mounts that other mounts hide are included. Like MountAt it reads only the
-// table.
+// MountsOn returns all mounts whose mount point is exactly path, including hidden ones, in
+// the order of the table. Like MountAt it reads only the table.
 func (n *Node) MountsOn(path string) ([]Mount, error) {
 	return n.mounts(func(at string) bool { return at == path })
 }
 
-// HiddenBy returns nil when m is the mount that a process finds at its mount point,
-// else the mount that a process finds there instead: one that is stacked on m, or one
-// that is mounted over a directory above it. The error is fs.ErrNotExist when m is no
-// longer in the table.
+// HiddenBy returns nil if m is the visible mount at its mount point. Otherwise it returns
+// the visible one: a mount that is stacked on m, or one over a directory above it. The
+// error is fs.ErrNotExist if m is no longer in the table.
 func (n *Node) HiddenBy(m Mount) (*Mount, error) {
 	table, err := n.mounts(func(at string) bool { return safepath.Within(m.Mountpoint, at) })
 	if err != nil {
@@ -77,27 +76,34 @@ func (n *Node) HiddenBy(m Mount) (*Mount, error) {
 	return nil, nil
 }
 
-// InHostMountNamespace reports whether the host sees the mounts that this process makes,
-// which is so if it shares the mount namespace of process 1. detail says what was
-// compared.
-//
-// Reading the link /proc/1/ns/mnt would need CAP_SYS_PTRACE. The mount table of process 1
-// is readable without it, and the kernel never gives the same mount ID to mounts of two
-// namespaces, so the ID of "/" decides (proc_pid_mountinfo(5)).
+// InHostMountNamespace reports whether this process shares the mount namespace of process
+// 1, so that its mounts are visible to the host. detail contains the compared values.
 func (n *Node) InHostMountNamespace() (same bool, detail string, err error) {
+	return n.inHostMountNamespace("self", "here")
+}
+
+// IsInHostMountNamespace is InHostMountNamespace for another process.
+func (n *Node) IsInHostMountNamespace(pid int) (same bool, detail string, err error) {
+	return n.inHostMountNamespace(strconv.Itoa(pid), fmt.Sprintf("in process %d", pid))
+}
+
+// Reading the link /proc/1/ns/mnt would need CAP_SYS_PTRACE. The mount table of process 1
+// is readable without it, and mounts of two namespaces never have the same mount ID, so
+// the IDs of "/" are compared (proc_pid_mountinfo(5)).
+func (n *Node) inHostMountNamespace(of, where string) (same bool, detail string, err error) {
 	ids := make([]int, 2)
-	for i, process := range []string{"1", "self"} {
+	for i, process := range []string{"1", of} {
 		path := n.kernel("/proc/" + process + "/mountinfo")
 		if ids[i], err = rootMountID(path); err != nil {
-			return false, "", fmt.Errorf("cannot tell which mount namespace this is: %s: %w", path, err)
+			return false, "", fmt.Errorf("cannot determine the mount namespace: %s: %w", path, err)
 		}
 	}
-	return ids[0] == ids[1], fmt.Sprintf("mount id of / is %d here and %d in process 1", ids[1], ids[0]), nil
+	return ids[0] == ids[1], fmt.Sprintf("mount id of / is %d %s and %d in process 1", ids[1], where, ids[0]), nil
 }
 
 var errNoRootMount = errors.New("no mount at /")
 
-// maxTable bounds what is read of a mount table at the start, in bytes.
+// maxTable bounds a mount table that is read at start, in bytes.
 const maxTable = 64 << 20
 
 func rootMountID(path string) (int, error) {
@@ -120,8 +126,8 @@ func rootMountID(path string) (int, error) {
 	return 0, errNoRootMount
 }
 
-// follows reports whether m goes away when of is unmounted: it is a copy that the
-// kernel has made in another mount namespace, and keeps in step.
+// follows reports whether the kernel unmounts m together with of: m is a copy of it in
+// another mount namespace with mount propagation.
 func (m Mount) follows(of Mount) bool {
 	for _, p := range strings.Fields(of.Propagation) {
 		if group, ok := strings.CutPrefix(p, "shared:"); ok {
@@ -131,9 +137,9 @@ func (m Mount) follows(of Mount) bool {
 	return false
 }
 
-// visible returns the mount that a walk from / to path ends in. The order of the
-// table says nothing about what hides what (after mount --move, and since Linux
-// 6.8 in general), so the walk follows the parents.
+// visible returns the mount in which a walk from / to path ends. The order of the table
+// does not show which mounts are hidden (after mount --move, and since Linux 6.8 in
+// general), so the walk follows the parent IDs.
 func visible(table []Mount, path string) *Mount {
 	known := make(map[int]bool, len(table))
 	for _, m := range table {
@@ -146,7 +152,7 @@ func visible(table []Mount, path string) *Mount {
 			if m.Mountpoint != at || m == cur {
 				continue
 			}
-			// The first one hangs on a mount that our root directory hides.
+			// The parent of the first one is a mount that our root directory hides.
 			if cur == nil && (!known[m.Parent] || m.Parent == m.ID) || cur != nil && m.Parent == cur.ID && m.ID != cur.ID {
 				cur = m
 				return true
@@ -154,7 +160,7 @@ func visible(table []Mount, path string) *Mount {
 		}
 		return false
 	}
-	left := len(table) // a table with a loop in it must not hold us
+	left := len(table) // limits the walk if the table contains a cycle
 	for _, at := range ancestors(path) {
 		for ; left > 0 && enter(at); left-- {
 		}
@@ -162,7 +168,7 @@ func visible(table []Mount, path string) *Mount {
 	return cur
 }
 
-// ancestors returns /, /a, /a/b for /a/b.
+// ancestors returns the paths /, /a and /a/b for /a/b.
 func ancestors(path string) []string {
 	all := []string{"/"}
 	for i := 1; i < len(path); i++ {
@@ -176,12 +182,12 @@ func ancestors(path string) []string {
 	return all
 }
 
-// errUnstable is returned when the mount table never stood still.
+// errUnstable is returned if the mount table changed during every read.
 var errUnstable = errors.New("mount table kept changing while it was read")
 
-// mounts reads the mount table and returns the lines whose mount point want
-// accepts. The kernel hands out the table in pages and may change it in between;
-// it tells so through poll, and then it is read again.
+// mounts reads the mount table and returns the mounts whose mount point want accepts. The
+// kernel returns the table in pages and may change it in between, which poll reports;
+// mounts then reads the table again.
 func (n *Node) mounts(want func(mountpoint string) bool) ([]Mount, error) {
 	path := n.kernel("/proc/self/mountinfo")
 	for range 50 {
@@ -228,7 +234,7 @@ func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
 		return !want(i.Mountpoint), false
 	})
 	if err != nil {
-		return nil, fmt.Errorf("cannot understand the mount table: %w", err)
+		return nil, fmt.Errorf("cannot parse the mount table: %w", err)
 	}
 	out := make([]Mount, len(infos))
 	for i, m := range infos {
@@ -240,8 +246,8 @@ func parseTable(data []byte, want func(string) bool) ([]Mount, error) {
 	return out, nil
 }
 
-// shorten drops the lines that are surely not wanted, which is most of a large
-// table, without the cost of parsing them.
+// shorten drops the lines whose mount point want does not accept, usually most of a large
+// table, to avoid the cost of parsing them.
 func shorten(data []byte, want func(mountpoint string) bool) []byte {
 	kept := data[:0]
 	for line := range bytes.Lines(data) {
@@ -253,7 +259,7 @@ func shorten(data []byte, want func(mountpoint string) bool) []byte {
 		}
 		point, _, ok := bytes.Cut(rest, []byte(" "))
 		if !ok || bytes.IndexByte(point, '\\') >= 0 || want(string(point)) {
-			kept = append(kept, line...) // also what is odd: the parser says what is wrong
+			kept = append(kept, line...) // also malformed lines, for which the parser returns an error
 		}
 	}
 	return kept

@@ -18,14 +18,14 @@ import (
 func TestMountAt(t *testing.T) {
 	n := plant(t, "machine")
 	for _, tt := range []struct {
-		path, source string // no source: no mount
+		path, source string // source "": no mount
 		id           int
 	}{
 		{"/", "/dev/sda2", 22}, // not the hidden rootfs
 		{"/mnt/nnf/xfs", "/dev/mapper/vg-lv", 30},
 		{"/mnt/nnf/lustre", "10.1.1.1@o2ib:10.1.1.2@o2ib:/fs", 31},
 		{"/mnt/nnf/a b\\c\td", "na me", 32},
-		{"/mnt/stack", "top", 40}, // though it comes first in the table
+		{"/mnt/stack", "top", 40}, // although it is first in the table
 		{"/mnt/over", "cover", 51},
 		{"/mnt/over/below", "", 0}, // a later mount hides it
 		{"/mnt/nnf/xfs/sub/deep", "deeper", 53},
@@ -61,8 +61,8 @@ func TestMountFields(t *testing.T) {
 	}
 }
 
-// Services of systemd see the host's mounts through copies that come and go with
-// them; a container that took one along keeps it.
+// Services of systemd have copies of the host's mounts, which are mounted and unmounted
+// with them; a container keeps its copy.
 func TestMountFollows(t *testing.T) {
 	for _, tt := range []struct {
 		copied, original string
@@ -92,7 +92,7 @@ func TestMountsBelow(t *testing.T) {
 		"/mnt/stack":   nil,
 		"/nowhere":     nil,
 	} {
-		below, err := n.mountsBelow(path)
+		below, err := n.MountsBelow(path)
 		must(t, err)
 		var got []string
 		for _, m := range below {
@@ -109,7 +109,7 @@ func TestMountsOn(t *testing.T) {
 	for path, want := range map[string][]int{
 		"/":               {1, 22},
 		"/mnt/stack":      {40, 41, 42},
-		"/mnt/over/below": {50}, // though a later mount hides it
+		"/mnt/over/below": {50}, // although a later mount hides it
 		"/mnt/nnf/xfs":    {30},
 		"/mnt/nnf":        nil,
 		"/mnt/nnf/xf":     nil,
@@ -130,7 +130,7 @@ func TestMountsOn(t *testing.T) {
 	}
 }
 
-// mountByID returns the mount with this id, hidden or not.
+// mountByID returns the mount with this ID, including hidden ones.
 func mountByID(t *testing.T, n *Node, id int) Mount {
 	t.Helper()
 	table, err := n.mounts(func(string) bool { return true })
@@ -177,8 +177,8 @@ func TestMountTableErrors(t *testing.T) {
 	}
 	must(t, os.MkdirAll(filepath.Join(n.Root, "proc/self"), 0o755))
 	must(t, os.WriteFile(filepath.Join(n.Root, "proc/self/mountinfo"), []byte("what is this\n"), 0o644))
-	if _, err := n.MountAt("/x"); err == nil || !strings.Contains(err.Error(), "cannot understand the mount table") {
-		t.Errorf("no sense: %v", err)
+	if _, err := n.MountAt("/x"); err == nil || !strings.Contains(err.Error(), "cannot parse the mount table") {
+		t.Errorf("garbage: %v", err)
 	}
 }
 
@@ -195,7 +195,8 @@ func TestMountAtWithoutRoot(t *testing.T) {
 	}
 }
 
-// Whatever the table holds, the search ends, and what it finds is in the table.
+// FuzzMountinfo checks that the search ends for any table, and that its result is in the
+// table.
 func FuzzMountinfo(f *testing.F) {
 	a := filepath.Join("testdata", "machine.txtar")
 	b, err := os.ReadFile(a)
@@ -220,10 +221,10 @@ func FuzzMountinfo(f *testing.F) {
 		if !slices.Contains(all, *m) || !safepath.Within(path, m.Mountpoint) {
 			t.Errorf("%q: %+v", path, *m)
 		}
-		// MountAt reads only the lines above path: it must come to the same end.
+		// MountAt uses only the mounts above path, which must give the same result.
 		few := slices.DeleteFunc(slices.Clone(all), func(m Mount) bool { return !safepath.Within(path, m.Mountpoint) })
 		if f := visible(few, path); f == nil || f.Mountpoint != m.Mountpoint {
-			// Only a table that names a parent which is not above its child may differ.
+			// It may differ only if a parent in the table is not above its child.
 			for _, c := range all {
 				for _, p := range all {
 					if c.Parent == p.ID && !safepath.Within(c.Mountpoint, p.Mountpoint) {
@@ -246,7 +247,7 @@ const (
 `
 )
 
-// mountTables returns a Node with the mount tables of these processes; "" leaves one out.
+// mountTables returns a Node with the mount tables of these processes; "" means no table.
 func mountTables(t testing.TB, tables map[string]string) *Node {
 	t.Helper()
 	n := &Node{Root: t.TempDir()}
@@ -269,7 +270,7 @@ func withMounts(t testing.TB, table string) *Node {
 
 func TestInHostMountNamespace(t *testing.T) {
 	for name, c := range map[string]struct {
-		host, self string // "" leaves the file out
+		host, self string // "" means no file
 		same       bool
 		detail     string
 		err        string
@@ -282,8 +283,8 @@ func TestInHostMountNamespace(t *testing.T) {
 		"empty table":        {"\n", hostTable, false, "", "/proc/1/mountinfo"},
 		"not a mount table":  {"what is this\n", hostTable, false, "", "/proc/1/mountinfo"},
 		"process 1 hidden":   {"", hostTable, false, "", "no such file"},
-		"no process at all":  {"", "", false, "", "no such file"},
-		"own table is gone":  {hostTable, "", false, "", "/proc/self/mountinfo"},
+		"no process":         {"", "", false, "", "no such file"},
+		"no own table":       {hostTable, "", false, "", "/proc/self/mountinfo"},
 		"device is named /":  {hostTable, "40 25 0:33 / /mnt rw - tmpfs / rw\n" + hostTable, true, "25", ""},
 		"root of a bind dir": {hostTable, "41 25 254:0 /srv / rw - ext4 /dev/vda1 rw\n", false, "41 here", ""},
 	} {
@@ -299,7 +300,7 @@ func TestInHostMountNamespace(t *testing.T) {
 	}
 }
 
-// The kernel's own answer, in the namespace of this test and in a private one.
+// With the real kernel, in the namespace of this test and in a private one.
 func TestInHostMountNamespaceForReal(t *testing.T) {
 	if _, err := os.Stat("/proc/1/mountinfo"); err != nil {
 		t.Skipf("the mount table of process 1 is hidden here: %v", err)
@@ -318,7 +319,7 @@ func TestInHostMountNamespaceForReal(t *testing.T) {
 	}
 }
 
-// bigTable plants a table with count mounts.
+// bigTable returns a Node whose mount table has count mounts.
 func bigTable(t testing.TB, count int) *Node {
 	var b strings.Builder
 	b.WriteString("1 1 8:2 / / rw - ext4 /dev/sda2 rw\n")

@@ -18,26 +18,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is one NVMe namespace that this node sees. The number in Device is the
-// kernel's own count; only NQN and NSID name the storage.
+// Namespace is one NVMe namespace that this node sees. The kernel assigns the numbers in
+// Device; only NQN and NSID identify the storage.
 type Namespace struct {
-	Device     string // /dev/nvme0n1; a multipath head when there are several ways
-	Controller string // nvme0; the first one for a multipath head; may be empty
+	Device     string // /dev/nvme0n1; the multipath head if there are several paths
+	Controller string // nvme0; the first one of a multipath head; may be empty
 	NQN        string // of the subsystem
 	NSID       uint64
 }
 
-// Names in sysfs and /dev. nvme0c1n2 is one hidden way to the head nvme0n2.
+// Names in sysfs and /dev. nvme0c1n2 is a hidden path of the multipath head nvme0n2.
 var (
 	controllerName = regexp.MustCompile(`^nvme[0-9]+$`)
 	namespaceName  = regexp.MustCompile(`^nvme[0-9]+n[0-9]+$`)
 	pathName       = regexp.MustCompile(`^(nvme[0-9]+)c[0-9]+(n[0-9]+)$`)
 )
 
-// Namespaces returns the namespaces that the kernel knows, sorted by length and
-// text of the device name.
-// They come from sysfs; only a kernel that has no NVMe class there (stand-ins in
-// tests) makes it ask nvme-cli, whose call timeout limits.
+// Namespaces returns the namespaces of this node from sysfs, sorted by length and text of
+// the device name. If sysfs has no NVMe class, as in tests with fake tools, it runs
+// nvme-cli with the time limit timeout.
 func (n *Node) Namespaces(ctx context.Context, timeout time.Duration) ([]Namespace, error) {
 	spaces, err := n.sysfsNamespaces()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,9 +51,8 @@ func (n *Node) Namespaces(ctx context.Context, timeout time.Duration) ([]Namespa
 	return slices.CompactFunc(spaces, func(a, b Namespace) bool { return a.Device == b.Device }), nil
 }
 
-// sysfsNamespaces reads both places where the kernel puts a namespace: below its
-// controller, or below the subsystem when it is a multipath head. The error is
-// fs.ErrNotExist when there is no NVMe class.
+// sysfsNamespaces returns the namespaces in sysfs: below a controller, or below the
+// subsystem for a multipath head. The error is fs.ErrNotExist if there is no NVMe class.
 func (n *Node) sysfsNamespaces() ([]Namespace, error) {
 	controllers, err := n.controllers()
 	if err != nil {
@@ -76,8 +74,8 @@ func (n *Node) sysfsNamespaces() ([]Namespace, error) {
 	return out, nil
 }
 
-// controllers returns the names of the NVMe controllers. The error is
-// fs.ErrNotExist when the kernel has no NVMe class.
+// controllers returns the names of the NVMe controllers. The error is fs.ErrNotExist if
+// sysfs has no NVMe class.
 func (n *Node) controllers() ([]string, error) {
 	class := n.kernel("/sys/class/nvme")
 	if _, err := os.Stat(class); err != nil {
@@ -86,8 +84,8 @@ func (n *Node) controllers() ([]string, error) {
 	return names(class, controllerName), nil
 }
 
-// namespacesIn returns the namespaces directly below one subsystem or controller.
-// What vanishes while we read is left out.
+// namespacesIn returns the namespaces directly below one subsystem or controller. It skips
+// namespaces that are removed while it reads.
 func namespacesIn(dir, controller string) []Namespace {
 	nqn := attribute(dir, "subsysnqn")
 	var out []Namespace
@@ -99,7 +97,7 @@ func namespacesIn(dir, controller string) []Namespace {
 	return out
 }
 
-// names returns the entries of dir that match, sorted; none when dir is missing.
+// names returns the sorted entries of dir that match; none if dir is missing.
 func names(dir string, match *regexp.Regexp) []string {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -114,7 +112,7 @@ func names(dir string, match *regexp.Regexp) []string {
 	return all
 }
 
-// attribute reads a one-line file of sysfs, "" when it cannot be read.
+// attribute returns the content of a one-line file of sysfs, or "" if it cannot be read.
 func attribute(elem ...string) string {
 	b, err := os.ReadFile(filepath.Join(elem...))
 	if err != nil {
@@ -126,7 +124,7 @@ func attribute(elem ...string) string {
 // nvmeCapture bounds the listing: about 1 KiB for each namespace.
 const nvmeCapture = 8 << 20
 
-// listNVMe asks nvme-cli for the namespaces.
+// listNVMe returns the namespaces that nvme-cli lists.
 func (n *Node) listNVMe(ctx context.Context, timeout time.Duration) ([]Namespace, error) {
 	res, err := n.Run(ctx, Command{
 		Argv:    []string{"nvme", "list", "-v", "--output-format=json"},
@@ -138,8 +136,8 @@ func (n *Node) listNVMe(ctx context.Context, timeout time.Duration) ([]Namespace
 	return parseNVMeList(res.Stdout)
 }
 
-// The listing of nvme-cli. 1.x has the subsystem's fields in each entry of Devices,
-// 2.x has a list Subsystems there; multipath heads are next to the controllers.
+// The output of nvme-cli. In 1.x, each entry of Devices has the fields of the subsystem;
+// in 2.x, it has a list Subsystems. Multipath heads are next to the controllers.
 type (
 	nvmeList struct {
 		Devices []nvmeDevice
@@ -162,7 +160,7 @@ type (
 	}
 )
 
-// nsid is a namespace's number, which some versions print as text.
+// nsid is a namespace ID, which some versions print as a string.
 type nsid uint64
 
 func (v *nsid) UnmarshalJSON(b []byte) error {
@@ -178,7 +176,7 @@ func (v *nsid) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// parseNVMeList reads the output of nvme list -v in the layouts of 1.x and 2.x.
+// parseNVMeList parses the output of nvme list -v in the layouts of 1.x and 2.x.
 func parseNVMeList(out string) ([]Namespace, error) {
 	var doc nvmeList
 	if err := parseJSON("nvme list", out, &doc); err != nil {
@@ -218,12 +216,12 @@ func (s nvmeSubsystem) namespaces() []Namespace {
 	return out
 }
 
-// RescanNVMe makes the kernel look for namespaces that were attached or detached,
-// on the controllers of the subsystems nqns; on all when nqns is empty or none of
-// them is here, since an empty subsystem may not be known by name. It uses sysfs
-// (rescan_controller) or else nvme-cli, each call limited by timeout. Controllers
-// that fail are logged; it is an error only when all fail. The kernel finishes the
-// scan later: see WaitNamespaces. A node without controllers is not an error.
+// RescanNVMe makes the kernel scan for attached and detached namespaces, on the
+// controllers of the subsystems nqns. If nqns is empty or none of them is found, it scans
+// all controllers, because the NQN of an empty subsystem may not be known. It uses sysfs
+// (rescan_controller), or nvme-cli with the time limit timeout. It logs controllers that
+// fail, and returns an error only if all fail. The kernel finishes the scan later: see
+// WaitNamespaces. A node without controllers is not an error.
 func (n *Node) RescanNVMe(ctx context.Context, nqns []string, timeout time.Duration) error {
 	all, err := n.controllers()
 	if err != nil {
@@ -238,7 +236,7 @@ func (n *Node) RescanNVMe(ctx context.Context, nqns []string, timeout time.Durat
 	var failed []error
 	for _, c := range chosen {
 		if err := n.rescan(ctx, c, timeout); err != nil {
-			n.log().Warn("an NVMe controller was not rescanned", "controller", c, "error", err)
+			n.log().Warn("could not rescan an NVMe controller", "controller", c, "error", err)
 			failed = append(failed, fmt.Errorf("%s: %w", c, err))
 		}
 	}
@@ -264,15 +262,15 @@ func (n *Node) rescan(ctx context.Context, controller string, timeout time.Durat
 	return cerr
 }
 
-// WaitNamespaces waits until all of want (only NQN and NSID count) are known and
-// have their node in /dev, at most for limit, and returns those that are missing
-// then. It is woken by the kernel when something appears in /dev. The error says
-// that the namespaces could not be listed, or that ctx ended.
+// WaitNamespaces waits until all namespaces in want are attached and have a device node,
+// at most for limit, and returns those that are still missing. It compares only NQN and
+// NSID. The kernel wakes it when something appears in /dev. The error is that of the
+// listing, or the cause of ctx.
 func (n *Node) WaitNamespaces(ctx context.Context, want []Namespace, limit, timeout time.Duration) (missing []Namespace, err error) {
 	dev := n.kernel("/dev")
 	seen := "\x00" // nothing was listed yet
 	err = n.waitFor(ctx, limit, func() []string { return []string{dev} }, func() (bool, error) {
-		// /dev changes for many reasons; ask again only when it is about NVMe.
+		// /dev changes for many reasons; list again only if its NVMe nodes change.
 		if now := strings.Join(names(dev, namespaceName), " "); now != seen {
 			seen = now
 		} else {
@@ -281,14 +279,14 @@ func (n *Node) WaitNamespaces(ctx context.Context, want []Namespace, limit, time
 		missing, err = n.missing(ctx, want, timeout)
 		return err == nil && len(missing) == 0, err
 	})
-	if errors.Is(err, errTooLate) {
-		// A last look, in case sysfs was complete only after the node appeared.
+	if errors.Is(err, ErrTooLate) {
+		// Check again: sysfs may have been complete only after the node appeared.
 		return n.missing(ctx, want, timeout)
 	}
 	return missing, err
 }
 
-// missing returns those of want that are not there now.
+// missing returns the namespaces in want that are not attached now.
 func (n *Node) missing(ctx context.Context, want []Namespace, timeout time.Duration) ([]Namespace, error) {
 	have, err := n.Namespaces(ctx, timeout)
 	if err != nil {

@@ -30,7 +30,7 @@ func TestNamespacesFromSysfs(t *testing.T) {
 			{"/dev/nvme0n2", "nvme0", disk0, 13},
 		},
 	} {
-		got, err := plant(t, tree).Namespaces(t.Context(), time.Second) // its runner refuses everything
+		got, err := plant(t, tree).Namespaces(t.Context(), time.Second) // its runner refuses all commands
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %v, %v", tree, got, err)
 		}
@@ -55,11 +55,11 @@ func TestNamespacesFromNVMeCLI(t *testing.T) {
 		}
 	}
 	f := &fake{answers: map[string]string{"nvme list -v --output-format=json": "Failed to scan topology"}}
-	if _, err := (&Node{Root: t.TempDir(), Exec: f}).Namespaces(t.Context(), 0); err == nil || !strings.HasPrefix(err.Error(), "nvme list printed") {
+	if _, err := (&Node{Root: t.TempDir(), Exec: f}).Namespaces(t.Context(), 0); err == nil || !strings.HasPrefix(err.Error(), "nvme list did not print") {
 		t.Error(err)
 	}
 	if _, err := (&Node{Root: t.TempDir(), Exec: &fake{}}).Namespaces(t.Context(), 0); err == nil {
-		t.Error("a failing nvme is no error")
+		t.Error("no error although nvme fails")
 	}
 }
 
@@ -67,8 +67,8 @@ func TestRescanNVMe(t *testing.T) {
 	for _, tt := range []struct {
 		name, tree string
 		nqns       []string
-		sysfs      []string // controllers that were asked through sysfs
-		lines      []string // and by nvme-cli
+		sysfs      []string // controllers rescanned through sysfs
+		lines      []string // commands of nvme-cli
 	}{
 		{name: "one of several", tree: "nvme-single", nqns: []string{disk1}, sysfs: []string{"nvme10"}},
 		{name: "two", tree: "nvme-single", nqns: []string{disk0, disk1, "nqn.x"}, sysfs: []string{"nvme1", "nvme10"}},
@@ -94,7 +94,7 @@ func TestRescanNVMe(t *testing.T) {
 			}
 		}
 		if !slices.Equal(asked, tt.sysfs) {
-			t.Errorf("%s: asked %q through sysfs", tt.name, asked)
+			t.Errorf("%s: rescanned %q through sysfs", tt.name, asked)
 		}
 	}
 }
@@ -114,7 +114,7 @@ func TestRescanFailures(t *testing.T) {
 	}
 }
 
-// Without a class in sysfs the controllers are those in /dev.
+// Without a class in sysfs, the controllers in /dev are used.
 func TestRescanWithoutSysfs(t *testing.T) {
 	n := plant(t, "nvme-single")
 	must(t, os.RemoveAll(n.Root+"/sys"))
@@ -149,13 +149,13 @@ func TestWaitNamespaces(t *testing.T) {
 		ended = time.Now()
 	})
 	untilWatches(t, 1)
-	must(t, os.WriteFile(n.Root+"/dev/sda9", nil, 0o644)) // of no interest
+	must(t, os.WriteFile(n.Root+"/dev/sda9", nil, 0o644)) // not an NVMe device
 	must(t, os.MkdirAll(n.Root+"/sys/class/nvme/nvme10/nvme10n5", 0o755))
 	must(t, os.WriteFile(n.Root+"/sys/class/nvme/nvme10/nvme10n5/nsid", []byte("99\n"), 0o644))
 	must(t, os.WriteFile(n.Root+"/dev/nvme10n5", nil, 0o644))
 	made := time.Now()
 	wg.Wait()
-	if err != nil || m != nil || ended.Sub(made) > 20*time.Millisecond {
+	if err != nil || m != nil || ended.Sub(made) > busy { // it did not wait for the time limit
 		t.Errorf("late: %v, %v, after %v", m, err, ended.Sub(made))
 	}
 
@@ -166,7 +166,7 @@ func TestWaitNamespaces(t *testing.T) {
 	}
 }
 
-// A namespace that sysfs knows but that has no node yet cannot be used.
+// A namespace that is in sysfs but has no device node yet is missing.
 func TestWaitNamespacesNeedsTheNode(t *testing.T) {
 	n := plant(t, "nvme-single")
 	must(t, os.Remove(n.Root+"/dev/nvme1n2"))
@@ -176,8 +176,8 @@ func TestWaitNamespacesNeedsTheNode(t *testing.T) {
 	}
 }
 
-// nvme-cli is not asked again for changes in /dev that are not about NVMe.
-func TestWaitNamespacesAsksRarely(t *testing.T) {
+// nvme-cli is not run again after changes in /dev that do not concern NVMe.
+func TestWaitNamespacesRunsNVMeRarely(t *testing.T) {
 	const line = "nvme list -v --output-format=json"
 	f := &fake{answers: map[string]string{line: `{"Devices":[]}`}}
 	n := &Node{Root: t.TempDir(), Exec: f}
@@ -191,8 +191,8 @@ func TestWaitNamespacesAsksRarely(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(n.Root, "dev", name), nil, 0o644))
 	}
 	wg.Wait()
-	if len(f.lines) > 2 { // at the start and at the end
-		t.Errorf("asked %d times", len(f.lines))
+	if len(f.lines) > 2 { // at the start and at the time limit
+		t.Errorf("ran %d times", len(f.lines))
 	}
 }
 
@@ -213,7 +213,7 @@ func FuzzNVMeList(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		list, err := parseNVMeList(s)
-		if err != nil && (list != nil || !strings.HasPrefix(err.Error(), "nvme list printed")) {
+		if err != nil && (list != nil || !strings.HasPrefix(err.Error(), "nvme list did not print")) {
 			t.Errorf("%v, %v", list, err)
 		}
 		for _, ns := range list {

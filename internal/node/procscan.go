@@ -23,45 +23,39 @@ import (
 // candidate is one process during a search.
 type candidate struct {
 	pid int
-	dir int // its directory in /proc, while it is looked at
+	dir int // descriptor of its directory in /proc, while it is inspected
 	ns  *mountNS
 }
 
-// worker is one of several that share a search.
+// worker is one of several workers of a search.
 type worker struct {
 	*search
 	proc *os.File // /proc
 	buf  []byte
 	big  bytes.Buffer
 	st   unix.Statx_t
-	at   atomic.Int64 // the process, or -1-N for loop device N, that a call may wait for; else 0
+	at   atomic.Int64 // the process, or -1-N for loop device N, for which a call may wait; otherwise 0
 }
 
 func (s *search) worker(proc *os.File) *worker {
 	return &worker{search: s, proc: proc, buf: make([]byte, 16<<10)}
 }
 
-// processes looks at every process with one pass after the other: first at what is
-// cheap to see, then, at those that have no match yet, for mappings. Our own mount
-// namespace is own.
+// processes runs the passes on every process, one pass after the other. A pass returns
+// whether the next pass should inspect the process as well. own is our mount namespace.
 func (s *search) processes(ctx context.Context, own *mountNS, passes ...func(*worker, *candidate) bool) error {
 	proc, err := os.Open(s.n.kernel("/proc"))
 	if err != nil {
 		return err
 	}
-	// Not closed here: a worker that waits for a dead server still uses it. It is closed
-	// when no worker has it any more.
-	entries, err := proc.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	var all []candidate
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e); err == nil && pid > 0 {
-			all = append(all, candidate{pid: pid})
+	// Not closed here, because a worker that waits for a dead server still uses it. Its
+	// finalizer closes it when no worker refers to it.
+	all := []candidate{{pid: s.only}}
+	if s.only == 0 {
+		if all, err = list(proc); err != nil {
+			return err
 		}
 	}
-	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(b.pid, a.pid) })
 	s.own = own
 	if id, err := os.Readlink(s.n.kernel("/proc/self/ns/mnt")); err == nil {
 		s.namespaces[id] = own
@@ -98,8 +92,20 @@ func (s *search) processes(ctx context.Context, own *mountNS, passes ...func(*wo
 	return err
 }
 
-// share lets the workers run pass on all, in order, and returns those that a later
-// pass should look at.
+// list returns all processes, those with high pids first.
+func list(proc *os.File) (all []candidate, err error) {
+	entries, err := proc.Readdirnames(-1)
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e); err == nil && pid > 0 {
+			all = append(all, candidate{pid: pid})
+		}
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(b.pid, a.pid) })
+	return all, err
+}
+
+// share runs pass on all processes, in order and distributed over the workers, and
+// returns those that a later pass should inspect.
 func share(ctx context.Context, workers []*worker, all []candidate, pass func(*worker, *candidate) bool) ([]candidate, error) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -127,11 +133,11 @@ func share(ctx context.Context, workers []*worker, all []candidate, pass func(*w
 	return kept, context.Cause(ctx)
 }
 
-// look runs one pass on p and returns whether a later one should look at it.
+// look runs one pass on p and returns whether a later one should inspect it.
 func (w *worker) look(p *candidate, pass func(*worker, *candidate) bool) bool {
 	dir, err := unix.Openat(int(w.proc.Fd()), strconv.Itoa(p.pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false // it ended
+		return false // it has exited
 	}
 	defer unix.Close(dir)
 	p.dir = dir
@@ -153,7 +159,7 @@ func (w *worker) namespaceOf(p *candidate) *mountNS {
 	ns := &mountNS{first: p.pid, id: strings.TrimSuffix(strings.TrimPrefix(id, "mnt:["), "]")}
 	data, err := w.read(p.dir, "mountinfo")
 	if err != nil {
-		return ns // it ended: the next process of this namespace will do
+		return ns // it has exited: the next process of this namespace is used
 	}
 	table, err := parseTable(data, func(string) bool { return true })
 	if err != nil {
@@ -165,17 +171,19 @@ func (w *worker) namespaceOf(p *candidate) *mountNS {
 		return ns
 	}
 	for _, m := range table {
-		if m.Major == w.m.Major && m.Minor == w.m.Minor && safepath.Within(m.Root, w.m.Root) {
-			ns.points = append(ns.points, m.Mountpoint)
+		if m.Major == w.m.Major && m.Minor == w.m.Minor && safepath.Within(m.Root, w.m.Root) && (!w.exact || m.follows(w.m)) {
+			ns.points, ns.ids = append(ns.points, m.Mountpoint), append(ns.ids, m.ID)
 			ns.outlives = ns.outlives || !m.follows(w.m)
 		}
+	}
+	if w.exact {
+		ns.exclude(table)
 	}
 	return ns
 }
 
-// enter starts the look at a process. It returns what the process runs, or "" when the
-// process is of no interest: a thread of the kernel or a zombie has nothing open and
-// nothing mapped.
+// enter starts the inspection of a process. It returns the path of its executable, or ""
+// for a kernel thread or a zombie, which has no open and no mapped files.
 func (w *worker) enter(p *candidate) (exe string) {
 	exe, err := w.readlink(p.dir, "exe")
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
@@ -189,8 +197,8 @@ func (w *worker) enter(p *candidate) (exe string) {
 	return exe
 }
 
-// links looks at where the process stands, what it runs and has open. It returns
-// whether its mappings are still of interest.
+// links checks the working directory, root, executable and open files of a process. It
+// returns whether its mappings should be checked as well.
 func (w *worker) links(p *candidate) bool {
 	exe := w.enter(p)
 	if exe == "" {
@@ -208,7 +216,8 @@ func (w *worker) links(p *candidate) bool {
 	}
 	return w.descriptors(p, func(fds int, fd string) bool {
 		to := w.link(fds, fd)
-		if p.ns.has(to) || !p.ns.own && safepath.Within(to, w.m.Mountpoint) && w.inherited(p, fd) {
+		if p.ns.has(to) && (!w.exact || w.through(p, fd, p.ns.ids...)) ||
+			!p.ns.own && safepath.Within(to, w.m.Mountpoint) && w.through(p, fd, w.m.ID) {
 			w.report(p, "fd", to)
 			return true
 		}
@@ -216,8 +225,8 @@ func (w *worker) links(p *candidate) bool {
 	})
 }
 
-// descriptors calls match for each open descriptor of p until it returns true, and
-// returns whether it never did.
+// descriptors calls match for each open descriptor of p until match returns true. It
+// returns false if match returned true.
 func (w *worker) descriptors(p *candidate, match func(fds int, fd string) bool) bool {
 	fds, err := unix.Openat(p.dir, "fd", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -238,18 +247,19 @@ func (w *worker) descriptors(p *candidate, match func(fds int, fd string) bool) 
 	}
 }
 
-// inherited reports whether a process of another namespace has the descriptor fd open
-// through our mount.
-func (w *worker) inherited(p *candidate, fd string) bool {
+// through reports whether the descriptor fd was opened through one of the mounts with
+// these IDs. A process of another namespace may have inherited a descriptor of our mount.
+func (w *worker) through(p *candidate, fd string, mounts ...int) bool {
 	info, err := w.read(p.dir, "fdinfo/"+fd)
 	if err != nil {
 		return false
 	}
 	id, err := parseMountID(string(info))
-	return err == nil && id == w.m.ID
+	return err == nil && slices.Contains(mounts, id)
 }
 
-// maps looks for a mapped file of our file system. It ends a search, so it returns false.
+// maps checks whether p has mapped a file of our file system. It is the last pass, so it
+// returns false.
 func (w *worker) maps(p *candidate) bool {
 	if len(p.ns.points) == 0 && !w.device {
 		return false
@@ -290,17 +300,19 @@ func (w *worker) report(p *candidate, kind, path string) {
 		h.Command = printable(strings.TrimSuffix(string(b), "\n"))
 	}
 	if b, err := w.read(p.dir, "status"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); len(f) > 1 && f[0] == "Uid:" {
-				uid, _ := strconv.ParseUint(f[1], 10, 32)
-				h.UID = uint32(uid)
-			}
+		if uids := status(b).users(); len(uids) > 0 {
+			h.UID = uids[0]
+		}
+	}
+	if b, err := w.read(p.dir, "stat"); err == nil {
+		if f, ok := parseStat(b); ok {
+			h.Start = f[statStart]
 		}
 	}
 	w.add(h)
 }
 
-// link reads a symlink below dir, "" when it cannot.
+// link returns the target of a symlink below dir, or "" if it cannot be read.
 func (w *worker) link(dir int, name string) string {
 	to, _ := w.readlink(dir, name)
 	return to
@@ -314,14 +326,18 @@ func (w *worker) readlink(dir int, name string) (string, error) {
 	return string(w.buf[:n]), nil
 }
 
+// maxRead bounds a file of a process, in bytes. A process may have very many mappings.
+const maxRead = 64 << 20
+
 // read reads a file below dir. The bytes are valid until the next read.
-func (w *worker) read(dir int, name string) ([]byte, error) {
+func (w *worker) read(dir int, name string) ([]byte, error) { return w.readMost(dir, name, maxRead) }
+
+func (w *worker) readMost(dir int, name string, most int) ([]byte, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	const most = 64 << 20 // a process may have very many mappings
 	w.big.Reset()
 	for w.big.Len() < most {
 		w.big.Grow(64 << 10)

@@ -15,10 +15,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// ResolveTarget returns the path of a mount target without symlinks, as
-// safepath.Target does. The last component is not touched if something is mounted on
-// it: the server of that mount may be dead. The result can be given to the other
-// functions for mount targets, which follow no symlink at all.
+// ResolveTarget returns the path of a mount target with symlinks resolved, as
+// safepath.Target does. It does not touch the last component if something is mounted on
+// it, because the server of that mount may be dead. Pass the result to the other functions
+// for mount targets, which follow no symlinks.
 func (n *Node) ResolveTarget(path string) (string, error) {
 	real, err := n.carryOut(request{Op: opResolve, Path: path})
 	if err != nil || len(real) != 1 {
@@ -42,11 +42,11 @@ func (n *Node) resolveTarget(path string) (string, error) {
 	})
 }
 
-// MakeDirectory makes the mount target path a directory with mode 0755, parents
-// too. One that exists is fine; anything else there is
-// an error. created lists what was made, from the top, also together with an error:
-// give it to RemoveTarget. Errors: safepath.ErrBadPath, safepath.ErrSymlink, safepath.ErrUnsafe, or the
-// kernel's.
+// MakeDirectory creates the mount target path as a directory with mode 0755, and its
+// parents. An existing directory is accepted; anything else at path is an error. created
+// lists what was created, from the top, even if an error is returned: pass it to
+// RemoveTarget. Errors: safepath.ErrBadPath, safepath.ErrSymlink, safepath.ErrUnsafe, or
+// those of the kernel.
 func (n *Node) MakeDirectory(path string) (created []string, err error) {
 	return n.carryOut(request{Op: opMakeDirectory, Path: path})
 }
@@ -73,9 +73,9 @@ func (n *Node) makeDirectory(path string) (created []string, err error) {
 	return created, p.CheckEntry(name, &st)
 }
 
-// MakeFile makes the mount target path an empty file with mode 0644, its parents
-// with 0755. An empty regular file that exists is fine; anything else there is an
-// error and stays as it is. created and the errors are as for MakeDirectory.
+// MakeFile creates the mount target path as an empty file with mode 0644, and its parents
+// with mode 0755. An existing empty regular file is accepted; anything else at path is an
+// error and is not changed. created and the errors are those of MakeDirectory.
 func (n *Node) MakeFile(path string) (created []string, err error) {
 	return n.carryOut(request{Op: opMakeFile, Path: path})
 }
@@ -101,7 +101,7 @@ func (n *Node) makeFile(path string) (created []string, err error) {
 	return created, n.emptyFile(p, name)
 }
 
-// emptyFile returns nil when name is an empty regular file.
+// emptyFile returns nil if name is an empty regular file.
 func (n *Node) emptyFile(p *safepath.Dir, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(p.FD(), name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT); err != nil {
@@ -113,20 +113,19 @@ func (n *Node) emptyFile(p *safepath.Dir, name string) error {
 	case mode != unix.S_IFREG:
 		return fmt.Errorf("%s: %w and is a %s, not an empty file", p.Join(name), fs.ErrExist, safepath.TypeName(st.Mode))
 	case st.Size != 0:
-		return fmt.Errorf("%s: %w and holds %d bytes; move it away", p.Join(name), fs.ErrExist, st.Size)
+		return fmt.Errorf("%s: %w and contains %d bytes; move it away", p.Join(name), fs.ErrExist, st.Size)
 	}
 	return p.CheckEntry(name, &st)
 }
 
-// RemoveTarget removes what was made for the mount target path: of created (as the
-// Make functions returned it), path itself, if it is in the list, and then the
-// directories above it, deepest first, as long as they are empty. What is not in
-// created stays. A missing entry is not an error.
+// RemoveTarget removes what was created for the mount target path: the entries of created
+// (as returned by the Make functions), deepest first, as long as they are empty. It does
+// not remove anything else. A missing entry is not an error.
 //
-// left lists what of created still exists. When err is not nil, path itself was made
-// and could not be removed; err says why (unix.EBUSY: something is mounted on it).
-// When err is nil and left is not empty, only directories above path are left, because
-// they are in use for something else.
+// left lists the entries of created that still exist. If err is not nil, path itself is in
+// created and could not be removed (unix.EBUSY: something is mounted on it). If err is nil
+// and left is not empty, only directories above path are left, because they are in use for
+// something else.
 func (n *Node) RemoveTarget(path string, created []string) (left []string, err error) {
 	return n.carryOut(request{Op: opRemoveTarget, Path: path, Created: created})
 }
@@ -137,7 +136,7 @@ func (n *Node) removeTarget(path string, created []string) (left []string, err e
 	}
 	for _, c := range created {
 		if safepath.CheckPath(c) != nil || !safepath.Within(path, c) {
-			return nil, fmt.Errorf("%.200q: %w: it does not lie above %s", c, safepath.ErrBadPath, path)
+			return nil, fmt.Errorf("%.200q: %w: it is not above %s", c, safepath.ErrBadPath, path)
 		}
 	}
 	deepest := slices.Clone(created)
@@ -150,7 +149,7 @@ func (n *Node) removeTarget(path string, created []string) (left []string, err e
 		case c == path:
 			return deepest, err
 		case !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY):
-			n.log().Warn("a directory made for a mount stays behind", "path", c, "error", err)
+			n.log().Warn("cannot remove a directory that was created for a mount", "path", c, "error", err)
 		}
 		return deepest[i:], nil
 	}
@@ -177,8 +176,8 @@ func (n *Node) remove(path string) error {
 	default:
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
 	}
-	// Something mounted on a file is seen by its stat: it is a device then, and
-	// EBUSY says it better.
+	// If something is mounted on the file, stat shows that instead, usually a device;
+	// return EBUSY then.
 	if err := n.emptyFile(p, name); err != nil {
 		if at, merr := n.MountAt(path); merr == nil && at != nil {
 			err = unix.EBUSY
@@ -191,14 +190,13 @@ func (n *Node) remove(path string) error {
 	return nil
 }
 
-// MissingTargets lists what MakeDirectory or MakeFile would have to make for the
-// mount target path, from the top. A caller that must survive a crash writes it
-// down first. It is empty when nothing is missing, and when something is in the way
-// that the Make functions refuse.
+// MissingTargets returns what MakeDirectory or MakeFile would create for the mount target
+// path, from the top. A caller that must survive a crash saves the list first. The list is
+// empty if nothing is missing, or if something exists that the Make functions refuse.
 func (n *Node) MissingTargets(path string) []string {
 	missing, err := n.carryOut(request{Op: opMissing, Path: path})
 	if err != nil {
-		n.log().Debug("cannot find out which part of a mount target is missing", "path", path, "error", err)
+		n.log().Debug("cannot determine which parts of a mount target are missing", "path", path, "error", err)
 	}
 	return missing
 }
@@ -228,15 +226,15 @@ func (n *Node) missingTargets(path string) []string {
 	return missing
 }
 
-// ChownMount gives the root of what is mounted by m, or the bound device node, to uid
-// and gid. No symlink is followed, neither above the mount point nor at it. It is an
-// error if another mount has taken the place of m since the table was read.
+// ChownMount sets the owner of the root of the mount m, or of the bound device node, to
+// uid and gid. It follows no symlinks, neither above the mount point nor at it. It is an
+// error if another mount has replaced m since the table was read.
 func (n *Node) ChownMount(m Mount, uid, gid uint32) error {
 	_, err := n.carryOut(request{Op: opChown, Path: m.Mountpoint, MountID: m.ID, UID: uid, GID: gid})
 	return err
 }
 
-// chown does the work of ChownMount. expected is the id of the mount at path.
+// chown does the work of ChownMount. expected is the ID of the mount at path.
 func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 	p, _, err := safepath.OpenParent(path, false)
 	if err != nil {
@@ -252,7 +250,7 @@ func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 	case err != nil:
 		return err
 	case id != expected:
-		return fmt.Errorf("%s: another mount is there now (id %d, expected %d)", path, id, expected)
+		return fmt.Errorf("%s: another file system is mounted there now (mount id %d, expected %d)", path, id, expected)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -262,7 +260,7 @@ func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 		return fmt.Errorf("%s: %w", path, safepath.ErrSymlink)
 	}
 	if st.Uid == uid && st.Gid == gid {
-		return nil // it is asked for at every reconcile: spare the file system a write
+		return nil // each reconcile calls this: avoid a write
 	}
 	if err := unix.Fchownat(fd, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
 		return &fs.PathError{Op: "chown", Path: path, Err: err}
@@ -270,8 +268,8 @@ func (n *Node) chown(path string, expected int, uid, gid uint32) error {
 	return nil
 }
 
-// mountID returns the id of the mount that our own descriptor fd was opened
-// through, without touching the file system.
+// mountID returns the ID of the mount through which our descriptor fd was opened, without
+// access to the file system.
 func mountID(fd int) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
@@ -286,14 +284,12 @@ func parseMountID(fdinfo string) (int, error) {
 			return strconv.Atoi(strings.TrimSpace(v))
 		}
 	}
-	return 0, fmt.Errorf("the kernel does not say which mount a file is on: no mnt_id in fdinfo")
+	return 0, fmt.Errorf("cannot determine the mount of a file: fdinfo has no mnt_id")
 }
 
-// WriteFileIn replaces the file name in the directory dir, which users may be
-// able to write to: the new content goes to a fresh file that is made with
-// O_EXCL and then renamed, so no link of another user is followed, and
-// readers see the old file or the new one. The file is 0644 and owned by uid
-// and gid. dir itself is walked without following links.
+// WriteFileIn replaces the file name in the directory dir, to which users may be able to
+// write, see safepath.ReplaceFile. The file has mode 0644 and the owner uid and gid. The
+// last component of dir must not be a symlink.
 func (n *Node) WriteFileIn(dir, name string, data []byte, uid, gid uint32) error {
 	_, err := n.carryOut(request{Op: opWriteFile, Path: dir, Name: name, Data: data, UID: uid, GID: gid})
 	return err
@@ -303,37 +299,16 @@ func (n *Node) writeFileIn(dir, name string, data []byte, uid, gid uint32) error
 	if name == "" || strings.ContainsRune(name, '/') {
 		return fmt.Errorf("%q is not a file name", name)
 	}
-	// The directory is the root of a mount that users own, so unlike for a
-	// mount target its own owner does not matter.
+	// The directory is the root of a mount, which users may own, so unlike for a mount
+	// target its owner does not matter.
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", dir, err)
 	}
 	defer unix.Close(fd)
 	tmp := fmt.Sprintf("%s.%d.new", name, os.Getpid())
-	// One that a crash left behind is ours or a trap; either way it goes.
-	_ = unix.Unlinkat(fd, tmp, 0)
-	out, err := unix.Openat(fd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot make %s in %s: %w", tmp, dir, err)
-	}
-	f := os.NewFile(uintptr(out), tmp)
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chown(int(uid), int(gid))
-	}
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = unix.Renameat(fd, tmp, fd, name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(fd, tmp, 0)
-		return fmt.Errorf("cannot write %s in %s: %w", name, dir, err)
+	if err := safepath.ReplaceFile(fd, name, tmp, data, int(uid), int(gid)); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
 	}
 	return nil
 }

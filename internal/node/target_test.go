@@ -18,7 +18,7 @@ import (
 )
 
 func TestMakeDirectory(t *testing.T) {
-	old := unix.Umask(0o077) // a strict umask changes nothing
+	old := unix.Umask(0o077) // a strict umask has no effect
 	defer unix.Umask(old)
 	top := t.TempDir()
 	n := &Node{}
@@ -56,8 +56,8 @@ func TestMakeFile(t *testing.T) {
 	}
 }
 
-// An entry that is there already and is not ours stays as it is, and the error names it.
-func TestTargetsThatExist(t *testing.T) {
+// An existing entry of another kind is not changed, and the error names it.
+func TestExistingTargets(t *testing.T) {
 	top := t.TempDir()
 	n := &Node{}
 	at := func(name string) string { return filepath.Join(top, name) }
@@ -72,7 +72,7 @@ func TestTargetsThatExist(t *testing.T) {
 		make             func(string) ([]string, error)
 		is               error
 	}{
-		{"file with content", "full", "holds 8 bytes", n.MakeFile, fs.ErrExist},
+		{"file with content", "full", "contains 8 bytes", n.MakeFile, fs.ErrExist},
 		{"directory for file", "dir", "is a directory", n.MakeFile, fs.ErrExist},
 		{"fifo for file", "fifo", "is a named pipe", n.MakeFile, fs.ErrExist},
 		{"symlink for file", "link", "is a symlink", n.MakeFile, safepath.ErrSymlink},
@@ -116,15 +116,15 @@ func TestBadPaths(t *testing.T) {
 	}
 }
 
-// asRoot ends the test when we may not give files away.
+// asRoot skips the test if this process cannot change the owner of files.
 func asRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can give files to others")
+		t.Skip("only root can change the owner of files")
 	}
 }
 
-// In /tmp a user can put something in our place and take it away again.
-func TestUsersEntryInASharedDirectory(t *testing.T) {
+// In /tmp a user can create an entry with the name of our target and remove it again.
+func TestUserEntryInSharedDirectory(t *testing.T) {
 	asRoot(t)
 	top := t.TempDir()
 	must(t, os.Chmod(top, 0o777|fs.ModeSticky))
@@ -143,9 +143,9 @@ func TestUsersEntryInASharedDirectory(t *testing.T) {
 	}
 }
 
-// A user who swaps a directory for a symlink all the time gets nothing made, given
-// away or removed behind it.
-func TestSwappedForASymlink(t *testing.T) {
+// If a user repeatedly replaces a directory with a symlink, nothing behind the symlink is
+// created, removed or given another owner.
+func TestReplacedBySymlink(t *testing.T) {
 	top := t.TempDir()
 	victim := filepath.Join(top, "victim")
 	must(t, os.Mkdir(victim, 0o755))
@@ -173,13 +173,13 @@ func TestSwappedForASymlink(t *testing.T) {
 		n.ChownMount(mountOf(top+"/a/b"), 0, 0)
 		n.RemoveTarget(top+"/a/b/c", created)
 		if !missing(victim + "/b") {
-			t.Fatal("something was made behind the symlink")
+			t.Fatal("something was created behind the symlink")
 		}
 	}
 	close(stop)
 	wg.Wait()
 	if seen == 0 {
-		t.Log("the symlink was never met") // the scheduler's choice, not a failure
+		t.Log("no operation met the symlink") // this depends on the scheduler and is not a failure
 	}
 }
 
@@ -195,13 +195,13 @@ func TestRemoveTarget(t *testing.T) {
 	for _, tt := range []state{
 		{name: "all of it"},
 		{name: "all of it, file", file: true},
-		{name: "gone already", prepare: func(top string) { must(t, os.RemoveAll(top+"/a")) }},
-		{name: "target gone", prepare: func(top string) { must(t, os.Remove(top+"/a/b/t")) }},
-		{name: "others use a parent", prepare: func(top string) { must(t, os.Mkdir(top+"/a/other", 0o755)) }, left: []string{"/a"}},
+		{name: "already removed", prepare: func(top string) { must(t, os.RemoveAll(top+"/a")) }},
+		{name: "target removed", prepare: func(top string) { must(t, os.Remove(top+"/a/b/t")) }},
+		{name: "parent in use", prepare: func(top string) { must(t, os.Mkdir(top+"/a/other", 0o755)) }, left: []string{"/a"}},
 		{name: "not empty", prepare: func(top string) { must(t, os.Mkdir(top+"/a/b/t/x", 0o755)) }, left: []string{"/a/b/t", "/a/b", "/a"}, is: unix.ENOTEMPTY},
 		{name: "file with content", file: true, prepare: func(top string) { must(t, os.WriteFile(top+"/a/b/t", []byte("x"), 0)) }, left: []string{"/a/b/t", "/a/b", "/a"}, is: fs.ErrExist},
 		{
-			name: "a symlink by now",
+			name: "replaced by a symlink",
 			prepare: func(top string) {
 				must(t, os.Remove(top+"/a/b/t"))
 				must(t, os.Mkdir(top+"/elsewhere", 0o755))
@@ -210,7 +210,7 @@ func TestRemoveTarget(t *testing.T) {
 			left: []string{"/a/b/t", "/a/b", "/a"}, is: safepath.ErrSymlink,
 		},
 		{
-			name: "below a symlink by now",
+			name: "parent replaced by a symlink",
 			prepare: func(top string) {
 				must(t, os.Rename(top+"/a", top+"/elsewhere"))
 				must(t, os.Symlink("elsewhere", top+"/a"))
@@ -229,7 +229,7 @@ func TestRemoveTarget(t *testing.T) {
 			tt.prepare(top)
 		}
 		left, err := n.RemoveTarget(top+"/a/b/t", created)
-		// The caller tells a target that is left from directories that others use.
+		// The error shows whether the target is left, or only directories in use.
 		if slices.Contains(left, top+"/a/b/t") != (err != nil) {
 			t.Errorf("%s: left %q with error %v", tt.name, left, err)
 		}
@@ -243,13 +243,13 @@ func TestRemoveTarget(t *testing.T) {
 			t.Errorf("%s: parents are left", tt.name)
 		}
 		if !missing(top+"/elsewhere") && tt.is == nil {
-			t.Errorf("%s: went elsewhere", tt.name)
+			t.Errorf("%s: followed the symlink", tt.name)
 		}
 	}
 }
 
-// Only what was made is removed, and only above the target.
-func TestRemoveTargetKeepsTheRest(t *testing.T) {
+// Only entries of created are removed, and only the target and directories above it.
+func TestRemoveTargetKeepsOtherEntries(t *testing.T) {
 	top := t.TempDir()
 	n := &Node{}
 	must(t, os.MkdirAll(top+"/a/b/t", 0o755))
@@ -258,21 +258,21 @@ func TestRemoveTargetKeepsTheRest(t *testing.T) {
 		t.Errorf("foreign directory: %q, %v", left, err)
 	}
 	if left, err := n.RemoveTarget(top+"/a/b/t", nil); err != nil || left != nil || missing(top+"/a/b/t") {
-		t.Errorf("a target that was there before: %q, %v", left, err)
+		t.Errorf("a target that existed before: %q, %v", left, err)
 	}
 	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/a/b"}); err != nil || !slices.Equal(left, []string{top + "/a/b"}) || missing(top+"/a/b/t") {
-		t.Errorf("a target that was there before, in a directory that we made: %q, %v", left, err)
+		t.Errorf("a target that existed before, in a created directory: %q, %v", left, err)
 	}
 	must(t, os.WriteFile(top+"/a/f", nil, 0o644))
 	if left, err := n.RemoveTarget(top+"/a/f", nil); err != nil || left != nil || missing(top+"/a/f") {
-		t.Errorf("a file that was there before: %q, %v", left, err)
+		t.Errorf("a file that existed before: %q, %v", left, err)
 	}
 	if left, err := n.RemoveTarget(top+"/a/b/t", []string{top + "/a/b/t"}); err != nil || left != nil || !missing(top+"/a/b/t") || missing(top+"/a/b") {
-		t.Errorf("parents that were there before: %q, %v", left, err)
+		t.Errorf("parents that existed before: %q, %v", left, err)
 	}
 }
 
-// mountOf is the mount that path lies on, as if it were mounted at path.
+// mountOf returns the mount that contains path, as if it were mounted at path.
 func mountOf(path string) Mount {
 	m := Mount{Mountpoint: path}
 	if fd, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
@@ -302,18 +302,18 @@ func TestChownMount(t *testing.T) {
 		}
 	}
 	if owner(top+"/link") != [2]uint32{0, 0} || owner(top + "/d")[0] != 1234 {
-		t.Error("a symlink or what it points to was given away")
+		t.Error("the owner of a symlink or of its target was changed")
 	}
 	if err := n.ChownMount(mountOf(top+"/none"), 5, 5); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	// The time of change stays when there is nothing to change.
+	// The change time is unchanged if there is nothing to change.
 	var before, after unix.Stat_t
 	must(t, unix.Lstat(top+"/d", &before))
 	must(t, n.ChownMount(mountOf(top+"/d"), 1234, 4294967294))
 	must(t, unix.Lstat(top+"/d", &after))
 	if before.Ctim != after.Ctim {
-		t.Error("it was changed to what it was")
+		t.Error("the unchanged owner was written")
 	}
 }
 
@@ -326,9 +326,9 @@ func TestParseMountID(t *testing.T) {
 	}
 }
 
-// A user swaps an own directory for root's symlink's target: what is returned is
-// always walked again without symlinks, so nothing is made behind it.
-func TestResolveTargetThatIsSwappedLater(t *testing.T) {
+// A user may replace a directory of the resolved path with a symlink. The resolved path is
+// walked again without following symlinks, so nothing is created behind it.
+func TestResolvedTargetIsReplaced(t *testing.T) {
 	asRoot(t)
 	top := t.TempDir()
 	must(t, os.MkdirAll(top+"/var/mnt", 0o755))
@@ -340,12 +340,12 @@ func TestResolveTargetThatIsSwappedLater(t *testing.T) {
 	must(t, os.Rename(top+"/var/mnt", top+"/var/old"))
 	must(t, os.Symlink("../victim", top+"/var/mnt"))
 	if _, err := n.MakeDirectory(real); !errors.Is(err, safepath.ErrSymlink) || !missing(top+"/victim/x") {
-		t.Errorf("made behind a symlink: %v", err)
+		t.Errorf("created behind a symlink: %v", err)
 	}
 }
 
-// A mount point is not looked at: its server may be dead. Here the mount is a file
-// system that answers nothing, a FUSE mount without a daemon behind it.
+// A mount point is not touched, because its server may be dead. Here the mount is a file
+// system that never responds, a FUSE mount without a daemon.
 func TestResolveTargetOnADeadMount(t *testing.T) {
 	if !inNamespace(t) {
 		return
@@ -398,7 +398,7 @@ func TestMissingTargets(t *testing.T) {
 		{"there/a/b/c", []string{"there/a", "there/a/b", "there/a/b/c"}},
 		{"file", nil},
 		{"file/a", nil},
-		{"link/a", nil}, // refused later, so nothing will be made
+		{"link/a", nil}, // refused later, so nothing is created
 	} {
 		var want []string
 		for _, w := range tt.want {
@@ -415,14 +415,14 @@ func TestMissingTargets(t *testing.T) {
 	}
 }
 
-// MissingTargets lists exactly what is made afterwards, and RemoveTarget removes that.
-func TestMissingTargetsAreMade(t *testing.T) {
+// MissingTargets lists exactly what MakeDirectory creates and RemoveTarget removes.
+func TestMissingTargetsAreCreated(t *testing.T) {
 	n := &Node{}
 	path := filepath.Join(t.TempDir(), "a/b/fs")
 	announced := n.MissingTargets(path)
 	made, err := n.MakeFile(path)
 	if err != nil || len(made) != 3 || !slices.Equal(announced, made) {
-		t.Fatalf("announced %q, made %q, %v", announced, made, err)
+		t.Fatalf("announced %q, created %q, %v", announced, made, err)
 	}
 	if left, err := n.RemoveTarget(path, announced); err != nil || len(left) > 0 {
 		t.Fatalf("%q %v", left, err)

@@ -14,7 +14,7 @@ func TestWriteFileIn(t *testing.T) {
 	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// A user planted a link under the name that is written.
+	// A user has created a link with the name of the file.
 	if err := os.Symlink(victim, filepath.Join(dir, "file")); err != nil {
 		t.Fatal(err)
 	}
@@ -47,10 +47,10 @@ func TestWriteFileInRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ dir, file, text string }{
-		"a path":         {dir, "../x", "not a file name"},
-		"no name":        {dir, "", "not a file name"},
-		"no directory":   {filepath.Join(dir, "no"), "x", "cannot open"},
-		"a linked place": {link, "x", "cannot open"},
+		"a path":       {dir, "../x", "not a file name"},
+		"no name":      {dir, "", "not a file name"},
+		"no directory": {filepath.Join(dir, "no"), "x", "cannot open"},
+		"a symlink":    {link, "x", "cannot open"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := n.WriteFileIn(c.dir, c.file, []byte("x"), 0, 0)

@@ -3,18 +3,19 @@ package safepath
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Dir is an open directory on the way to a path, held by descriptor: it stays the
-// same directory whatever happens to its name.
+// Dir is an open directory of a path. Its descriptor refers to the same directory even if
+// the name changes.
 type Dir struct {
 	fd     int // O_PATH
 	path   string
-	shared bool // others can make entries here (a sticky directory like /tmp)
+	shared bool // other users can create entries (a sticky directory like /tmp)
 }
 
 func openRoot() (*Dir, error) {
@@ -34,8 +35,8 @@ func (d *Dir) FD() int { return d.fd }
 // Join returns the path of an entry, for messages.
 func (d *Dir) Join(name string) string { return filepath.Join(d.path, name) }
 
-// CheckPath refuses what cannot be the path of a mount target, before the kernel
-// sees it. The error wraps ErrBadPath.
+// CheckPath returns an error that wraps ErrBadPath unless path is a valid path of a mount
+// target.
 func CheckPath(path string) error {
 	why := ""
 	switch {
@@ -48,17 +49,17 @@ func CheckPath(path string) error {
 	case len(path) >= unix.PathMax:
 		why = "it is too long"
 	case strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }):
-		why = "it has control characters"
+		why = "it contains control characters"
 	default:
 		return nil
 	}
 	return fmt.Errorf("%.200q: %w: %s", path, ErrBadPath, why)
 }
 
-// OpenParent walks from / to the directory that holds path, one component at a
-// time, without following a symlink, and refuses a directory in which others than
-// root could swap what is about to be used. Missing directories are made if make is
-// set; created lists them from the top, even if an error is returned.
+// OpenParent walks from / to the parent directory of path, one component at a time and
+// without following symlinks. A directory in which users other than root could replace
+// entries is an error. If make is set, OpenParent creates missing directories; created
+// lists them from the top, even if an error is returned.
 func OpenParent(path string, make bool) (d *Dir, created []string, err error) {
 	if err := CheckPath(path); err != nil {
 		return nil, nil, err
@@ -92,11 +93,11 @@ func OpenParent(path string, make bool) (d *Dir, created []string, err error) {
 	return d, created, nil
 }
 
-// Enter opens the directory name in d. If it is missing and make is set, Enter
-// makes it with mode 0755.
+// Enter opens the directory name in d. If it is missing and make is set, Enter creates it
+// with mode 0755.
 func (d *Dir) Enter(name string, make bool) (next *Dir, made bool, err error) {
 	path := d.Join(name)
-	for range 5 { // another process may make or remove it at the same time
+	for range 5 { // another process may create or remove it at the same time
 		fd, err := unix.Openat(d.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == nil {
 			next = &Dir{fd: fd, path: path}
@@ -126,7 +127,59 @@ func (d *Dir) Enter(name string, make bool) (next *Dir, made bool, err error) {
 	return nil, made, &fs.PathError{Op: "mkdir", Path: path, Err: unix.EAGAIN}
 }
 
-// openMode gives a directory that was just made mode 0755 even under a strict umask.
+// OpenDirectory opens an existing directory, even if other users can change it or its path.
+// It follows the symlinks that Target follows, and no others. A user who can change the path
+// can therefore lead it only to directories in which this user can create files anyway.
+func OpenDirectory(path string) (*Dir, error) {
+	real, err := Target(path, Hooks{})
+	if err != nil {
+		return nil, err
+	}
+	d, err := openRoot()
+	for _, name := range strings.Split(real[1:], "/") {
+		if err != nil {
+			return nil, err
+		}
+		parent := d
+		d, _, err = parent.Enter(name, false)
+		parent.Close()
+	}
+	return d, err
+}
+
+// ReplaceFile replaces the file name in the directory with the descriptor dir, to which other
+// users may be able to write: it writes data to the new file tmp, which it creates with O_EXCL
+// and then renames, so it follows no link of another user, and readers see either the old or
+// the new file. The file has mode 0644 and the owner uid and gid; -1 means unchanged.
+func ReplaceFile(dir int, name, tmp string, data []byte, uid, gid int) error {
+	// An existing file is a leftover of a crash or was created by another user; remove it.
+	_ = unix.Unlinkat(dir, tmp, 0)
+	fd, err := unix.Openat(dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot create %s: %w", tmp, err)
+	}
+	f := os.NewFile(uintptr(fd), tmp)
+	_, err = f.Write(data)
+	if err == nil && (uid >= 0 || gid >= 0) {
+		err = f.Chown(uid, gid)
+	}
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = unix.Renameat(dir, tmp, dir, name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(dir, tmp, 0)
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	return nil
+}
+
+// openMode sets the mode of a new directory to 0755, even with a strict umask.
 func openMode(d *Dir, name string, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o777 == 0o755 {
@@ -151,8 +204,8 @@ func notDirectory(d *Dir, name string) error {
 	return &Error{d.Join(name), entryOf(&st), unix.ENOTDIR, ": it is a " + TypeName(st.Mode)}
 }
 
-// check refuses a directory in which w could replace entries that are not theirs. A
-// sticky one is fine as long as the entry is trusted, see CheckEntry.
+// check returns an error for a directory in which users in w could replace entries that
+// they do not own. A sticky directory is accepted if the entry is trusted, see CheckEntry.
 func (d *Dir) check(w Writers) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(d.fd, &st); err != nil {
@@ -162,23 +215,23 @@ func (d *Dir) check(w Writers) error {
 	d.shared = e.WritableBy(w)
 	switch {
 	case !e.Trusted():
-		return &Error{d.path, e, ErrUnsafe, fmt.Sprintf(": it belongs to uid %d", e.UID)}
+		return &Error{d.path, e, ErrUnsafe, fmt.Sprintf(": it is owned by uid %d", e.UID)}
 	case e.ReplaceableBy(w):
 		return &Error{d.path, e, ErrUnsafe, fmt.Sprintf(": mode %04o, gid %d", e.Mode&0o7777, e.GID)}
 	}
 	return nil
 }
 
-// CheckEntry refuses an entry of a directory that others can write, if it belongs to
-// one of them, who could replace it.
+// CheckEntry returns an error for an entry that an untrusted user owns in a directory that
+// other users can write to, because the owner could replace it.
 func (d *Dir) CheckEntry(name string, st *unix.Stat_t) error {
 	if e := entryOf(st); d.shared && !e.Trusted() {
-		return &Error{d.Join(name), e, ErrUnsafe, fmt.Sprintf(": it belongs to uid %d in a directory that all can write", e.UID)}
+		return &Error{d.Join(name), e, ErrUnsafe, fmt.Sprintf(": it is owned by uid %d in a directory that other users can write to", e.UID)}
 	}
 	return nil
 }
 
-// TypeName names the type in st_mode for messages.
+// TypeName returns the name of the file type in st_mode, for messages.
 func TypeName(mode uint32) string {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFBLK:

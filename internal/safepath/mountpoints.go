@@ -11,41 +11,41 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// The defaults, as a list separated by commas.
+// The defaults, as comma-separated lists.
 const (
 	DefaultMountRoots   = "/mnt"         // where NNF mounts unless a profile sets $MOUNT_PATH
-	DefaultMountOptions = "nosuid,nodev" // no set-user-ID programs and no device nodes of other people's making
+	DefaultMountOptions = "nosuid,nodev" // no set-user-ID programs and no device nodes of other users
 )
 
-// Nothing is mounted on or below these: the author of a ClientMount must not be
-// able to replace the system's own files. /var/run and /var/lock are other names
-// of /run.
+// systemTrees are directories on and below which mounting is not allowed: the author of a
+// ClientMount must not be able to replace files of the system. /var/run and /var/lock are
+// other names of /run.
 var systemTrees = []string{
 	"/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
 	"/var/lock", "/var/run",
 }
 
-// Nothing is mounted on these, but below them it may be.
+// systemDirectories are directories on which mounting is not allowed; below them it is.
 var systemDirectories = []string{
 	"/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/var",
 	"/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp",
 }
 
-// stateDirectories hold what the system knows of itself (/var/spool/cron,
-// /var/lib/rpm), so they cannot be roots as a whole.
+// stateDirectories contain state of the system (/var/spool/cron, /var/lib/rpm), so they
+// cannot be in mount.roots.
 var stateDirectories = []string{"/var", "/var/cache", "/var/lib", "/var/log", "/var/spool"}
 
-// DenyMount returns why nothing is ever mounted at p, an absolute clean path, or ""
-// if the system has no claim to it.
+// DenyMount returns why mounting at p, an absolute clean path, is not allowed, or "" if
+// it is allowed.
 func DenyMount(p string) string {
 	if p == "/" {
-		return "nothing is mounted on /"
+		return "mounting on / is not allowed"
 	}
 	if dir := systemTree(p); dir != "" {
-		return "nothing is mounted on or below " + dir
+		return "mounting is not allowed on or below " + dir
 	}
 	if slices.Contains(systemDirectories, p) {
-		return "nothing is mounted on " + p + " itself"
+		return "mounting is not allowed on " + p + " itself"
 	}
 	return ""
 }
@@ -59,39 +59,39 @@ func systemTree(p string) string {
 	return ""
 }
 
-// Within reports whether p is dir or is inside it. Both are clean.
+// Within reports whether p is dir or below it. Both paths are clean.
 func Within(p, dir string) bool { return p == dir || Below(p, dir) }
 
-// Below reports whether p is inside dir, by whole names. Both are clean.
+// Below reports whether p is below dir, by whole path components. Both paths are clean.
 func Below(p, dir string) bool {
 	rest, ok := strings.CutPrefix(p, dir)
 	return ok && (dir == "/" && rest != "" || strings.HasPrefix(rest, "/"))
 }
 
-// MountPathRule says what MountPathText accepts.
-const MountPathRule = "a path is made of A-Z a-z 0-9 . _ / @ : + = , % -"
+// MountPathRule describes what MountPathText accepts, for messages.
+const MountPathRule = "a path consists of A-Z a-z 0-9 . _ / @ : + = , % -"
 
-// MountPathText reports whether p has only characters that no shell line and no
-// table of mounts could take for something else.
+// MountPathText reports whether p has only characters without a special meaning in a
+// shell or in the mount table.
 func MountPathText(p string) bool { return text.Only(p, "._/@:+=,%-") }
 
 const optionPunctuation = "._-:=+/@%"
 
-// CheckMountRoots refuses a list of directories below which mounts are to be allowed.
+// CheckMountRoots returns an error if the value of mount.roots is not valid.
 func CheckMountRoots(roots []string) error {
 	if len(roots) == 0 {
-		return errors.New("the list is empty, so that nothing could be mounted, accepted: at least one directory, by default " + strconv.Quote(DefaultMountRoots))
+		return errors.New("the list is empty, so nothing could be mounted, accepted: at least one directory, by default " + strconv.Quote(DefaultMountRoots))
 	}
 	for i, root := range roots {
 		switch {
 		case !path.IsAbs(root) || path.Clean(root) != root || root == "/":
-			return fmt.Errorf("%s is not accepted: an absolute path below / without \"..\", \"//\" or a slash at the end", text.Quote(root))
+			return fmt.Errorf("%s is not accepted: the path must be absolute, below /, and without \"..\", \"//\" or a slash at the end", text.Quote(root))
 		case !MountPathText(root):
 			return fmt.Errorf("%s is not accepted: %s", text.Quote(root), MountPathRule)
 		case systemTree(root) != "":
-			return fmt.Errorf("%s is not accepted: nothing is mounted on or below %s", text.Quote(root), systemTree(root))
+			return fmt.Errorf("%s is not accepted: mounting is not allowed on or below %s", text.Quote(root), systemTree(root))
 		case slices.Contains(stateDirectories, root):
-			return fmt.Errorf("%s is not accepted: it holds files of the system; name a directory of its own, for example %s", text.Quote(root), strconv.Quote(root+"/nnf"))
+			return fmt.Errorf("%s is not accepted: it contains system files; use a separate directory, for example %s", text.Quote(root), strconv.Quote(root+"/nnf"))
 		case slices.Contains(roots[:i], root):
 			return fmt.Errorf("%s is in the list twice", text.Quote(root))
 		}
@@ -99,15 +99,15 @@ func CheckMountRoots(roots []string) error {
 	return nil
 }
 
-// CheckMountOptions refuses a list of mount options that are to be given to every
-// file system. An empty list is accepted: no options.
+// CheckMountOptions returns an error if the value of mount.options is not valid. An empty
+// list means no options.
 func CheckMountOptions(options []string) error {
 	for i, o := range options {
 		switch {
 		case strings.Contains(o, ","):
-			return fmt.Errorf("%s is not accepted: each option is an entry of its own, for example [\"nosuid\", \"nodev\"]", text.Quote(o))
+			return fmt.Errorf("%s is not accepted: list each option as a separate entry, for example [\"nosuid\", \"nodev\"]", text.Quote(o))
 		case o == "" || o[0] == '-' || len(o) > 256 || !text.Only(o, optionPunctuation):
-			return fmt.Errorf("%s is not accepted: a mount option has 1 to 256 of A-Z a-z 0-9 . _ - : = + / @ %% and does not start with -", text.Quote(o))
+			return fmt.Errorf("%s is not accepted: a mount option has 1 to 256 characters of A-Z a-z 0-9 . _ - : = + / @ %% and does not start with -", text.Quote(o))
 		case slices.Contains(options[:i], o):
 			return fmt.Errorf("%s is in the list twice", text.Quote(o))
 		}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Every tree and directory of the lists is denied, and names that start alike are not.
+// Every tree and directory in the lists is denied; names with the same prefix are not.
 func TestDenyMount(t *testing.T) {
 	for _, dir := range systemTrees {
 		for _, p := range []string{dir, dir + "/x", dir + "/x/y"} {
@@ -18,7 +18,7 @@ func TestDenyMount(t *testing.T) {
 		}
 	}
 	for _, dir := range systemDirectories {
-		if got := DenyMount(dir); got != "nothing is mounted on "+dir+" itself" {
+		if got := DenyMount(dir); got != "mounting is not allowed on "+dir+" itself" {
 			t.Errorf("%s: %q", dir, got)
 		}
 		if got := DenyMount(dir + "/x"); got != "" {
@@ -67,29 +67,29 @@ func TestCheckMountRoots(t *testing.T) {
 		want  string // part of the error; empty = accepted
 	}{
 		{[]string{"/mnt", "/scratch/jobs", "/l"}, ""},
-		{[]string{"/mnt", "/mnt/nnf"}, ""}, // superfluous, not wrong
+		{[]string{"/mnt", "/mnt/nnf"}, ""}, // redundant, but valid
 		{[]string{"/opt", "/home", "/srv"}, ""},
 		{[]string{"/var/mnt", "/var/lib/nnf"}, ""},
 		{[]string{"/etcetera"}, ""},
 		{nil, "the list is empty"},
 		{[]string{}, "the list is empty"},
-		{[]string{"/mnt", "relative"}, `"relative" is not accepted: an absolute path`},
-		{[]string{""}, `"" is not accepted: an absolute path`},
+		{[]string{"/mnt", "relative"}, `"relative" is not accepted: the path must be absolute`},
+		{[]string{""}, `"" is not accepted: the path must be absolute`},
 		{[]string{"/"}, `"/" is not accepted`},
 		{[]string{"/mnt/"}, `"/mnt/" is not accepted`},
 		{[]string{"/mnt//nnf"}, "is not accepted"},
 		{[]string{"/mnt/../etc"}, "is not accepted"},
 		{[]string{"/mnt/."}, "is not accepted"},
-		{[]string{"/a b"}, "a path is made of"},
-		{[]string{"/$X"}, "a path is made of"},
+		{[]string{"/a b"}, "a path consists of"},
+		{[]string{"/$X"}, "a path consists of"},
 		{[]string{"/\u202ex"}, `\u202e`},
 		{[]string{"/etc"}, "on or below /etc"},
 		{[]string{"/usr/local"}, "on or below /usr"},
 		{[]string{"/run/user"}, "on or below /run"},
 		{[]string{"/var/run"}, "on or below /var/run"},
-		{[]string{"/var"}, `"/var" is not accepted: it holds files of the system`},
+		{[]string{"/var"}, `"/var" is not accepted: it contains system files`},
 		{[]string{"/var/lib"}, `for example "/var/lib/nnf"`},
-		{[]string{"/var/spool"}, "holds files of the system"},
+		{[]string{"/var/spool"}, "contains system files"},
 		{[]string{"/mnt", "/x", "/mnt"}, `"/mnt" is in the list twice`},
 		{[]string{"/" + strings.Repeat("x ", 5000)}, "..."},
 	}
@@ -111,7 +111,7 @@ func TestCheckMountOptions(t *testing.T) {
 	}{
 		{nil, ""},
 		{[]string{"nosuid", "nodev", "noexec", "x-systemd.automount", "uid=1001", "context=system_u:object_r:tmp_t:s0"}, ""},
-		{[]string{"nosuid,nodev"}, "each option is an entry of its own"},
+		{[]string{"nosuid,nodev"}, "list each option as a separate entry"},
 		{[]string{""}, `"" is not accepted`},
 		{[]string{"nosuid "}, "is not accepted"},
 		{[]string{"a b"}, "is not accepted"},

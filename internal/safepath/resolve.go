@@ -14,29 +14,28 @@ import (
 // (path_resolution(7)).
 const maxLinks = 40
 
-// Directory returns the path of an existing directory without symlinks. Every
-// directory on the way, and the last one, must belong to a trusted user, and must not
-// allow others to replace what is in it. A symlink is followed if it belongs to a
-// trusted user.
+// Directory returns the path of an existing directory with symlinks resolved. Each
+// directory of the path, including the last one, must be owned by a trusted user, and
+// other users must not be able to replace its entries. Directory follows a symlink if a
+// trusted user owns it.
 func Directory(path string) (string, error) {
 	return (&walk{path: path, strict: true}).do()
 }
 
 // Hooks observe the walk of Target.
 type Hooks struct {
-	// Known reports whether the last component is known to be no symlink, so that
-	// it is not touched.
+	// Known reports whether the last component is known not to be a symlink. If so, the
+	// walk does not touch it.
 	Known func(path string) (bool, error)
-	// Followed is called with the path to which a symlink led. Its error ends the
-	// walk.
+	// Followed is called with the path to which a symlink leads. An error ends the walk.
 	Followed func(path string) error
 }
 
-// Target returns the path of a mount target without symlinks. A symlink is followed
-// only if it belongs to a trusted user and is in a directory that only root can
-// change: a site may have moved /mnt to /var/mnt this way. A sticky directory such as
-// /tmp is not enough. Any other symlink is an error, ErrSymlink or ErrUnsafe.
-// Components that do not exist are kept as they are.
+// Target returns the path of a mount target with symlinks resolved. It follows a symlink
+// only if a trusted user owns it and only root can change its directory: a site may have
+// moved /mnt to /var/mnt this way. A sticky directory such as /tmp is not enough. Any
+// other symlink is an error, ErrSymlink or ErrUnsafe. Components that do not exist are
+// not changed.
 func Target(path string, h Hooks) (string, error) {
 	if err := CheckPath(path); err != nil {
 		return "", err
@@ -53,18 +52,18 @@ func Target(path string, h Hooks) (string, error) {
 
 // walk is one walk of Directory (strict) or Target.
 type walk struct {
-	path   string // what was asked for
+	path   string // the requested path
 	strict bool
 	Hooks
 
-	dirs   []*Dir  // from / to where the walk is; none of them was reached by a symlink
-	unsafe []error // for each of them, why others than root can change it, or nil
-	links  int     // symlinks followed
+	dirs   []*Dir  // from / to the current directory; none was reached through a symlink
+	unsafe []error // for each directory, why users other than root can change it, or nil
+	links  int     // number of followed symlinks
 }
 
 func (w *walk) at() *Dir { return w.dirs[len(w.dirs)-1] }
 
-// do returns where the path leads.
+// do walks the path and returns where it leads.
 func (w *walk) do() (string, error) {
 	defer func() { w.up(len(w.dirs)) }()
 	if err := w.root(); err != nil {
@@ -94,7 +93,7 @@ func (w *walk) down(d *Dir) error {
 	if w.strict {
 		return err
 	}
-	return nil // it matters only if a symlink is followed
+	return nil // follow checks w.unsafe
 }
 
 // up leaves the last count directories.
@@ -105,7 +104,7 @@ func (w *walk) up(count int) {
 	}
 }
 
-// names returns where the names in todo lead to.
+// names walks the names in todo and returns where they lead.
 func (w *walk) names(todo []string) (string, error) {
 	for len(todo) > 0 {
 		name := todo[0]
@@ -167,7 +166,7 @@ func (w *walk) names(todo []string) (string, error) {
 	return w.at().path, nil
 }
 
-// follow returns where the symlink name points to, if it is one that can be followed.
+// follow returns the target of the symlink name, or an error if it must not be followed.
 func (w *walk) follow(name string) (string, error) {
 	link := w.at().Join(name)
 	refuse := func(e Entry, format string, a ...any) (string, error) {
@@ -182,9 +181,9 @@ func (w *walk) follow(name string) (string, error) {
 		}
 	}
 	if w.at().shared && !w.strict {
-		return refuse(Entry{}, "others than root can make entries in %s", w.at().path)
+		return refuse(Entry{}, "users other than root can create entries in %s", w.at().path)
 	}
-	// Owner and text are those of one inode, whatever happens to the name.
+	// The descriptor makes owner and target those of one inode, even if the name changes.
 	fd, err := unix.Openat(w.at().fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", &fs.PathError{Op: "open", Path: link, Err: err}
@@ -195,10 +194,10 @@ func (w *walk) follow(name string) (string, error) {
 		return "", &fs.PathError{Op: "stat", Path: link, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return "", &fs.PathError{Op: "readlink", Path: link, Err: unix.EAGAIN} // it was replaced just now
+		return "", &fs.PathError{Op: "readlink", Path: link, Err: unix.EAGAIN} // it has just been replaced
 	}
 	if e := entryOf(&st); !e.Trusted() {
-		return refuse(e, "it belongs to uid %d", e.UID)
+		return refuse(e, "it is owned by uid %d", e.UID)
 	}
 	text := make([]byte, unix.PathMax)
 	size, err := unix.Readlinkat(fd, "", text)
@@ -206,7 +205,7 @@ func (w *walk) follow(name string) (string, error) {
 		return "", &fs.PathError{Op: "readlink", Path: link, Err: err}
 	}
 	if size == 0 || size == len(text) {
-		return refuse(entryOf(&st), "its text cannot be used")
+		return refuse(entryOf(&st), "its target is not valid")
 	}
 	return string(text[:size]), nil
 }

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asRoot ends the test when we may not give files away.
+// asRoot skips the test if this process cannot change the owner of files.
 func asRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can give files to others")
+		t.Skip("only root can change the owner of files")
 	}
 }
 
@@ -26,8 +26,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// links makes a tree as an administrator and hostile users may have made it: root's
-// own symlinks in directories of root, and the others.
+// links creates symlinks like those of an administrator, in directories of root, and those
+// of hostile users.
 func links(t *testing.T, top string) {
 	t.Helper()
 	dir := func(name string, mode fs.FileMode, uid int) {
@@ -108,9 +108,9 @@ func TestTarget(t *testing.T) {
 		{path: "/control/x", is: ErrBadPath, text: "control characters"},
 		{path: "/long/" + strings.Repeat("y", 200), is: ErrBadPath, text: "too long"},
 		{path: "/tofile/x", is: unix.ENOTDIR, text: "regular file"},
-		{path: "/sticky/of-root/x", is: ErrSymlink, text: "can make entries in"},
-		{path: "/sticky/of-root", is: ErrSymlink, text: "can make entries in"},
-		{path: "/sticky/of-user", is: ErrSymlink, text: "can make entries in"},
+		{path: "/sticky/of-root/x", is: ErrSymlink, text: "can create entries in"},
+		{path: "/sticky/of-root", is: ErrSymlink, text: "can create entries in"},
+		{path: "/sticky/of-user", is: ErrSymlink, text: "can create entries in"},
 		{path: "/open/of-root/x", is: ErrUnsafe, text: "/open: "},
 		{path: "/open/of-root", is: ErrSymlink, text: "/open: "},
 		{path: "/open/below/of-root", is: ErrUnsafe, text: "/open: "},
@@ -141,7 +141,7 @@ func TestTargetBadPaths(t *testing.T) {
 	}
 }
 
-// Descriptors of the walk do not outlive it.
+// The walk closes its descriptors.
 func TestTargetClosesDescriptors(t *testing.T) {
 	asRoot(t)
 	top := t.TempDir()
@@ -151,7 +151,7 @@ func TestTargetClosesDescriptors(t *testing.T) {
 		must(t, err)
 		return len(e)
 	}
-	Target(top+"/chain", Hooks{}) // what the runtime opens once
+	Target(top+"/chain", Hooks{}) // the runtime opens some descriptors once
 	before := open()
 	for range 20 {
 		for _, p := range []string{"/relative/up/there/x", "/absolute/x", "/loop", "/of-user", "/tofile/x"} {
@@ -159,13 +159,13 @@ func TestTargetClosesDescriptors(t *testing.T) {
 		}
 	}
 	if after := open(); after > before+5 {
-		t.Errorf("%d descriptors before, %d afterwards", before, after)
+		t.Errorf("%d descriptors before, %d after the walk", before, after)
 	}
 }
 
-// A user who can write in a directory replaces root's symlink with an own one all the
-// time: neither is ever followed.
-func TestTargetInAUsersDirectory(t *testing.T) {
+// A user who can write to a directory repeatedly replaces root's symlink with another one:
+// neither is ever followed.
+func TestTargetInUserDirectory(t *testing.T) {
 	asRoot(t)
 	for _, mode := range []fs.FileMode{0o777, 0o777 | fs.ModeSticky} {
 		top := t.TempDir()

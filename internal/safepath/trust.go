@@ -1,12 +1,11 @@
 // Package safepath decides which paths are safe: those that only trusted users
 // can change, and those on which a node may mount.
 //
-// Root and the user of this process are trusted. All others are taken to be
-// hostile: they may own a directory on the way, replace what is in it between two
-// system calls, or plant symlinks.
+// Root and the user of this process are trusted. All other users are assumed to be
+// hostile: they may own a directory of the path, replace its entries between two system
+// calls, or create symlinks.
 //
-// It must not know what a path is used for, what is mounted, or how a setting is
-// written.
+// The package does not depend on the purpose of a path, on mounts, or on settings.
 package safepath
 
 import (
@@ -22,15 +21,15 @@ import (
 var (
 	// ErrSymlink reports a component of a path that is a symlink.
 	ErrSymlink = errors.New("is a symlink")
-	// ErrUnsafe reports a component of a path that others than root and this
-	// process could replace while it is used.
-	ErrUnsafe = errors.New("can be changed by others than root")
-	// ErrBadPath reports a text that is not a path for a mount target.
-	ErrBadPath = errors.New("not a usable path")
+	// ErrUnsafe reports a component of a path that users other than root and the user of
+	// this process could replace while it is used.
+	ErrUnsafe = errors.New("can be changed by users other than root")
+	// ErrBadPath reports a text that is not a valid path of a mount target.
+	ErrBadPath = errors.New("not a valid path")
 )
 
-// Error reports what is wrong with one component of a path. It wraps ErrSymlink,
-// ErrUnsafe or unix.ENOTDIR.
+// Error reports a problem with one component of a path. It wraps ErrSymlink, ErrUnsafe or
+// unix.ENOTDIR.
 type Error struct {
 	Path  string // of the component
 	Entry Entry  // what was found there
@@ -41,13 +40,14 @@ type Error struct {
 func (e *Error) Error() string { return e.Path + ": " + e.err.Error() + e.more }
 func (e *Error) Unwrap() error { return e.err }
 
-// Entry is what decides which users can change a file, or the entries of a directory.
+// Entry contains what determines which users can change a file or the entries of a
+// directory.
 type Entry struct {
 	Mode     uint32 // type and permissions, as in inode(7)
 	UID, GID uint32
 }
 
-// EntryOf returns the entry that info is about.
+// EntryOf returns the entry that info describes.
 func EntryOf(info fs.FileInfo) Entry {
 	st := info.Sys().(*syscall.Stat_t)
 	return Entry{st.Mode, st.Uid, st.Gid}
@@ -58,7 +58,7 @@ func entryOf(st *unix.Stat_t) Entry { return Entry{st.Mode, st.Uid, st.Gid} }
 // Trusted reports whether root or the user of this process owns the entry.
 func (e Entry) Trusted() bool { return e.UID == 0 || int(e.UID) == os.Geteuid() }
 
-// Writers are users besides the owner whose right to write counts.
+// Writers selects the users other than the owner whose write permission is considered.
 type Writers int
 
 const (
@@ -67,20 +67,20 @@ const (
 	ForeignGroups                // mode o+w, or g+w for another group than root
 )
 
-// WritableBy reports whether some of w may write to the file or directory.
+// WritableBy reports whether users in w may write to the file or directory.
 func (e Entry) WritableBy(w Writers) bool {
 	group := w == Groups || w == ForeignGroups && e.GID != 0
 	return e.Mode&unix.S_IWOTH != 0 || group && e.Mode&unix.S_IWGRP != 0
 }
 
-// ReplaceableBy reports whether some of w may rename or remove entries of the
-// directory that are not theirs. In a sticky directory they may not.
+// ReplaceableBy reports whether users in w may rename or remove entries of the directory
+// that they do not own. In a sticky directory they may not.
 func (e Entry) ReplaceableBy(w Writers) bool {
 	return e.WritableBy(w) && e.Mode&unix.S_ISVTX == 0
 }
 
-// CheckPrivate returns an error unless dir is a directory that belongs to this
-// process's user and that no other user can write to. A symlink is an error.
+// CheckPrivate returns an error unless dir is a directory that the user of this process
+// owns and that no other user can write to. A symlink is an error.
 func CheckPrivate(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -92,36 +92,36 @@ func CheckPrivate(dir string) error {
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a directory", dir)
 	case int(e.UID) != os.Geteuid():
-		return fmt.Errorf("%s belongs to uid %d, not to this daemon's uid %d", dir, e.UID, os.Geteuid())
+		return fmt.Errorf("%s is owned by uid %d, not by this daemon's uid %d", dir, e.UID, os.Geteuid())
 	case e.WritableBy(Groups):
-		return fmt.Errorf("%s can be written by others (mode %04o)", dir, info.Mode().Perm())
+		return fmt.Errorf("%s is writable by other users (mode %04o)", dir, info.Mode().Perm())
 	}
 	return nil
 }
 
 // CheckParent returns an error if other users can rename or remove entries of the
-// directory that are not theirs.
+// directory that they do not own.
 func CheckParent(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
 	}
 	if EntryOf(info).ReplaceableBy(Groups) {
-		return fmt.Errorf("others can write to %s (mode %04o, not sticky), so they can replace what is in it", dir, info.Mode().Perm())
+		return fmt.Errorf("%s is writable by other users and not sticky (mode %04o), so they can replace its entries", dir, info.Mode().Perm())
 	}
 	return nil
 }
 
-// CheckFile returns an error unless info is that of a regular file which belongs to a
-// trusted user and which no other user can write to. path is for messages.
+// CheckFile returns an error unless info describes a regular file that a trusted user
+// owns and that no other user can write to. path is for messages.
 func CheckFile(path string, info fs.FileInfo) error {
 	switch e := EntryOf(info); {
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", path)
 	case !e.Trusted():
-		return fmt.Errorf("%s belongs to another user (uid %d)", path, e.UID)
+		return fmt.Errorf("%s is owned by another user (uid %d)", path, e.UID)
 	case e.WritableBy(Groups):
-		return fmt.Errorf("%s may be written by other users (mode %04o)", path, info.Mode().Perm())
+		return fmt.Errorf("%s is writable by other users (mode %04o)", path, info.Mode().Perm())
 	}
 	return nil
 }

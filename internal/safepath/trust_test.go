@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// What hostile users may own, write to or plant, and each check's answer.
+// Files and directories that hostile users may own or write to, and the result of each
+// check.
 func TestHostileUsers(t *testing.T) {
 	asRoot(t)
 	const user = 4711
@@ -18,23 +19,23 @@ func TestHostileUsers(t *testing.T) {
 		kind     fs.FileMode // 0 (file), fs.ModeDir or fs.ModeSymlink (to a directory of root)
 		mode     fs.FileMode
 		uid, gid int
-		// part of each check's error; empty: accepted
+		// part of the error of each check; empty: accepted
 		private, parent, file, directory string
 	}{
 		{name: "root's", kind: fs.ModeDir, mode: 0o755, file: "not a regular file"},
 		{name: "root's file", mode: 0o644, private: "is not a directory", directory: "not a directory"},
 		{name: "executable for the group", mode: 0o755, private: "is not a directory", directory: "not a directory"},
-		{name: "of the group root", kind: fs.ModeDir, mode: 0o775, private: "(mode 0775)", parent: "(mode 0775, not sticky)", file: "not a regular file", directory: "mode 0775"},
-		{name: "of a group", kind: fs.ModeDir, mode: 0o770, gid: user, private: "(mode 0770)", parent: "others can write", file: "not a regular file", directory: "mode 0770, gid 4711"},
-		{name: "open", kind: fs.ModeDir, mode: 0o777, private: "(mode 0777)", parent: "others can write", file: "not a regular file", directory: "mode 0777"},
-		{name: "open to others alone", kind: fs.ModeDir, mode: 0o707, private: "(mode 0707)", parent: "others can write", file: "not a regular file", directory: "mode 0707"},
+		{name: "of the group root", kind: fs.ModeDir, mode: 0o775, private: "(mode 0775)", parent: "not sticky (mode 0775)", file: "not a regular file", directory: "mode 0775"},
+		{name: "of a group", kind: fs.ModeDir, mode: 0o770, gid: user, private: "(mode 0770)", parent: "so they can replace its entries", file: "not a regular file", directory: "mode 0770, gid 4711"},
+		{name: "open", kind: fs.ModeDir, mode: 0o777, private: "(mode 0777)", parent: "so they can replace its entries", file: "not a regular file", directory: "mode 0777"},
+		{name: "open to other users only", kind: fs.ModeDir, mode: 0o707, private: "(mode 0707)", parent: "so they can replace its entries", file: "not a regular file", directory: "mode 0707"},
 		{name: "sticky", kind: fs.ModeDir, mode: 0o777 | fs.ModeSticky, private: "(mode 0777)", file: "not a regular file"},
-		{name: "a user's", kind: fs.ModeDir, mode: 0o755, uid: user, private: "uid 4711", file: "not a regular file", directory: "belongs to uid 4711"},
+		{name: "a user's", kind: fs.ModeDir, mode: 0o755, uid: user, private: "uid 4711", file: "not a regular file", directory: "is owned by uid 4711"},
 		{name: "a user's file", mode: 0o644, uid: user, private: "is not a directory", file: "another user (uid 4711)", directory: "not a directory"},
-		{name: "a file for all", mode: 0o646, private: "is not a directory", parent: "others can write", file: "written by other users (mode 0646)", directory: "not a directory"},
-		{name: "a file for a group", mode: 0o664, private: "is not a directory", parent: "others can write", file: "written by other users (mode 0664)", directory: "not a directory"},
+		{name: "a file for all", mode: 0o646, private: "is not a directory", parent: "so they can replace its entries", file: "writable by other users (mode 0646)", directory: "not a directory"},
+		{name: "a file for a group", mode: 0o664, private: "is not a directory", parent: "so they can replace its entries", file: "writable by other users (mode 0664)", directory: "not a directory"},
 		{name: "root's symlink", kind: fs.ModeSymlink, private: "is a symbolic link", file: "not a regular file"},
-		{name: "a user's symlink", kind: fs.ModeSymlink, uid: user, private: "is a symbolic link", file: "not a regular file", directory: "is a symlink that is not followed: it belongs to uid 4711"},
+		{name: "a user's symlink", kind: fs.ModeSymlink, uid: user, private: "is a symbolic link", file: "not a regular file", directory: "is a symlink that is not followed: it is owned by uid 4711"},
 	} {
 		top := t.TempDir()
 		path := top + "/entry"
@@ -70,7 +71,7 @@ func TestHostileUsers(t *testing.T) {
 		if want := map[bool]string{true: top + "/real", false: path}[tt.kind == fs.ModeSymlink]; derr == nil && real != want {
 			t.Errorf("%s: leads to %s", tt.name, real)
 		}
-		if tt.directory != "" && tt.kind == fs.ModeDir { // nor is anything below it safe
+		if tt.directory != "" && tt.kind == fs.ModeDir { // directories below it are not safe either
 			must(t, os.Mkdir(path+"/below", 0o755))
 			if _, err := Directory(path + "/below"); err == nil {
 				t.Errorf("%s: a directory below is accepted", tt.name)
@@ -122,9 +123,9 @@ func TestUnsafeParents(t *testing.T) {
 		{"root's", dir(0o755, 0, 0), false},
 		{"of the group root", dir(0o775, 0, 0), false},
 		{"sticky", dir(0o777|fs.ModeSticky, 0, 0), false},
-		{"foreign group reads", dir(0o755, 0, 1234), false},
-		{"all may write", dir(0o777, 0, 0), true},
-		{"a foreign group may write", dir(0o775, 0, 1234), true},
+		{"readable by another group", dir(0o755, 0, 1234), false},
+		{"world-writable", dir(0o777, 0, 0), true},
+		{"writable by another group", dir(0o775, 0, 1234), true},
 		{"a user's", dir(0o755, 1234, 0), true},
 		{"a user's, sticky", dir(0o755|fs.ModeSticky, 1234, 0), true},
 	} {

@@ -18,7 +18,7 @@ type state struct {
 
 func (s state) known() bool { return s.load != "not-found" }
 
-// runs reports whether stop has an effect on the unit.
+// runs reports whether the unit can be stopped.
 func (s state) runs() bool { return s.active != "inactive" && s.active != "failed" }
 
 func (s state) failed() bool { return s.active == "failed" }
@@ -43,14 +43,14 @@ func (s *Service) states(ctx context.Context) ([]state, error) {
 			result: p["Result"], pid: p["MainPID"], status: p["StatusText"],
 		}
 		if one.load == "" || one.active == "" {
-			return nil, errors.New("systemctl show " + unit.Name + " does not say in which state it is")
+			return nil, errors.New("systemctl show " + unit.Name + " does not report the state of the unit")
 		}
 		all = append(all, one)
 	}
 	return all, nil
 }
 
-// Properties reads what "systemctl show --property=..." prints: NAME=VALUE, one a line.
+// Properties parses the output of "systemctl show --property=...": lines NAME=VALUE.
 func Properties(shown string) map[string]string {
 	p := map[string]string{}
 	for line := range strings.Lines(shown) {
@@ -61,10 +61,10 @@ func Properties(shown string) map[string]string {
 	return p
 }
 
-// loaded returns the names of the units that systemd knows and for which so is true.
-func loaded(states []state, so func(state) bool) (units []string) {
+// loaded returns the names of the units that systemd has and that match.
+func loaded(states []state, match func(state) bool) (units []string) {
 	for _, one := range states {
-		if one.known() && so(one) {
+		if one.known() && match(one) {
 			units = append(units, one.unit)
 		}
 	}
@@ -85,13 +85,13 @@ func (s *Service) installed(ctx context.Context) ([]state, error) {
 		if there, err := present(s.path(dir, s.Units[0].Name)); err != nil {
 			return nil, err
 		} else if there {
-			return nil, hint.Add(errors.New("systemd does not run here"), "systemd starts the service at the next boot, if the service is enabled")
+			return nil, hint.Add(errors.New("systemd is not running"), "if the service is enabled, systemd starts it at the next boot")
 		}
 	}
 	return nil, ErrNotInstalled
 }
 
-// start starts the service, with its socket before it.
+// start starts the service and its socket.
 func (s *Service) start(ctx context.Context) error {
 	states, err := s.installed(ctx)
 	if err != nil {
@@ -102,16 +102,16 @@ func (s *Service) start(ctx context.Context) error {
 	}
 	for _, one := range states {
 		if one.load == "masked" {
-			return hint.Add(fmt.Errorf("%s is masked", one.unit), "if that is not on purpose, run systemctl unmask %s", one.unit)
+			return hint.Add(fmt.Errorf("%s is masked", one.unit), "if this is not intended, run systemctl unmask %s", one.unit)
 		}
 	}
 	if _, err := s.systemctl(ctx, append([]string{"start"}, loaded(states, state.known)...)...); err != nil {
-		return hint.Add(err, "journalctl -u %s -n 20 shows why", s.Name)
+		return hint.Add(err, "for the reason, see journalctl -u %s -n 20", s.Name)
 	}
 	return nil
 }
 
-// stop stops the service and its socket, which would start it again.
+// stop stops the service and its socket, which would otherwise start it again.
 func (s *Service) stop(ctx context.Context) error {
 	states, err := s.installed(ctx)
 	if err != nil {
@@ -125,8 +125,8 @@ func (s *Service) stop(ctx context.Context) error {
 	return err
 }
 
-// status says whether the service runs, in words that scripts look for, then the
-// state of each unit, and the status line of the daemon.
+// status returns a line that scripts match, about whether the service runs, then the
+// state of each unit and the status line of the daemon.
 func (s *Service) status(ctx context.Context) (lines []string, err error) {
 	states, err := s.installed(ctx)
 	if err != nil {
@@ -158,7 +158,7 @@ func (s *Service) status(ctx context.Context) (lines []string, err error) {
 		lines = append(lines, "Reported: "+service.status)
 	}
 	if !service.up() && service.result != "" && service.result != "success" {
-		lines = append(lines, fmt.Sprintf("Look at: journalctl -u %s -n 20", s.Name))
+		lines = append(lines, fmt.Sprintf("See: journalctl -u %s -n 20", s.Name))
 	}
 	for _, unit := range s.Units {
 		advice, err := s.hidden(unit.Name)

@@ -11,9 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// install enables the service, and does not start it. Without the unit of
-// a package it writes one with these arguments first. If a step fails, it undoes the
-// steps before it.
+// install enables the service without starting it. If no package provides the unit, it
+// first writes one with these arguments. If a step fails, it undoes the previous steps.
 func (s *Service) install(ctx context.Context, args []string) (notes []string, err error) {
 	for _, unit := range s.Units {
 		path := s.path(UnitDirectory, unit.Name)
@@ -38,7 +37,7 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 		return nil, err
 	}
 	if s.User != "" {
-		// A package would have created the user. An existing user is not an error.
+		// Packages create the user. An existing user is not an error.
 		if _, err := s.run(ctx, "systemd-sysusers", "--inline", fmt.Sprintf("u %s - %q", s.User, s.Description)); err != nil {
 			return nil, hint.Add(fmt.Errorf("cannot create the user %s: %w", s.User, err), "create it as a system user without a shell")
 		}
@@ -46,7 +45,7 @@ func (s *Service) install(ctx context.Context, args []string) (notes []string, e
 	var done []string
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.takeBack(context.WithoutCancel(ctx), done))
+			err = errors.Join(err, s.rollBack(context.WithoutCancel(ctx), done))
 		}
 	}()
 	for i, unit := range s.Units {
@@ -92,9 +91,9 @@ func (s *Service) enablePackaged(ctx context.Context, args []string) (notes []st
 		}
 		texts = append(texts, string(text))
 	}
-	notes = append(notes, s.path(PackageDirectory, s.Units[0].Name)+" is the package's: enabled, nothing written")
+	notes = append(notes, s.path(PackageDirectory, s.Units[0].Name)+" belongs to the package: enabled, no file written")
 	if len(args) > 0 {
-		notes = append(notes, fmt.Sprintf("the arguments are not used (%s): put them into the configuration file, or into a drop-in with systemctl edit %s", strings.Join(args, " "), s.Name))
+		notes = append(notes, fmt.Sprintf("the arguments are ignored (%s): set them in the configuration file or in a drop-in (systemctl edit %s)", strings.Join(args, " "), s.Name))
 	}
 	return notes, s.enable(ctx, texts)
 }
@@ -111,7 +110,7 @@ func (s *Service) enable(ctx context.Context, texts []string) error {
 	return nil
 }
 
-// reload makes systemd read the units, if it runs.
+// reload makes systemd reload the units, if it is running.
 func (s *Service) reload(ctx context.Context) error {
 	if !s.booted() {
 		return nil
@@ -120,13 +119,13 @@ func (s *Service) reload(ctx context.Context) error {
 	return err
 }
 
-// takeBack undoes the steps of an install that failed.
-func (s *Service) takeBack(ctx context.Context, done []string) (err error) {
+// rollBack undoes the steps of a failed install.
+func (s *Service) rollBack(ctx context.Context, done []string) (err error) {
 	if len(done) == 0 {
 		return nil
 	}
 	for _, unit := range s.Units {
-		_, _ = s.systemctl(ctx, "disable", unit.Name) // most likely it is not enabled
+		_, _ = s.systemctl(ctx, "disable", unit.Name) // usually not enabled yet
 	}
 	for _, path := range done {
 		err = errors.Join(err, os.Remove(path))
@@ -134,9 +133,9 @@ func (s *Service) takeBack(ctx context.Context, done []string) (err error) {
 	return errors.Join(err, s.reload(ctx))
 }
 
-// remove stops and disables the service, and deletes what install has written. A
-// unit of the package or of the administrator stays, as do drop-ins; the
-// notes name them. Mounts of the daemon stay.
+// remove stops and disables the service, and deletes the units that install has written.
+// It keeps units of the package or of the administrator, and drop-ins, and lists them in
+// the notes. Mounts of the daemon stay.
 func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	var ours []string
 	known := false
@@ -157,7 +156,7 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 		if written {
 			ours = append(ours, path)
 		} else {
-			notes = append(notes, path+" was not written by install and stays")
+			notes = append(notes, path+" was not written by install and is kept")
 		}
 	}
 	packaged, err := s.packaged()
@@ -165,7 +164,7 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 	case err != nil:
 		return nil, err
 	case packaged:
-		notes = append(notes, fmt.Sprintf("%s is the package's and stays: it goes with the package", s.path(PackageDirectory, s.Units[0].Name)))
+		notes = append(notes, fmt.Sprintf("%s belongs to the package and is kept: to delete it, remove the package", s.path(PackageDirectory, s.Units[0].Name)))
 	case !known:
 		return nil, hint.Add(ErrNotInstalled, "%s does not exist, and no package provides one", s.path(UnitDirectory, s.Units[0].Name))
 	}
@@ -179,13 +178,13 @@ func (s *Service) remove(ctx context.Context) (notes []string, err error) {
 		return nil, err
 	}
 	for _, path := range s.dropIns() {
-		notes = append(notes, path+" is yours and stays")
+		notes = append(notes, path+" is a local drop-in and is kept")
 	}
 	return notes, nil
 }
 
-// stopAndDisable must end before a file is deleted: systemd cannot disable a service
-// without a unit.
+// stopAndDisable must be called before a unit is deleted: systemd cannot disable a
+// service without a unit.
 func (s *Service) stopAndDisable(ctx context.Context) error {
 	if s.booted() {
 		states, err := s.states(ctx)
@@ -198,7 +197,7 @@ func (s *Service) stopAndDisable(ctx context.Context) error {
 			}
 		}
 		if units := loaded(states, state.failed); len(units) > 0 {
-			_, _ = s.systemctl(ctx, append([]string{"reset-failed"}, units...)...) // or the name would be listed until the next boot
+			_, _ = s.systemctl(ctx, append([]string{"reset-failed"}, units...)...) // otherwise the name would be listed until the next boot
 		}
 	}
 	for _, unit := range s.Units {

@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// asked is what install without a package asks for.
-var asked = []string{`systemd-sysusers --inline u thing - "The Thing"`, "daemon-reload", "enable thing.service", "enable thing.socket"}
+// installCalls are the calls of install without a package.
+var installCalls = []string{`systemd-sysusers --inline u thing - "The Thing"`, "daemon-reload", "enable thing.service", "enable thing.socket"}
 
-// A machine without the package: units written, enabled, not started; a second
-// install is refused; remove takes all of it away again.
+// Without the package, install writes and enables the units without starting them, a second
+// install is refused, and remove deletes everything.
 func TestInstallAndRemove(t *testing.T) {
 	n := newNode(t)
-	n.does("install --host=h --qps 5", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", asked...)
+	n.does("install --host=h --qps 5", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", installCalls...)
 	for name, part := range map[string]string{"thing.service": "\nExecStart=/opt/bin/thing --host=h --qps 5\nUser=thing\n", "thing.socket": "\nListenStream=/run/thing.sock\n"} {
 		path := filepath.Join(n.root, "etc/systemd/system", name)
 		text, err := os.ReadFile(path)
@@ -40,34 +40,34 @@ func TestInstallAndRemove(t *testing.T) {
 	n.does("remove", 1, "", "Removing"+failed+"Error:  Service is not installed\nthing: hint: /etc/systemd/system/thing.service does not exist, and no package provides one\n")
 }
 
-// A machine with the package: nothing is written, arguments are said to be
-// without effect, and remove leaves the package's files.
+// With the package, install writes nothing and reports that arguments are ignored, and
+// remove keeps the files of the package.
 func TestInstallPackaged(t *testing.T) {
 	n := newNode(t)
 	n.write("usr/lib/systemd/system/thing.service", strings.Replace(serviceText, "[Install]", "[X-Install]", 1))
 	n.write("usr/lib/systemd/system/thing.socket", socketText)
-	const is = "/usr/lib/systemd/system/thing.service is the package's"
-	n.does("install", 0, "Install"+ok+is+": enabled, nothing written\n", "", "enable thing.socket")
-	n.does("install --host=h", 0, "Install"+ok+is+": enabled, nothing written\n"+
-		"the arguments are not used (--host=h): put them into the configuration file, or into a drop-in with systemctl edit thing\n", "", "enable thing.socket")
+	const is = "/usr/lib/systemd/system/thing.service belongs to the package"
+	n.does("install", 0, "Install"+ok+is+": enabled, no file written\n", "", "enable thing.socket")
+	n.does("install --host=h", 0, "Install"+ok+is+": enabled, no file written\n"+
+		"the arguments are ignored (--host=h): set them in the configuration file or in a drop-in (systemctl edit thing)\n", "", "enable thing.socket")
 	if have := n.files(); !slices.Equal(have, []string{"sockets.target.wants/thing.socket"}) {
 		t.Errorf("files %q", have)
 	}
-	n.does("remove", 0, "Removing"+ok+is+" and stays: it goes with the package\n", "", "disable thing.service", "disable thing.socket", "daemon-reload")
+	n.does("remove", 0, "Removing"+ok+is+" and is kept: to delete it, remove the package\n", "", "disable thing.service", "disable thing.socket", "daemon-reload")
 	if have := n.files(); len(have) > 0 {
 		t.Errorf("left: %q", have)
 	}
 }
 
-// A unit in /etc hides the package's: install and status say so, with what to do,
-// and what they say works.
-func TestPackageIsHidden(t *testing.T) {
-	const own, hides = "/etc/systemd/system/thing.service", "/etc/systemd/system/thing.service hides the package's unit; to use that "
-	const redo = hides + "run thing remove, then thing install and thing start\n"
+// A unit in /etc overrides that of the package: install and status report it with advice,
+// and following the advice works.
+func TestPackageIsOverridden(t *testing.T) {
+	const own, overrides = "/etc/systemd/system/thing.service", "/etc/systemd/system/thing.service overrides the unit of the package; to use that unit, "
+	const redo = overrides + "run thing remove, then thing install and thing start\n"
 	for _, tt := range []struct{ text, advice string }{
 		{olderText, redo},
 		{"# Written by thing install. …\n" + serviceText, redo},
-		{serviceText, hides + "move what is yours in it into a drop-in (systemctl edit thing.service), delete it, then systemctl daemon-reload and restart\n"},
+		{serviceText, overrides + "move your changes into a drop-in (systemctl edit thing.service), delete the file, then run systemctl daemon-reload and restart the service\n"},
 	} {
 		n := newNode(t)
 		n.write("usr/lib/systemd/system/thing.service", serviceText)
@@ -85,7 +85,7 @@ func TestPackageIsHidden(t *testing.T) {
 				t.Errorf("%s: code %d", verb, code)
 			}
 		}
-		if text := out.String(); strings.Contains(text, "hides") || !strings.Contains(text, "pid  4711") {
+		if text := out.String(); strings.Contains(text, "overrides") || !strings.Contains(text, "pid  4711") {
 			t.Error(text)
 		}
 	}
@@ -95,19 +95,19 @@ func TestPackageIsHidden(t *testing.T) {
 	n.must(os.MkdirAll(filepath.Join(n.root, "etc/systemd/system"), 0o755))
 	n.must(os.Symlink("/dev/null", filepath.Join(n.root, own)))
 	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
-		"thing: hint: thing.service is masked and cannot be started; if that is not on purpose, run systemctl unmask thing.service\n")
-	n.does("start", 1, "", "Starting"+failed+"thing: error: thing.service is masked\nthing: hint: if that is not on purpose, run systemctl unmask thing.service\n")
+		"thing: hint: thing.service is masked and cannot be started; if this is not intended, run systemctl unmask thing.service\n")
+	n.does("start", 1, "", "Starting"+failed+"thing: error: thing.service is masked\nthing: hint: if this is not intended, run systemctl unmask thing.service\n")
 }
 
-// An image is built: systemd does not run, and nothing is asked of it that needs
-// it to.
+// During an image build, systemd is not running, and install uses only commands that work
+// without it.
 func TestInstallIntoImage(t *testing.T) {
 	n := newNode(t)
 	n.must(os.RemoveAll(filepath.Join(n.root, "run/systemd")))
 	const written = "/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n"
-	n.does("install", 0, "Install"+ok+written, "", asked[0], asked[2], asked[3])
-	n.does("start", 1, "", "Starting"+failed+"thing: error: systemd does not run here\nthing: hint: systemd starts the service at the next boot, if the service is enabled\n")
-	n.does("status", 1, "", "thing: error: systemd does not run here\nthing: hint: systemd starts the service at the next boot, if the service is enabled\n")
+	n.does("install", 0, "Install"+ok+written, "", installCalls[0], installCalls[2], installCalls[3])
+	n.does("start", 1, "", "Starting"+failed+"thing: error: systemd is not running\nthing: hint: if the service is enabled, systemd starts it at the next boot\n")
+	n.does("status", 1, "", "thing: error: systemd is not running\nthing: hint: if the service is enabled, systemd starts it at the next boot\n")
 	n.does("remove", 0, "Removing"+ok, "", "disable thing.service", "disable thing.socket")
 	n.does("stop", 1, "", "Stopping"+failed+"Error:  Service is not installed\n")
 }
@@ -115,14 +115,14 @@ func TestInstallIntoImage(t *testing.T) {
 // An install that fails leaves nothing behind.
 func TestInstallFails(t *testing.T) {
 	for _, tt := range []struct{ verb, says string }{
-		{"enable", "thing: error: systemctl enable: told to fail\n"},
-		{"--inline", "thing: error: cannot create the user thing: systemd-sysusers --inline: told to fail\nthing: hint: create it as a system user without a shell\n"},
+		{"enable", "thing: error: systemctl enable: injected failure\n"},
+		{"--inline", "thing: error: cannot create the user thing: systemd-sysusers --inline: injected failure\nthing: hint: create it as a system user without a shell\n"},
 	} {
 		n := newNode(t)
 		n.must(n.systemd.Fail(tt.verb, true))
-		calls := asked[:1]
+		calls := installCalls[:1]
 		if tt.verb == "enable" {
-			calls = []string{asked[0], asked[1], asked[2], "disable thing.service", "disable thing.socket", "daemon-reload"}
+			calls = []string{installCalls[0], installCalls[1], installCalls[2], "disable thing.service", "disable thing.socket", "daemon-reload"}
 		}
 		n.does("install", 1, "", "Install"+failed+tt.says, calls...)
 		if have := n.files(); len(have) > 0 {
@@ -131,11 +131,11 @@ func TestInstallFails(t *testing.T) {
 	}
 	n := newNode(t)
 	n.must(os.MkdirAll(filepath.Join(n.root, "etc"), 0o755))
-	n.write("etc/systemd", "in the way")
+	n.write("etc/systemd", "a file")
 	n.does("install", 1, "", "Install"+failed+"thing: error: lstat /etc/systemd/system/thing.service: not a directory\n")
 }
 
-// What cannot stand in a unit is refused before anything is written.
+// Arguments that cannot be in a unit are refused before anything is written.
 func TestInstallRefusesArguments(t *testing.T) {
 	for _, arg := range []string{"a\nExecStartPre=/bin/false", "a\rb", "a\x00b", "\xff", "\x1b[31m"} {
 		n := newNode(t)
@@ -146,12 +146,12 @@ func TestInstallRefusesArguments(t *testing.T) {
 	}
 }
 
-// The file of a unit is never replaced, whatever it is.
+// create never replaces a file.
 func TestCreate(t *testing.T) {
 	dir := t.TempDir()
 	for name, prepare := range map[string]func(string) error{
 		"file":          func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"folder":        func(path string) error { return os.Mkdir(path, 0o700) },
+		"directory":     func(path string) error { return os.Mkdir(path, 0o700) },
 		"link":          func(path string) error { return os.Symlink("/dev/null", path) },
 		"dangling link": func(path string) error { return os.Symlink(dir+"/nowhere", path) },
 	} {
@@ -171,7 +171,7 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// olderText is in the form that the older daemon's install wrote.
+// olderText has the form of units that install of the older daemon wrote.
 const olderText = `[Unit]
 Description=The Thing
 
@@ -185,17 +185,17 @@ Restart=on-failure
 WantedBy=multi-user.target
 `
 
-// What install wrote goes, also that of the older daemon; what the administrator
-// wrote stays and is named.
-func TestRemoveLeavesOthersFiles(t *testing.T) {
+// remove deletes units that install or the older daemon wrote, and keeps and reports files
+// of the administrator.
+func TestRemoveKeepsOtherFiles(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text string
 		gone bool
 	}{
-		"ours":      {"# Written by thing install.\n" + serviceText, true},
-		"older":     {olderText, true},
-		"by hand":   {serviceText, false},
-		"half-like": {"[Service]\nPIDFile=/var/run/thing.pid\nExecStart=/usr/bin/thing\n", false},
+		"ours":    {"# Written by thing install.\n" + serviceText, true},
+		"older":   {olderText, true},
+		"manual":  {serviceText, false},
+		"similar": {"[Service]\nPIDFile=/var/run/thing.pid\nExecStart=/usr/bin/thing\n", false},
 	} {
 		n := newNode(t)
 		n.write("etc/systemd/system/thing.service", tt.text)
@@ -203,19 +203,19 @@ func TestRemoveLeavesOthersFiles(t *testing.T) {
 		n.write("etc/systemd/system/thing.socket.d/mode.conf", "[Socket]\n")
 		n.write("etc/systemd/system/thing-other.service", serviceText)
 		want := []string{"thing-other.service", "thing.service.d/override.conf", "thing.socket.d/mode.conf"}
-		said := "/etc/systemd/system/thing.service.d/override.conf is yours and stays\n/etc/systemd/system/thing.socket.d/mode.conf is yours and stays\n"
+		stdout := "/etc/systemd/system/thing.service.d/override.conf is a local drop-in and is kept\n/etc/systemd/system/thing.socket.d/mode.conf is a local drop-in and is kept\n"
 		if !tt.gone {
 			want = slices.Insert(want, 1, "thing.service")
-			said = "/etc/systemd/system/thing.service was not written by install and stays\n" + said
+			stdout = "/etc/systemd/system/thing.service was not written by install and is kept\n" + stdout
 		}
-		n.does("remove", 0, "Removing"+ok+said, "", "disable thing.service", "daemon-reload")
+		n.does("remove", 0, "Removing"+ok+stdout, "", "disable thing.service", "daemon-reload")
 		if have := n.files(); !slices.Equal(have, want) {
 			t.Errorf("%s: files %q, want %q", name, have, want)
 		}
 	}
 }
 
-// A link to /dev/null is how a unit is masked: it stays.
+// A masked unit, a link to /dev/null, is kept.
 func TestRemoveMasked(t *testing.T) {
 	n := newNode(t)
 	path := filepath.Join(n.root, "etc/systemd/system/thing.service")
@@ -223,35 +223,35 @@ func TestRemoveMasked(t *testing.T) {
 	n.must(os.Symlink("/dev/null", path))
 	n.does("install", 1, "", "Install"+failed+"Error:  Service has already been installed\n"+
 		"thing: hint: /etc/systemd/system/thing.service exists: change it with a drop-in (systemctl edit thing), or run thing remove first\n")
-	n.does("remove", 0, "Removing"+ok+"/etc/systemd/system/thing.service was not written by install and stays\n", "", "disable thing.service", "daemon-reload")
+	n.does("remove", 0, "Removing"+ok+"/etc/systemd/system/thing.service was not written by install and is kept\n", "", "disable thing.service", "daemon-reload")
 	if _, err := os.Lstat(path); err != nil {
 		t.Error(err)
 	}
 }
 
-// While the service cannot be stopped or disabled its unit stays: systemd could
-// not be asked about it any more.
+// If the service cannot be stopped or disabled, its unit is kept, because systemd cannot
+// manage a service without a unit.
 func TestRemoveFails(t *testing.T) {
 	for verb, calls := range map[string][]string{
 		"stop":    {"stop thing.service thing.socket"},
 		"disable": {"stop thing.service thing.socket", "disable thing.service"},
 	} {
 		n := newNode(t)
-		n.does("install", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", asked...)
+		n.does("install", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", installCalls...)
 		n.does("start", 0, "Starting"+ok, "", "start thing.service thing.socket")
 		n.must(n.systemd.Fail(verb, true))
 		before := n.files()
-		n.does("remove", 1, "", "Removing"+failed+"thing: error: systemctl "+verb+": told to fail\n", calls...)
+		n.does("remove", 1, "", "Removing"+failed+"thing: error: systemctl "+verb+": injected failure\n", calls...)
 		if have := n.files(); !slices.Equal(have, before) {
 			t.Errorf("%s: files %q, were %q", verb, have, before)
 		}
 	}
 }
 
-// A service that has failed is forgotten with its unit.
+// remove resets the failed state of a service.
 func TestRemoveFailed(t *testing.T) {
 	n := newNode(t)
-	n.does("install", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", asked...)
-	n.must(n.systemd.Be("thing.service", "failed"))
+	n.does("install", 0, "Install"+ok+"/etc/systemd/system/thing.service: written\n/etc/systemd/system/thing.socket: written\n", "", installCalls...)
+	n.must(n.systemd.SetActive("thing.service", "failed"))
 	n.does("remove", 0, "Removing"+ok, "", "reset-failed thing.service", "disable thing.service", "disable thing.socket", "daemon-reload")
 }

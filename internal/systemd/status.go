@@ -2,8 +2,6 @@ package systemd
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,41 +12,41 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// StatusVersion is the layout of Status. Fields are added without a new version;
-// a field that is removed or changes its meaning makes a new version.
+// StatusVersion is the version of the layout of Status. It changes if a field is removed
+// or changes its meaning, but not if a field is added.
 const StatusVersion = 1
 
-// Status is the answer of "status -o json", for programs.
+// Status is the output of "status -o json", for programs.
 type Status struct {
 	Version        int               `json:"version"`
 	Program        string            `json:"program"`
-	ProgramVersion string            `json:"program_version"` // of the program that answers; the running one may be older
+	ProgramVersion string            `json:"program_version"` // of the program that prints it; the running daemon may be older
 	Service        ServiceStatus     `json:"service"`
 	Units          []UnitStatus      `json:"units"`
 	API            string            `json:"api,omitempty"`    // one of APIAnswers, APISilent, APIConnecting
-	Mounts         *MountStatus      `json:"mounts,omitempty"` // of a daemon that mounts
+	Mounts         *MountStatus      `json:"mounts,omitempty"` // only of clientmountd
 	Paths          map[string]string `json:"paths"`
 }
 
-// The states of the API server that a running daemon reports.
+// Values of Status.API, which a running daemon reports.
 const (
 	APIAnswers    = "answers"
 	APISilent     = "no answer"
 	APIConnecting = "connecting"
 )
 
-// ServiceStatus is the service as systemd shows it.
+// ServiceStatus is the state of the service in systemd.
 type ServiceStatus struct {
-	Installed bool   `json:"installed"` // systemd knows its unit
-	Enabled   bool   `json:"enabled"`   // it, or the socket that starts it, starts at boot
-	Active    bool   `json:"active"`    // its process is there
+	Installed bool   `json:"installed"` // systemd has its unit
+	Enabled   bool   `json:"enabled"`   // it, or its socket, starts at boot
+	Active    bool   `json:"active"`    // its process exists
 	Ready     bool   `json:"ready"`     // it has reported that it is ready
 	PID       int    `json:"pid"`       // 0: no process
-	Status    string `json:"status"`    // what it reports, for people
+	Status    string `json:"status"`    // its status text, for people
 	Error     string `json:"error,omitempty"`
 }
 
-// UnitStatus is one unit, with systemd's words.
+// UnitStatus is the state of a unit, with the values of systemd.
 type UnitStatus struct {
 	Unit     string `json:"unit"`
 	Load     string `json:"load"`
@@ -58,39 +56,24 @@ type UnitStatus struct {
 	Result   string `json:"result"`
 }
 
-// MountStatus is what a daemon's records contain about its mounts, even if it does not
-// run.
+// MountStatus is about the mounts in the records of a daemon, even if it does not run.
 type MountStatus struct {
-	Count      int    `json:"count"`           // ClientMounts with a mount in place
-	Unreadable int    `json:"unreadable"`      // records that cannot be used: something may be mounted
-	Error      string `json:"error,omitempty"` // why Count is not known
+	Count      int    `json:"count"`           // ClientMounts with at least one mount
+	Unreadable int    `json:"unreadable"`      // records that cannot be used, so that something may be mounted
+	Error      string `json:"error,omitempty"` // reason why Count is unknown
 }
 
-// Start is how the daemon's process was started, or would be.
+// Start has the arguments and the environment of the daemon, or those of its next start.
 type Start struct{ Args, Environ []string }
 
-// ParseStatus reads the answer of "status -o json".
+// ParseStatus parses the output of "status -o json".
 func ParseStatus(data []byte) (*Status, error) {
-	var head struct {
-		Version int `json:"version"`
-	}
-	// The version first: a newer layout need not fit ours.
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("it is not JSON: %w", err)
-	}
-	if head.Version != StatusVersion {
-		return nil, fmt.Errorf("it has version %d, and this program reads version %d", head.Version, StatusVersion)
-	}
-	s := new(Status)
-	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("it is damaged: %w", err)
-	}
-	return s, nil
+	return text.ParseJSON[Status](data, StatusVersion)
 }
 
-// StatusJSON answers "status -o json": the document on stdout, even if the service
-// is not installed or does not run, and nothing is changed by it. It returns the
-// exit code, which is that of status.
+// StatusJSON runs "status -o json": it writes the document to stdout, even if the service
+// is not installed or does not run, and changes nothing. It returns the exit code, which
+// is that of status.
 func (s *Service) StatusJSON(ctx context.Context, stdout, stderr io.Writer) int {
 	doc, err := s.document(ctx)
 	if doc != nil {
@@ -106,6 +89,15 @@ func (s *Service) StatusJSON(ctx context.Context, stdout, stderr io.Writer) int 
 }
 
 func (s *Service) document(ctx context.Context) (*Status, error) {
+	doc, err := s.common(ctx)
+	if doc != nil && s.Describe != nil {
+		s.Describe(s.started(ctx, doc), doc)
+	}
+	return doc, err
+}
+
+// common returns the part of the document that is the same for all daemons.
+func (s *Service) common(ctx context.Context) (*Status, error) {
 	if s.uid() != 0 {
 		return nil, ErrNotRoot
 	}
@@ -128,14 +120,11 @@ func (s *Service) document(ctx context.Context) (*Status, error) {
 			doc.Service.PID, _ = strconv.Atoi(one.pid) // 0: none
 		}
 	}
-	if s.Describe != nil {
-		s.Describe(s.started(ctx, doc), doc)
-	}
 	return doc, err
 }
 
-// started returns how the daemon was started: from /proc if it runs, otherwise from
-// its unit.
+// started returns the arguments and environment of the daemon: from /proc if it runs,
+// otherwise from its unit.
 func (s *Service) started(ctx context.Context, doc *Status) Start {
 	if doc.Service.PID > 0 {
 		dir := s.path("/proc", strconv.Itoa(doc.Service.PID))
@@ -169,7 +158,7 @@ func (s *Service) started(ctx context.Context, doc *Status) Start {
 	return start
 }
 
-// fields are the strings in a file of /proc, each with a zero byte at its end.
+// fields splits the content of a file of /proc at zero bytes.
 func fields(data []byte) []string {
 	return strings.FieldsFunc(string(data), func(r rune) bool { return r == 0 })
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// answer is what "status -o json" prints, as its readers read it.
+// answer returns the parsed output of "status -o json".
 func (n *node) answer(code int) *Status {
 	n.Helper()
 	var out, errs bytes.Buffer
@@ -21,7 +21,7 @@ func (n *node) answer(code int) *Status {
 		n.Fatalf("%v\n%s", err, &out)
 	}
 	if log := n.systemd.Log(); len(log) > 0 {
-		n.Errorf("it has changed something: %q", log)
+		n.Errorf("it changed something: %q", log)
 	}
 	return s
 }
@@ -42,24 +42,24 @@ func TestStatusJSON(t *testing.T) {
 		t.Errorf("stopped: %+v", s)
 	}
 	if !slices.Equal(start.Args, []string{"--level", "7"}) {
-		t.Errorf("it would be started with %q", start.Args)
+		t.Errorf("arguments of the next start: %q", start.Args)
 	}
-	n.must(n.systemd.Be("thing.service", "activating"))
+	n.must(n.systemd.SetActive("thing.service", "activating"))
 	if s = n.answer(0); !s.Service.Active || s.Service.Ready || s.Service.PID != 4711 {
 		t.Errorf("starting: %+v", s)
 	}
-	n.must(n.systemd.Be("thing.service", "active"))
-	n.must(n.systemd.Say("thing.service", "1 mount\x1b ready"))
+	n.must(n.systemd.SetActive("thing.service", "active"))
+	n.must(n.systemd.SetStatus("thing.service", "1 mount\x1b ready"))
 	n.write("proc/4711/cmdline", "/usr/bin/thing\x00--config\x00/etc/a b\x00")
 	n.write("proc/4711/environ", "A=b c\x00D=\x00")
 	if s = n.answer(0); !s.Service.Active || !s.Service.Ready || s.Service.Status != "1 mount\x1b ready" {
 		t.Errorf("running: %+v", s)
 	}
 	if !slices.Equal(start.Args, []string{"--config", "/etc/a b"}) || !slices.Equal(start.Environ, []string{"A=b c", "D="}) {
-		t.Errorf("it was started with %q", start)
+		t.Errorf("arguments and environment: %q", start)
 	}
 	n.must(os.RemoveAll(filepath.Join(n.root, "run/systemd/system")))
-	if s = n.answer(1); s.Service.Error != "systemd does not run here" || s.Mounts == nil {
+	if s = n.answer(1); s.Service.Error != "systemd is not running" || s.Mounts == nil {
 		t.Errorf("without systemd: %+v", s)
 	}
 	n.Machine.UID = func() int { return 1000 }
@@ -71,11 +71,11 @@ func TestStatusJSON(t *testing.T) {
 
 func TestParseStatus(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                               "it is not JSON",
-		"Service (pid  7) is running...": "it is not JSON",
-		"{}":                             "it has version 0",
-		`{"version": 2, "mounts": []}`:   "it has version 2, and this program reads version 1",
-		`{"version": 1, "mounts": []}`:   "it is damaged",
+		"":                               "not JSON",
+		"Service (pid  7) is running...": "not JSON",
+		"{}":                             "unsupported version 0",
+		`{"version": 2, "mounts": []}`:   "unsupported version 2 (this program reads version 1)",
+		`{"version": 1, "mounts": []}`:   "invalid document",
 		`{"version": 1, "new": 7}`:       "",
 	} {
 		_, err := ParseStatus([]byte(text))

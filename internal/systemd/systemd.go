@@ -1,10 +1,10 @@
-// Package systemd makes a daemon a service of systemd: the verbs install, remove,
-// start, stop and status, with the results that the daemons of earlier generations
-// printed, and the quoting of words in unit files.
+// Package systemd manages a daemon as a systemd service. It implements the service verbs
+// install, remove, start, stop and status, with the output of earlier daemons, and quotes
+// words for unit files.
 //
-// It must not know what a daemon does, and it never touches mounts: it gets the
-// texts of the units, writes and deletes files below /etc/systemd/system, and
-// runs systemctl for everything else.
+// It must not know what a daemon does, and it never changes mounts. It gets the texts of
+// the units, writes and deletes files below /etc/systemd/system, and runs systemctl for
+// everything else.
 package systemd
 
 import (
@@ -26,38 +26,38 @@ import (
 
 // Directories of unit files, systemd.unit(5).
 const (
-	UnitDirectory    = "/etc/systemd/system"     // of the administrator and of "PROGRAM install"
-	PackageDirectory = "/usr/lib/systemd/system" // of packages
+	UnitDirectory    = "/etc/systemd/system"     // for the administrator and "PROGRAM install"
+	PackageDirectory = "/usr/lib/systemd/system" // for packages
 )
 
-// Service is one daemon as systemd knows it.
+// Service is a daemon as a systemd service.
 type Service struct {
-	Name        string // of the program, and of its unit without .service
-	Description string // what the result line calls it
-	User        string // whom the unit runs as and who may not exist yet; "": root
+	Name        string // name of the program, and of its unit without .service
+	Description string // name in the result line
+	User        string // user of the unit, created by install if necessary; "": root
 	Units       []Unit // the service first
-	Version     string // of the program
+	Version     string // version of the program
 	Machine     Machine
-	// Describe adds to the answer for programs what only the daemon knows. It must
-	// change nothing and not need the daemon to run; nil: there is nothing to add.
+	// Describe adds the specific fields of the daemon to a Status. It must change
+	// nothing, and must work if the daemon is not running. nil: no fields.
 	Describe func(Start, *Status)
 }
 
-// Unit is the file of a unit as it is shipped.
+// Unit is a shipped unit file.
 type Unit struct{ Name, Text string }
 
-// Machine is where the service lives. The zero value is this machine.
+// Machine is the machine of the service. The zero value is this machine.
 type Machine struct {
-	Root    string                            // put before every path; "" is the real one
-	Run     Runner                            // nil: the commands of the PATH
-	UID     func() int                        // nil: the effective user of the process
-	Program func(name string) (string, error) // nil: the first of the PATH, else the one that runs
+	Root    string                            // prefix of all paths; "": the real root
+	Run     Runner                            // nil: run the command
+	UID     func() int                        // nil: effective user of the process
+	Program func(name string) (string, error) // nil: the first in PATH, else this executable
 }
 
-// Runner runs one command to its end. The error says what the command said.
+// Runner runs a command and waits for it. The error contains its standard error.
 type Runner func(ctx context.Context, name string, args ...string) (stdout string, err error)
 
-// Verbs are the words, with what each does for the result line; status has none.
+// Verbs maps the service verbs to the action in the result line; status has none.
 var Verbs = map[string]string{
 	"install": "Install",
 	"remove":  "Removing",
@@ -66,7 +66,7 @@ var Verbs = map[string]string{
 	"status":  "",
 }
 
-// do returns notes to print besides the result.
+// do runs a verb. It returns notes to print with the result.
 func (s *Service) do(ctx context.Context, verb string, args []string) (notes []string, err error) {
 	if s.uid() != 0 {
 		return nil, ErrNotRoot
@@ -88,12 +88,12 @@ func (s *Service) uid() int {
 	if s.Machine.UID != nil {
 		return s.Machine.UID()
 	}
-	return os.Geteuid() // the group gives no rights
+	return os.Geteuid() // the group is irrelevant
 }
 
 func (s *Service) path(dir, unit string) string { return filepath.Join(s.Machine.Root, dir, unit) }
 
-// program is the absolute path for ExecStart=.
+// program returns the absolute path for ExecStart=.
 func (s *Service) program() (string, error) {
 	if s.Machine.Program != nil {
 		return s.Machine.Program(s.Name)
@@ -104,20 +104,20 @@ func (s *Service) program() (string, error) {
 	return os.Executable()
 }
 
-// booted reports whether systemd runs here, as sd_booted(3) finds out. It does
-// not while the image of a node is built.
+// booted reports whether systemd is running, like sd_booted(3). It is not running while
+// an image of a node is built.
 func (s *Service) booted() bool {
 	_, err := os.Lstat(s.path("/run/systemd/system", ""))
 	return err == nil
 }
 
-// Error is a message that other software may look for, so that it must not change.
+// Error is a message that other software may match, so it must not change.
 type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// The reasons why a verb is refused. Earlier daemons print the same texts after
-// "Error:  ", and scripts look for these lines: see Service.Do.
+// Reasons why a verb is refused. Earlier daemons print the same texts after "Error:  ",
+// and scripts match these lines: see Service.Do.
 const (
 	ErrNotRoot      Error = "You must have root user privileges. Possibly using 'sudo' command should help"
 	ErrInstalled    Error = "Service has already been installed"
@@ -126,7 +126,7 @@ const (
 	ErrStopped      Error = "Service has already been stopped"
 )
 
-// systemctl runs one command of the service manager.
+// systemctl runs systemctl.
 func (s *Service) systemctl(ctx context.Context, args ...string) (string, error) {
 	return s.run(ctx, "systemctl", args...)
 }
@@ -139,9 +139,8 @@ func (s *Service) run(ctx context.Context, name string, args ...string) (string,
 	return run(ctx, name, args...)
 }
 
-// command is the Runner of this machine. The command has no
-// input, so that it cannot ask for a password, and prints English without colours
-// and pager.
+// command is the Runner of this machine. The command has no input, so that it cannot ask
+// for a password, and prints English without colours and without a pager.
 func command(ctx context.Context, name string, args ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
@@ -151,7 +150,7 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	switch exit := (*exec.ExitError)(nil); {
 	case err == nil:
 	case errors.Is(err, exec.ErrNotFound):
-		err = hint.Add(fmt.Errorf("%s is not installed", name), "this command needs systemd; without systemd, run the daemon itself, without a command")
+		err = hint.Add(fmt.Errorf("%s is not installed", name), "this command requires systemd; without systemd, run the daemon directly, without a sub-command")
 	case errors.As(err, &exit) && stderr.Len() > 0:
 		err = fmt.Errorf("%s %s: %s", name, strings.Join(args, " "), strings.TrimSpace(stderr.String()))
 	default:
@@ -160,11 +159,11 @@ func command(ctx context.Context, name string, args ...string) (string, error) {
 	return stdout.String(), err
 }
 
-// Do does what the verb says and returns the exit code: 0, or 1 for an error.
-// The result is one line, on stdout when it went well, else on stderr with the
-// error below it; a status is the answer itself. An Error has the form that scripts
-// know from earlier daemons; the others, and all hints, have that of every program.
-// Colours are for a terminal, and not where NO_COLOR says no.
+// Do runs a verb and returns the exit code: 0, or 1 for an error. It prints a result line,
+// on stdout if the verb succeeded, otherwise on stderr with the error below it; status
+// prints only its lines. An Error is printed in the form of earlier daemons, which scripts
+// match; other errors and all hints have the common form. Colours are only used on
+// terminals, and not if NO_COLOR is set.
 func (s *Service) Do(ctx context.Context, verb string, args, environ []string, stdout, stderr io.Writer) int {
 	notes, err := s.do(ctx, verb, args)
 	out, word, colour := stdout, "  OK  ", "32"
@@ -210,7 +209,7 @@ func coloured(w io.Writer, environ []string) bool {
 	return true
 }
 
-// oneLine makes one line of a text from outside the program.
+// oneLine converts a text from outside the program to one safe line.
 func oneLine(lines string) string {
 	return text.Line(strings.ReplaceAll(strings.TrimSpace(lines), "\n", "; "))
 }

@@ -21,7 +21,7 @@ const (
 	socketText  = "[Socket]\nListenStream=/run/thing.sock\n\n[Install]\nWantedBy=sockets.target\n"
 )
 
-// node is a machine with a service that may be installed.
+// node is a machine with a service.
 type node struct {
 	*testing.T
 	Service
@@ -49,14 +49,14 @@ func (n *node) must(err error) {
 	}
 }
 
-// write puts a file below the root.
+// write creates a file below the root.
 func (n *node) write(path, text string) {
 	n.Helper()
 	n.must(os.MkdirAll(filepath.Join(n.root, filepath.Dir(path)), 0o755))
 	n.must(os.WriteFile(filepath.Join(n.root, path), []byte(text), 0o644))
 }
 
-// files lists what is below /etc.
+// files returns the files below /etc/systemd/system.
 func (n *node) files() (list []string) {
 	n.must(filepath.WalkDir(filepath.Join(n.root, "etc"), func(path string, d os.DirEntry, err error) error {
 		if os.IsNotExist(err) {
@@ -70,8 +70,7 @@ func (n *node) files() (list []string) {
 	return list
 }
 
-// does runs a verb and compares what it says, with the root taken out, and what
-// it asks systemd for.
+// does runs a verb and compares its output, without the root, and its calls of systemd.
 func (n *node) does(line string, code int, stdout, stderr string, calls ...string) {
 	n.Helper()
 	words := strings.Fields(line)
@@ -86,7 +85,7 @@ func (n *node) does(line string, code int, stdout, stderr string, calls ...strin
 		}
 	}
 	if have, want := strings.Join(n.systemd.Log(), "\n"), strings.Join(calls, "\n"); have != want {
-		n.Errorf("%s asked for\n%s\nwant\n%s", line, have, want)
+		n.Errorf("%s: calls\n%s\nwant\n%s", line, have, want)
 	}
 }
 
@@ -119,7 +118,7 @@ func terminal(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// Colours are for a terminal that wants them.
+// Colours are used on terminals, unless they are disabled.
 func TestColours(t *testing.T) {
 	for _, tt := range []struct {
 		verb    string
@@ -146,7 +145,7 @@ func TestColours(t *testing.T) {
 	}
 }
 
-// An answer that cannot be written is a failure.
+// A verb fails if its output cannot be written.
 func TestWriteFails(t *testing.T) {
 	n := newNode(t)
 	n.write("usr/lib/systemd/system/thing.service", serviceText)
@@ -165,8 +164,8 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-// The unit starts what the administrator would have started, and never something
-// relative to a directory that nobody remembers.
+// The unit starts the program that the administrator would start, never one with a
+// relative path.
 func TestProgram(t *testing.T) {
 	s := Service{Name: "thing"}
 	self, err := os.Executable()

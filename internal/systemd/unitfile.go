@@ -11,17 +11,17 @@ import (
 	"unicode/utf8"
 )
 
-// bare are the characters without a meaning for systemd anywhere in a word.
+// bare are the characters that have no special meaning for systemd in a word.
 const bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
 
 // Quote returns text as one word of ExecStart= (systemd.service(5), Command
 // lines): specifiers and variables are escaped.
 func Quote(text string) (string, error) {
 	if !utf8.ValidString(text) {
-		return "", fmt.Errorf("the argument %.80q is not UTF-8, which a unit must be", text)
+		return "", fmt.Errorf("the argument %.80q is not valid UTF-8, as a unit file requires", text)
 	}
 	if strings.ContainsFunc(text, unicode.IsControl) {
-		return "", fmt.Errorf("the argument %.80q has a line break or another control character, which a unit cannot hold", text)
+		return "", fmt.Errorf("the argument %.80q contains a control character, which a unit file cannot represent", text)
 	}
 	word := strings.NewReplacer("%", "%%", "$", "$$", `\`, `\\`, `"`, `\"`).Replace(text)
 	if text == "" || strings.Trim(text, bare) != "" {
@@ -30,20 +30,20 @@ func Quote(text string) (string, error) {
 	return word, nil
 }
 
-// quoteProgram is Quote for the first word. systemd replaces no variables in it, so a
+// quoteProgram is Quote for the first word. systemd does not expand variables in it, so a
 // dollar sign cannot be escaped.
 func quoteProgram(path string) (string, error) {
 	if strings.HasPrefix(path, "/") && !strings.Contains(path, "$") {
 		return Quote(path)
 	}
-	return "", fmt.Errorf("the program %.80q cannot be named in a unit: an absolute path without a dollar sign is wanted", path)
+	return "", fmt.Errorf("the program %.80q cannot be used in ExecStart=: the path must be absolute and must not contain a dollar sign", path)
 }
 
-// QuoteEnvironment returns an assignment for Environment= (systemd.exec(5)), in
-// which only specifiers have a meaning.
+// QuoteEnvironment returns an assignment for Environment= (systemd.exec(5)), in which
+// only specifiers are expanded.
 func QuoteEnvironment(name, value string) (string, error) {
 	if name == "" || strings.Trim(name, nameCharacters) != "" || name[0] >= '0' && name[0] <= '9' {
-		return "", fmt.Errorf("%.80q is no name of an environment variable", name)
+		return "", fmt.Errorf("%.80q is not a valid name of an environment variable", name)
 	}
 	word, err := Quote(value)
 	if err != nil {
@@ -57,21 +57,21 @@ const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 
 const marker = "# Written by "
 
-// WrittenBy is the start of a unit that "PROGRAM install" has written. remove
-// recognizes the unit by it.
+// WrittenBy returns the start of units that "PROGRAM install" writes. remove recognizes
+// them by it.
 func WrittenBy(program string) string { return marker + program + " install." }
 
-// OlderPIDFile is the PIDFile= of the units that older daemons wrote. No daemon
-// ever wrote the file.
+// OlderPIDFile returns the PIDFile= in units that older daemons wrote. No daemon ever
+// wrote this file.
 func OlderPIDFile(program string) string { return "/var/run/" + program + ".pid" }
 
-// written is the head of a file that install writes.
+// written returns the first lines of files that install writes.
 func (s *Service) written() string {
-	return fmt.Sprintf("%s %s remove deletes it: put changes into\n# a drop-in of your own, with systemctl edit %s.\n", WrittenBy(s.Name), s.Name, s.Name)
+	return fmt.Sprintf("%s %s remove deletes it: put changes into\n# a drop-in, with systemctl edit %s.\n", WrittenBy(s.Name), s.Name, s.Name)
 }
 
-// render returns the text of a unit as install writes it: as it is shipped, but
-// with this program and these arguments behind those that it has.
+// render returns the text of a unit that install writes: the shipped unit with this
+// program, and with these arguments appended to those of the unit.
 func (s *Service) render(unit Unit, program string, args []string) (string, error) {
 	text := s.written() + unit.Text
 	if !isService(unit.Name) {
@@ -84,11 +84,11 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 	words := []string{word}
 	before, after, found := strings.Cut(text, "\nExecStart=")
 	if !found || strings.Contains(after, "\nExecStart=") {
-		return "", errors.New("the shipped unit does not have one ExecStart=: this is a defect")
+		return "", errors.New("the shipped unit must have exactly one ExecStart=: this is a bug, please report it")
 	}
 	line, after, _ := strings.Cut(after, "\n")
 	if strings.HasSuffix(line, `\`) {
-		return "", errors.New("the shipped ExecStart= goes on in a second line: this is a defect")
+		return "", errors.New("the shipped ExecStart= spans several lines: this is a bug, please report it")
 	}
 	if _, shipped, ok := strings.Cut(line, " "); ok {
 		words = append(words, shipped)
@@ -104,12 +104,12 @@ func (s *Service) render(unit Unit, program string, args []string) (string, erro
 
 func isService(unit string) bool { return strings.HasSuffix(unit, ".service") }
 
-// enables reports whether a unit has an [Install] section. A unit without one is
-// started by another unit.
+// enables reports whether a unit has an [Install] section. Other units start a unit
+// without one.
 func enables(text string) bool { return strings.Contains("\n"+text, "\n[Install]\n") }
 
-// create writes a file that is not there yet, whole or not at all, readable by all
-// users. If anything exists at path, including a link, the error is fs.ErrExist.
+// create creates a file atomically, readable by all users. If path exists, even as a
+// link, the error is fs.ErrExist.
 func create(path, text string) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -125,10 +125,10 @@ func create(path, text string) (err error) {
 	if err != nil {
 		return err
 	}
-	return os.Link(f.Name(), path) // unlike a rename it replaces nothing
+	return os.Link(f.Name(), path) // unlike a rename, it does not replace a file
 }
 
-// present reports whether there is anything at the path.
+// present reports whether the path exists.
 func present(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -137,11 +137,11 @@ func present(path string) (bool, error) {
 	return err == nil, err
 }
 
-// packaged reports whether a package has installed the unit of the service.
+// packaged reports whether a package provides the unit of the service.
 func (s *Service) packaged() (bool, error) { return present(s.path(PackageDirectory, s.Units[0].Name)) }
 
-// byInstall reports whether install has written the file, or the install of an
-// older daemon, whose units named a PID file.
+// byInstall reports whether the file was written by install, or by install of an older
+// daemon, whose units have a PID file.
 func (s *Service) byInstall(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
@@ -156,8 +156,8 @@ func (s *Service) byInstall(path string) (bool, error) {
 	return strings.HasPrefix(string(text), marker) || older, nil
 }
 
-// hidden returns advice about a unit in /etc that systemd uses instead of that of the
-// package; "" if one of the two does not exist.
+// hidden returns advice about a unit in /etc that overrides the unit of the package, or
+// "" if one of the two does not exist.
 func (s *Service) hidden(unit string) (advice string, err error) {
 	own := s.path(UnitDirectory, unit)
 	for _, path := range []string{own, s.path(PackageDirectory, unit)} {
@@ -166,17 +166,17 @@ func (s *Service) hidden(unit string) (advice string, err error) {
 		}
 	}
 	if target, err := os.Readlink(own); err == nil && target == "/dev/null" {
-		return fmt.Sprintf("%s is masked and cannot be started; if that is not on purpose, run systemctl unmask %s", unit, unit), nil
+		return fmt.Sprintf("%s is masked and cannot be started; if this is not intended, run systemctl unmask %s", unit, unit), nil
 	}
-	advice = own + " hides the package's unit; to use that "
+	advice = own + " overrides the unit of the package; to use that unit, "
 	written, err := s.byInstall(own)
 	if written {
 		return advice + fmt.Sprintf("run %s remove, then %s install and %s start", s.Name, s.Name, s.Name), err
 	}
-	return advice + fmt.Sprintf("move what is yours in it into a drop-in (systemctl edit %s), delete it, then systemctl daemon-reload and restart", unit), err
+	return advice + fmt.Sprintf("move your changes into a drop-in (systemctl edit %s), delete the file, then run systemctl daemon-reload and restart the service", unit), err
 }
 
-// dropIns are the administrator's changes to our units.
+// dropIns returns the drop-ins of the administrator for our units.
 func (s *Service) dropIns() (paths []string) {
 	for _, unit := range s.Units {
 		found, _ := filepath.Glob(s.path(UnitDirectory, unit.Name+".d") + "/*.conf") // the pattern is well formed

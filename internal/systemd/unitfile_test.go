@@ -56,7 +56,7 @@ func TestQuoteProgram(t *testing.T) {
 	}
 }
 
-// FuzzQuote: whatever is accepted is one line, and comes back as it was.
+// FuzzQuote checks that accepted texts are quoted as one line and unquoted unchanged.
 func FuzzQuote(f *testing.F) {
 	for _, seed := range []string{"", "a b", "%n $x ${y} \\ \" ' ;", "\n", "\xff"} {
 		f.Add(seed)
@@ -95,9 +95,8 @@ func TestQuoteEnvironment(t *testing.T) {
 	}
 }
 
-// unquote reads a command line as systemd does, written from systemd.service(5):
-// words, quotes, escapes, then specifiers, then variables, none of which may be
-// left.
+// unquote parses a command line like systemd (systemd.service(5)): words, quotes, escapes,
+// then specifiers and variables, which must not occur.
 func unquote(line string) (words []string, err error) {
 	var word strings.Builder
 	inWord, quoted := false, byte(0)
@@ -148,17 +147,16 @@ func unquote(line string) (words []string, err error) {
 	return words, nil
 }
 
-// single halves doubled characters and refuses lone ones.
+// single replaces doubled characters by single ones, and fails for single characters.
 func single(text, special string) (string, error) {
 	text = strings.ReplaceAll(text, special+special, "\x00")
 	if strings.Contains(text, special) {
-		return "", errors.New("a lone " + special)
+		return "", errors.New("a single " + special)
 	}
 	return strings.ReplaceAll(text, "\x00", special), nil
 }
 
-// The arguments stand behind those of the shipped unit, and nothing else of it
-// changes.
+// The arguments are appended to those of the shipped unit, and nothing else changes.
 func TestRender(t *testing.T) {
 	s := Service{Name: "thing"}
 	for _, tt := range []struct{ shipped, args, want string }{
@@ -174,7 +172,7 @@ func TestRender(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"[Service]\n", "[Service]\nExecStart=/a\nExecStart=/b\n", "[Service]\nExecStart=/a \\\n  --b\n"} {
-		if have, err := s.render(Unit{"thing.service", text}, "/opt/thing", nil); err == nil || !strings.Contains(err.Error(), "defect") {
+		if have, err := s.render(Unit{"thing.service", text}, "/opt/thing", nil); err == nil || !strings.Contains(err.Error(), "bug") {
 			t.Errorf("%q became %q: %v", text, have, err)
 		}
 	}

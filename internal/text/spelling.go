@@ -2,10 +2,11 @@ package text
 
 import "strings"
 
-// maxSuggest bounds the work of comparing; every key is shorter.
+// maxSuggest limits the length of words that are compared, in bytes. All keys are
+// shorter.
 const maxSuggest = 64
 
-// DidYouMean returns `, did you mean "x"?` for the nearest of known, or "".
+// DidYouMean returns `, did you mean "x"?` for the nearest known word, or "".
 func DidYouMean(text string, known []string) string {
 	if best := Nearest(text, known); best != "" {
 		return `, did you mean "` + best + `"?`
@@ -14,8 +15,8 @@ func DidYouMean(text string, known []string) string {
 }
 
 // Nearest returns the known word that text most likely means, or "". A word is near if
-// text is a prefix of it and of no other word, or if at most a third of it differs. A
-// key with a wrong section is near as well if its name is unique.
+// text is a prefix of this word only, or if at most a third of text differs. A key with a
+// wrong section is near if its name is unique.
 func Nearest(text string, known []string) string {
 	if len(text) > maxSuggest {
 		return ""
@@ -44,7 +45,8 @@ func Nearest(text string, known []string) string {
 	return best
 }
 
-// withPrefix returns the only known word that starts with text. One letter is not enough.
+// withPrefix returns the only known word that starts with text, which must have at least
+// two letters.
 func withPrefix(text string, known []string) (word string) {
 	for _, k := range known {
 		if len(text) > 1 && strings.HasPrefix(k, text) {
@@ -57,8 +59,8 @@ func withPrefix(text string, known []string) (word string) {
 	return word
 }
 
-// distance counts the insertions, deletions, replacements and swaps of
-// adjacent bytes between a and b (optimal string alignment).
+// distance returns the number of insertions, deletions, replacements and swaps of adjacent
+// bytes between a and b (optimal string alignment).
 func distance(a, b string) int {
 	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

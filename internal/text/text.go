@@ -1,8 +1,8 @@
-// Package text makes text from outside the program safe and short enough for a
-// terminal, a log line or a message, checks what characters it is made of, and finds
-// the word that a misspelled one probably means.
+// Package text escapes and shortens untrusted text for terminals, log lines and
+// messages, checks the characters of text, wraps lines, and suggests the nearest known
+// word.
 //
-// It must not know what the text is about, and uses the standard library only.
+// It must not know the meaning of the text, and uses only the standard library.
 package text
 
 import (
@@ -16,15 +16,15 @@ import (
 	"unicode/utf8"
 )
 
-// Escape escapes what could steer a terminal or forge a line: control
-// characters, the C1 range, bidirectional overrides, invalid UTF-8. Ordinary
-// text of any script stays as it is.
+// Escape escapes text that could control a terminal or forge a line: control characters,
+// the C1 range, bidirectional overrides, invalid UTF-8. It does not change ordinary text
+// of any script.
 func Escape(s string) string { return escape(s, "") }
 
-// Line is Escape without the space around a text.
+// Line trims white space and escapes.
 func Line(s string) string { return escape(strings.TrimSpace(s), "") }
 
-// Text is Line for a text of several lines, which it keeps.
+// Text is Line for text of several lines: it keeps line breaks, tabs and leading space.
 func Text(s string) string { return escape(strings.TrimRight(s, " \t\r\n"), "\n\t") }
 
 func escape(s, keep string) string {
@@ -48,7 +48,7 @@ func escape(s, keep string) string {
 	return b.String()
 }
 
-// Only reports whether s is made of ASCII letters, digits and the given others.
+// Only reports whether s consists of ASCII letters, digits and the given other characters.
 func Only(s, others string) bool {
 	for i := 0; i < len(s); i++ {
 		if !Alphanumeric(s[i]) && strings.IndexByte(others, s[i]) < 0 {
@@ -63,8 +63,7 @@ func Alphanumeric(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
 
-// Cut returns the first limit bytes of s, or fewer so that no UTF-8 sequence is
-// cut in two. A shorter s is returned as it is.
+// Cut returns at most the first limit bytes of s, without splitting a UTF-8 sequence.
 func Cut(s string, limit int) string {
 	if len(s) <= limit {
 		return s
@@ -76,8 +75,7 @@ func Cut(s string, limit int) string {
 	return s[:end]
 }
 
-// Clip is Cut with "…" after a text that was longer. The mark comes on top of
-// limit.
+// Clip is Cut with "…" appended if s is longer than limit, not counting the mark.
 func Clip(s string, limit int) string {
 	if len(s) <= limit {
 		return s
@@ -85,12 +83,11 @@ func Clip(s string, limit int) string {
 	return Cut(s, limit) + "…"
 }
 
-// quoted is how many bytes of a value Quote shows.
+// quoted is the maximum number of bytes of a value in Quote.
 const quoted = 80
 
-// Quote returns a value of the user, of an object or of a file for use in a
-// message: in double quotes, in ASCII with Go's escapes, and with "..." at the end
-// if it has more than 80 bytes.
+// Quote returns an untrusted value for a message: in double quotes, in ASCII with the
+// escapes of Go, and with "..." at the end if it has more than 80 bytes.
 func Quote(s string) string {
 	if len(s) > quoted {
 		s = Cut(s, quoted) + "..."
@@ -98,15 +95,14 @@ func Quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// Unquoted returns what Quote returns, without the quotes: for messages whose form other
-// programs expect.
+// Unquoted is Quote without the quotes, for messages in a form that other programs expect.
 func Unquoted(s string) string {
 	q := Quote(s)
 	return q[1 : len(q)-1]
 }
 
-// ShellWord returns s as one word of a shell line: unchanged if no shell would change it,
-// else in single quotes.
+// ShellWord returns s as one word for a shell: unchanged if it needs no quotes, otherwise in
+// single quotes.
 func ShellWord(s string) string {
 	if s != "" && Only(s, "%+,-./:=@_") {
 		return s
@@ -114,7 +110,7 @@ func ShellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// JSON writes v as one indented document. Nothing in it can steer a terminal.
+// JSON writes v as an indented document that is safe for terminals.
 func JSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -127,8 +123,38 @@ func JSON(w io.Writer, v any) error {
 	return err
 }
 
-// plain tells whether nothing has to be escaped. This is the usual case, and it
-// allocates no memory.
+// ParseJSON decodes a document of the given version. It checks the field "version" first, because
+// the layout of another version may differ.
+func ParseJSON[T any](data []byte, version int) (*T, error) {
+	var head struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if head.Version != version {
+		return nil, fmt.Errorf("unsupported version %d (this program reads version %d)", head.Version, version)
+	}
+	document := new(T)
+	if err := json.Unmarshal(data, document); err != nil {
+		return nil, fmt.Errorf("invalid document: %w", err)
+	}
+	return document, nil
+}
+
+// JSONLine returns v as JSON on one line that is safe for terminals.
+func JSONLine(v any) (string, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return "", err
+	}
+	return string(bytes.TrimSuffix(plainJSON(b.Bytes()), []byte("\n"))), nil
+}
+
+// plain reports whether s needs no escaping. It does not allocate, because this is the
+// usual case.
 func plain(s string) bool {
 	for _, r := range s {
 		if !strconv.IsPrint(r) || r == utf8.RuneError {
@@ -138,8 +164,8 @@ func plain(s string) bool {
 	return true
 }
 
-// plainJSON escapes in encoded JSON what a terminal might act on. In valid JSON
-// such characters stand in strings only.
+// plainJSON escapes characters in encoded JSON that could control a terminal. Valid JSON
+// contains them only in strings.
 func plainJSON(data []byte) []byte {
 	var b strings.Builder
 	for _, r := range string(data) {
@@ -153,4 +179,35 @@ func plainJSON(data []byte) []byte {
 		}
 	}
 	return []byte(b.String())
+}
+
+// Columns is the width of a small terminal, and of manual pages.
+const Columns = 80
+
+// Wrap breaks a text at white space into lines of at most columns characters. The first
+// line starts with first, the others with rest. Longer words stay whole. Each line ends
+// with a line break; an empty text has no lines.
+func Wrap(columns int, first, rest, s string) string {
+	var b strings.Builder
+	width := 0
+	for word := range strings.FieldsSeq(s) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case width == 0:
+			b.WriteString(first)
+			width = utf8.RuneCountInString(first)
+		case width+1+n > columns:
+			b.WriteString("\n" + rest)
+			width = utf8.RuneCountInString(rest)
+		default:
+			b.WriteByte(' ')
+			width++
+		}
+		b.WriteString(word)
+		width += n
+	}
+	if width > 0 {
+		b.WriteByte('\n')
+	}
+	return b.String()
 }

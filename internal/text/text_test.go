@@ -20,7 +20,7 @@ func TestPrintable(t *testing.T) {
 		{"\xff\xc3(", `\xff\xc3(`, `\xff\xc3(`},
 		{"over\rwritten", `over\rwritten`, `over\rwritten`},
 		{"\x00\x7f\u2028x", `\x00\x7f\u2028x`, `\x00\x7f\u2028x`},
-		{"a\ufffdb", "a\ufffdb", "a\ufffdb"}, // a real replacement character is harmless
+		{"a\ufffdb", "a\ufffdb", "a\ufffdb"}, // a replacement character in the input is harmless
 		{"a\ufffdb\xff", "a\ufffdb\\xff", "a\ufffdb\\xff"},
 		{"", "", ""},
 	} {
@@ -33,7 +33,7 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// The space of a log message is its writer's.
+// Escape keeps white space, which belongs to the message.
 func TestEscapeKeepsSpace(t *testing.T) {
 	if got, want := Escape("  a\tb \n"), `  a\tb \n`; got != want {
 		t.Errorf("%q, want %q", got, want)
@@ -49,11 +49,11 @@ func TestCutAndClip(t *testing.T) {
 		{"", 0, "", ""},
 		{"12345", 5, "12345", "12345"},
 		{"123456", 5, "12345", "12345…"},
-		{"1234äx", 5, "1234", "1234…"}, // not half an ä
+		{"1234äx", 5, "1234", "1234…"}, // ä is not split
 		{"123äxx", 5, "123ä", "123ä…"},
 		{"漢字", 4, "漢", "漢…"},
 		{"ä", 1, "", "…"},
-		{"\x80\x80\x80\x80\x80\x80\x80", 5, "\x80", "\x80…"}, // not UTF-8 at all: any cut is right
+		{"\x80\x80\x80\x80\x80\x80\x80", 5, "\x80", "\x80…"}, // not UTF-8: any cut is correct
 	} {
 		if got := Cut(tt.in, tt.limit); got != tt.cut {
 			t.Errorf("Cut(%q, %d) = %q, want %q", tt.in, tt.limit, got, tt.cut)
@@ -118,7 +118,7 @@ func harmless(s string) bool {
 	return utf8.ValidString(s)
 }
 
-// JSON keeps every character, in a form that no terminal acts on.
+// JSON keeps all characters, in a form that is safe for terminals.
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{"plain", "\x1b[31m", "\u009b5n", "\u202e", "\U000e0001 tag", "<&>", "\xff", "\n\t", "\U0001f600"} {
 		f.Add(s)
@@ -148,6 +148,43 @@ func TestUnquoted(t *testing.T) {
 	for _, s := range []string{"", "plain", "a\nb\"c", strings.Repeat("x", 200)} {
 		if got, want := `"`+Unquoted(s)+`"`, Quote(s); got != want {
 			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	word := strings.Repeat("x", 39)
+	for _, c := range []struct{ text, want string }{
+		{"", ""},
+		{" one\ntwo ", "> one two\n"},
+		{word + " " + word + " a", "> " + word + "\n  " + word + " a\n"},
+		{strings.Repeat("y", 90) + " z", "> " + strings.Repeat("y", 90) + "\n  z\n"},
+		{strings.Repeat("ä", 76) + " é", "> " + strings.Repeat("ä", 76) + " é\n"},
+	} {
+		if got := Wrap(80, "> ", "  ", c.text); got != c.want {
+			t.Errorf("%q: %q, want %q", c.text, got, c.want)
+		}
+	}
+}
+
+// A document of another version is refused before its fields are decoded.
+func TestParseJSON(t *testing.T) {
+	type document struct {
+		Version int `json:"version"`
+		Count   int `json:"count"`
+	}
+	if d, err := ParseJSON[document]([]byte(`{"version":2,"count":3,"new":true}`), 2); err != nil || *d != (document{2, 3}) {
+		t.Errorf("%+v %v", d, err)
+	}
+	for data, want := range map[string]string{
+		`{"version":3,"count":"x"}`: "unsupported version 3 (this program reads version 2)",
+		`{}`:                        "unsupported version 0 (this program reads version 2)",
+		`{"version":2,"count":"x"}`: "invalid document: json: ",
+		`mounts`:                    "not JSON: ",
+		``:                          "not JSON: ",
+	} {
+		if _, err := ParseJSON[document]([]byte(data), 2); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", data, err)
 		}
 	}
 }

@@ -17,9 +17,9 @@ const (
 	lastBackOff  = time.Second
 )
 
-// Accept waits for the next connection within the limits, a *Conn. It fails only
-// when the listener is closed (net.ErrClosed) or broken. Connections above a limit are
-// closed, and while the process has no free descriptor, clients wait in the kernel's
+// Accept waits for the next connection within the limits, and returns it as a *Conn. It
+// fails only if the listener is closed (net.ErrClosed) or broken. It closes connections
+// above a limit. While the process has no free descriptor, clients wait in the kernel's
 // queue.
 func (l *Listener) Accept() (net.Conn, error) {
 	var backOff time.Duration
@@ -31,14 +31,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 		switch {
 		case c != nil:
 			return c, nil
-		case err == nil: // turned away
+		case err == nil: // rejected
 			backOff = 0
 		case errors.Is(err, os.ErrDeadlineExceeded): // stopAccepting or Probe
 		case l.ctx.Err() != nil:
 			return nil, net.ErrClosed
 		case exhausted(err):
 			if backOff == 0 {
-				l.log.Warn("cannot take connections for now; clients wait", "error", err,
+				l.log.Warn("cannot accept connections, retrying; clients wait", "error", err,
 					"hint", "raise LimitNOFILE= in the unit, or lower the limit of connections")
 			}
 			backOff = min(max(2*backOff, firstBackOff), lastBackOff)
@@ -52,7 +52,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// exhausted reports whether err of accept(2) means that descriptors or memory are short.
+// exhausted reports whether accept(2) failed for lack of descriptors or memory.
 func exhausted(err error) bool {
 	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
 		if errors.Is(err, e) {
@@ -62,7 +62,7 @@ func exhausted(err error) bool {
 	return false
 }
 
-// awaitAccepting answers Probe, and waits while accepting is stopped.
+// awaitAccepting responds to Probe, and waits while accepting is stopped.
 func (l *Listener) awaitAccepting() error {
 	for l.ctx.Err() == nil {
 		l.mu.Lock()
@@ -74,14 +74,14 @@ func (l *Listener) awaitAccepting() error {
 		}
 		select {
 		case <-resumed:
-		case <-l.asked:
+		case <-l.probed:
 		case <-l.ctx.Done():
 		}
 	}
 	return net.ErrClosed
 }
 
-// acceptOne returns neither connection nor error for one that was turned away.
+// acceptOne returns neither a connection nor an error if it has rejected the connection.
 func (l *Listener) acceptOne() (net.Conn, error) {
 	l.accepting.RLock()
 	defer l.accepting.RUnlock()
@@ -92,16 +92,16 @@ func (l *Listener) acceptOne() (net.Conn, error) {
 	peer, err := l.peerOf(raw)
 	if err != nil {
 		raw.Close()
-		l.turnAway(Peer{}, err)
+		l.reject(Peer{}, err)
 		return nil, nil
 	}
 	release, refusal := l.limiter.Acquire(peer.UID)
-	// More than one when users without a connection have used the reserve.
+	// More than one eviction is needed if users without a connection have used the reserve.
 	for shared(refusal) && l.evictFor(peer.UID) {
 		release, refusal = l.limiter.Acquire(peer.UID)
 	}
 	if refusal != nil {
-		l.turnAway(peer, refusal)
+		l.reject(peer, refusal)
 		if release = l.overLimit(peer); release == nil {
 			raw.Close()
 			return nil, nil
@@ -129,30 +129,30 @@ func (l *Listener) conn(raw net.Conn, peer Peer, release func(), refusal error) 
 		l.held.add(c)
 	}
 	l.idle.Enter()
-	l.coming.Add(1)
+	l.handshakes.Add(1)
 	limit := l.handshake
 	if refusal != nil && limit < 0 {
 		limit = defaultHandshake
 	}
 	if limit > 0 {
 		c.limit = time.Now().Add(limit)
-		_ = c.SetDeadline(time.Time{}) // fails when it is broken, which Read will say
+		_ = c.SetDeadline(time.Time{}) // if this fails, Read reports the error
 	}
 	return c
 }
 
-// turnAway reports each connection to Options.Turned, and logs few: a client that is
-// turned away may try again a thousand times a second.
-func (l *Listener) turnAway(p Peer, err error) {
-	if l.turned != nil {
-		l.turned(p, err)
+// reject reports each connection to Options.Rejected, and logs within Options.Records: a
+// rejected client may retry a thousand times per second.
+func (l *Listener) reject(p Peer, err error) {
+	if l.rejected != nil {
+		l.rejected(p, err)
 	}
 	if l.records.Allow(p.UID) {
-		l.log.Warn("connection turned away", "uid", p.UID, "pid", p.PID, "error", err)
+		l.log.Warn("connection rejected", "uid", p.UID, "pid", p.PID, "error", err)
 	}
 }
 
-// holders has the connections of each user. The zero value is ready.
+// holders has the connections of each user. The zero value is ready to use.
 type holders struct {
 	mu    sync.Mutex
 	users map[uint32]map[*Conn]struct{}
@@ -184,12 +184,12 @@ func (h *holders) remove(c *Conn) {
 	}
 }
 
-// surplus returns the connection to close so that uid gets one, or nil. It is one
-// of the user with the most: the one without a call that has been idle longest, or,
-// if all have calls, the one whose last call ended first. Its user must then have no
-// fewer connections than uid. If no user has more than one, a user without any gets
-// the slot of a connection without a call.
-func (h *holders) surplus(uid uint32) *Conn {
+// victim returns the connection to close so that uid gets one, or nil. It belongs to the
+// user with the most connections: it is the one without a call that has been idle
+// longest, or, if all have calls, the one whose last call ended first. Afterwards its
+// user must not have fewer connections than uid. If no user has more than one
+// connection, a user without a connection gets the slot of one without a call.
+func (h *holders) victim(uid uint32) *Conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	most := 0
@@ -216,40 +216,41 @@ func (h *holders) surplus(uid uint32) *Conn {
 	return nil
 }
 
-// shared reports that the slots of all users are taken.
+// shared reports whether err means that the slots of all users are in use.
 func shared(err error) bool {
 	var e *LimitError
 	return errors.As(err, &e) && e.Shared
 }
 
-// evictFor closes a connection of another user so that uid gets one, if it can.
+// evictFor closes a connection of another user so that uid gets one, and reports whether
+// it has closed one.
 func (l *Listener) evictFor(uid uint32) bool {
-	c := l.held.surplus(uid)
+	c := l.held.victim(uid)
 	if c == nil {
 		return false
 	}
 	if l.records.Allow(c.Peer.UID) {
-		l.log.Warn("connection closed to make room for another user", "uid", c.Peer.UID, "pid", c.Peer.PID,
+		l.log.Warn("connection closed to free a slot for another user", "uid", c.Peer.UID, "pid", c.Peer.PID,
 			"idle", time.Since(time.Unix(0, c.used.Load())).Round(time.Millisecond), "calls", c.calls.Load())
 	}
-	_ = c.Close() // the server sees the end of the connection
+	_ = c.Close() // the server notices the closed connection
 	return true
 }
 
-// Probe returns nil once the goroutine that calls Accept has called it again: new
-// clients are accepted, or wait after Quiesce or Drain. It wakes accept(2), and
-// makes no connection. The error is that of ctx, or net.ErrClosed.
+// Probe returns nil when the accept loop has called Accept again: new clients are
+// accepted, or wait after Quiesce or Drain. Probe wakes accept(2) and opens no
+// connection. The error is that of ctx, or net.ErrClosed.
 func (l *Listener) Probe(ctx context.Context) error {
 	l.mu.Lock()
 	if l.probe == nil {
 		l.probe = make(chan struct{})
-		_ = l.ul.SetDeadline(time.Unix(1, 0)) // fails when closed, which is seen below
+		_ = l.ul.SetDeadline(time.Unix(1, 0)) // fails if closed, which is checked below
 	}
 	answered := l.probe
 	l.mu.Unlock()
 	select {
-	case l.asked <- struct{}{}:
-	default: // it has not looked since the last time
+	case l.probed <- struct{}{}:
+	default: // already notified
 	}
 	select {
 	case <-answered:
@@ -261,10 +262,10 @@ func (l *Listener) Probe(ctx context.Context) error {
 	}
 }
 
-// answer is called under mu by the goroutine that accepts.
+// answer responds to Probe. The accept loop calls it and holds mu.
 func (l *Listener) answer() {
 	select {
-	case <-l.asked:
+	case <-l.probed:
 	default:
 	}
 	if l.probe == nil {

@@ -19,14 +19,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// One user fills its quota; the others do not notice.
+// A user who reaches the limit does not affect other users.
 func TestConnectionsPerUser(t *testing.T) {
-	f := newFakeSocket()
-	var told []error
+	f := newFakeAcceptor()
+	var rejected []error
 	log := new(logs)
 	l := f.listener(t, Options{Log: log.logger(), OverLimit: 2,
-		Limiter: NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 3}, Total: 6}),
-		Turned:  func(p Peer, err error) { told = append(told, fmt.Errorf("%d: %w", p.UID, err)) }})
+		Limiter:  NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 3}, Total: 6}),
+		Rejected: func(p Peer, err error) { rejected = append(rejected, fmt.Errorf("%d: %w", p.UID, err)) }})
 	var clients []net.Conn
 	for range 10 {
 		clients = append(clients, f.connect(t, 7))
@@ -42,21 +42,21 @@ func TestConnectionsPerUser(t *testing.T) {
 	if want := "7 false,7 false,7 false,7 true,7 true,8 false"; strings.Join(got, ",") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	if l.Open() != 6 || len(told) != 7 {
-		t.Errorf("%d open, told %d times", l.Open(), len(told))
+	if l.Open() != 6 || len(rejected) != 7 {
+		t.Errorf("%d open, %d reported", l.Open(), len(rejected))
 	}
-	if _, ok := errors.AsType[*LimitError](told[0]); !ok {
-		t.Error(told[0])
+	if _, ok := errors.AsType[*LimitError](rejected[0]); !ok {
+		t.Error(rejected[0])
 	}
-	if n := strings.Count(log.String(), "turned away"); n != 1 {
-		t.Errorf("%d lines for 7 refusals within the same moment:\n%s", n, log)
+	if n := strings.Count(log.String(), "connection rejected"); n != 1 {
+		t.Errorf("%d lines for 7 refusals at the same time:\n%s", n, log)
 	}
 	for _, c := range clients[5:] {
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("over the limit: %v, want the end", err)
+			t.Errorf("above the limit: %v, want a closed connection", err)
 		}
 	}
-	// A place that is given back is there at once.
+	// A released slot is available immediately.
 	conns[0].Close()
 	f.connect(t, 7)
 	if c := accept(t, l); c.Refused() != nil {
@@ -64,12 +64,12 @@ func TestConnectionsPerUser(t *testing.T) {
 	}
 }
 
-func TestNoPeerIsTurnedAway(t *testing.T) {
-	f := newFakeSocket()
-	var told []error
-	l := f.listener(t, Options{Turned: func(_ Peer, err error) { told = append(told, err) }})
+func TestNoPeerIsRejected(t *testing.T) {
+	f := newFakeAcceptor()
+	var rejected []error
+	l := f.listener(t, Options{Rejected: func(_ Peer, err error) { rejected = append(rejected, err) }})
 	client, server := net.Pipe()
-	f.queue <- server // the fake does not know who
+	f.queue <- server // the fake has no peer for it
 	f.connect(t, 7)
 	if c := accept(t, l); c.Peer.UID != 7 {
 		t.Errorf("%+v", c.Peer)
@@ -77,12 +77,12 @@ func TestNoPeerIsTurnedAway(t *testing.T) {
 	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("without a peer: %v", err)
 	}
-	if len(told) != 1 || !errors.Is(told[0], ErrNoPeer) || l.Open() != 1 {
-		t.Errorf("told %v, %d open", told, l.Open())
+	if len(rejected) != 1 || !errors.Is(rejected[0], ErrNoPeer) || l.Open() != 1 {
+		t.Errorf("reported %v, %d open", rejected, l.Open())
 	}
 }
 
-func TestOtherUserOverTheLimit(t *testing.T) {
+func TestOtherUserAboveLimit(t *testing.T) {
 	needRoot(t)
 	l := listen(t, Options{Limiter: NewLimiter(LimiterOptions{User: Quota{Slots: 1}})})
 	socket := "SOCKET=" + l.Addr().String()
@@ -93,7 +93,7 @@ func TestOtherUserOverTheLimit(t *testing.T) {
 	other := start(t, "client", 4712, socket)
 	c := <-came
 	if c.Peer.UID != 4712 {
-		t.Errorf("%+v came in", c.Peer)
+		t.Errorf("%+v was accepted", c.Peer)
 	}
 	c.Write([]byte("ok"))
 	other.want(`answer "ok"`)
@@ -108,17 +108,17 @@ func TestOtherUserOverTheLimit(t *testing.T) {
 
 func TestBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		log := new(logs)
 		l := f.listener(t, Options{Log: log.logger()})
-		begin := time.Now()
+		start := time.Now()
 		for i := range 12 {
 			f.queue <- &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM}[i%4])}
 		}
 		f.connect(t, 7)
 		accept(t, l)
-		// 5 ms, doubled up to 1 s: 5 × (2⁸ − 1) ms, and four times the most.
-		if got, want := time.Since(begin), 1275*time.Millisecond+4*time.Second; got != want {
+		// 5 ms, doubled up to 1 s: 5 × (2⁸ − 1) ms, and four times the maximum.
+		if got, want := time.Since(start), 1275*time.Millisecond+4*time.Second; got != want {
 			t.Errorf("took %v, want %v", got, want)
 		}
 		if n := strings.Count(log.String(), "LimitNOFILE"); n != 1 {
@@ -128,16 +128,16 @@ func TestBackOff(t *testing.T) {
 		waiting := make(chan error)
 		go func() { _, err := l.Accept(); waiting <- err }()
 		synctest.Wait()
-		begin = time.Now()
+		start = time.Now()
 		l.Close()
-		if err := <-waiting; !errors.Is(err, net.ErrClosed) || time.Since(begin) != 0 {
-			t.Errorf("Close during the back-off: %v after %v", err, time.Since(begin))
+		if err := <-waiting; !errors.Is(err, net.ErrClosed) || time.Since(start) != 0 {
+			t.Errorf("Close during the back-off: %v after %v", err, time.Since(start))
 		}
 	})
 }
 
 func TestBrokenListener(t *testing.T) {
-	f := newFakeSocket()
+	f := newFakeAcceptor()
 	l := f.listener(t, Options{})
 	f.queue <- unix.EINVAL
 	if _, err := l.Accept(); !errors.Is(err, unix.EINVAL) {
@@ -145,8 +145,7 @@ func TestBrokenListener(t *testing.T) {
 	}
 }
 
-// helperExhausted has no descriptors left, until its parent has seen that it is
-// alive nevertheless.
+// helperExhausted has no free descriptors until its parent has seen that it still runs.
 func helperExhausted() error {
 	log := new(logs)
 	l, err := Listen(Options{Path: os.Getenv("SOCKET"), Log: log.logger()})
@@ -154,7 +153,7 @@ func helperExhausted() error {
 		return err
 	}
 	defer l.Close()
-	// Go starts threads and pollers before the limit is reached, not after.
+	// Go must start threads and pollers before the limit is reached.
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64}); err != nil {
 		return err
 	}
@@ -202,10 +201,10 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// crowd is a listener whose clients come as the test says.
+// crowd is a listener with clients that the test controls.
 type crowd struct {
 	t     *testing.T
-	f     *fakeSocket
+	f     *fakeAcceptor
 	l     *Listener
 	conns map[string]*Conn // "7a": uid and a letter
 	count map[uint32]int
@@ -217,7 +216,7 @@ func (c *crowd) come(uids ...uint32) {
 		c.f.connect(c.t, uid)
 		conn := accept(c.t, c.l)
 		if conn.Peer.UID != uid {
-			c.t.Fatalf("%d came in, not %d", conn.Peer.UID, uid)
+			c.t.Fatalf("accepted uid %d, want %d", conn.Peer.UID, uid)
 		}
 		name := fmt.Sprintf("%d%c", uid, 'a'+c.count[uid])
 		c.count[uid]++
@@ -226,7 +225,7 @@ func (c *crowd) come(uids ...uint32) {
 	}
 }
 
-// here are those that are not closed.
+// here returns the names of the open connections.
 func (c *crowd) here() string {
 	var names []string
 	for name, conn := range c.conns {
@@ -242,8 +241,8 @@ func (c *crowd) here() string {
 	return strings.Join(names, " ")
 }
 
-// When all slots are taken, users with fewer get those of users with
-// most: the longest idle first, and none with a call while there are others.
+// When all slots are in use, users with fewer connections get slots of the user with the
+// most: the longest idle connection first, one with a call only if there is no other.
 func TestEviction(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before  []uint32
@@ -254,26 +253,26 @@ func TestEviction(t *testing.T) {
 		"the longest idle of the largest holder": {
 			before: []uint32{8, 7, 7, 7}, comes: []uint32{9}, want: "7b 7c 8a 9a",
 		},
-		"one that was used lately stays": {
+		"a recently used one stays": {
 			before:  []uint32{8, 7, 7, 7},
-			prepare: func(c *crowd) { c.conns["7a"].Begin(); c.conns["7a"].End() },
+			prepare: func(c *crowd) { c.conns["7a"].StartCall(); c.conns["7a"].EndCall() },
 			comes:   []uint32{9}, want: "7a 7c 8a 9a",
 		},
 		"one with a call stays": {
 			before:  []uint32{8, 7, 7, 7},
-			prepare: func(c *crowd) { c.conns["7a"].Begin(); c.conns["7b"].Begin() },
+			prepare: func(c *crowd) { c.conns["7a"].StartCall(); c.conns["7b"].StartCall() },
 			comes:   []uint32{9}, want: "7a 7b 8a 9a",
 		},
 		"unless all have calls": {
 			before: []uint32{8, 7, 7, 7},
 			prepare: func(c *crowd) {
 				for _, n := range []string{"7a", "7b", "7c"} {
-					c.conns[n].Begin()
+					c.conns[n].StartCall()
 				}
 			},
 			comes: []uint32{9}, want: "7b 7c 8a 9a",
 		},
-		"until all have as many": {
+		"until all have the same number": {
 			before: []uint32{7, 7, 7, 7}, comes: []uint32{8, 8, 8}, want: "7c 7d 8a 8b",
 		},
 		"no user has more than one: an idle one": {
@@ -283,7 +282,7 @@ func TestEviction(t *testing.T) {
 			before: []uint32{1, 2, 3, 4},
 			prepare: func(c *crowd) {
 				for _, conn := range c.conns {
-					conn.Begin()
+					conn.StartCall()
 				}
 			},
 			comes: []uint32{9}, want: "1a 2a 3a 4a",
@@ -294,7 +293,7 @@ func TestEviction(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFakeSocket()
+				f := newFakeAcceptor()
 				log := new(logs)
 				c := &crowd{t: t, f: f, conns: map[string]*Conn{}, count: map[uint32]int{}}
 				c.l = f.listener(t, Options{Log: log.logger(), OverLimit: 1, Handshake: -1, Limiter: NewLimiter(LimiterOptions{What: "connections", Total: 4})})
@@ -304,7 +303,7 @@ func TestEviction(t *testing.T) {
 				}
 				c.come(tt.comes...)
 				if got := c.here(); got != tt.want {
-					t.Errorf("%s stay, want %s", got, tt.want)
+					t.Errorf("%s remain, want %s", got, tt.want)
 				}
 				evicted := -len(strings.Fields(c.here()))
 				for _, conn := range c.conns {
@@ -312,23 +311,23 @@ func TestEviction(t *testing.T) {
 						evicted++
 					}
 				}
-				if evicted > 0 != strings.Contains(log.String(), "closed to make room") {
+				if evicted > 0 != strings.Contains(log.String(), "closed to free a slot") {
 					t.Errorf("%d evicted, %s", evicted, log)
 				}
 				for _, conn := range c.conns {
 					conn.Close()
 				}
 				if len(c.l.held.users) != 0 {
-					t.Errorf("%v stay", c.l.held.users)
+					t.Errorf("%v remain", c.l.held.users)
 				}
 			})
 		})
 	}
 }
 
-// The client of a connection that is closed sees its end.
-func TestEvictionEnds(t *testing.T) {
-	f := newFakeSocket()
+// The client of an evicted connection sees that it is closed.
+func TestEvictedClient(t *testing.T) {
+	f := newFakeAcceptor()
 	l := f.listener(t, Options{Limiter: NewLimiter(LimiterOptions{What: "connections", Total: 2})})
 	idle := f.connect(t, 7)
 	f.connect(t, 7)

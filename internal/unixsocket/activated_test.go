@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// helperActivated is a service: like systemd, it sets the variables of socket
-// activation for itself, which must name its own pid.
+// helperActivated is a service. It sets the variables of socket activation itself, because
+// they must contain its own pid.
 func helperActivated() error {
 	if os.Getenv("LISTEN_PID") == "" {
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
@@ -23,7 +23,7 @@ func helperActivated() error {
 	}
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		if v, ok := os.LookupEnv(name); ok {
-			return fmt.Errorf("%s=%s is left in the environment", name, v)
+			return fmt.Errorf("%s=%s remains in the environment", name, v)
 		}
 	}
 	fmt.Println(l.Activated(), filepath.Base(l.Addr().String()))
@@ -39,7 +39,7 @@ func helperActivated() error {
 	return l.Close()
 }
 
-// socketUnit is systemd's part: listening sockets that outlive the service.
+// socketUnit replaces systemd: its listening sockets outlive the service.
 func socketUnit(t *testing.T, network string, path string) (*os.File, net.Addr) {
 	t.Helper()
 	var f *os.File
@@ -94,15 +94,15 @@ func TestActivation(t *testing.T) {
 		want    []string
 	}{
 		{"one", []string{"unix a"}, []string{"SOCKET=a"}, []string{"true a", "warnings: false"}},
-		{"elsewhere", []string{"unix a"}, []string{"SOCKET=b"}, []string{"true a", "warnings: true"}},
-		{"first that fits", []string{"tcp", "unixgram a", "unixpacket b", "connected c", "unix d", "unix e"}, []string{"SOCKET=d"}, []string{"true d", "warnings: true"}},
+		{"another path", []string{"unix a"}, []string{"SOCKET=b"}, []string{"true a", "warnings: true"}},
+		{"first suitable", []string{"tcp", "unixgram a", "unixpacket b", "connected c", "unix d", "unix e"}, []string{"SOCKET=d"}, []string{"true d", "warnings: true"}},
 		{"by name", []string{"unix a", "unix b"}, []string{"SOCKET=b", "LISTEN_FDNAMES=x:y", "NAME=y"}, []string{"true b", "warnings: true"}},
 		{"no such name", []string{"unix a", "unix b"}, []string{"SOCKET=b", "LISTEN_FDNAMES=x:y", "NAME=z"}, []string{"true a", "warnings: true"}},
-		{"none fits", []string{"tcp", "connected c"}, []string{"SOCKET=c"}, []string{
-			"error: systemd handed over no listening Unix stream socket: does the socket unit have ListenStream= with a path, and Accept=no? descriptor 3 (LISTEN_FD_3): not a Unix socket",
+		{"none suitable", []string{"tcp", "connected c"}, []string{"SOCKET=c"}, []string{
+			"error: systemd passed no listening Unix stream socket; the socket unit needs ListenStream= with a path, and Accept=no: descriptor 3 (LISTEN_FD_3): not a Unix socket",
 			"descriptor 4 (LISTEN_FD_4): not listening"}},
 		{"for another process", []string{"unix a"}, []string{"SOCKET=b", "LISTEN_PID=1"}, []string{"false b", "warnings: false"}},
-		{"no number", []string{"unix a"}, []string{"SOCKET=b", "LISTEN_FDS=many"}, []string{"false b", "warnings: false"}},
+		{"not a number", []string{"unix a"}, []string{"SOCKET=b", "LISTEN_FDS=many"}, []string{"false b", "warnings: false"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := directory(t)
@@ -134,7 +134,7 @@ func TestActivation(t *testing.T) {
 	}
 }
 
-// A client that connects while no service runs is served by the next one.
+// The next service serves a client that connects while no service runs.
 func TestActivationKeepsClients(t *testing.T) {
 	path := filepath.Join(directory(t), "s")
 	f, addr := socketUnit(t, "unix", path)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A connection from connect(2) to its peer's name and back.
+// BenchmarkAccept measures connect, accept with peer credentials, and close.
 func BenchmarkAccept(b *testing.B) {
 	l := listen(b, Options{Limiter: NewLimiter(LimiterOptions{User: Quota{Slots: 9}, Root: Quota{Slots: 9}})})
 	b.ReportAllocs()
@@ -23,7 +23,7 @@ func BenchmarkAccept(b *testing.B) {
 	}
 }
 
-// The same without this package, to compare with.
+// BenchmarkAcceptBare is the same without this package, for comparison.
 func BenchmarkAcceptBare(b *testing.B) {
 	l := listen(b, Options{})
 	b.ReportAllocs()

@@ -16,31 +16,31 @@ import (
 )
 
 // ErrSlow reports a connection on which the first bytes did not arrive in time.
-var ErrSlow = errors.New("first bytes did not come in time")
+var ErrSlow = errors.New("first bytes did not arrive in time")
 
-// Conn is an accepted connection. Close must be called; it frees the caller's slot.
+// Conn is an accepted connection. Close must be called; it releases the caller's slot.
 type Conn struct {
 	net.Conn
-	Peer Peer // not changed after Accept
+	Peer Peer // read-only after Accept
 
 	refusal error
-	limit   time.Time // of the first bytes; of everything if refused; zero: none
+	limit   time.Time // deadline of the first bytes, or of the whole connection if refused; zero: none
 	l       *Listener
 	release func()
 	once    sync.Once
 	calls   atomic.Int64 // in progress
 	used    atomic.Int64 // when it was last in use, Unix time in nanoseconds
 
-	settled atomic.Bool // the first bytes have come, or it is closed
+	settled atomic.Bool // the first bytes have arrived, or the connection is closed
 	mu      sync.Mutex
 	missing int       // bytes until settled
-	late    bool      // the first bytes did not come in time
+	late    bool      // the first bytes did not arrive in time
 	wanted  time.Time // the read deadline that the server has set
 }
 
-// Refused returns nil, or the *LimitError of a connection above a limit, which was
-// accepted so that the server can answer with it. Such a connection is closed after
-// Options.Handshake, whatever deadlines are set.
+// Refused returns nil, or the *LimitError of a connection above a limit, which
+// is accepted so that the server can respond with the error. The connection is closed
+// after Options.Handshake, whatever deadlines are set.
 func (c *Conn) Refused() error { return c.refusal }
 
 // Read returns os.ErrDeadlineExceeded if the first bytes do not arrive in time.
@@ -58,31 +58,31 @@ func (c *Conn) progress(n int, err error) {
 	enough := c.missing <= 0
 	if enough && !c.settled.Load() {
 		c.settle()
-		_ = c.Conn.SetReadDeadline(c.readLimit(c.wanted)) // fails on a closed connection: nothing to do
+		_ = c.Conn.SetReadDeadline(c.readLimit(c.wanted)) // fails only on a closed connection
 	}
 	slow := !enough && !c.late && !c.limit.IsZero() && errors.Is(err, os.ErrDeadlineExceeded) && !time.Now().Before(c.limit)
 	c.late = c.late || slow
 	c.mu.Unlock()
 	if slow {
-		c.l.turnAway(c.Peer, ErrSlow)
+		c.l.reject(c.Peer, ErrSlow)
 	}
 }
 
-// settle is called under mu.
+// settle ends the wait for the first bytes. The caller holds mu.
 func (c *Conn) settle() {
 	if !c.settled.Swap(true) {
 		c.l.idle.Leave()
-		c.l.coming.Done()
+		c.l.handshakes.Done()
 	}
 }
 
-// SetDeadline is SetReadDeadline and SetWriteDeadline.
+// SetDeadline calls SetReadDeadline and SetWriteDeadline.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline sets the time limit of reads. A limit later than that of the first
-// bytes applies once they have arrived.
+// SetReadDeadline sets the deadline of reads. Until the first bytes have arrived, their
+// deadline applies if it is earlier.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,7 +90,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(c.readLimit(t))
 }
 
-// SetWriteDeadline sets the time limit of writes.
+// SetWriteDeadline sets the deadline of writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	if c.refusal != nil {
 		t = earlier(t, c.limit)
@@ -119,17 +119,17 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// Begin marks the start of a call on the connection: while one is in progress, the
-// listener prefers to close other connections when it needs a place.
-func (c *Conn) Begin() { c.calls.Add(1) }
+// StartCall marks the start of a call on the connection: while a call is in progress, the
+// listener prefers to close other connections when it needs a slot.
+func (c *Conn) StartCall() { c.calls.Add(1) }
 
-// End reports that a call has ended: once for each Begin.
-func (c *Conn) End() {
+// EndCall marks the end of a call, once for each StartCall.
+func (c *Conn) EndCall() {
 	c.used.Store(time.Now().UnixNano())
 	c.calls.Add(-1)
 }
 
-// SyscallConn is for socket options. Reading by it bypasses the limits.
+// SyscallConn gives access to socket options. Reads through it bypass the limits.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	return c.Conn.(syscall.Conn).SyscallConn()
 }
@@ -143,11 +143,11 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // Peer is the process at the other end of a connection when it connected, identified
-// by kernel peer credentials (unix(7), SO_PEERCRED). A process may pass a connected
+// by kernel peer credentials (unix(7), SO_PEERCRED). A process can pass a connected
 // socket to another process, which then acts as this peer.
 type Peer struct {
-	UID, GID uint32   // effective ids, as this process's user namespace sees them; 65534 for ids that it does not know
-	PID      int32    // for the log alone: the process may be gone and the number used again; 0 outside our PID namespace
+	UID, GID uint32   // effective IDs, mapped to this process's user namespace; 65534 for unmapped IDs
+	PID      int32    // for log records only: the kernel reuses PIDs; 0 for processes outside our PID namespace
 	Groups   []uint32 // supplementary groups; nil on kernels before 4.13
 }
 
@@ -157,10 +157,10 @@ func (p Peer) Member(gid uint32) bool {
 }
 
 // ErrNoPeer reports a connection for which the kernel returns no peer credentials.
-var ErrNoPeer = errors.New("the kernel does not say who is at the other end")
+var ErrNoPeer = errors.New("the kernel returned no peer credentials")
 
-// PeerOf asks the kernel for the peer of conn, a Unix socket. Of a *Conn it returns
-// the peer that was found when it was accepted.
+// PeerOf returns the kernel peer credentials of conn, a Unix socket. For a *Conn it
+// returns the peer that was determined when the connection was accepted.
 func PeerOf(conn net.Conn) (Peer, error) {
 	if c, ok := conn.(*Conn); ok {
 		return c.Peer, nil
@@ -171,14 +171,14 @@ func PeerOf(conn net.Conn) (Peer, error) {
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return Peer{}, fmt.Errorf("ask for the peer: %w", err)
+		return Peer{}, fmt.Errorf("get the peer credentials: %w", err)
 	}
 	var peer Peer
-	var asked error
-	if err := raw.Control(func(fd uintptr) { peer, asked = peerOfFD(int(fd)) }); err != nil {
-		return Peer{}, fmt.Errorf("ask for the peer: %w", err)
+	var callErr error
+	if err := raw.Control(func(fd uintptr) { peer, callErr = peerOfFD(int(fd)) }); err != nil {
+		return Peer{}, fmt.Errorf("get the peer credentials: %w", err)
 	}
-	return peer, asked
+	return peer, callErr
 }
 
 func peerOfFD(fd int) (Peer, error) {
@@ -186,7 +186,7 @@ func peerOfFD(fd int) (Peer, error) {
 	if err != nil {
 		return Peer{}, fmt.Errorf("%w: %w", ErrNoPeer, os.NewSyscallError("getsockopt SO_PEERCRED", err))
 	}
-	// Every other kind of socket answers too, with ids of -1.
+	// Other kinds of sockets return IDs of -1.
 	if cred.Uid == ^uint32(0) || cred.Gid == ^uint32(0) {
 		return Peer{}, fmt.Errorf("%w: not a connected Unix socket", ErrNoPeer)
 	}
@@ -201,8 +201,8 @@ func peerOfFD(fd int) (Peer, error) {
 // golang.org/x/sys does not have.
 const soPeerGroups = 59
 
-// peerGroups asks a second time if the peer is in more groups than fit. The list
-// belongs to the connection and cannot grow in between.
+// peerGroups repeats the call with a larger buffer if the peer is in more groups than
+// fit. The list belongs to the connection and does not change.
 func peerGroups(fd int) ([]uint32, error) {
 	var few [64]uint32
 	groups := few[:]

@@ -25,31 +25,31 @@ func TestFirstBytesInTime(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		bytes    int
-		deadline time.Duration // that the server sets at once; 0: none
+		deadline time.Duration // set by the server after Accept; 0: none
 		events   []event
-		ends     time.Duration // when a read fails; 0: it does not within an hour
+		ends     time.Duration // when a read fails; 0: not within an hour
 		slow     int
 	}{
 		{"silent", 0, 0, nil, limit, 1},
 		{"silent with the server's earlier deadline", 0, time.Second, nil, time.Second, 0},
 		{"silent with the server's later deadline", 0, time.Minute, nil, limit, 1},
 		{"one byte of one", 0, 0, []event{{0, "x"}}, 0, 0},
-		{"in the last moment", 4, 0, []event{{limit - 1, "four"}}, 0, 0},
-		{"a byte a second", 24, 0, []event{{1e9, "x"}, {1e9, "x"}, {1e9, "x"}, {6e9, "x"}}, limit, 1},
-		{"enough, by parts", 4, 0, []event{{1e9, "x"}, {8e9, "xxx"}}, 0, 0},
-		{"the server's deadline counts afterwards", 1, time.Minute, []event{{1e9, "x"}}, time.Minute, 0},
+		{"just in time", 4, 0, []event{{limit - 1, "four"}}, 0, 0},
+		{"a byte per second", 24, 0, []event{{1e9, "x"}, {1e9, "x"}, {1e9, "x"}, {6e9, "x"}}, limit, 1},
+		{"enough, in parts", 4, 0, []event{{1e9, "x"}, {8e9, "xxx"}}, 0, 0},
+		{"then the server's deadline applies", 1, time.Minute, []event{{1e9, "x"}}, time.Minute, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFakeSocket()
-				var told []error
+				f := newFakeAcceptor()
+				var rejected []error
 				l := f.listener(t, Options{Handshake: limit, HandshakeBytes: tt.bytes,
-					Turned: func(_ Peer, err error) { told = append(told, err) }})
+					Rejected: func(_ Peer, err error) { rejected = append(rejected, err) }})
 				client := f.connect(t, 7)
 				c := accept(t, l)
-				begin := time.Now()
+				start := time.Now()
 				if tt.deadline != 0 {
-					if err := c.SetDeadline(begin.Add(tt.deadline)); err != nil {
+					if err := c.SetDeadline(start.Add(tt.deadline)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -65,16 +65,16 @@ func TestFirstBytesInTime(t *testing.T) {
 					client.Close()
 				}()
 				_, err := io.Copy(io.Discard, c)
-				c.Read(make([]byte, 1)) // told only once
-				took := time.Since(begin)
+				c.Read(make([]byte, 1)) // reported only once
+				took := time.Since(start)
 				switch {
 				case tt.ends == 0 && (err != nil || took < time.Hour):
 					t.Errorf("ended after %v: %v", took, err)
 				case tt.ends != 0 && (!errors.Is(err, os.ErrDeadlineExceeded) || took != tt.ends):
 					t.Errorf("ended after %v, want %v: %v", took, tt.ends, err)
 				}
-				if len(told) != tt.slow || tt.slow > 0 && told[0] != ErrSlow {
-					t.Errorf("told %v", told)
+				if len(rejected) != tt.slow || tt.slow > 0 && rejected[0] != ErrSlow {
+					t.Errorf("reported %v", rejected)
 				}
 				client.Close()
 			})
@@ -84,7 +84,7 @@ func TestFirstBytesInTime(t *testing.T) {
 
 func TestNoHandshakeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		l := f.listener(t, Options{Handshake: -1})
 		client := f.connect(t, 7)
 		c := accept(t, l)
@@ -98,15 +98,15 @@ func TestNoHandshakeLimit(t *testing.T) {
 	})
 }
 
-// A connection above the limit ends in time, whatever the server asks for and the
-// client sends.
+// A connection above the limit is closed in time, whatever deadlines the server sets and
+// whatever the client sends.
 func TestRefusedConnectionEnds(t *testing.T) {
 	for _, handshake := range []time.Duration{5 * time.Second, -1} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFakeSocket()
+			f := newFakeAcceptor()
 			slow := false
 			l := f.listener(t, Options{Handshake: handshake, OverLimit: 1, Limiter: NewLimiter(LimiterOptions{User: Quota{Slots: 1}}),
-				Turned: func(_ Peer, err error) { slow = slow || err == ErrSlow }})
+				Rejected: func(_ Peer, err error) { slow = slow || err == ErrSlow }})
 			f.connect(t, 7)
 			if c := accept(t, l); c.Refused() != nil {
 				t.Fatal(c.Refused())
@@ -117,7 +117,7 @@ func TestRefusedConnectionEnds(t *testing.T) {
 			if !errors.As(c.Refused(), &limit) || limit.UID != 7 || limit.Limit != 1 {
 				t.Fatalf("got %v", c.Refused())
 			}
-			begin, want := time.Now(), handshake
+			start, want := time.Now(), handshake
 			if want < 0 {
 				want = defaultHandshake
 			}
@@ -134,24 +134,24 @@ func TestRefusedConnectionEnds(t *testing.T) {
 				}
 			}()
 			for _, set := range []func(time.Time) error{c.SetDeadline, c.SetReadDeadline, c.SetWriteDeadline} {
-				set(begin.Add(time.Hour))
+				set(start.Add(time.Hour))
 				set(time.Time{})
 			}
-			if _, err := io.Copy(io.Discard, c); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != want {
-				t.Errorf("reads until %v, %v", time.Since(begin), err)
+			if _, err := io.Copy(io.Discard, c); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != want {
+				t.Errorf("reads until %v, %v", time.Since(start), err)
 			}
 			if _, err := c.Write([]byte("late")); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("write: %v", err)
 			}
 			c.Close()
 			if slow {
-				t.Error("taken for slow")
+				t.Error("reported as slow")
 			}
 		})
 	}
 }
 
-func TestCloseTwiceFreesOnePlace(t *testing.T) {
+func TestCloseTwiceReleasesOneSlot(t *testing.T) {
 	limiter := NewLimiter(LimiterOptions{})
 	idle := NewIdle(0, func() {})
 	l := listen(t, Options{Limiter: limiter, Idle: idle})
@@ -190,7 +190,7 @@ func TestEarlier(t *testing.T) {
 	}
 }
 
-func TestPeerIsWhoConnected(t *testing.T) {
+func TestPeerIsConnectingProcess(t *testing.T) {
 	needRoot(t)
 	l := listen(t, Options{})
 	for _, uid := range []uint32{4711, 65534} {
@@ -211,7 +211,7 @@ func TestPeerIsWhoConnected(t *testing.T) {
 	}
 }
 
-func TestPeerOfOurselves(t *testing.T) {
+func TestPeerOfSameProcess(t *testing.T) {
 	l := listen(t, Options{})
 	dial(t, l)
 	c := accept(t, l)
@@ -223,8 +223,7 @@ func TestPeerOfOurselves(t *testing.T) {
 	}
 }
 
-// More groups than fit into the first buffer: root may set as many as the kernel
-// allows.
+// More groups than fit into the first buffer: root can set up to NGROUPS_MAX groups.
 func TestPeerInManyGroups(t *testing.T) {
 	needRoot(t)
 	for _, n := range []int{0, 1, 64, 65, 1000, 65536} {
@@ -286,9 +285,9 @@ func TestNoPeer(t *testing.T) {
 	}
 }
 
-// connectWithGroups connects from a thread that is in these groups: the system
-// call, unlike syscall.Setgroups, changes one thread. The thread ends with the
-// goroutine because it stays locked to it.
+// connectWithGroups connects from a thread with these groups: the system call, unlike
+// syscall.Setgroups, changes one thread only. The thread exits with the goroutine, because
+// the goroutine stays locked to it.
 func connectWithGroups(path string, groups []uint32) error {
 	result := make(chan error)
 	go func() {

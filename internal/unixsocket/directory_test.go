@@ -67,7 +67,7 @@ func TestResolve(t *testing.T) {
 		{"@abstract", "", "not an absolute path"},
 		{base + "/run/a\x00b", "", "not an absolute path"},
 		{base + "/run/" + strings.Repeat("n", 103-len(run)), "", ""},
-		{base + "/run/" + strings.Repeat("n", 107-len(run)), "", "choose a shorter one"},
+		{base + "/run/" + strings.Repeat("n", 107-len(run)), "", "choose a shorter path"},
 	}
 	if os.Geteuid() == 0 {
 		if err := os.Chown(dir("theirs", 0o755), 4711, 4711); err != nil {
@@ -94,13 +94,13 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// The longest path that resolve lets through is one that the kernel takes.
+// The kernel accepts the longest path that resolve accepts.
 func TestLongestPath(t *testing.T) {
 	dir := directory(t)
 	listen(t, Options{Path: filepath.Join(dir, strings.Repeat("n", maxSocketPath-len(dir)-1))})
 }
 
-// Two names of one place are one socket and one lock.
+// Two paths of the same file are one socket with one lock.
 func TestSamePlace(t *testing.T) {
 	dir := directory(t)
 	if err := os.Symlink(".", filepath.Join(dir, "var")); err != nil {

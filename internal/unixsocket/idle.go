@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Idle reports when no activity has been in progress for some time. There is no timer
-// during an activity, and none after the report until the next activity ends. All
-// methods may be called by several goroutines; those of a nil *Idle do nothing.
+// Idle reports when no activity has been in progress for some time. It has no timer
+// during an activity, and none after a report until the next activity ends. Its methods
+// may be called concurrently; those of a nil *Idle do nothing.
 type Idle struct {
-	tell func()
+	report func()
 
 	mu      sync.Mutex
 	after   time.Duration
@@ -19,21 +19,22 @@ type Idle struct {
 	also    *Idle
 }
 
-// NewIdle calls tell, in a goroutine of its own, once no activity has been in progress
-// for d, including when none ever starts. If d is not positive it never does.
+// NewIdle returns an Idle that calls report, in a separate goroutine, when no activity
+// has been in progress for d, even if none ever starts. If d is not positive, it never
+// calls report.
 //
-// An activity may start while tell runs, or just before: a tell that ends the process
-// must call Listener.Quiesce first.
-func NewIdle(d time.Duration, tell func()) *Idle {
-	i := &Idle{tell: tell, after: d}
+// An activity can start while report runs, or just before: a report function that makes
+// the process exit must call Listener.Quiesce first.
+func NewIdle(d time.Duration, report func()) *Idle {
+	i := &Idle{report: report, after: d}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.arm()
 	return i
 }
 
-// Also passes every start and end on to o, which reports after another time. It must
-// be called before the first Enter.
+// Also forwards every start and end of an activity to o, which reports after a different
+// time. It must be called before the first Enter.
 func (i *Idle) Also(o *Idle) { i.also = o }
 
 // Enter marks the start of an activity, such as an RPC.
@@ -48,7 +49,7 @@ func (i *Idle) Enter() {
 	i.disarm()
 }
 
-// Leave marks its end: once for each Enter.
+// Leave marks the end of an activity, once for each Enter.
 func (i *Idle) Leave() {
 	if i == nil {
 		return
@@ -72,7 +73,7 @@ func (i *Idle) Busy() bool {
 	return i.live > 0
 }
 
-// Set changes the time; not positive means never. It counts from now: an idle i reports
+// Set changes the time; not positive means never. The time starts now: an idle i reports
 // after d, even if it has reported already.
 func (i *Idle) Set(d time.Duration) {
 	if i == nil {
@@ -87,7 +88,7 @@ func (i *Idle) Set(d time.Duration) {
 	}
 }
 
-// Stop ends the reports for good.
+// Stop ends the reports permanently.
 func (i *Idle) Stop() {
 	if i == nil {
 		return
@@ -105,13 +106,13 @@ func (i *Idle) arm() {
 	var t *time.Timer
 	t = time.AfterFunc(i.after, func() {
 		i.mu.Lock()
-		current := i.timer == t // else an activity started when the time was up
+		current := i.timer == t // false if an activity started as the timer fired
 		if current {
 			i.timer = nil
 		}
 		i.mu.Unlock()
 		if current {
-			i.tell()
+			i.report()
 		}
 	})
 	i.timer = t

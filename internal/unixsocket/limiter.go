@@ -10,46 +10,45 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Quota is what one user may have.
+// Quota is the limit of one user.
 type Quota struct {
-	Slots int     // at the same time; 0: any number
-	Rate  float64 // per second, on average; 0: any number
-	Burst int     // at once before Rate counts; less than 1 is 1
+	Slots int     // at the same time; 0: no limit
+	Rate  float64 // events per second, on average; 0: no limit
+	Burst int     // events without delay before Rate applies; values below 1 mean 1
 }
 
-// LimiterOptions are limits for one kind of thing.
+// LimiterOptions are the limits of a Limiter.
 type LimiterOptions struct {
 	What  string // plural, for messages: "connections"
 	User  Quota  // each uid except 0
 	Root  Quota  // uid 0; the zero Quota has no limits
-	Total int    // slots of all users together; root may take as many again; 0: any number
+	Total int    // slots of all users together; root may take the same number in addition; 0: no limit
 	// Reserve is how many slots of Total only users without a slot may take.
 	Reserve int
 }
 
-// Limiter counts what users hold and how often they ask. Every call takes
-// constant time. It keeps accounts of users with a slot, and of those whose burst
-// has not refilled; later calls drop the latter, there is no timer.
-// All methods may be called by several goroutines; those of a nil *Limiter
-// allow everything.
+// Limiter counts the slots and the events of each user. Every call takes constant time.
+// It keeps the accounts of users with a slot, and of users whose burst has not refilled;
+// later calls remove the latter, there is no timer. Its methods may be called
+// concurrently; those of a nil *Limiter allow everything.
 type Limiter struct {
-	mu      sync.Mutex
-	o       LimiterOptions
-	taken   int // slots of all users
-	users   map[uint32]*account
-	resting list.List // accounts without a slot, next to be looked at first
+	mu     sync.Mutex
+	o      LimiterOptions
+	taken  int // slots of all users
+	users  map[uint32]*account
+	unused list.List // accounts without a slot, the next one to check first
 }
 
-// account is one user's.
+// account is the account of one user.
 type account struct {
 	uid    uint32
 	slots  int
 	bucket *rate.Limiter // nil before the first event
-	rest   *list.Element // in resting, or nil
+	rest   *list.Element // in unused, or nil
 }
 
-// bucketFor returns the account's token bucket with these limits. With new limits, what
-// was used of the burst stays used, and the rest of the new burst is available.
+// bucketFor returns the account's token bucket with these limits. If the limits change,
+// the used part of the burst remains used, and the rest of the new burst is available.
 func (a *account) bucketFor(now time.Time, limit rate.Limit, burst int) *rate.Limiter {
 	old := a.bucket
 	if old != nil && old.Limit() == limit && old.Burst() == burst {
@@ -63,24 +62,24 @@ func (a *account) bucketFor(now time.Time, limit rate.Limit, burst int) *rate.Li
 	return a.bucket
 }
 
-// refilling reports whether part of the burst is used up.
+// refilling reports whether part of the burst is used.
 func (a *account) refilling() bool {
 	return a.bucket != nil && a.bucket.Tokens() < float64(a.bucket.Burst())
 }
 
-// NewLimiter makes a Limiter; negative numbers count as 0.
+// NewLimiter returns a Limiter. Negative numbers mean 0.
 func NewLimiter(o LimiterOptions) *Limiter {
 	return &Limiter{o: o, users: make(map[uint32]*account)}
 }
 
-// Set changes the limits. Slots above a new limit stay until released.
+// Set changes the limits. Slots above a new limit remain until they are released.
 func (l *Limiter) Set(o LimiterOptions) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.o = o
 }
 
-// Acquire takes a slot for uid until release, which may be called again without
+// Acquire takes a slot for uid until release is called; further calls of release have no
 // effect. The error is a *LimitError.
 func (l *Limiter) Acquire(uid uint32) (release func(), err error) {
 	if l == nil {
@@ -113,14 +112,14 @@ func (l *Limiter) Acquire(uid uint32) (release func(), err error) {
 func (l *Limiter) release(uid uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.users[uid] // there, because it has a slot
+	a := l.users[uid] // exists, because it has a slot
 	a.slots--
 	l.taken--
 	l.settle(a)
 }
 
-// Allow counts one event of uid against its rate. The error is a *LimitError
-// with the time until the next one would be allowed; a refused event does not count.
+// Allow counts one event of uid towards its rate. The error is a *LimitError with the
+// time until the next event is allowed; refused events do not count.
 func (l *Limiter) Allow(uid uint32) error {
 	if l == nil {
 		return nil
@@ -145,10 +144,10 @@ func (l *Limiter) Allow(uid uint32) error {
 	return &LimitError{UID: uid, What: l.o.What, Limit: burst, Rate: quota.Rate, RetryAfter: wait}
 }
 
-// maxRetryAfter is the longest wait that a LimitError tells.
+// maxRetryAfter is the longest wait in a LimitError.
 const maxRetryAfter = 24 * time.Hour
 
-// InUse is how many slots uid holds, and how many all users hold.
+// InUse returns the number of slots of uid and of all users.
 func (l *Limiter) InUse(uid uint32) (user, all int) {
 	if l == nil {
 		return 0, 0
@@ -163,7 +162,7 @@ func (l *Limiter) InUse(uid uint32) (user, all int) {
 
 func (l *Limiter) quota(uid uint32) (s Quota, total int) {
 	if uid == 0 {
-		// So that root can look at a node that its users have filled.
+		// Root can inspect a node whose users have taken all slots.
 		return l.o.Root, 2 * l.o.Total
 	}
 	return l.o.User, l.o.Total
@@ -178,55 +177,54 @@ func (l *Limiter) account(uid uint32) *account {
 	return a
 }
 
-// settle is called after each change of an account. It looks at a few of those
-// without a slot, in turn, and forgets the ones whose burst is whole. A call adds
-// one account at most and looks at four, so that those that are there for
-// nothing stay few.
+// settle is called after each change of an account. It checks a few accounts without a
+// slot, in turn, and removes those whose burst has refilled. A call adds at most one
+// account and checks four, so that few unneeded accounts remain.
 func (l *Limiter) settle(a *account) {
 	if a.rest != nil {
-		l.resting.Remove(a.rest)
+		l.unused.Remove(a.rest)
 		a.rest = nil
 	}
 	if a.slots == 0 {
-		a.rest = l.resting.PushBack(a)
+		a.rest = l.unused.PushBack(a)
 	}
 	for range 4 {
-		e := l.resting.Front()
+		e := l.unused.Front()
 		if e == nil {
 			return
 		}
 		old := e.Value.(*account)
 		if old.refilling() {
-			l.resting.MoveToBack(e)
+			l.unused.MoveToBack(e)
 		} else {
-			l.resting.Remove(e)
+			l.unused.Remove(e)
 			old.rest = nil
 			delete(l.users, old.uid)
 		}
-		if old == a { // all have been looked at, or will be
+		if old == a { // all others have been checked
 			return
 		}
 	}
 }
 
-// LimitError reports which limit refused which user. Its text is for the caller, and
-// tells nothing about other users.
+// LimitError reports that a user has reached a limit. Its text is for the caller, and
+// contains nothing about other users.
 type LimitError struct {
 	UID        uint32
-	What       string        // what is counted: LimiterOptions.What
+	What       string        // LimiterOptions.What
 	Limit      int           // slots, or the burst of a rate
 	Rate       float64       // per second; 0: the slots were the limit
-	Shared     bool          // the slots of all users together
-	RetryAfter time.Duration // 0: when one of the slots is released
+	Shared     bool          // the limit of all users together
+	RetryAfter time.Duration // 0: until a slot is released
 }
 
 func (e *LimitError) Error() string {
 	switch {
 	case e.Rate > 0:
-		return fmt.Sprintf("too many %s of uid %d: more than %g a second after the first %d; try again in %s",
+		return fmt.Sprintf("too many %s of uid %d: the limit is %g per second after the first %d; try again in %s",
 			e.What, e.UID, e.Rate, e.Limit, e.RetryAfter.Round(time.Millisecond))
 	case e.Shared:
-		return fmt.Sprintf("too many %s on this node: %d of all users; try again later", e.What, e.Limit)
+		return fmt.Sprintf("too many %s on this node: the limit for all users is %d; try again later", e.What, e.Limit)
 	}
-	return fmt.Sprintf("too many %s of uid %d: %d at once are allowed; end some first", e.What, e.UID, e.Limit)
+	return fmt.Sprintf("too many %s of uid %d: the limit is %d at once; wait until one ends", e.What, e.UID, e.Limit)
 }

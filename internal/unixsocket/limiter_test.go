@@ -14,8 +14,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// remembered is how many users there are accounts of.
-func (l *Limiter) remembered() int {
+// accounts returns the number of accounts.
+func (l *Limiter) accounts() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.users)
@@ -29,11 +29,11 @@ func TestSlots(t *testing.T) {
 		want string
 	}{
 		{7, ""}, {7, ""},
-		{7, "too many waits of uid 7: 2 at once are allowed; end some first"},
+		{7, "too many waits of uid 7: the limit is 2 at once; wait until one ends"},
 		{8, ""}, {9, ""},
-		{8, "too many waits on this node: 4 of all users; try again later"},
+		{8, "too many waits on this node: the limit for all users is 4; try again later"},
 		{0, ""}, {0, ""}, {0, ""},
-		{0, "too many waits of uid 0: 3 at once are allowed; end some first"},
+		{0, "too many waits of uid 0: the limit is 3 at once; wait until one ends"},
 	} {
 		release, err := l.Acquire(tt.uid)
 		if got := fmt.Sprint(err); got != tt.want && !(err == nil && tt.want == "") {
@@ -53,12 +53,12 @@ func TestSlots(t *testing.T) {
 		r()
 		r()
 	}
-	if user, all := l.InUse(7); user != 0 || all != 0 || l.remembered() != 0 {
-		t.Errorf("in use: %d of %d; %d users remembered", user, all, l.remembered())
+	if user, all := l.InUse(7); user != 0 || all != 0 || l.accounts() != 0 {
+		t.Errorf("in use: %d of %d; %d accounts", user, all, l.accounts())
 	}
 }
 
-// Part of all slots is reserved for users without one.
+// Part of the slots is reserved for users without a slot.
 func TestReserve(t *testing.T) {
 	l := NewLimiter(LimiterOptions{What: "connections", User: Quota{Slots: 6}, Total: 10, Reserve: 3})
 	var got []string
@@ -78,8 +78,8 @@ func TestReserve(t *testing.T) {
 func TestRate(t *testing.T) {
 	type ask struct {
 		after time.Duration
-		n     int // times
-		want  int // of them allowed
+		n     int // number of events
+		want  int // allowed events
 		retry time.Duration
 	}
 	for _, tt := range []struct {
@@ -90,16 +90,16 @@ func TestRate(t *testing.T) {
 		{"no limit", Quota{}, []ask{{0, 1000, 1000, 0}}},
 		{"negative is no limit", Quota{Rate: -1}, []ask{{0, 1000, 1000, 0}}},
 		{"not a number is no limit", Quota{Rate: math.NaN()}, []ask{{0, 1000, 1000, 0}}},
-		{"no burst is one", Quota{Rate: 1}, []ask{{0, 2, 1, time.Second}, {time.Second, 2, 1, time.Second}}},
+		{"no burst means one", Quota{Rate: 1}, []ask{{0, 2, 1, time.Second}, {time.Second, 2, 1, time.Second}}},
 		{"burst, then rate", Quota{Rate: 2, Burst: 5}, []ask{
 			{0, 7, 5, 500 * time.Millisecond},
 			{499 * time.Millisecond, 1, 0, time.Millisecond},
 			{time.Millisecond, 2, 1, 500 * time.Millisecond},
 			{1250 * time.Millisecond, 3, 2, 250 * time.Millisecond},
 		}},
-		{"the burst refills and no more", Quota{Rate: 2, Burst: 5}, []ask{{0, 5, 5, 0}, {time.Hour, 6, 5, 500 * time.Millisecond}}},
+		{"the burst refills up to its size", Quota{Rate: 2, Burst: 5}, []ask{{0, 5, 5, 0}, {time.Hour, 6, 5, 500 * time.Millisecond}}},
 		{"faster than the clock", Quota{Rate: 1e12, Burst: 2}, []ask{{0, 1000, 1000, 0}}},
-		{"one in ages", Quota{Rate: 1e-30, Burst: math.MaxInt}, []ask{{0, 1000, 1000, 0}}},
+		{"one in a very long time", Quota{Rate: 1e-30, Burst: math.MaxInt}, []ask{{0, 1000, 1000, 0}}},
 		{"rarely", Quota{Rate: 1e-30, Burst: 1}, []ask{{0, 2, 1, 24 * time.Hour}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -136,12 +136,12 @@ func TestRetryAfterIsEnough(t *testing.T) {
 			l := NewLimiter(LimiterOptions{What: "copies", User: Quota{Rate: perSecond}})
 			for range 20 {
 				if err := l.Allow(7); err != nil {
-					t.Fatalf("%g a second: %v", perSecond, err)
+					t.Fatalf("%g per second: %v", perSecond, err)
 				}
-				for range 3 { // refused calls do not count
+				for range 3 { // refused events do not count
 					var limit *LimitError
 					if err := l.Allow(7); !errors.As(err, &limit) || limit.RetryAfter <= 0 {
-						t.Fatalf("%g a second: %+v", perSecond, err)
+						t.Fatalf("%g per second: %+v", perSecond, err)
 					}
 				}
 				var limit *LimitError
@@ -152,7 +152,7 @@ func TestRetryAfterIsEnough(t *testing.T) {
 	}
 }
 
-// New limits apply at once, also to a user whose account is still kept.
+// New limits apply immediately, even to users with an account.
 func TestNewRate(t *testing.T) {
 	for _, tt := range []struct {
 		name          string
@@ -162,9 +162,9 @@ func TestNewRate(t *testing.T) {
 		allowed       int
 	}{
 		{"larger burst, unused", Quota{Rate: 1, Burst: 2}, Quota{Rate: 1, Burst: 5}, 2, time.Hour, 0, 5},
-		{"larger burst, all used", Quota{Rate: 1, Burst: 2}, Quota{Rate: 1, Burst: 5}, 2, 0, 0, 3},
+		{"larger burst, fully used", Quota{Rate: 1, Burst: 2}, Quota{Rate: 1, Burst: 5}, 2, 0, 0, 3},
 		{"smaller burst, unused", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 1, time.Hour, 0, 2},
-		{"smaller burst, all used", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 5, 0, 0, 0},
+		{"smaller burst, fully used", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 5, 0, 0, 0},
 		{"smaller burst, then a second", Quota{Rate: 1, Burst: 5}, Quota{Rate: 1, Burst: 2}, 5, 0, time.Second, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -201,17 +201,17 @@ func TestRateMessage(t *testing.T) {
 		l := NewLimiter(LimiterOptions{What: "copies", User: Quota{Rate: 0.5, Burst: 1}})
 		l.Allow(7)
 		got := l.Allow(7)
-		if want := "too many copies of uid 7: more than 0.5 a second after the first 1; try again in 2s"; fmt.Sprint(got) != want {
+		if want := "too many copies of uid 7: the limit is 0.5 per second after the first 1; try again in 2s"; fmt.Sprint(got) != want {
 			t.Errorf("got %q", got)
 		}
 		if l.Allow(8) != nil || l.Allow(0) != nil {
-			t.Error("others are limited, too")
+			t.Error("other users are limited, too")
 		}
 	})
 }
 
-// However many users have asked, few accounts are kept.
-func TestUsersAreForgotten(t *testing.T) {
+// Few accounts are kept, however many users have sent events.
+func TestAccountsAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(LimiterOptions{User: Quota{Rate: 1, Burst: 3}, Root: Quota{Rate: 0.001}})
 		for uid := range uint32(100_000) {
@@ -219,8 +219,8 @@ func TestUsersAreForgotten(t *testing.T) {
 			if uid%100 == 0 {
 				wait.Advance(time.Second)
 			}
-			if n := l.remembered(); n > 500 {
-				t.Fatalf("%d users remembered after %d", n, uid)
+			if n := l.accounts(); n > 500 {
+				t.Fatalf("%d accounts after %d users", n, uid)
 			}
 		}
 		release, _ := l.Acquire(7)
@@ -228,24 +228,24 @@ func TestUsersAreForgotten(t *testing.T) {
 		for range 500 {
 			l.Allow(5)
 		}
-		if n := l.remembered(); n != 2 {
-			t.Errorf("%d users remembered, want the one with a slot and the one who asks", n)
+		if n := l.accounts(); n != 2 {
+			t.Errorf("%d accounts, want that of the user with a slot and of the last user", n)
 		}
 		release()
 		wait.Advance(time.Hour)
 		l.Allow(5)
-		if n := l.remembered(); n != 1 {
-			t.Errorf("%d users remembered", n)
+		if n := l.accounts(); n != 1 {
+			t.Errorf("%d accounts", n)
 		}
 	})
 }
 
-// A user whose account was dropped may do no more than one whose account was kept.
-func TestForgettingGivesNothing(t *testing.T) {
+// A user whose account was removed is not allowed more than one whose account was kept.
+func TestRemovedAccountGivesNoCredit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(LimiterOptions{User: Quota{Rate: 1, Burst: 4}})
 		r := rand.New(rand.NewPCG(1, 2))
-		allowed, begin := 0, time.Now()
+		allowed, start := 0, time.Now()
 		for range 20_000 {
 			wait.Advance(time.Duration(r.IntN(int(2 * time.Second))))
 			for range r.IntN(4) {
@@ -256,8 +256,8 @@ func TestForgettingGivesNothing(t *testing.T) {
 			if r.IntN(3) == 0 {
 				l.Allow(uint32(r.IntN(50)) + 10)
 			}
-			if most := 4 + time.Since(begin).Seconds(); float64(allowed) > most {
-				t.Fatalf("%d allowed in %v", allowed, time.Since(begin))
+			if most := 4 + time.Since(start).Seconds(); float64(allowed) > most {
+				t.Fatalf("%d allowed in %v", allowed, time.Since(start))
 			}
 		}
 	})
@@ -276,7 +276,7 @@ func TestSet(t *testing.T) {
 	l.Set(LimiterOptions{User: Quota{Slots: 1}})
 	for i := range 3 {
 		if _, err := l.Acquire(7); err == nil {
-			t.Errorf("a slot above the new limit, with %d taken", 3-i)
+			t.Errorf("a slot above the new limit, with %d in use", 3-i)
 		}
 		releases[i]()
 	}
@@ -289,16 +289,16 @@ func TestNilLimiter(t *testing.T) {
 	var l *Limiter
 	release, err := l.Acquire(7)
 	if err != nil || l.Allow(7) != nil {
-		t.Error("it limits")
+		t.Error("a nil Limiter refuses")
 	}
 	release()
 	if user, all := l.InUse(7); user+all != 0 {
-		t.Error("it counts")
+		t.Error("a nil Limiter counts")
 	}
 }
 
-// For the race detector, and that the sums come out.
-func TestLimiterTogether(t *testing.T) {
+// Concurrent use: for the race detector, and to check the sums.
+func TestLimiterConcurrently(t *testing.T) {
 	l := NewLimiter(LimiterOptions{User: Quota{Slots: 3, Rate: 1e6, Burst: 10}, Total: 20})
 	var wg sync.WaitGroup
 	for g := range 8 {

@@ -1,30 +1,29 @@
-// Package unixsocket is the listening socket of a node-local service: taken
-// from systemd or made by us, with clients identified by kernel peer credentials
-// and held to limits per user.
+// Package unixsocket is the listening socket of a node-local service: it takes the
+// socket from systemd or creates it, identifies clients by kernel peer credentials, and
+// enforces limits per user.
 //
-// It must not know what is served over the connections (no gRPC, no
-// Kubernetes), nor what a caller may do there: it reports who calls, and limits how
-// much.
+// It must not know what is served over the connections (no gRPC, no Kubernetes), nor
+// what a caller is allowed to do: it reports the caller, and limits the load.
 //
-// # What callers can do to each other
+// # Isolation between users
 //
-// A user who opens too many connections, sends nothing on them, or asks too often
-// is the only one who is refused: every limit is counted per uid, as the kernel
-// reports it. LimiterOptions.Total is shared: a part of it is reserved for users
-// without a slot, and a full listener closes idle connections of the user with the
-// most. Log records about callers are limited in the same way (Records).
+// If a user opens too many connections, sends nothing on them, or sends too many
+// requests, only that user is refused: every limit is counted per uid, as reported by
+// the kernel. LimiterOptions.Total is shared: a part of it is reserved for users without
+// a slot, and a full listener closes idle connections of the user with the most
+// connections. Records limits the log records about callers in the same way.
 //
 // # Restarts and idle exits
 //
 // With a socket from systemd, the kernel queues clients while no process accepts: a
-// client that connects after Quiesce, Drain or the end of one process waits for the
-// next process, and is not refused. With a socket of our own it is refused once Close
-// has removed the socket.
+// client that connects after Quiesce, Drain or the exit of one process waits for the
+// next process, and is not refused. With a socket created by this process, clients are
+// refused after Close has removed the socket.
 //
-// # What costs nothing at idle
+// # Idle cost
 //
-// A goroutine waits in accept. There is no timer, except one per connection on which
-// the first bytes have not arrived, and the one of an Idle while no client calls.
+// One goroutine waits in accept. There are no timers, except one per connection on which
+// the first bytes have not arrived, and the one of an Idle while there are no calls.
 package unixsocket
 
 import (
@@ -43,43 +42,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say where to listen and which clients to accept. Only Path and Log must be set.
+// Options configure a Listener. Only Path and Log are required.
 type Options struct {
-	Path  string      // absolute; its directory must exist, and belong to root or us alone
-	Mode  fs.FileMode // permission bits; 0: 0666, or 0660 with a Group. Connecting needs the right to write
-	Group string      // name or number; "": the process's
-	// Name is the FileDescriptorName= of the socket to take from systemd when
-	// it hands over several. Path, Mode and Group are then those of the socket
-	// unit, and these here are not used.
+	Path  string      // absolute; its directory must exist, and only root or this user may change it
+	Mode  fs.FileMode // permission bits; 0: 0666, or 0660 with a Group. Connecting requires write permission
+	Group string      // name or number; "": the group of the process
+	// Name is the FileDescriptorName= of the socket to use if systemd passes several. If
+	// systemd passes a socket, the socket unit determines path, mode and group, and Path,
+	// Mode and Group are not used.
 	Name string
 	Log  *slog.Logger
 
-	// Limiter has the connections per user, as slots. nil: no limits.
+	// Limiter limits the connections per user, as slots. nil: no limits.
 	Limiter *Limiter
 	// OverLimit is how many connections above a limit each user gets, so that the
-	// server can answer why it refuses (Conn.Refused); all users together get 16
-	// times as many. All others are closed at once.
+	// server can respond with the reason (Conn.Refused); all users together get 16
+	// times as many. All others are closed immediately.
 	OverLimit int
 
-	// Handshake is how long a connection may take until HandshakeBytes have
-	// been read from it. 0: 10 s; negative: no limit. HandshakeBytes less than
-	// 1 is 1.
+	// Handshake is the time limit until HandshakeBytes have been read from a
+	// connection. 0: 10 s; negative: no limit. HandshakeBytes below 1 means 1.
 	Handshake      time.Duration
 	HandshakeBytes int
 
 	// Idle counts connections on which the first bytes have not arrived, so that
-	// Quiesce does not overlook them. May be nil.
+	// Quiesce considers them. May be nil.
 	Idle *Idle
 
-	// Turned is called for each connection that was turned away: a *LimitError,
-	// ErrSlow, or ErrNoPeer without a peer. It must not block. May be nil.
-	Turned func(Peer, error)
+	// Rejected is called for each rejected connection, with a *LimitError, ErrSlow, or
+	// ErrNoPeer and the zero Peer. It must not block. May be nil.
+	Rejected func(Peer, error)
 
-	// Records decides which records about connections are logged. nil: one per
-	// user in 10 s.
+	// Records limits the log records about connections. nil: one per user in 10 s.
 	Records *Records
 
-	// PeerOf replaces the kernel's peer credentials, for tests. nil: PeerOf.
+	// PeerOf replaces the kernel peer credentials in tests. nil: PeerOf.
 	PeerOf func(net.Conn) (Peer, error)
 }
 
@@ -88,9 +85,9 @@ const (
 	overLimitForAll  = 16
 )
 
-// Listen takes the socket that systemd passed to this process, else makes one at
-// Path. It replaces no socket that another process listens on (ErrInUse), and removes
-// only a stale one. A socket of our own has a lock file, Path.lock, until Close.
+// Listen uses the socket that systemd passed to this process, or creates one at Path. It
+// removes a stale socket, but never one that another process listens on (ErrInUse). A
+// created socket has a lock file, Path.lock, until Close.
 func Listen(o Options) (*Listener, error) {
 	if o.Mode == 0 {
 		o.Mode = 0o666
@@ -99,7 +96,7 @@ func Listen(o Options) (*Listener, error) {
 		}
 	}
 	if o.Mode&^fs.ModePerm != 0 || o.Mode&0o600 != 0o600 {
-		return nil, fmt.Errorf("mode %04o of the socket: give permission bits, with read and write for its owner", o.Mode)
+		return nil, fmt.Errorf("invalid socket mode %04o: use permission bits, with read and write for the owner", o.Mode)
 	}
 	ul, err := activated(o.Name, o.Log)
 	if err != nil {
@@ -107,8 +104,8 @@ func Listen(o Options) (*Listener, error) {
 	}
 	if ul != nil {
 		if at := ul.Addr().String(); !samePlace(at, o.Path) {
-			o.Log.Warn("systemd's socket is not where the configuration says", "socket", at, "configured", o.Path,
-				"hint", "make ListenStream= of the socket unit and the configuration agree")
+			o.Log.Warn("the socket from systemd is not at the configured path", "socket", at, "configured", o.Path,
+				"hint", "set ListenStream= in the socket unit and the path in the configuration to the same value")
 		}
 		return newListener(ul, nil, o), nil
 	}
@@ -120,14 +117,15 @@ func Listen(o Options) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ul, made, err := makeOwn(path, o.Mode, gid)
+	ul, owned, err := createSocket(path, o.Mode, gid)
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", o.Path, err)
 	}
-	return newListener(ul, made, o), nil
+	return newListener(ul, owned, o), nil
 }
 
-// samePlace knows that /var/run is a link to /run.
+// samePlace reports whether two paths are equal after resolving symbolic links in their
+// directories: /var/run is a link to /run.
 func samePlace(a, b string) bool {
 	ra, err1 := resolve(a)
 	rb, err2 := resolve(b)
@@ -135,19 +133,19 @@ func samePlace(a, b string) bool {
 }
 
 // activated returns the listening socket that systemd passed to this process
-// (sd_listen_fds(3)): the one with FileDescriptorName=name, else the first that
-// fits. nil: none was passed. The environment variables are cleared, so that no child
-// process takes them for its own.
+// (sd_listen_fds(3)): the one with FileDescriptorName=name, or else the first suitable
+// one; nil if systemd passed none. It clears the environment variables, so that child
+// processes do not use them.
 func activated(name string, log *slog.Logger) (*net.UnixListener, error) {
 	files := activation.Files(true)
 	if len(files) == 0 {
 		return nil, nil
 	}
 	var chosen *os.File
-	var unfit error
+	var unsuitable error
 	for _, f := range files {
-		if err := fits(f); err != nil {
-			unfit = errors.Join(unfit, fmt.Errorf("descriptor %d (%s): %w", f.Fd(), f.Name(), err))
+		if err := checkSocket(f); err != nil {
+			unsuitable = errors.Join(unsuitable, fmt.Errorf("descriptor %d (%s): %w", f.Fd(), f.Name(), err))
 		} else if chosen == nil || name != "" && f.Name() == name && chosen.Name() != name {
 			chosen = f
 		}
@@ -158,24 +156,24 @@ func activated(name string, log *slog.Logger) (*net.UnixListener, error) {
 		}
 	}()
 	if chosen == nil {
-		return nil, fmt.Errorf("systemd handed over no listening Unix stream socket: does the socket unit have ListenStream= with a path, and Accept=no? %w", unfit)
+		return nil, fmt.Errorf("systemd passed no listening Unix stream socket; the socket unit needs ListenStream= with a path, and Accept=no: %w", unsuitable)
 	}
 	for _, f := range files {
 		if f != chosen {
-			log.Warn("a socket of the socket unit is not used", "name", f.Name(), "hint", "one ListenStream= is enough")
+			log.Warn("a socket of the socket unit is not used", "name", f.Name(), "hint", "remove all but one ListenStream= from the socket unit")
 		}
 	}
 	l, err := net.FileListener(chosen)
 	if err != nil {
-		return nil, fmt.Errorf("socket of systemd: %w", err)
+		return nil, fmt.Errorf("socket from systemd: %w", err)
 	}
 	return l.(*net.UnixListener), nil
 }
 
-func fits(f *os.File) error {
+func checkSocket(f *os.File) error {
 	for _, want := range []struct {
 		option, value int
-		unfit         string
+		unsuitable    string
 	}{
 		{unix.SO_DOMAIN, unix.AF_UNIX, "not a Unix socket"},
 		{unix.SO_TYPE, unix.SOCK_STREAM, "not a stream socket"},
@@ -185,22 +183,22 @@ func fits(f *os.File) error {
 		case err != nil:
 			return os.NewSyscallError("getsockopt", err)
 		case got != want.value:
-			return errors.New(want.unfit)
+			return errors.New(want.unsuitable)
 		}
 	}
 	return nil
 }
 
-// Listener is a net.Listener whose connections are *Conn.
+// Listener is a net.Listener that returns *Conn.
 type Listener struct {
-	ul      acceptor
-	made    *own // nil: systemd's
-	log     *slog.Logger
-	limiter *Limiter
-	above   *Limiter
-	idle    *Idle
-	turned  func(Peer, error)
-	peerOf  func(net.Conn) (Peer, error)
+	ul       acceptor
+	owned    *socketFile // nil: systemd's
+	log      *slog.Logger
+	limiter  *Limiter
+	above    *Limiter
+	idle     *Idle
+	rejected func(Peer, error)
+	peerOf   func(net.Conn) (Peer, error)
 
 	handshake      time.Duration
 	handshakeBytes int
@@ -212,26 +210,26 @@ type Listener struct {
 	mu        sync.Mutex
 	resumed   chan struct{} // not nil while accepting is stopped; closed by startAccepting
 	probe     chan struct{} // not nil while Probe waits; closed by Accept
-	asked     chan struct{} // holds at most one value: Accept is to look for probe
+	probed    chan struct{} // buffers one value: Accept must check probe
 
-	coming sync.WaitGroup // connections on which the first bytes have not arrived
-	open   atomic.Int64
+	handshakes sync.WaitGroup // connections on which the first bytes have not arrived
+	open       atomic.Int64
 
 	held    holders
 	records *Records
 	ours    bool // records are the listener's own
 }
 
-// acceptor is a *net.UnixListener; tests have one that fails.
+// acceptor is a *net.UnixListener, or a failing one in tests.
 type acceptor interface {
 	net.Listener
 	SetDeadline(time.Time) error
 }
 
-func newListener(ul acceptor, made *own, o Options) *Listener {
+func newListener(ul acceptor, owned *socketFile, o Options) *Listener {
 	l := &Listener{
-		ul: ul, made: made, log: o.Log, limiter: o.Limiter, idle: o.Idle, turned: o.Turned, peerOf: o.PeerOf,
-		handshake: o.Handshake, handshakeBytes: max(o.HandshakeBytes, 1), asked: make(chan struct{}, 1),
+		ul: ul, owned: owned, log: o.Log, limiter: o.Limiter, idle: o.Idle, rejected: o.Rejected, peerOf: o.PeerOf,
+		handshake: o.Handshake, handshakeBytes: max(o.HandshakeBytes, 1), probed: make(chan struct{}, 1),
 		above: NewLimiter(LimiterOptions{
 			User:  Quota{Slots: o.OverLimit},
 			Root:  Quota{Slots: o.OverLimit},
@@ -258,33 +256,32 @@ func newListener(ul acceptor, made *own, o Options) *Listener {
 			l.records.Close()
 		}
 		var err error
-		if l.made != nil {
-			err = l.made.remove() // while the socket is open
+		if l.owned != nil {
+			err = l.owned.remove() // while the socket is open
 		}
 		return errors.Join(err, l.ul.Close())
 	})
 	return l
 }
 
-// Activated reports whether the socket is systemd's.
-func (l *Listener) Activated() bool { return l.made == nil }
+// Activated reports whether the socket is from systemd.
+func (l *Listener) Activated() bool { return l.owned == nil }
 
-// Addr is where the socket is, with links in its directory resolved.
+// Addr returns the path of the socket, with symbolic links in its directory resolved.
 func (l *Listener) Addr() net.Addr { return l.ul.Addr() }
 
-// Close ends Accept and removes the socket if it is our own and still in its
-// place. What was accepted stays open. Later calls return the same error.
+// Close ends Accept, and removes the socket if this process created it and it is still
+// there. Accepted connections stay open. Later calls return the same error.
 func (l *Listener) Close() error { return l.close() }
 
-// stopAccepting makes Accept wait. When it returns, every connection that was
-// accepted is being returned by Accept and is counted by Options.Idle. Later clients
-// wait in the kernel's queue: for startAccepting, or, if the socket is systemd's, for
-// the next process that has it.
+// stopAccepting makes Accept wait. When it returns, every accepted connection is
+// counted by Options.Idle, and Accept returns it. Later clients wait in the kernel's
+// queue: for startAccepting, or, if the socket is from systemd, for the next process.
 func (l *Listener) stopAccepting() {
 	l.mu.Lock()
 	if l.resumed == nil {
 		l.resumed = make(chan struct{})
-		_ = l.ul.SetDeadline(time.Unix(1, 0)) // wakes accept(2); fails when closed
+		_ = l.ul.SetDeadline(time.Unix(1, 0)) // wakes accept(2); fails if closed
 	}
 	l.mu.Unlock()
 	l.accepting.Lock()
@@ -305,11 +302,11 @@ func (l *Listener) startAccepting() {
 	}
 }
 
-// Quiesce is called by a process that is about to exit because it is idle. It returns
-// true if no activity is in progress and no further client is accepted: the server may
-// close its connections and the process exit. With systemd's socket, clients that
-// connect meanwhile are not refused. It returns false if a client connected in time:
-// the listener keeps accepting, and Options.Idle reports again.
+// Quiesce prepares the exit of an idle process. It returns true if no activity is in
+// progress; the listener then accepts no further client, so the server can close its
+// connections and the process can exit. If the socket is from systemd, clients that
+// connect from then on are not refused. Quiesce returns false if a client has connected
+// before: the listener continues to accept, and Options.Idle reports again.
 func (l *Listener) Quiesce() bool {
 	l.stopAccepting()
 	if l.idle.Busy() {
@@ -319,16 +316,16 @@ func (l *Listener) Quiesce() bool {
 	return true
 }
 
-// Drain stops accepting, and returns once the first bytes have arrived on every
-// accepted connection or it is closed, but not later than after limit. A server that
-// exits calls it first: a gRPC server closes connections that it has accepted and not
-// started to read, though the next process would have served those clients.
+// Drain stops accepting. It returns when every accepted connection has received its
+// first bytes or is closed, or after limit. Call it before a server exits: a gRPC server
+// closes connections that it has accepted but not started to read, although the next
+// process would serve those clients.
 func (l *Listener) Drain(limit time.Duration) {
 	l.stopAccepting()
 	all := make(chan struct{})
 	go func() {
 		defer close(all)
-		l.coming.Wait() // bounded by Options.Handshake for each
+		l.handshakes.Wait() // Options.Handshake limits each of them
 	}()
 	t := time.NewTimer(limit)
 	defer t.Stop()
@@ -343,7 +340,7 @@ func (l *Listener) Drain(limit time.Duration) {
 const logEvery = 10 * time.Second
 
 func (l *Listener) suppressed(s Suppressed) {
-	l.log.Warn("records about connections suppressed", "uid", s.UID, "users", s.Users, "count", s.Count)
+	l.log.Warn("log records about connections suppressed", "uid", s.UID, "users", s.Users, "count", s.Count)
 }
 
 // Open returns how many connections are open, including those above a limit.

@@ -30,7 +30,7 @@ func acceptAll(l *Listener) (came chan *Conn, ended chan error) {
 // Clients that connect while accepting is stopped wait, and are served later.
 func TestStopAndStartAccepting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		l := f.listener(t, Options{})
 		came, ended := acceptAll(l)
 		f.connect(t, 7)
@@ -52,7 +52,7 @@ func TestStopAndStartAccepting(t *testing.T) {
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Accept of a stopped listener that is closed: %v", err)
 		}
-		l.stopAccepting() // harmless
+		l.stopAccepting() // has no effect
 		l.startAccepting()
 		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
@@ -60,18 +60,18 @@ func TestStopAndStartAccepting(t *testing.T) {
 	})
 }
 
-// A client that has connected and sent nothing yet keeps the process from exiting; it
-// may be about to call.
+// A client that has connected and sent nothing yet prevents the exit, because it may be
+// about to send a call.
 func TestQuiesce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		idle := NewIdle(0, func() {})
 		l := f.listener(t, Options{Idle: idle})
 		came, _ := acceptAll(l)
 		client := f.connect(t, 7)
 		c := <-came
 		if l.Quiesce() {
-			t.Fatal("left a client that has just come")
+			t.Fatal("quiesced although a client has just connected")
 		}
 		f.connect(t, 8)
 		(<-came).Close() // connections are accepted again
@@ -79,11 +79,11 @@ func TestQuiesce(t *testing.T) {
 		c.Read(make([]byte, 1))
 		idle.Enter()
 		if l.Quiesce() {
-			t.Fatal("left a call")
+			t.Fatal("quiesced during a call")
 		}
 		idle.Leave()
 		if !l.Quiesce() {
-			t.Fatal("stays for a client that has nothing to say")
+			t.Fatal("not quiesced because of a silent client")
 		}
 		f.connect(t, 8)
 		synctest.Wait()
@@ -93,18 +93,18 @@ func TestQuiesce(t *testing.T) {
 	})
 }
 
-// A process that exits waits for clients that have just connected, not for later ones,
-// and not for ever.
+// Drain waits for clients that have just connected, not for later ones, and for a limited
+// time.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		l := f.listener(t, Options{})
 		came, _ := acceptAll(l)
 		drained := make(chan time.Duration, 1)
 		drain := func() {
-			began := time.Now()
+			start := time.Now()
 			l.Drain(time.Second)
-			drained <- time.Since(began)
+			drained <- time.Since(start)
 		}
 		client := f.connect(t, 7)
 		c := <-came
@@ -113,32 +113,32 @@ func TestDrain(t *testing.T) {
 		f.connect(t, 8)
 		synctest.Wait()
 		if len(drained) != 0 || len(came) != 0 {
-			t.Error("it does not wait for the first, or lets in the second")
+			t.Error("Drain does not wait for the first client, or the second was accepted")
 		}
 		go client.Write([]byte("x"))
 		c.Read(make([]byte, 1))
 		if d := <-drained; d != 0 {
-			t.Errorf("the first has come, and it waits %v more", d)
+			t.Errorf("Drain waits %v after the first bytes", d)
 		}
 
 		l.startAccepting()
 		silent := <-came
 		go drain()
 		if d := <-drained; d != time.Second {
-			t.Errorf("it waits %v for a client that says nothing", d)
+			t.Errorf("Drain waits %v for a silent client", d)
 		}
 		go drain()
 		synctest.Wait()
 		silent.Close()
 		if d := <-drained; d != 0 {
-			t.Errorf("it waits %v for a client that is gone", d)
+			t.Errorf("Drain waits %v for a disconnected client", d)
 		}
 	})
 }
 
-// The same with the kernel's sockets: a waiting accept(2) is woken, nothing is
-// lost, and the queue is served after the pause.
-func TestStopAcceptingForReal(t *testing.T) {
+// The same with real sockets: a waiting accept(2) is woken, no client is lost, and the
+// queue is served after the pause.
+func TestStopAcceptingRealSocket(t *testing.T) {
 	l := listen(t, Options{})
 	came, _ := acceptAll(l)
 	for range 50 {
@@ -158,9 +158,9 @@ func TestStopAcceptingForReal(t *testing.T) {
 	}
 }
 
-// However connecting, leaving and calling interleave: a client is either in
-// before Quiesce says yes, and then it is busy, or it waits for the next process.
-func TestNoClientIsLostByExiting(t *testing.T) {
+// However connects, calls and exits interleave: a client is either accepted before Quiesce
+// returns true, and then the process is busy, or it waits for the next process.
+func TestExitLosesNoClient(t *testing.T) {
 	path := filepath.Join(directory(t), "s")
 	unit, _ := socketUnit(t, "unix", path)
 	served := make(chan error, 400)
@@ -187,8 +187,8 @@ func TestNoClientIsLostByExiting(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		told := make(chan struct{}, 1)
-		idle := NewIdle(time.Microsecond, func() { told <- struct{}{} })
+		reported := make(chan struct{}, 1)
+		idle := NewIdle(time.Microsecond, func() { reported <- struct{}{} })
 		l := newListener(nl.(*net.UnixListener), nil, Options{Idle: idle, Log: quiet})
 		came, _ := acceptAll(l)
 		for leaving := false; !leaving; {
@@ -204,7 +204,7 @@ func TestNoClientIsLostByExiting(t *testing.T) {
 					t.Fatalf("generation %d: %v", generations, err)
 				}
 				left--
-			case <-told:
+			case <-reported:
 				leaving = l.Quiesce()
 			}
 			if left == 0 {
@@ -212,17 +212,17 @@ func TestNoClientIsLostByExiting(t *testing.T) {
 			}
 		}
 		idle.Stop()
-		l.Close() // systemd's copy stays
+		l.Close() // systemd keeps its descriptor
 		if left == 0 && generations == 0 {
-			t.Error("no generation has left: nothing was tested")
+			t.Error("no generation has exited: nothing was tested")
 		}
 	}
 }
 
-// An idle loop answers, and clients are none the wiser.
+// An idle accept loop responds, and clients are not affected.
 func TestProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		idle := NewIdle(time.Minute, func() {})
 		l := f.listener(t, Options{Idle: idle})
 		defer idle.Stop()
@@ -244,7 +244,7 @@ func TestProbe(t *testing.T) {
 		f.connect(t, 7)
 		synctest.Wait()
 		if len(came) != 0 {
-			t.Error("the probe let a client in")
+			t.Error("the probe has accepted a client")
 		}
 		l.startAccepting()
 		(<-came).Close()
@@ -256,18 +256,18 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// A loop that hangs does not answer; when it continues, the probe is forgotten
-// and clients come in.
-func TestProbeOfALoopThatHangs(t *testing.T) {
+// A hanging loop does not respond. When it continues, it ignores the old probe and accepts
+// clients.
+func TestProbeOfHangingLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFakeSocket()
+		f := newFakeAcceptor()
 		l := f.listener(t, Options{})
 		late := errors.New("late")
 		for range 2 {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, late)
-			begin := time.Now()
-			if err := l.Probe(ctx); !errors.Is(err, late) || time.Since(begin) != time.Minute {
-				t.Errorf("%v after %s", err, time.Since(begin))
+			start := time.Now()
+			if err := l.Probe(ctx); !errors.Is(err, late) || time.Since(start) != time.Minute {
+				t.Errorf("%v after %s", err, time.Since(start))
 			}
 			cancel()
 		}
@@ -280,11 +280,10 @@ func TestProbeOfALoopThatHangs(t *testing.T) {
 	})
 }
 
-// startAccepting must not make a loop that is about to accept miss
-// the probe.
+// startAccepting must not make a loop that is about to accept miss the probe.
 func TestProbeAndStartAccepting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFakeSocket().listener(t, Options{})
+		l := newFakeAcceptor().listener(t, Options{})
 		l.stopAccepting()
 		answered := make(chan error, 1)
 		go func() { answered <- l.Probe(t.Context()) }()
@@ -302,8 +301,8 @@ func TestProbeAndStartAccepting(t *testing.T) {
 	})
 }
 
-// With the kernel's socket, and whatever else wakes it.
-func TestProbeForReal(t *testing.T) {
+// The same with a real socket and concurrent clients.
+func TestProbeRealSocket(t *testing.T) {
 	l := listen(t, Options{})
 	came, _ := acceptAll(l)
 	var both sync.WaitGroup
@@ -326,6 +325,6 @@ func TestProbeForReal(t *testing.T) {
 		(<-came).Close()
 	}
 	both.Wait()
-	dial(t, l) // no deadline is left behind
+	dial(t, l) // no deadline remains
 	(<-came).Close()
 }

@@ -20,7 +20,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// helpers are programs that this test binary can be, by UNIXSOCKET_TEST_HELPER.
+// helpers are the programs that this test binary runs, by UNIXSOCKET_TEST_HELPER.
 var helpers = map[string]func() error{
 	"client":    helperClient,
 	"listen":    helperListen,
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// process is a running helper. Its lines are answers; closing its input
-// tells it to continue.
+// process is a running helper. It prints its results as lines, and continues when its input
+// is closed.
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -48,14 +48,14 @@ type process struct {
 	lines *bufio.Scanner
 }
 
-// start runs this binary again. uid 0 keeps the tests' own user.
+// start runs this binary as a helper. uid 0 keeps the user of the tests.
 func start(t *testing.T, helper string, uid uint32, env ...string) *process {
 	return startWith(t, helper, uid, nil, env...)
 }
 
 func startWith(t *testing.T, helper string, uid uint32, files []*os.File, env ...string) *process {
 	t.Helper()
-	// The directory of the test binary is closed to others, this name is not.
+	// Other users cannot access the directory of the test binary, but this path.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(append(os.Environ(), "UNIXSOCKET_TEST_HELPER="+helper, "GORACE=atexit_sleep_ms=0"), env...)
 	cmd.ExtraFiles = files
@@ -91,7 +91,7 @@ func (p *process) line() string {
 func (p *process) want(what string) {
 	p.t.Helper()
 	if got := p.line(); got != what {
-		p.t.Fatalf("helper said %q, want %q", got, what)
+		p.t.Fatalf("the helper printed %q, want %q", got, what)
 	}
 }
 
@@ -105,13 +105,13 @@ func (p *process) end() {
 	}
 }
 
-// kill ends the helper as a crash would.
+// kill kills the helper, like a crash.
 func (p *process) kill() {
 	p.cmd.Process.Kill()
 	p.end()
 }
 
-// proceed waits for the parent's sign.
+// proceed waits for the parent.
 func proceed() { io.Copy(io.Discard, os.Stdin) }
 
 func needRoot(t *testing.T) {
@@ -121,7 +121,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// directory is one that other users can look into; t.TempDir is not.
+// directory returns a directory that other users can read, unlike t.TempDir.
 func directory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "unixsocket")
@@ -135,7 +135,7 @@ func directory(t *testing.T) string {
 	return dir
 }
 
-// logs are what a listener logged.
+// logs are the log records of a listener.
 type logs struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -157,7 +157,7 @@ func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, ni
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// listen makes a socket in a new directory unless o has a path.
+// listen creates a listener, in a new directory unless o has a path.
 func listen(t testing.TB, o Options) *Listener {
 	t.Helper()
 	if o.Path == "" {
@@ -201,7 +201,7 @@ func accept(t testing.TB, l *Listener) *Conn {
 	return c.(*Conn)
 }
 
-// contains fails unless the error has all the words.
+// contains fails unless the error contains all the texts.
 func contains(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {
@@ -214,7 +214,7 @@ func contains(t *testing.T, err error, words ...string) {
 	}
 }
 
-// helperClient connects and prints what it was answered.
+// helperClient connects and prints the response.
 func helperClient() error {
 	c, err := net.Dial("unix", os.Getenv("SOCKET"))
 	if err != nil {
@@ -228,9 +228,9 @@ func helperClient() error {
 	return nil
 }
 
-// fakeSocket is an acceptor without a kernel, so that a test's clock can be
-// synctest's. Its connections are pipes with the peers that the test sets.
-type fakeSocket struct {
+// fakeAcceptor is an acceptor without a kernel socket, for tests in a synctest bubble. Its
+// connections are pipes with the peers that the test sets.
+type fakeAcceptor struct {
 	queue  chan any // net.Conn or error
 	closed chan struct{}
 
@@ -239,11 +239,11 @@ type fakeSocket struct {
 	peers   map[net.Conn]Peer
 }
 
-func newFakeSocket() *fakeSocket {
-	return &fakeSocket{queue: make(chan any, 100), closed: make(chan struct{}), expired: make(chan struct{}), peers: map[net.Conn]Peer{}}
+func newFakeAcceptor() *fakeAcceptor {
+	return &fakeAcceptor{queue: make(chan any, 100), closed: make(chan struct{}), expired: make(chan struct{}), peers: map[net.Conn]Peer{}}
 }
 
-func (f *fakeSocket) listener(t *testing.T, o Options) *Listener {
+func (f *fakeAcceptor) listener(t *testing.T, o Options) *Listener {
 	if o.Log == nil {
 		o.Log = quiet
 	}
@@ -253,8 +253,8 @@ func (f *fakeSocket) listener(t *testing.T, o Options) *Listener {
 	return l
 }
 
-// connect gives the client's end.
-func (f *fakeSocket) connect(t *testing.T, uid uint32) net.Conn {
+// connect returns the client's end of a new connection.
+func (f *fakeAcceptor) connect(t *testing.T, uid uint32) net.Conn {
 	client, server := net.Pipe()
 	f.mu.Lock()
 	f.peers[server] = Peer{UID: uid}
@@ -264,7 +264,7 @@ func (f *fakeSocket) connect(t *testing.T, uid uint32) net.Conn {
 	return client
 }
 
-func (f *fakeSocket) peerOf(c net.Conn) (Peer, error) {
+func (f *fakeAcceptor) peerOf(c net.Conn) (Peer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p, ok := f.peers[c]
@@ -274,7 +274,7 @@ func (f *fakeSocket) peerOf(c net.Conn) (Peer, error) {
 	return p, nil
 }
 
-func (f *fakeSocket) Accept() (net.Conn, error) {
+func (f *fakeAcceptor) Accept() (net.Conn, error) {
 	f.mu.Lock()
 	expired := f.expired
 	f.mu.Unlock()
@@ -296,7 +296,7 @@ func (f *fakeSocket) Accept() (net.Conn, error) {
 	}
 }
 
-func (f *fakeSocket) SetDeadline(t time.Time) error {
+func (f *fakeAcceptor) SetDeadline(t time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	past := false
@@ -314,5 +314,5 @@ func (f *fakeSocket) SetDeadline(t time.Time) error {
 	return nil
 }
 
-func (f *fakeSocket) Close() error   { close(f.closed); return nil }
-func (f *fakeSocket) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "/fake"} }
+func (f *fakeAcceptor) Close() error   { close(f.closed); return nil }
+func (f *fakeAcceptor) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "/fake"} }

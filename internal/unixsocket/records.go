@@ -12,50 +12,49 @@ const (
 	// summaryAfter is the time from the first suppressed record until Suppressed is
 	// called.
 	summaryAfter = 5 * time.Second
-	// summaryUsers bounds the summaries of one time; the rest share one.
+	// summaryUsers limits the users with a separate summary; the rest share one.
 	summaryUsers = 8
-	// recordUsers is how many times the rate of one user all users together have.
+	// recordUsers is the rate of all users together, as a multiple of the rate of one.
 	recordUsers = 8
-	// countedUsers bounds the users whose suppressed records are counted apart.
+	// countedUsers limits the users whose suppressed records are counted separately.
 	countedUsers = 1024
 )
 
 // RecordOptions limit the log records that callers cause.
 type RecordOptions struct {
-	Rate  float64 // records per second and user, on average; 0: any number
-	Burst int     // records of one user at once
+	Rate  float64 // records per second and user, on average; 0: no limit
+	Burst int     // records of one user before Rate applies
 
-	// Suppressed is called when records were suppressed, some seconds later, once
-	// for each user: with many users at once, the last call is for all the others.
-	// May be nil.
+	// Suppressed is called some seconds after records were suppressed, once for each
+	// user. If there are many users, the last call is for all remaining ones. May be nil.
 	Suppressed func(Suppressed)
 }
 
 // Suppressed reports how many records were not logged.
 type Suppressed struct {
-	UID   uint32 // when Users is 1
-	Users int    // 0: more than were counted
+	UID   uint32 // valid if Users is 1
+	Users int    // 0: more users than were counted
 	Count int
 }
 
-// Records decides which of the log records that callers cause are logged. Each
-// user, root included, has a token bucket, and so have all users together: users
-// may be many, because a user namespace gives each user thousands of ids. All
-// methods may be called by several goroutines; a nil *Records allows everything.
+// Records limits the log records that callers cause. Each user, including root, has a
+// token bucket, and all users together have another one: there can be many users,
+// because a user namespace gives each user thousands of IDs. Its methods may be called
+// concurrently; a nil *Records allows everything.
 type Records struct {
 	users, all *Limiter
 
 	mu     sync.Mutex
-	tell   func(Suppressed)
+	report func(Suppressed)
 	counts map[uint32]int
 	others int // of users that are not in counts
 	timer  *time.Timer
 	closed bool
 }
 
-// NewRecords makes a Records. Close must be called.
+// NewRecords returns a Records. Close must be called.
 func NewRecords(o RecordOptions) *Records {
-	r := &Records{tell: o.Suppressed, counts: make(map[uint32]int), users: NewLimiter(LimiterOptions{}), all: NewLimiter(LimiterOptions{})}
+	r := &Records{report: o.Suppressed, counts: make(map[uint32]int), users: NewLimiter(LimiterOptions{}), all: NewLimiter(LimiterOptions{})}
 	r.Set(o.Rate, o.Burst)
 	return r
 }
@@ -67,7 +66,7 @@ func (r *Records) Set(rate float64, burst int) {
 	r.all.Set(LimiterOptions{What: "records", Root: Quota{Rate: recordUsers * rate, Burst: recordUsers * burst}})
 }
 
-// Allow counts one record that uid causes, and reports whether to log it.
+// Allow counts one record caused by uid, and reports whether to log it.
 func (r *Records) Allow(uid uint32) bool {
 	if r == nil || r.users.Allow(uid) == nil && r.all.Allow(0) == nil {
 		return true
@@ -93,7 +92,7 @@ func (r *Records) summarize() {
 	counts, others := r.counts, r.others
 	r.counts, r.others, r.timer = make(map[uint32]int), 0, nil
 	r.mu.Unlock()
-	if r.tell == nil {
+	if r.report == nil {
 		return
 	}
 	uids := slices.SortedFunc(maps.Keys(counts), func(a, b uint32) int {
@@ -102,7 +101,7 @@ func (r *Records) summarize() {
 	rest := Suppressed{Count: others}
 	for i, uid := range uids {
 		if i < summaryUsers {
-			r.tell(Suppressed{UID: uid, Users: 1, Count: counts[uid]})
+			r.report(Suppressed{UID: uid, Users: 1, Count: counts[uid]})
 			continue
 		}
 		rest.Count += counts[uid]
@@ -114,12 +113,12 @@ func (r *Records) summarize() {
 		if others > 0 {
 			rest.Users = 0
 		}
-		r.tell(rest)
+		r.report(rest)
 	}
 }
 
-// Close calls Suppressed for what was suppressed since the last time. Afterwards
-// nothing is counted.
+// Close calls Suppressed for records that were suppressed since the last call. After
+// Close nothing is counted.
 func (r *Records) Close() {
 	if r == nil {
 		return

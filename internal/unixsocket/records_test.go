@@ -10,7 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// summaries collects what a Records says.
+// summaries collects the summaries of a Records.
 type summaries struct {
 	mu  sync.Mutex
 	all []Suppressed
@@ -30,12 +30,12 @@ func (s *summaries) take() []Suppressed {
 	return out
 }
 
-// A user has a burst, then a rate; one summary says what was left out, and other
-// users are not concerned.
+// A user has a burst, then a rate. One summary reports the suppressed records, and other
+// users are not affected.
 func TestRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told summaries
-		r := NewRecords(RecordOptions{Rate: 2, Burst: 10, Suppressed: told.add})
+		var reported summaries
+		r := NewRecords(RecordOptions{Rate: 2, Burst: 10, Suppressed: reported.add})
 		allowed := func(uid uint32, n int) (yes int) {
 			for range n {
 				if r.Allow(uid) {
@@ -54,23 +54,23 @@ func TestRecords(t *testing.T) {
 		if n := allowed(7, 100); n != 6 {
 			t.Errorf("%d after 3 s", n)
 		}
-		if got := told.take(); len(got) != 0 {
+		if got := reported.take(); len(got) != 0 {
 			t.Errorf("a summary too early: %+v", got)
 		}
 		wait.Advance(summaryAfter)
-		if got := told.take(); !slices.Equal(got, []Suppressed{{UID: 7, Users: 1, Count: 990 + 94}}) {
+		if got := reported.take(); !slices.Equal(got, []Suppressed{{UID: 7, Users: 1, Count: 990 + 94}}) {
 			t.Errorf("summaries: %+v", got)
 		}
 		wait.Advance(time.Minute)
-		if got := told.take(); len(got) != 0 {
+		if got := reported.take(); len(got) != 0 {
 			t.Errorf("a summary of nothing: %+v", got)
 		}
 		if n := allowed(0, 20); n != 10 {
 			t.Errorf("root: %d", n)
 		}
 		r.Close()
-		if got := told.take(); !slices.Equal(got, []Suppressed{{UID: 0, Users: 1, Count: 10}}) {
-			t.Errorf("at the end: %+v", got)
+		if got := reported.take(); !slices.Equal(got, []Suppressed{{UID: 0, Users: 1, Count: 10}}) {
+			t.Errorf("after Close: %+v", got)
 		}
 		r.Set(0, 0)
 		if n := allowed(7, 1000); n != 1000 {
@@ -79,12 +79,11 @@ func TestRecords(t *testing.T) {
 	})
 }
 
-// However many users cause records, their number has a bound, that of the
-// summaries included.
+// The number of records and of summaries is limited, however many users cause them.
 func TestRecordsOfManyUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told summaries
-		r := NewRecords(RecordOptions{Rate: 2, Burst: 10, Suppressed: told.add})
+		var reported summaries
+		r := NewRecords(RecordOptions{Rate: 2, Burst: 10, Suppressed: reported.add})
 		defer r.Close()
 		const users, each = 3 * countedUsers, 4
 		yes := 0
@@ -99,7 +98,7 @@ func TestRecordsOfManyUsers(t *testing.T) {
 			t.Errorf("%d records, want %d", yes, recordUsers*10)
 		}
 		wait.Advance(summaryAfter)
-		got := told.take()
+		got := reported.take()
 		sum := 0
 		for _, s := range got {
 			sum += s.Count

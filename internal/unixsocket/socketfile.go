@@ -17,26 +17,26 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// own is a socket in the file system that this process made.
-type own struct {
+// socketFile is a socket in the file system that this process has created.
+type socketFile struct {
 	path string
-	info fs.FileInfo // of the inode that we bound
+	info fs.FileInfo // of the inode that this process has bound
 	lock *os.File
 }
 
-// makeOwn makes the socket. No client can connect before its owner, group and mode
-// are right: those are set before listen(2).
-func makeOwn(path string, mode fs.FileMode, gid int) (*net.UnixListener, *own, error) {
+// createSocket creates the socket. It sets owner, group and mode before listen(2), so
+// that no client can connect earlier.
+func createSocket(path string, mode fs.FileMode, gid int) (*net.UnixListener, *socketFile, error) {
 	f, err := lock(path + ".lock")
 	if errors.Is(err, errLocked) {
-		if alive := checkDead(path); alive != nil {
-			return nil, nil, alive // says more
+		if alive := checkStale(path); alive != nil {
+			return nil, nil, alive // has more details
 		}
 		return nil, nil, fmt.Errorf("%w, or is about to: %s.lock is locked", ErrInUse, path)
 	} else if err != nil {
 		return nil, nil, err
 	}
-	o := &own{path: path, lock: f}
+	o := &socketFile{path: path, lock: f}
 	l, err := o.listen(mode, gid)
 	if err != nil {
 		return nil, nil, errors.Join(err, o.remove())
@@ -44,7 +44,7 @@ func makeOwn(path string, mode fs.FileMode, gid int) (*net.UnixListener, *own, e
 	return l, o, nil
 }
 
-func (o *own) listen(mode fs.FileMode, gid int) (*net.UnixListener, error) {
+func (o *socketFile) listen(mode fs.FileMode, gid int) (*net.UnixListener, error) {
 	if err := removeStale(o.path); err != nil {
 		return nil, err
 	}
@@ -70,9 +70,10 @@ func (o *own) listen(mode fs.FileMode, gid int) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// bind makes the file. Its mode is the descriptor's less the umask: until permit
-// it is ours alone. umask(2) itself would be the whole process's.
-func (o *own) bind(fd int) error {
+// bind creates the file. Its mode is that of the descriptor without the bits of the
+// umask: until permit, only this user can access it. umask(2) is not used, because it
+// affects the whole process.
+func (o *socketFile) bind(fd int) error {
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
@@ -87,20 +88,21 @@ func (o *own) bind(fd int) error {
 	return nil
 }
 
-// permit follows no link: no other user can put one at our socket's path.
-func (o *own) permit(mode fs.FileMode, gid int) error {
+// permit sets group and mode. It need not guard against symbolic links, because no other
+// user can replace the socket.
+func (o *socketFile) permit(mode fs.FileMode, gid int) error {
 	if gid >= 0 {
 		if err := os.Lchown(o.path, -1, gid); err != nil {
-			return fmt.Errorf("give the socket to group %d: is this process a member of it? %w", gid, err)
+			return fmt.Errorf("change the group of the socket to %d, of which this process must be a member: %w", gid, err)
 		}
 	}
 	return os.Chmod(o.path, mode)
 }
 
-// remove removes our socket and the lock, and leaves alone what another process has
-// put there since. The listener must still be open: while it is, the kernel cannot
-// give our inode's number to another file.
-func (o *own) remove() error {
+// remove removes the socket and the lock. It does not remove a file that another process
+// has put at the path. The listener must still be open, because the kernel can reuse the
+// inode number after that.
+func (o *socketFile) remove() error {
 	var failed error
 	if o.info != nil {
 		now, err := os.Lstat(o.path)
@@ -108,14 +110,14 @@ func (o *own) remove() error {
 			err = os.Remove(o.path)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = fmt.Errorf("the socket stays behind: %w", err)
+			failed = fmt.Errorf("the socket was not removed: %w", err)
 		}
 	}
 	return errors.Join(failed, unlock(o.lock))
 }
 
-// groupID gives -1 for no group. A static binary reads /etc/group alone, hence
-// the number as a way out.
+// groupID returns the number of a group, -1 for "". It accepts numbers, because a static
+// binary finds names in /etc/group only.
 func groupID(name string) (int, error) {
 	if name == "" {
 		return -1, nil
@@ -125,24 +127,23 @@ func groupID(name string) (int, error) {
 	}
 	g, err := user.LookupGroup(name)
 	if err != nil {
-		return -1, fmt.Errorf("group of the socket: %w; a group that is not in /etc/group must be given by its number", err)
+		return -1, fmt.Errorf("group of the socket: %w; use the number of a group that is not in /etc/group", err)
 	}
 	return strconv.Atoi(g.Gid)
 }
 
-// lockTries bounds how often lock starts again because the holder removed the file
-// between our open and our lock.
+// lockTries limits how often lock retries because the holder removed the file between
+// open and flock.
 const lockTries = 100
 
-// errLocked: another process holds the lock.
 var errLocked = errors.New("locked by another process")
 
-// lock takes the exclusive right to the socket path, for as long as this
-// process lives or until unlock. The file is removed by unlock, so a lock counts
-// only if the locked file is still the one at the path.
+// lock locks the socket path exclusively, until unlock or the exit of this process.
+// unlock removes the file, so a lock is valid only if the locked file is still at the
+// path.
 func lock(path string) (*os.File, error) {
 	for range lockTries {
-		// Not followed when it is a link, not waited for when it is a pipe.
+		// O_NOFOLLOW: not through a symbolic link. O_NONBLOCK: no wait on a named pipe.
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("lock file: %w", err)
@@ -156,19 +157,19 @@ func lock(path string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("lock file %s: removed %d times while it was being locked; is something starting and stopping all the time?", path, lockTries)
+	return nil, fmt.Errorf("lock file %s: removed %d times while it was being locked; check whether another daemon is restarting repeatedly", path, lockTries)
 }
 
-// tryLock reports neither lock nor error when the former holder has just
-// removed the file: then there is a new one to try.
+// tryLock locks the file. It returns false and no error if the previous holder has
+// removed the file in the meantime: the caller must open the path again.
 func tryLock(f *os.File, path string) (bool, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
-	// In a directory like /tmp it may belong to a user who wants to block us.
+	// In a directory like /tmp, another user may have created it to block the daemon.
 	if owner := safepath.EntryOf(info); !info.Mode().IsRegular() || !owner.Trusted() {
-		return false, fmt.Errorf("lock file %s is not a file of ours (%v, uid %d): remove it", path, info.Mode(), owner.UID)
+		return false, fmt.Errorf("lock file %s is not a regular file of this user or root (%v, uid %d): remove it", path, info.Mode(), owner.UID)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {
@@ -186,16 +187,16 @@ func tryLock(f *os.File, path string) (bool, error) {
 	return err == nil && os.SameFile(info, now), err
 }
 
-// unlock removes the file while it is still locked.
+// unlock removes the file while it is still locked, then closes it.
 func unlock(f *os.File) error {
 	return errors.Join(os.Remove(f.Name()), f.Close())
 }
 
-// ErrInUse is in the errors of Listen when a live process has the socket.
-var ErrInUse = errors.New("another process listens there")
+// ErrInUse is wrapped in errors of Listen if another process listens on the socket.
+var ErrInUse = errors.New("another process listens on it")
 
-// removeStale makes the path free: there may be nothing, or a socket that
-// no process listens on any more. The caller holds the lock.
+// removeStale removes a socket on which no process listens. It returns an error
+// if anything else is at the path. The caller holds the lock.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -204,20 +205,21 @@ func removeStale(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("there is %s at %s, which is left alone: move it away, or choose another path", kind(info.Mode()), path)
+		return fmt.Errorf("%s exists at %s: move it away, or choose another path", kind(info.Mode()), path)
 	}
-	if err := checkDead(path); err != nil {
+	if err := checkStale(path); err != nil {
 		return err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the socket that a former process left: %w", err)
+		return fmt.Errorf("remove the socket of an earlier process: %w", err)
 	}
 	return nil
 }
 
-// checkDead connects, the only way to learn whether a process listens. It never
-// waits: a full backlog is an answer, too.
-func checkDead(path string) error {
+// checkStale returns an error if a process listens on the socket. It connects, which is
+// the only way to find out. It never waits: a full backlog also means that a process
+// listens.
+func checkStale(path string) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
@@ -232,11 +234,11 @@ func checkDead(path string) error {
 		if p, err := peerOfFD(fd); err == nil && p.PID > 0 {
 			who = fmt.Sprintf(" (pid %d, uid %d)", p.PID, p.UID)
 		}
-		return fmt.Errorf("%w%s: stop it first, or choose another path", ErrInUse, who)
+		return fmt.Errorf("%w%s: stop that process, or choose another path", ErrInUse, who)
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EPROTOTYPE): // backlog full; bound to another type of socket
-		return fmt.Errorf("%w: stop it first, or choose another path", ErrInUse)
-	default: // we cannot tell, so it may be alive
-		return fmt.Errorf("is the socket at %s alive? %w", path, os.NewSyscallError("connect", err))
+		return fmt.Errorf("%w: stop that process, or choose another path", ErrInUse)
+	default: // unknown, so a process may be listening
+		return fmt.Errorf("cannot determine whether a process listens on %s: %w", path, os.NewSyscallError("connect", err))
 	}
 }
 
@@ -256,12 +258,12 @@ func kind(m fs.FileMode) string {
 
 const maxSocketPath = 107 // bytes: sun_path without its final NUL, unix(7)
 
-// resolve returns the path with every symbolic link in its directory replaced. It
-// fails if users other than root and our own could change where the path leads, now
-// or while we run. The last component is not looked at.
+// resolve returns the path with all symbolic links in its directory resolved. It fails if
+// users other than root and the current user could redirect the path. It does not check
+// the last component.
 func resolve(path string) (string, error) {
 	if path == "" || path[0] != '/' || strings.IndexByte(path, 0) >= 0 {
-		return "", fmt.Errorf("socket path %q is not an absolute path of a file", path)
+		return "", fmt.Errorf("socket path %q is not an absolute path", path)
 	}
 	clean := filepath.Clean(path)
 	if clean == "/" || strings.HasSuffix(path, "/") {
@@ -273,12 +275,13 @@ func resolve(path string) (string, error) {
 	}
 	resolved := filepath.Join(dir, filepath.Base(clean))
 	if len(resolved) > maxSocketPath {
-		return "", fmt.Errorf("socket path %s has %d bytes, the kernel takes %d: choose a shorter one", resolved, len(resolved), maxSocketPath)
+		return "", fmt.Errorf("socket path %s has %d bytes, but the kernel allows %d: choose a shorter path", resolved, len(resolved), maxSocketPath)
 	}
 	return resolved, nil
 }
 
-// explain words what is wrong with the directory of a socket.
+// explain converts an error about the directory of a socket to a message with a next
+// action.
 func explain(err error) error {
 	if missing, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("directory %s does not exist: create it, or set RuntimeDirectory= in the unit: %w", missing.Path, err)
@@ -289,12 +292,12 @@ func explain(err error) error {
 	}
 	switch mode := bad.Entry.Mode & 0o777; {
 	case errors.Is(err, safepath.ErrSymlink):
-		return fmt.Errorf("%s is a symbolic link of uid %d, who could point it elsewhere: use a path without it", bad.Path, bad.Entry.UID)
+		return fmt.Errorf("%s is a symbolic link of uid %d, who could redirect it: use a path without it", bad.Path, bad.Entry.UID)
 	case errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%s is not a directory", bad.Path)
 	case !bad.Entry.Trusted():
 		return fmt.Errorf("directory %s belongs to uid %d, who could replace the socket: it must belong to root or uid %d", bad.Path, bad.Entry.UID, os.Geteuid())
 	default:
-		return fmt.Errorf("directory %s has mode %04o, so that others could replace the socket: chmod go-w %[1]s", bad.Path, mode)
+		return fmt.Errorf("directory %s has mode %04o, which lets other users replace the socket: chmod go-w %[1]s", bad.Path, mode)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestOwnSocketComesAndGoes(t *testing.T) {
+func TestOwnSocketLifecycle(t *testing.T) {
 	dir := directory(t)
 	path := filepath.Join(dir, "s")
 	l := listen(t, Options{Path: path})
@@ -34,7 +34,7 @@ func TestOwnSocketComesAndGoes(t *testing.T) {
 		t.Errorf("Accept after Close: %v", err)
 	}
 	c.Close()
-	// The place is free for the next.
+	// The path is free for the next listener.
 	listen(t, Options{Path: path})
 }
 
@@ -54,7 +54,7 @@ func names(t *testing.T, dir string, want ...string) {
 }
 
 func TestModeAndGroup(t *testing.T) {
-	// Whatever the umask is; no other goroutine makes files now.
+	// For any umask. No other goroutine creates files now.
 	for _, umask := range []int{0, 0o022, 0o077, 0o777} {
 		old := unix.Umask(umask)
 		for _, tt := range []struct {
@@ -90,7 +90,7 @@ func TestModeAndGroup(t *testing.T) {
 	}
 }
 
-// Until it listens, the socket is its owner's alone, even without a umask.
+// Until it listens, only its owner can access the socket, even without a umask.
 func TestModeBeforeListening(t *testing.T) {
 	old := unix.Umask(0)
 	defer unix.Umask(old)
@@ -100,7 +100,7 @@ func TestModeBeforeListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	o := &own{path: path}
+	o := &socketFile{path: path}
 	if err := o.bind(fd); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestModeBeforeListening(t *testing.T) {
 		if info.Mode() != mode|fs.ModeSocket {
 			t.Errorf("mode %v before listening, want %04o", info.Mode(), mode)
 		}
-		if err := checkDead(path); err != nil {
+		if err := checkStale(path); err != nil {
 			t.Errorf("a client could connect before it listens: %v", err)
 		}
 		if err := o.permit(0o666, -1); err != nil {
@@ -128,10 +128,10 @@ func TestBadOptions(t *testing.T) {
 	}{
 		{Options{Mode: 0o4666}, "permission bits"},
 		{Options{Mode: fs.ModeDir | 0o666}, "permission bits"},
-		{Options{Mode: 0o066}, "for its owner"},
-		{Options{Group: "no-such-group"}, "by its number"},
-		{Options{Group: "-1"}, "by its number"},
-		{Options{Group: "4294967295"}, "by its number"},
+		{Options{Mode: 0o066}, "for the owner"},
+		{Options{Group: "no-such-group"}, "use the number of a group"},
+		{Options{Group: "-1"}, "use the number of a group"},
+		{Options{Group: "4294967295"}, "use the number of a group"},
 	} {
 		dir := directory(t)
 		tt.o.Path, tt.o.Log = filepath.Join(dir, "s"), quiet
@@ -141,17 +141,17 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
-func TestWhatLiesAtThePath(t *testing.T) {
+func TestExistingFiles(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		make func(path string) error
-		want string // of the error; "": the socket is made
+		want string // part of the error; "": the socket is created
 	}{
 		{"nothing", func(string) error { return nil }, ""},
 		{"stale socket", stale, ""},
 		{"stale datagram socket", func(p string) error { return boundOnly(p, unix.SOCK_DGRAM, true) }, ""},
-		{"live socket", alive, "another process listens there (pid"},
-		{"live datagram socket", func(p string) error { return boundOnly(p, unix.SOCK_DGRAM, false) }, "another process listens there"},
+		{"live socket", alive, "another process listens on it (pid"},
+		{"live datagram socket", func(p string) error { return boundOnly(p, unix.SOCK_DGRAM, false) }, "another process listens on it"},
 		{"file", func(p string) error { return os.WriteFile(p, []byte("dear"), 0o600) }, "a file"},
 		{"directory", func(p string) error { return os.Mkdir(p, 0o755) }, "a directory"},
 		{"pipe", func(p string) error { return unix.Mkfifo(p, 0o600) }, "a named pipe"},
@@ -182,10 +182,10 @@ func TestWhatLiesAtThePath(t *testing.T) {
 			}
 			after, err := os.Lstat(path)
 			if err != nil || !os.SameFile(before, after) {
-				t.Errorf("it was touched: %v", err)
+				t.Errorf("the file was changed: %v", err)
 			}
 			if _, err := os.Lstat(path + ".lock"); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("the lock file stays behind: %v", err)
+				t.Errorf("the lock file was not removed: %v", err)
 			}
 		})
 	}
@@ -216,8 +216,8 @@ func alive(path string) error {
 	return unix.Listen(fd, 1)
 }
 
-// A live server that does not keep up is alive.
-func TestFullBacklogIsAlive(t *testing.T) {
+// A server with a full backlog counts as running.
+func TestFullBacklogIsInUse(t *testing.T) {
 	path := filepath.Join(directory(t), "s")
 	if err := alive(path); err != nil {
 		t.Fatal(err)
@@ -239,8 +239,8 @@ func TestFullBacklogIsAlive(t *testing.T) {
 	}
 }
 
-// A file that another process put in the socket's place is not ours to remove.
-func TestCloseLeavesAnothersSocket(t *testing.T) {
+// Close does not remove a file that another process has put at the path.
+func TestCloseKeepsOtherSocket(t *testing.T) {
 	for name, replace := range map[string]func(string) error{
 		"socket":  stale,
 		"file":    func(p string) error { return os.WriteFile(p, nil, 0o600) },
@@ -261,14 +261,14 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 			}
 			after, _ := os.Lstat(path)
 			if (before != nil) && (after == nil || !os.SameFile(before, after)) {
-				t.Error("another's was removed")
+				t.Error("the other socket was removed")
 			}
 		})
 	}
 }
 
-// helperListen listens at SOCKET after a sign, says how that went, and closes
-// at its end.
+// helperListen waits for its input, listens on SOCKET, prints the result, and closes the
+// listener before it exits.
 func helperListen() error {
 	fmt.Println("ready")
 	var sign [1]byte
@@ -282,8 +282,8 @@ func helperListen() error {
 	return l.Close()
 }
 
-// Of many processes that start together exactly one gets the socket, whatever
-// the last one left behind.
+// Of many processes that start together exactly one gets the socket, whatever files the
+// last one has left.
 func TestOneOfManyProcesses(t *testing.T) {
 	dir := directory(t)
 	path := filepath.Join(dir, "s")
@@ -322,8 +322,8 @@ func TestOneOfManyProcesses(t *testing.T) {
 	}
 }
 
-// Both sides of the hand-over: a lock on a file that has been removed does not count.
-func TestLockComesAndGoes(t *testing.T) {
+// Concurrent lock and unlock: a lock on a removed file is not valid.
+func TestLockHandover(t *testing.T) {
 	path := filepath.Join(directory(t), "l")
 	held := make(chan struct{}, 1)
 	done := make(chan error)
@@ -366,11 +366,11 @@ func TestLockFileOfOthers(t *testing.T) {
 		want string
 	}{
 		"link":      {func(p string) error { return os.Symlink("/etc/passwd", p) }, "too many levels"},
-		"pipe":      {func(p string) error { return unix.Mkfifo(p, 0o600) }, "not a file of ours"},
+		"pipe":      {func(p string) error { return unix.Mkfifo(p, 0o600) }, "not a regular file of this user or root"},
 		"directory": {func(p string) error { return os.Mkdir(p, 0o700) }, "is a directory"},
 		"another user's": {func(p string) error {
 			if os.Geteuid() != 0 {
-				return os.Mkdir(p, 0o700) // cannot be made: any refusal will do
+				return os.Mkdir(p, 0o700) // requires root: any refusal is sufficient
 			}
 			if err := os.WriteFile(p, nil, 0o666); err != nil {
 				return err
@@ -386,13 +386,13 @@ func TestLockFileOfOthers(t *testing.T) {
 			_, err := Listen(Options{Path: path, Log: quiet})
 			contains(t, err, tt.want)
 			if _, err := os.Lstat(path + ".lock"); err != nil {
-				t.Errorf("it was removed: %v", err)
+				t.Errorf("the file was removed: %v", err)
 			}
 		})
 	}
 }
 
-// The lock alone is enough: its holder may not have got as far as the socket.
+// The lock alone is sufficient: its holder may not have created the socket yet.
 func TestLockedWithoutSocket(t *testing.T) {
 	dir := directory(t)
 	f, err := lock(filepath.Join(dir, "s.lock"))

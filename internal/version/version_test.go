@@ -13,7 +13,7 @@ func TestLine(t *testing.T) {
 		t.Errorf("Line = %q", words)
 	}
 	if strings.Contains(Line("x"), "\n") {
-		t.Error("the caller adds the line feed")
+		t.Error("Line contains a line feed")
 	}
 }
 

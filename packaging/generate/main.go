@@ -1,6 +1,7 @@
 // Command generate writes the files that are made from the tables of the programs: manual
-// pages, completion for shells, the message catalogue of the journal, and the tables of
-// records in docs/. make generate runs it at the top of the tree.
+// pages, completion for shells, the message catalogue of the journal, the default
+// configuration files, and the tables in docs/reference. make generate runs it at the top of
+// the tree.
 package main
 
 import (
@@ -11,16 +12,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli/clientmountd"
 	deploy "github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
-	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/completion"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/man"
+	"github.com/compute-daemons/compute-daemons/packaging/generate/reference"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -29,7 +30,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("generate", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	root := flags.String("root", ".", "top of the tree")
-	check := flags.Bool("check", false, "write nothing, fail when something would change")
+	check := flags.Bool("check", false, "write nothing; fail if a file is not up to date")
 	switch err := flags.Parse(args); {
 	case err == flag.ErrHelp:
 		return 0
@@ -45,7 +46,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "generate:", err)
 		return 1
 	case *check && len(changed) > 0:
-		fmt.Fprintln(stderr, "generate: these files are not what the code says: make generate")
+		fmt.Fprintln(stderr, "generate: these files are not up to date: run make generate")
 		return 1
 	}
 	return 0
@@ -102,33 +103,34 @@ func outputs(root string) (files []output, err error) {
 		output{"packaging/completion/" + deploy.Name, deploy.Program.Completion("bash")},
 		output{"packaging/completion/zsh/_" + deploy.Name, deploy.Program.Completion("zsh")},
 		output{"packaging/completion/fish/" + deploy.Name + ".fish", deploy.Program.Completion("fish")})
-	for _, table := range []*config.Table{new(clientmount.Configuration).Table(), new(server.Configuration).Table()} {
-		files = append(files, output{"packaging/completion/" + table.Program, completion.Daemon(table)})
-		page, err := records(root, table.Program)
+	for _, table := range []*config.Table{clientmountd.Program().Table(), new(server.Configuration).Table()} {
+		files = append(files,
+			output{"packaging/completion/" + table.Program, completion.Daemon(table, reference.ToolNames(table.Program))},
+			output{"etc/" + table.Program + "/config.toml", config.DefaultFile(table)})
+	}
+
+	schemas, err := reference.Schemas()
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range slices.Sorted(maps.Keys(schemas)) {
+		files = append(files, output{path, schemas[path]})
+	}
+
+	parts, err := reference.Pages()
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range slices.Sorted(maps.Keys(parts)) {
+		data, err := os.ReadFile(filepath.Join(root, path))
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, page)
+		text, err := reference.Insert(path, string(data), parts[path])
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, output{path, text})
 	}
 	return files, nil
-}
-
-// records returns the page of a program in docs/ with an updated table of its records.
-func records(root, program string) (output, error) {
-	const begin, end = "<!-- records: written by make generate -->\n", "<!-- end of records -->\n"
-	path := "docs/" + program + ".md"
-	data, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		return output{}, err
-	}
-	head, rest, ok1 := strings.Cut(string(data), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok1 || !ok2 {
-		return output{}, fmt.Errorf("%s has no place for the records: two lines, %q and %q", path, begin, end)
-	}
-	kinds, err := catalog.Of(program)
-	if err != nil {
-		return output{}, err
-	}
-	return output{path, head + begin + catalog.Table(kinds) + end + tail}, nil
 }

@@ -16,23 +16,23 @@ var update = flag.Bool("update", false, "write what is generated instead of comp
 const top = "../.."
 
 // The generated files in the repository are up to date.
-func TestNothingHasDrifted(t *testing.T) {
+func TestUpToDate(t *testing.T) {
 	changed, err := generate(top, *update)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(changed) > 0 && !*update {
-		t.Errorf("not what the code says: %s: make generate", strings.Join(changed, ", "))
+		t.Errorf("not up to date: %s: run make generate", strings.Join(changed, ", "))
 	}
 }
 
-// There is no file that is no longer generated.
-func TestNothingIsLeftOver(t *testing.T) {
+// All files in the directories of generated files are generated.
+func TestNoObsoleteFiles(t *testing.T) {
 	files, err := outputs(top)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"man", "completion", "catalog"} {
+	for _, dir := range []string{"man", "completion", "catalog", "schemas"} {
 		err := fs.WalkDir(os.DirFS(top), "packaging/"+dir, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && !e.IsDir() && !slices.ContainsFunc(files, func(f output) bool { return f.path == path }) {
 				t.Errorf("%s is not generated", path)
@@ -70,7 +70,7 @@ func TestRun(t *testing.T) {
 	}
 	for _, args := range [][]string{nil, {"-check"}} {
 		if code, stdout, stderr := call(args...); code != 0 || stdout != "" || stderr != "" {
-			t.Errorf("the second time: %d %q %q", code, stdout, stderr)
+			t.Errorf("second run: %d %q %q", code, stdout, stderr)
 		}
 	}
 	page := filepath.Join(root, "packaging/man/nnf-dm.8")
@@ -84,13 +84,13 @@ func TestRun(t *testing.T) {
 		t.Errorf("-check has written: %q %v", data, err)
 	}
 	if code, _, _ := call("-nonsense"); code != 2 {
-		t.Errorf("a flag that there is not: %d", code)
+		t.Errorf("an unknown flag: %d", code)
 	}
 }
 
-func TestRunWithoutAPlace(t *testing.T) {
+func TestRunFails(t *testing.T) {
 	root := tree(t)
-	path := filepath.Join(root, "docs/nnf-dm.md")
+	path := filepath.Join(root, "docs/reference/nnf-dm.md")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestRunWithoutAPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	if code := run([]string{"-root", root}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "docs/nnf-dm.md has no place for the records") {
+	if code := run([]string{"-root", root}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "docs/reference/nnf-dm.md has no place for the records") {
 		t.Errorf("%d %q", code, errs.String())
 	}
 }

@@ -1,39 +1,38 @@
-// Package datamovement is the Copy Offload API, version 1, as programs of users
-// speak it: datamovement.proto, the code generated from it, and the forms in
-// which times are written there. Version 2 is in directory v2.
+// Package datamovement is the Copy Offload API, version 1, which programs of users
+// use: datamovement.proto, the code generated from it, and the text formats of its
+// times. Version 2 is in directory v2.
 //
-// It must not know who may do what, nor that Kubernetes exists. clientmountd
-// must not link it.
+// It must not know authorisation rules, nor that Kubernetes exists. clientmountd must
+// not link it.
 package datamovement
 
 import "time"
 
 //go:generate ./generate.sh
 
-// Socket is where the daemon listens unless it is configured otherwise.
+// Socket is the default path of the daemon's socket.
 const Socket = "/var/run/nnf-dm.sock"
 
-// APIVersion is the one version that the Version call reports. Version 2 is not
-// in the list: old clients compare the list with what they know.
+// APIVersion is the only version that the Version call reports. Version 2 is not in
+// the list, because old clients compare the list with the versions they support.
 const APIVersion = "1"
 
-// TimeText writes a time as version 1 does in startTime, endTime and
-// lastMessageTime: in the node's time zone, the way Go writes times. The zero
-// time gives the empty text.
+// TimeText formats a time for startTime, endTime and lastMessageTime of version 1: in
+// the node's time zone, in the format of time.Time.String. It returns "" for the zero
+// time.
 func TimeText(t time.Time) string { return timeText(t, time.Local) }
 
 func timeText(t time.Time, zone *time.Location) string {
 	if t.IsZero() {
 		return ""
 	}
-	// Round(0) drops the monotonic clock's reading, which String would write
-	// for times that come from time.Now.
+	// Round(0) removes the monotonic clock reading of times from time.Now, which
+	// String would include.
 	return t.Round(0).In(zone).String()
 }
 
-// ElapsedText writes a duration as version 1 does in elapsedTime: cut to the
-// millisecond, empty unless it is more than nothing. Less than a millisecond
-// gives "0s".
+// ElapsedText formats a duration for elapsedTime of version 1: truncated to
+// milliseconds, "" if it is not positive. It returns "0s" for less than a millisecond.
 func ElapsedText(d time.Duration) string {
 	if d <= 0 {
 		return ""

@@ -27,7 +27,7 @@ func TestTimeText(t *testing.T) {
 	}
 }
 
-// In UTC, Go writes the zone's name; clients parse three parts after the date.
+// In UTC, Go also writes the name of the zone; clients parse three parts after the date.
 func TestTimeTextUTC(t *testing.T) {
 	if got, want := timeText(time.Unix(1, 0), time.UTC), "1970-01-01 00:00:01 +0000 UTC"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -38,7 +38,7 @@ func TestTimeTextOfNow(t *testing.T) {
 	now := time.Now()
 	got := TimeText(now)
 	if got == "" || strings.Contains(got, "m=") {
-		t.Errorf("%q has the monotonic clock in it", got)
+		t.Errorf("%q contains the monotonic clock reading", got)
 	}
 	if want := now.Local().Format("2006-01-02 15:04:05.999999999 -0700 MST"); got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -61,7 +61,7 @@ func TestElapsedText(t *testing.T) {
 	}
 }
 
-// A node that only mounts must not pay for gRPC: clientmountd links none of it.
+// Nodes that only mount must not carry the cost of gRPC: clientmountd does not link it.
 func TestNotInClientmountd(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/clientmountd")
 	cmd.Dir = "../../.."

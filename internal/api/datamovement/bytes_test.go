@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Encodings written by hand: each group is one field, key byte first (number
-// shifted left by three, plus 0 for a number and 2 for text or a message).
+// Encodings that are independent of the generated code: each group is one field, key byte
+// first (number shifted left by three, plus 0 for a number and 2 for text or a message).
 var encodings = []struct {
 	name    string
 	message proto.Message
@@ -35,7 +35,7 @@ var encodings = []struct {
 	{"create response that failed",
 		&DataMovementCreateResponse{Uid: "u", Status: DataMovementCreateResponse_FAILED, Message: "no"},
 		`0a0175 1001 1a026e6f`},
-	{"status request that waits for ever",
+	{"status request that waits without limit",
 		&DataMovementStatusRequest{Workflow: &DataMovementWorkflow{Name: "w"}, Uid: "nnf-dm-x", MaxWaitTime: -1},
 		`0a03 0a0177   1208 6e6e662d646d2d78   18ffffffffffffffffff01`},
 	{"status request that waits for a second",
@@ -87,7 +87,7 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// A newer client may send fields that this daemon does not know.
+// Fields that a newer client sends are ignored.
 func TestUnknownFields(t *testing.T) {
 	in := protowire.AppendTag(nil, 1000, protowire.BytesType)
 	in = protowire.AppendString(in, "from the future")
@@ -98,12 +98,12 @@ func TestUnknownFields(t *testing.T) {
 	}
 }
 
-// Texts that are not UTF-8 end at the door, in both directions.
+// Texts that are not UTF-8 are refused, in both directions.
 func TestNotUTF8(t *testing.T) {
 	if err := proto.Unmarshal([]byte{0x12, 1, 0xff}, &DataMovementStatusRequest{}); err == nil {
-		t.Error("a request that is not UTF-8 can be read")
+		t.Error("a request that is not UTF-8 is decoded")
 	}
 	if _, err := proto.Marshal(&DataMovementStatusResponse{Message: "\xff"}); err == nil {
-		t.Error("a response that is not UTF-8 can be written")
+		t.Error("a response that is not UTF-8 is encoded")
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// The wire contract, typed by hand. Old
-// programs have these names and numbers built in.
+// The wire contract, independent of the .proto file: existing programs are compiled with
+// these names and numbers.
 const wire = `
 service datamovement.DataMover
   Version: google.protobuf.Empty -> DataMovementVersionResponse
@@ -121,7 +121,7 @@ func TestWireContract(t *testing.T) {
 	}
 }
 
-// describe writes a file's services, messages and enums as wire above does.
+// describe returns the services, messages and enums of a file in the format of wire.
 func describe(f protoreflect.FileDescriptor) []string {
 	var out []string
 	line := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
@@ -165,7 +165,7 @@ func describe(f protoreflect.FileDescriptor) []string {
 				kind = "repeated " + kind
 			}
 			if d.HasOptionalKeyword() || d.ContainingOneof() != nil {
-				kind = "optional " + kind // the contract has none
+				kind = "optional " + kind // not allowed by the contract
 			}
 			line("  %s = %d %s", d.Name(), d.Number(), kind)
 		}
@@ -175,7 +175,7 @@ func describe(f protoreflect.FileDescriptor) []string {
 	return slices.Clip(out)
 }
 
-// proto3 decides how numbers are packed and what is sent for zero values.
+// The syntax proto3 determines how numbers are packed and what is sent for zero values.
 func TestSyntax(t *testing.T) {
 	f := File_datamovement_datamovement_proto
 	if f.Syntax() != protoreflect.Proto3 || f.Package() != "datamovement" {
@@ -183,7 +183,7 @@ func TestSyntax(t *testing.T) {
 	}
 }
 
-// gRPC's name of a call is what goes over the wire.
+// The full method names are part of the wire format.
 func TestMethodNames(t *testing.T) {
 	for got, want := range map[string]string{
 		DataMover_Version_FullMethodName: "/datamovement.DataMover/Version",

@@ -15,8 +15,8 @@ var update = flag.Bool("update", false, "write golden files")
 
 const goldenV2 = "v2/testdata/wire.txt"
 
-// Names and numbers of version 2 as released: lines may come to the golden
-// file, none may go or change.
+// Names and numbers of version 2 as released: lines may be added to the golden file, but
+// never removed or changed.
 func TestWireVersion2(t *testing.T) {
 	got := strings.Join(describe(datamovementv2.File_datamovement_v2_datamovement_proto), "\n") + "\n"
 	if *update {
@@ -33,9 +33,9 @@ func TestWireVersion2(t *testing.T) {
 	}
 }
 
-// Zero must never be an answer: in version 1 it means INVALID in one place and
-// SUCCESS in another.
-func TestZeroMeansNothing(t *testing.T) {
+// Zero must not be a valid value: in version 1 it means INVALID in one enum and SUCCESS in
+// another.
+func TestZeroIsUnspecified(t *testing.T) {
 	enums := datamovementv2.File_datamovement_v2_datamovement_proto.Enums()
 	if enums.Len() == 0 {
 		t.Fatal("no enums")
@@ -48,23 +48,23 @@ func TestZeroMeansNothing(t *testing.T) {
 	}
 }
 
-// Both versions can live in one program and on one server.
+// One program and one server can use both versions.
 func TestVersionsApart(t *testing.T) {
 	v1, v2 := File_datamovement_datamovement_proto, datamovementv2.File_datamovement_v2_datamovement_proto
 	if v1.Path() == v2.Path() || v1.Package() == v2.Package() {
-		t.Errorf("%s and %s are the same to a registry", v1.Path(), v2.Path())
+		t.Errorf("%s and %s conflict in a registry", v1.Path(), v2.Path())
 	}
 	if got, want := datamovementv2.DataMover_ServiceDesc.ServiceName, "datamovement.v2.DataMover"; got != want {
 		t.Errorf("service %s, want %s", got, want)
 	}
 	watch := v2.Services().ByName("DataMover").Methods().ByName("Watch")
 	if watch == nil || !watch.IsStreamingServer() || watch.IsStreamingClient() {
-		t.Errorf("Watch is not a stream from the server: %v", watch)
+		t.Errorf("Watch is not a server stream: %v", watch)
 	}
 }
 
-// Every call of version 2 names its workflow, as field 1: no call works on
-// objects that the caller has not said to whom they belong.
+// Field 1 of every request of version 2 is the workflow: a call accesses objects of the
+// named workflow only.
 func TestVersion2NamesWorkflow(t *testing.T) {
 	methods := datamovementv2.File_datamovement_v2_datamovement_proto.Services().ByName("DataMover").Methods()
 	for i := range methods.Len() {

@@ -17,7 +17,7 @@ import (
 	datamovementv2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// The .proto files and what they are in the generated code.
+// The .proto files and their descriptors in the generated code.
 var generated = map[string]protoreflect.FileDescriptor{
 	"datamovement/datamovement.proto":    datamovement.File_datamovement_datamovement_proto,
 	"datamovement/v2/datamovement.proto": datamovementv2.File_datamovement_v2_datamovement_proto,
@@ -38,19 +38,19 @@ func compile(t *testing.T, path string) protoreflect.FileDescriptor {
 	return files[0]
 }
 
-// The generated code is that of the .proto files.
+// The generated code corresponds to the .proto files.
 func TestGenerated(t *testing.T) {
 	for path, built := range generated {
 		want := proto.CloneOf(protoutil.ProtoFromFileDescriptor(compile(t, path)))
-		want.SourceCodeInfo = nil // the code does not have it; TestGeneratedComments looks at comments
+		want.SourceCodeInfo = nil // not in the generated code; TestGeneratedComments checks comments
 		if got := protodesc.ToFileDescriptorProto(built); !proto.Equal(got, want) {
-			t.Errorf("%s: the generated code is of another text: %s\ncode: %s\ntext: %s", path, again, prototext.Format(got), prototext.Format(want))
+			t.Errorf("%s: the generated code is outdated: %s\ncode: %s\ntext: %s", path, again, prototext.Format(got), prototext.Format(want))
 		}
 	}
 }
 
-// Comments are the users' documentation: everything has one, and the generated
-// code has the same.
+// The comments are documentation for users: every declaration has one, and the generated
+// code has the same comments.
 func TestGeneratedComments(t *testing.T) {
 	for path := range generated {
 		code := ""
@@ -73,14 +73,14 @@ func TestGeneratedComments(t *testing.T) {
 			}
 			for l := range strings.Lines(comment) {
 				if l = strings.TrimSpace(l); l != "" && !lines["// "+l] {
-					t.Errorf("%s: %s: the code lacks %q: %s", path, d.FullName(), l, again)
+					t.Errorf("%s: %s: the generated code lacks %q: %s", path, d.FullName(), l, again)
 				}
 			}
 		})
 	}
 }
 
-// everything calls do for whatever a file declares.
+// everything calls do for every declaration of a file.
 func everything(f protoreflect.FileDescriptor, do func(protoreflect.Descriptor)) {
 	enums := func(all protoreflect.EnumDescriptors) {
 		for i := range all.Len() {
@@ -95,7 +95,7 @@ func everything(f protoreflect.FileDescriptor, do func(protoreflect.Descriptor))
 		for i := range all.Len() {
 			m := all.Get(i)
 			if m.IsMapEntry() {
-				continue // nobody wrote it
+				continue // generated for a map field
 			}
 			do(m)
 			for j := range m.Fields().Len() {

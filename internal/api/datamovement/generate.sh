@@ -1,6 +1,6 @@
 #!/bin/bash
-# Generates the Go code of the .proto files beside and below this script, with
-# the generators that internal/tools/go.mod pins.
+# Generates the Go code of the .proto files in this directory and below it, with the
+# generators that internal/tools/go.mod pins.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD

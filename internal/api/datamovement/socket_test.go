@@ -48,8 +48,8 @@ func (two) Wait(context.Context, *datamovementv2.WaitRequest) (*datamovementv2.W
 	return nil, datamovementv2.NewError(datamovementv2.ErrorReason_MOVEMENT_NOT_FOUND, "could not find data movement", nil)
 }
 
-// serve starts a server on a Unix socket and returns a connection to it, opened
-// as existing clients do.
+// serve starts a server on a Unix socket and returns a connection to it, with the options
+// of existing clients.
 func serve(t *testing.T, register func(*grpc.Server)) *grpc.ClientConn {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dm.sock")
@@ -106,14 +106,14 @@ func TestBothVersionsOnOneSocket(t *testing.T) {
 		t.Errorf("the stream ends with %v", err)
 	}
 
-	// The reason survives the way through the socket.
+	// The client gets the reason.
 	_, err = c2.Wait(t.Context(), &datamovementv2.WaitRequest{})
 	if r, _ := datamovementv2.Reason(err); r != datamovementv2.ErrorReason_MOVEMENT_NOT_FOUND || status.Code(err) != codes.NotFound {
 		t.Errorf("wait: %v", err)
 	}
 }
 
-// A client finds out by the code that a daemon has no version 2.
+// The code shows the client that a daemon has no version 2.
 func TestOldDaemon(t *testing.T) {
 	conn := serve(t, func(s *grpc.Server) { RegisterDataMoverServer(s, &one{}) })
 	_, err := datamovementv2.NewDataMoverClient(conn).CreateBatch(t.Context(), &datamovementv2.CreateBatchRequest{})

@@ -1,8 +1,8 @@
-// Package dws holds the objects of dataworkflowservices.github.io that the
-// daemons read and write, with just the fields that they touch, and the
-// structured error that workload managers act on.
+// Package dws has the objects of dataworkflowservices.github.io that the daemons read
+// and write, with only the fields that they use, and the structured error that workload
+// managers evaluate.
 //
-// It must not know who fetches these objects or what a mount is.
+// It must not know how these objects are fetched or what a mount is.
 package dws
 
 import (
@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// State is a wanted or reached state of a mount.
+// State is a desired or actual state of a mount.
 type State string
 
 // The states in the schema.
@@ -37,7 +37,7 @@ const (
 	DeviceReference = "reference"
 )
 
-// ClientMount asks one compute node for a set of mounts. The rabbit writes spec,
+// ClientMount requests a set of mounts from one compute node. The rabbit writes spec,
 // the node writes status.
 type ClientMount struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -47,15 +47,15 @@ type ClientMount struct {
 	Status ClientMountStatus `json:"status"`
 }
 
-// ClientMountSpec is what is wanted.
+// ClientMountSpec is the desired state.
 type ClientMountSpec struct {
 	Node         string  `json:"node"`
 	DesiredState State   `json:"desiredState"`
 	Mounts       []Mount `json:"mounts"`
 }
 
-// Mount is one entry of spec.mounts. UserID and GroupID are wider than Linux
-// identities, so that a value that is none can be read and refused.
+// Mount is one entry of spec.mounts. UserID and GroupID are wider than Linux IDs, so
+// that invalid values can be read and refused.
 type Mount struct {
 	MountPath      string `json:"mountPath"`
 	UserID         int64  `json:"userID,omitempty"`
@@ -66,8 +66,8 @@ type Mount struct {
 	Device         Device `json:"device"`
 }
 
-// Device describes what is mounted. The blocks are pointers because hostile or
-// broken objects lack them.
+// Device is the device of a mount. The blocks are pointers, because they are missing in
+// hostile or broken objects.
 type Device struct {
 	Type            string           `json:"type"`
 	Lustre          *LustreDevice    `json:"lustre,omitempty"`
@@ -100,28 +100,28 @@ type ReferenceDevice struct {
 	Data            int             `json:"data,omitempty"`
 }
 
-// ObjectReference is the part of a Kubernetes object reference that we read.
+// ObjectReference has the fields of a Kubernetes object reference that the daemons use.
 type ObjectReference struct {
 	Kind      string `json:"kind,omitempty"`
 	Name      string `json:"name,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 }
 
-// ClientMountStatus is what the node reports, one entry per spec mount in the
-// same order.
+// ClientMountStatus is the state that the node reports, with one entry per mount of the
+// spec, in the same order.
 type ClientMountStatus struct {
 	Mounts   []MountStatus  `json:"mounts"`
 	AllReady bool           `json:"allReady"`
 	Error    *ResourceError `json:"error,omitempty"`
 }
 
-// MountStatus is the state being pursued and whether it is reached.
+// MountStatus is the target state, and whether it has been reached.
 type MountStatus struct {
 	State State `json:"state"`
 	Ready bool  `json:"ready"`
 }
 
-// DeepCopyObject lets client-go hold a ClientMount.
+// DeepCopyObject implements runtime.Object.
 func (c *ClientMount) DeepCopyObject() runtime.Object {
 	out := *c
 	c.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
@@ -138,10 +138,10 @@ func (c *ClientMount) DeepCopyObject() runtime.Object {
 	return &out
 }
 
-// Label returns a label's value, empty when absent.
+// Label returns the value of a label, or "" if it is absent.
 func (c *ClientMount) Label(key string) string { return c.Labels[key] }
 
-// SameLabels tells whether two objects carry the same labels.
+// SameLabels reports whether two objects have the same labels.
 func (c *ClientMount) SameLabels(o *ClientMount) bool { return maps.Equal(c.Labels, o.Labels) }
 
 func clone[T any](p *T) *T {

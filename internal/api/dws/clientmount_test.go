@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// An object as the rabbit writes it, with fields that this package does not
-// know.
+// An object as written by the rabbit, with fields that this package does not define.
 const object = `{
   "apiVersion": "dataworkflowservices.github.io/v1alpha7", "kind": "ClientMount",
   "metadata": {
@@ -58,12 +57,12 @@ func TestDecode(t *testing.T) {
 		t.Errorf("spec %+v", c.Spec)
 	}
 	if c.Label("nnf.cray.hpe.com/job_id") != "f9Tk" || c.Label("none") != "" || (&ClientMount{}).Label("none") != "" {
-		t.Error("labels are wrong")
+		t.Error("wrong labels")
 	}
 }
 
-// The status schema requires mounts, allReady, state and ready even when they
-// are false, and wants no error key when there is none.
+// The schema of the status requires mounts, allReady, state and ready even if they are
+// false. There is no error key without an error.
 func TestStatusJSON(t *testing.T) {
 	got, err := json.Marshal(ClientMountStatus{Mounts: []MountStatus{{State: Unmounted}}})
 	if want := `{"mounts":[{"state":"unmounted","ready":false}],"allReady":false}`; err != nil || string(got) != want {
@@ -71,8 +70,7 @@ func TestStatusJSON(t *testing.T) {
 	}
 }
 
-// A copy is equal and shares nothing: change everything in it and the original
-// stays.
+// A copy is equal and shares no memory: changes of the copy do not affect the original.
 func TestDeepCopy(t *testing.T) {
 	original := decode(t)
 	c := original.DeepCopyObject().(*ClientMount)
@@ -94,7 +92,7 @@ func TestDeepCopy(t *testing.T) {
 	}
 }
 
-func TestDeepCopyOfNothing(t *testing.T) {
+func TestDeepCopyOfEmpty(t *testing.T) {
 	c := &ClientMount{}
 	if out := c.DeepCopyObject(); !reflect.DeepEqual(out, c) {
 		t.Errorf("got %+v", out)

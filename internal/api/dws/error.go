@@ -2,11 +2,11 @@ package dws
 
 import "errors"
 
-// Severity decides what a workload manager does with an error: it shows Minor as
-// waiting and Major as a transient condition, and ends the job for Fatal.
+// Severity determines how a workload manager handles an error: it reports Minor as
+// waiting and Major as a transient condition, and ends the job on Fatal.
 type Severity string
 
-// Severities, in rising order.
+// Severities, in ascending order.
 const (
 	Minor Severity = "Minor"
 	Major Severity = "Major"
@@ -23,8 +23,8 @@ const (
 	WLM      ErrorType = "WLM"
 )
 
-// ResourceError is status.error. It is a Go error whose text is the debug
-// message, and it remembers the error that it was made from for errors.Is.
+// ResourceError is status.error. As a Go error its text is the debug message, and it
+// wraps its cause.
 type ResourceError struct {
 	Type         ErrorType `json:"type"`
 	Severity     Severity  `json:"severity"`
@@ -45,11 +45,11 @@ func NewError(s Severity, debug string) *ResourceError {
 	return &ResourceError{Type: Internal, Severity: s, DebugMessage: debug}
 }
 
-// WrapError puts text before the message of err, joined by ": "; empty text
-// adds nothing. A structured error keeps its type, severity and user message,
-// any other starts as Internal and Minor. Afterwards floor raises the severity
-// but never lowers it. A nil err returns nil.
-func WrapError(floor Severity, text string, err error) *ResourceError {
+// WrapError prefixes the message of err with text and ": "; an empty text adds nothing.
+// A structured error keeps its type, severity and user message; any other error becomes
+// Internal and Minor. The severity of the result is at least least. WrapError returns
+// nil for nil.
+func WrapError(least Severity, text string, err error) *ResourceError {
 	if err == nil {
 		return nil
 	}
@@ -60,8 +60,8 @@ func WrapError(floor Severity, text string, err error) *ResourceError {
 			out.DebugMessage = inner.UserMessage
 		}
 	}
-	if rank(floor) > rank(out.Severity) {
-		out.Severity = floor
+	if rank(least) > rank(out.Severity) {
+		out.Severity = least
 	}
 	if text != "" {
 		out.DebugMessage = text + ": " + out.DebugMessage
@@ -69,7 +69,7 @@ func WrapError(floor Severity, text string, err error) *ResourceError {
 	return out
 }
 
-// SameAs tells whether two errors read the same to others.
+// SameAs reports whether two errors are equal, except for their causes.
 func (e *ResourceError) SameAs(o *ResourceError) bool {
 	if e == nil || o == nil {
 		return e == o

@@ -8,19 +8,19 @@ import (
 	"testing"
 )
 
-// The rules by which errors are composed, one row each.
+// The rules of WrapError, one row each.
 func TestWrapError(t *testing.T) {
 	structured := func(s Severity, typ ErrorType, debug, user string) *ResourceError {
 		return &ResourceError{Type: typ, Severity: s, DebugMessage: debug, UserMessage: user}
 	}
 	tests := []struct {
 		name  string
-		floor Severity
+		least Severity
 		text  string
 		inner error
 		want  ResourceError
 	}{
-		{"foreign error starts as Minor", Minor, "outer", errors.New("inner"),
+		{"plain error becomes Minor", Minor, "outer", errors.New("inner"),
 			ResourceError{Internal, Minor, "outer: inner", "", nil}},
 		{"empty text adds nothing", Minor, "", errors.New("inner"),
 			ResourceError{Internal, Minor, "inner", "", nil}},
@@ -36,16 +36,16 @@ func TestWrapError(t *testing.T) {
 			ResourceError{WLM, Major, "outer: inner", "tell the user", nil}},
 		{"user type is inherited", Minor, "outer", structured(Minor, User, "inner", ""),
 			ResourceError{User, Minor, "outer: inner", "", nil}},
-		{"user message stands in for an empty debug message", Minor, "outer", structured(Minor, User, "", "said"),
+		{"user message replaces an empty debug message", Minor, "outer", structured(Minor, User, "", "said"),
 			ResourceError{User, Minor, "outer: said", "said", nil}},
 		{"both empty texts", Minor, "", structured(Minor, User, "", "said"),
 			ResourceError{User, Minor, "said", "said", nil}},
-		{"structured error inside a foreign one", Minor, "outer", fmt.Errorf("middle: %w", structured(Fatal, User, "inner", "said")),
+		{"structured error inside a plain one", Minor, "outer", fmt.Errorf("middle: %w", structured(Fatal, User, "inner", "said")),
 			ResourceError{User, Fatal, "outer: middle: inner", "said", nil}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := WrapError(tt.floor, tt.text, tt.inner)
+			got := WrapError(tt.least, tt.text, tt.inner)
 			if !got.SameAs(&tt.want) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
@@ -58,7 +58,7 @@ func TestWrapError(t *testing.T) {
 		})
 	}
 	if got := WrapError(Fatal, "text", nil); got != nil {
-		t.Errorf("wrapping nothing gave %v", got)
+		t.Errorf("wrapping nil returned %v", got)
 	}
 }
 
@@ -75,19 +75,19 @@ func TestSameAs(t *testing.T) {
 	other := []ResourceError{{User, Minor, "d", "u", nil}, {Internal, Major, "d", "u", nil}, {Internal, Minor, "x", "u", nil}, {Internal, Minor, "d", "x", nil}}
 	for _, o := range other {
 		if base.SameAs(&o) {
-			t.Errorf("%+v is the same as %+v", base, o)
+			t.Errorf("%+v equals %+v", base, o)
 		}
 	}
 	if same := (ResourceError{Internal, Minor, "d", "u", errors.New("cause")}); !base.SameAs(&same) {
-		t.Error("the cause makes a difference, but nobody reads it")
+		t.Error("SameAs compares the cause")
 	}
 	var none *ResourceError
 	if !none.SameAs(nil) || none.SameAs(&base) || base.SameAs(nil) {
-		t.Error("nil is the same as nil only")
+		t.Error("nil must equal nil only")
 	}
 }
 
-// The schema requires type, severity and debugMessage, and not the rest.
+// The schema requires type, severity and debugMessage, but no other field.
 func TestErrorJSON(t *testing.T) {
 	tests := map[string]*ResourceError{
 		`{"type":"Internal","severity":"Major","debugMessage":""}`:                       NewError(Major, ""),
@@ -100,7 +100,7 @@ func TestErrorJSON(t *testing.T) {
 		}
 		var back ResourceError
 		if jsonErr := json.Unmarshal(got, &back); jsonErr != nil || !back.SameAs(err) {
-			t.Errorf("%s came back as %+v, %v", got, back, jsonErr)
+			t.Errorf("%s is decoded as %+v, %v", got, back, jsonErr)
 		}
 	}
 }

@@ -4,11 +4,11 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // The objects of this group that the daemons only read.
 
-// KindWorkflow is the kind in the owner labels of what belongs to a workflow.
+// KindWorkflow is the kind in the owner labels of objects that belong to a workflow.
 const KindWorkflow = "Workflow"
 
-// The states of a Workflow in which we are interested, and the status of one
-// that is reached. Jobs run in PreRun; what they copy ends in PostRun.
+// The states of a Workflow that the daemons use, and the status of a state that is
+// reached. Jobs run in PreRun; PostRun waits for their copies.
 const (
 	StatePreRun     = "PreRun"
 	StatePostRun    = "PostRun"
@@ -25,28 +25,27 @@ type Workflow struct {
 	Status WorkflowStatus `json:"status"`
 }
 
-// WorkflowSpec says whose job it is. The ids are wider than Linux identities,
-// so that a value that is none can be read and refused.
+// WorkflowSpec has the owner of the job. The IDs are wider than Linux IDs, so that
+// invalid values can be read and refused.
 type WorkflowSpec struct {
 	UserID  int64 `json:"userID"`
 	GroupID int64 `json:"groupID"`
 }
 
-// WorkflowStatus is how far the workflow is.
+// WorkflowStatus is the state of a workflow.
 type WorkflowStatus struct {
 	State  string `json:"state,omitempty"`
 	Status string `json:"status,omitempty"`
 	Ready  bool   `json:"ready"`
 }
 
-// NamespaceSystemConfiguration is where the SystemConfiguration is.
+// NamespaceSystemConfiguration is the namespace of the SystemConfiguration.
 const NamespaceSystemConfiguration = "default"
 
-// TypeRabbit is the one type of storage node that there is.
+// TypeRabbit is the only type of storage node.
 const TypeRabbit = "Rabbit"
 
-// SystemConfiguration says which rabbit serves which compute. An administrator
-// writes it.
+// SystemConfiguration assigns compute nodes to rabbits. An administrator writes it.
 type SystemConfiguration struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -54,28 +53,28 @@ type SystemConfiguration struct {
 	Spec SystemConfigurationSpec `json:"spec"`
 }
 
-// SystemConfigurationSpec lists the nodes of the system. External computes
-// have no rabbit; they reach Lustre only.
+// SystemConfigurationSpec lists the nodes of the system. External computes have no
+// rabbit and can use Lustre only.
 type SystemConfigurationSpec struct {
 	StorageNodes         []StorageNode  `json:"storageNodes,omitempty"`
 	ExternalComputeNodes []ExternalNode `json:"externalComputeNodes,omitempty"`
 }
 
-// StorageNode is a rabbit and its computes. Its name is also the namespace of
-// what is done on it.
+// StorageNode is a rabbit and its computes. Its name is also the namespace of its
+// objects.
 type StorageNode struct {
 	Type           string          `json:"type"`
 	Name           string          `json:"name"`
 	ComputesAccess []ComputeAccess `json:"computesAccess,omitempty"`
 }
 
-// ComputeAccess is a compute in a slot, 0 to 15, of a rabbit.
+// ComputeAccess is a compute node in one of the slots, 0 to 15, of a rabbit.
 type ComputeAccess struct {
 	Name  string `json:"name"`
 	Index int    `json:"index"`
 }
 
-// ExternalNode is a compute without a rabbit.
+// ExternalNode is a compute node without a rabbit.
 type ExternalNode struct {
 	Name string `json:"name"`
 }
@@ -91,7 +90,7 @@ type Servers struct {
 	} `json:"spec"`
 }
 
-// AllocationSet is one kind of target, for example "ost", and where it is.
+// AllocationSet has the locations of one kind of target, for example "ost".
 type AllocationSet struct {
 	Label   string `json:"label"`
 	Storage []struct {

@@ -20,7 +20,7 @@ func TestWorkflow(t *testing.T) {
 	}
 }
 
-// A workflow that is just made has no status, and is not ready for anything.
+// A new workflow has no status and is not ready.
 func TestWorkflowWithoutStatus(t *testing.T) {
 	w := &Workflow{}
 	if err := json.Unmarshal([]byte(`{"spec": {"userID": -1, "groupID": 0}}`), w); err != nil {

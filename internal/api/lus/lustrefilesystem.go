@@ -1,7 +1,7 @@
-// Package lus holds the object of lus.cray.hpe.com that the daemons read, with
-// just the fields that they touch.
+// Package lus has the object of lus.cray.hpe.com that the daemons read, with only the
+// fields that they use.
 //
-// It must not know who fetches it or what Lustre is.
+// It must not know how the object is fetched or what Lustre is.
 package lus
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,8 +17,8 @@ type LustreFileSystem struct {
 	Spec LustreFileSystemSpec `json:"spec"`
 }
 
-// LustreFileSystemSpec has the file system's name and where it is mounted, on
-// computes and rabbits alike.
+// LustreFileSystemSpec has the name of the file system and its mount point, which is the
+// same on compute nodes and rabbits.
 type LustreFileSystemSpec struct {
 	Name      string `json:"name"`
 	MountRoot string `json:"mountRoot"`

@@ -9,19 +9,19 @@ import (
 // KindDataMovement is the kind of a DataMovement.
 const KindDataMovement = "NnfDataMovement"
 
-// NamespaceDataMovement is where data movements of Lustre storage are. Those of
-// a rabbit's own storage are in the namespace with the rabbit's name.
+// NamespaceDataMovement is the namespace of data movements from Lustre storage. Those
+// from a rabbit's own storage are in the namespace with the rabbit's name.
 const NamespaceDataMovement = "nnf-dm-system"
 
-// What the names of data movements begin with. The name alone tells where one
-// is: the second prefix means the rabbit's namespace.
+// Prefixes of the names of data movements. The prefix determines the namespace: the
+// second one means the rabbit's namespace.
 const (
 	PrefixMovement     = "nnf-dm-"
 	PrefixNodeMovement = "nnf-dm-node-"
 )
 
-// Values of status.state of a DataMovement; empty before the rabbit has started.
-// Finished is the one sure sign of the end: an invalid one has no end time.
+// Values of status.state of a DataMovement; empty before the rabbit has started it.
+// Only Finished reliably indicates the end: an invalid data movement has no end time.
 const (
 	MovementStarting = "Starting"
 	MovementRunning  = "Running"
@@ -46,9 +46,9 @@ type DataMovement struct {
 	Status DataMovementStatus `json:"status,omitzero"`
 }
 
-// DataMovementSpec is what is wanted. UserID and GroupID are wider than Linux
-// identities, so that a value that is none can be read and refused; 0 is not
-// written. UserConfig is always written, Cancel only when true.
+// DataMovementSpec is the request. UserID and GroupID are wider than Linux IDs, so that
+// invalid values can be read and refused; 0 is not written. UserConfig is always
+// written, Cancel only if true.
 type DataMovementSpec struct {
 	Source           DataMovementEnd     `json:"source"`
 	Destination      DataMovementEnd     `json:"destination"`
@@ -59,15 +59,15 @@ type DataMovementSpec struct {
 	UserConfig       DataMovementConfig  `json:"userConfig"`
 }
 
-// DataMovementEnd is one end of a copy, as the rabbit sees it. The
-// destination of a gfs2 movement has no reference.
+// DataMovementEnd is the source or the destination of a copy, as a path on the rabbit.
+// The destination of a gfs2 movement has no reference.
 type DataMovementEnd struct {
 	Path             string              `json:"path"`
 	StorageReference dws.ObjectReference `json:"storageReference,omitzero"`
 }
 
-// DataMovementConfig is what the user has chosen. Slots and MaxSlots are nil
-// for what the profile says, and 0 for none.
+// DataMovementConfig has the options of the user. If Slots or MaxSlots is nil, the value
+// of the profile applies; 0 means none.
 type DataMovementConfig struct {
 	Dryrun        bool   `json:"dryrun,omitempty"`
 	MPIRunOptions string `json:"mpirunOptions,omitempty"`
@@ -78,7 +78,7 @@ type DataMovementConfig struct {
 	MaxSlots      *int32 `json:"maxSlots,omitempty"`
 }
 
-// DataMovementStatus is what the rabbit reports.
+// DataMovementStatus is the status that the rabbit reports.
 type DataMovementStatus struct {
 	State         string                     `json:"state,omitempty"`
 	Status        string                     `json:"status,omitempty"`
@@ -90,8 +90,8 @@ type DataMovementStatus struct {
 	Error         *dws.ResourceError         `json:"error,omitempty"`
 }
 
-// DataMovementCommandStatus is what the copying command says. Numbers that are
-// not known are nil. Seconds, Data and Rate are texts of the command.
+// DataMovementCommandStatus is the progress of the copying command. Unknown numbers are
+// nil. Seconds, Data and Rate are texts of the command.
 type DataMovementCommandStatus struct {
 	Command         string     `json:"command,omitempty"`
 	ElapsedTime     Duration   `json:"elapsedTime,omitzero"`
@@ -110,12 +110,12 @@ type DataMovementCommandStatus struct {
 // KindDataMovementProfile is the kind in references to a profile.
 const KindDataMovementProfile = "NnfDataMovementProfile"
 
-// NamespaceProfiles is where administrators keep profiles. Pinned copies are in
-// other namespaces and not for data movements of computes.
+// NamespaceProfiles is the namespace of the administrator's profiles. Pinned copies are
+// in other namespaces; data movements from compute nodes do not use them.
 const NamespaceProfiles = "nnf-system"
 
-// DataMovementProfile is an administrator's way of copying. Content is under
-// data.
+// DataMovementProfile is an administrator's configuration of copies. The content is
+// under data.
 type DataMovementProfile struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -123,10 +123,10 @@ type DataMovementProfile struct {
 	Data DataMovementProfileData `json:"data"`
 }
 
-// DataMovementProfileData says which profile is the default. The rest is for
-// the rabbit: the command with variables in it, slots of each host in its MPI
-// host file (0 for none), and every how many seconds it looks at the output (0
-// for never). The API server fills in what is not given.
+// DataMovementProfileData has the flag of the default profile. The other fields are for
+// the rabbit: the command with its variables, the slots of each host in the MPI host
+// file (0 for none), and the interval in seconds at which the rabbit reads the output (0
+// for never). The API server sets the defaults of missing fields.
 type DataMovementProfileData struct {
 	Default                 bool   `json:"default,omitempty"`
 	Pinned                  bool   `json:"pinned,omitempty"`

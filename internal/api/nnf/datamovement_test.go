@@ -15,7 +15,7 @@ import (
 
 const workflowUID = "11110000-0000-4000-8000-00000000000a"
 
-// example is the object that the rabbit expects.
+// example returns the object that the rabbit expects.
 func example() *DataMovement {
 	slots := int32(8)
 	return &DataMovement{
@@ -48,7 +48,7 @@ func example() *DataMovement {
 	}
 }
 
-// Labels are written by hand here, so that a constant cannot be wrong unnoticed.
+// The labels are literals, so that the test detects a wrong constant.
 const exampleJSON = `{
 "kind":"NnfDataMovement",
 "apiVersion":"nnf.cray.hpe.com/v1alpha11",
@@ -75,7 +75,7 @@ const exampleJSON = `{
   "profileReference":{"kind":"NnfDataMovementProfile","name":"default","namespace":"nnf-system"},
   "userConfig":{"slots":8}}}`
 
-// unwrap joins lines that are broken for reading.
+// unwrap joins lines that are split for readability.
 func unwrap(s string) string {
 	var out strings.Builder
 	for l := range strings.Lines(s) {
@@ -91,12 +91,12 @@ func TestDataMovementJSON(t *testing.T) {
 		want   func(string) string
 	}{
 		{"example", func(*DataMovement) {}, func(s string) string { return s }},
-		{"nothing chosen: userConfig stays", func(d *DataMovement) { d.Spec.UserConfig = DataMovementConfig{} },
+		{"no options: userConfig is written", func(d *DataMovement) { d.Spec.UserConfig = DataMovementConfig{} },
 			func(s string) string { return strings.Replace(s, `{"slots":8}`, `{}`, 1) }},
-		{"no slots is not the same as slots of the profile",
+		{"no slots differs from slots of the profile",
 			func(d *DataMovement) { *d.Spec.UserConfig.Slots = 0; d.Spec.UserConfig.MaxSlots = new(int32) },
 			func(s string) string { return strings.Replace(s, `{"slots":8}`, `{"slots":0,"maxSlots":0}`, 1) }},
-		{"root is left out", func(d *DataMovement) { d.Spec.UserID, d.Spec.GroupID = 0, 0 },
+		{"root is omitted", func(d *DataMovement) { d.Spec.UserID, d.Spec.GroupID = 0, 0 },
 			func(s string) string { return strings.Replace(s, `"userId":1001,"groupId":100,`, ``, 1) }},
 		{"cancelled", func(d *DataMovement) { d.Spec.Cancel = true },
 			func(s string) string {
@@ -107,7 +107,7 @@ func TestDataMovementJSON(t *testing.T) {
 		}, func(s string) string {
 			return strings.Replace(s, `"/lus/global/alice/out/"`, `"/lus/global/alice/out/","storageReference":{"kind":"LustreFileSystem","name":"global","namespace":"default"}`, 1)
 		}},
-		{"everything chosen", func(d *DataMovement) {
+		{"all options", func(d *DataMovement) {
 			d.Spec.UserConfig = DataMovementConfig{Dryrun: true, MPIRunOptions: "-q", DCPOptions: "-p", LogStdout: true, StoreStdout: true}
 		}, func(s string) string {
 			return strings.Replace(s, `{"slots":8}`, `{"dryrun":true,"mpirunOptions":"-q","dcpOptions":"-p","logStdout":true,"storeStdout":true}`, 1)
@@ -122,12 +122,12 @@ func TestDataMovementJSON(t *testing.T) {
 		}
 		back := &DataMovement{}
 		if err := json.Unmarshal([]byte(want), back); err != nil || !reflect.DeepEqual(back, d) {
-			t.Errorf("%s: reads as %+v, %v", c.name, back, err)
+			t.Errorf("%s: is decoded as %+v, %v", c.name, back, err)
 		}
 	}
 }
 
-// A status as the rabbit writes it, with every field and some of the future.
+// A status as written by the rabbit, with every field and unknown ones.
 func TestDataMovementStatus(t *testing.T) {
 	const in = `{"status": {"state": "Finished", "status": "Failed", "message": "exit status 1: x", "restarts": 2, "fromTheFuture": {},
 	  "startTime": "2025-04-01T16:46:36.535519Z", "endTime": "2025-04-01T11:46:40.000000-05:00",
@@ -166,7 +166,7 @@ func TestDataMovementStatus(t *testing.T) {
 	}
 }
 
-// The rabbit has not started: the API server sends no status at all, or an empty one.
+// Before the rabbit has started, the API server sends no status or an empty one.
 func TestDataMovementWithoutStatus(t *testing.T) {
 	for _, in := range []string{`{}`, `{"status":{}}`, `{"status":{"startTime":null,"commandStatus":null}}`} {
 		d := &DataMovement{}
@@ -176,7 +176,7 @@ func TestDataMovementWithoutStatus(t *testing.T) {
 	}
 }
 
-// The empty text of a status that was cleared has nothing in it.
+// An empty status is encoded without fields.
 func TestEmptyStatusJSON(t *testing.T) {
 	got, err := json.Marshal(DataMovementStatus{CommandStatus: &DataMovementCommandStatus{}})
 	if want := `{"commandStatus":{}}`; err != nil || string(got) != want {

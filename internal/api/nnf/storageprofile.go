@@ -1,13 +1,13 @@
-// Package nnf holds the objects of nnf.cray.hpe.com that the daemons read, with
-// just the fields that they touch.
+// Package nnf has the objects of nnf.cray.hpe.com that the daemons use, with only the
+// fields that they use.
 //
-// It must not know who fetches these objects or what the commands in them do.
+// It must not know how these objects are fetched or what the commands in them do.
 package nnf
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // StorageProfile is an NnfStorageProfile: the administrator's command lines for
-// one kind of storage. Content is under data.
+// one kind of storage. The content is under data.
 type StorageProfile struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -31,7 +31,8 @@ type Storage struct {
 	VariableOverride map[string]string   `json:"variableOverride,omitempty"`
 }
 
-// BlockDeviceCommands says how volume groups are laid out and activated.
+// BlockDeviceCommands has the layout of volume groups and the commands that activate
+// them.
 type BlockDeviceCommands struct {
 	SharedVG bool `json:"sharedVg"`
 	Compute  struct {
@@ -52,8 +53,8 @@ type BlockDeviceCommands struct {
 	} `json:"computeCommands"`
 }
 
-// FileSystemCommands says how the file system is mounted on computes. An empty
-// string disables the step; only what was mounted is unmounted in any case.
+// FileSystemCommands has the commands that mount the file system on compute nodes. An
+// empty command disables its step, but a mounted file system is always unmounted.
 type FileSystemCommands struct {
 	Compute struct {
 		Mount   string `json:"mount,omitempty"`
@@ -67,7 +68,7 @@ type FileSystemCommands struct {
 	} `json:"computeCommands"`
 }
 
-// LustreStorage is the Lustre section; only the client side matters here.
+// LustreStorage is the Lustre section, with the options for clients.
 type LustreStorage struct {
 	Client struct {
 		VariableOverride map[string]string `json:"variableOverride,omitempty"`
@@ -85,8 +86,7 @@ type LustreStorage struct {
 	} `json:"ostOptions"`
 }
 
-// StorageOwner is an NnfStorage of which only the labels are read: they say
-// who owns it.
+// StorageOwner is an NnfStorage with its metadata only: its labels identify the owner.
 type StorageOwner struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

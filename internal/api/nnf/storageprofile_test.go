@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// profile names every field that we read by its own path, so that a wrong key
-// shows. Rabbit-side fields must not get in the way.
+// profile has the path of every field as its value, so that the test detects wrong keys. It
+// also has fields of the rabbit, which must be ignored.
 const profile = `{
   "apiVersion": "nnf.cray.hpe.com/v1alpha11", "kind": "NnfStorageProfile",
   "metadata": {"name": "job7-0", "namespace": "default", "labels": {"a": "b"}},

@@ -10,7 +10,7 @@ func TestMicroTime(t *testing.T) {
 	noon := time.Date(2025, 4, 1, 12, 0, 0, 0, time.UTC)
 	for in, want := range map[string]time.Time{
 		`"2025-04-01T12:00:00.000000Z"`:          noon,
-		`"2025-04-01T12:00:00Z"`:                 noon, // the schema allows it
+		`"2025-04-01T12:00:00Z"`:                 noon, // allowed by the schema
 		`"2025-04-01T12:00:00.5Z"`:               noon.Add(500 * time.Millisecond),
 		`"2025-04-01T12:00:00.123456789Z"`:       noon.Add(123456789),
 		`"2025-04-01T07:00:00.000001-05:00"`:     noon.Add(time.Microsecond),
@@ -22,9 +22,9 @@ func TestMicroTime(t *testing.T) {
 		`{"a":1}`:                                {},
 		`"2025-04-01 11:46:36.535519 -0500 CDT"`: {},
 	} {
-		got := MicroTime{time.Unix(1, 0)} // what was there before must go
+		got := MicroTime{time.Unix(1, 0)} // must be overwritten
 		if err := json.Unmarshal([]byte(in), &got); err != nil || !got.Equal(want) {
-			t.Errorf("%s reads as %v, %v, want %v", in, got, err, want)
+			t.Errorf("%s is decoded as %v, %v, want %v", in, got, err, want)
 		}
 	}
 }
@@ -48,8 +48,8 @@ func TestMicroTimeJSON(t *testing.T) {
 	}
 }
 
-// What is written is read back as the same.
-func TestMicroTimeThereAndBack(t *testing.T) {
+// A written time is read back unchanged.
+func TestMicroTimeRoundTrip(t *testing.T) {
 	want := NewMicroTime(time.Now())
 	data, err := json.Marshal(want)
 	if err != nil {
@@ -70,11 +70,11 @@ func TestDuration(t *testing.T) {
 		`"soon"`:      0,
 		`null`:        0,
 		`90`:          0,
-		`"99999999h"`: 0, // more than fits
+		`"99999999h"`: 0, // overflow
 	} {
 		got := Duration{time.Hour}
 		if err := json.Unmarshal([]byte(in), &got); err != nil || got.Duration != want {
-			t.Errorf("%s reads as %v, %v, want %v", in, got, err, want)
+			t.Errorf("%s is decoded as %v, %v, want %v", in, got, err, want)
 		}
 	}
 	got, err := json.Marshal(DataMovementCommandStatus{ElapsedTime: Duration{90250 * time.Millisecond}})
@@ -83,8 +83,8 @@ func TestDuration(t *testing.T) {
 	}
 }
 
-// A time that cannot be read must not hide the rest of the object.
-func TestBadTimeHidesNothing(t *testing.T) {
+// An invalid time must not make the rest of the object unreadable.
+func TestInvalidTime(t *testing.T) {
 	const in = `{"status": {"state": "Finished", "status": "Success", "endTime": "soon", "startTime": 5,
 	  "commandStatus": {"elapsedTime": "long", "lastMessageTime": [], "command": "c"}}}`
 	d := &DataMovement{}

@@ -36,7 +36,7 @@ var credentialsCommand = &command{
 	Long: `For each daemon, the command writes the files service.token and service.cert, mode
 0600, to the directory of --out. If there are several daemons, each has its own
 directory in it. Before it writes anything, the command checks with the API server
-which account the token belongs to, and that the account has the permissions that
+which account the token belongs to, and whether the account has the permissions that
 the daemon needs.
 
 The token is the one in the Secret of the account. It does not expire, and all
@@ -51,15 +51,15 @@ compute nodes share it. With --bound, the command requests a token that expires 
 
 func credentialsFlags(f *pflag.FlagSet, v *call) {
 	c := &v.credentials
-	f.StringArrayVar(&c.daemons, "daemon", nil, "`NAME` of the daemon: clientmountd or nnf-dm; may be repeated; otherwise both")
+	f.StringArrayVar(&c.daemons, "daemon", nil, "get the credentials of the daemon `NAME`, clientmountd or nnf-dm; may be repeated; by default, of both")
 	cli.Words(f, "daemon", product.Names()...)
-	f.StringVar(&c.out, "out", "", "`DIR` for the files; created if it does not exist")
+	f.StringVar(&c.out, "out", "", "write the files to `DIR`, which is created if it does not exist")
 	f.BoolVar(&c.bound, "bound", false, "request an expiring token")
-	f.StringVar(&c.node, "node", "", "`NAME` of the node; with --bound, the token becomes invalid when the node is removed from the cluster")
-	f.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "with --bound, the token expires after `DURATION`")
-	f.StringVar(&c.account, "service-account", "", "`NAME` of the service account, if it is not the usual one")
-	f.StringVar(&c.namespace, "namespace", "", "`NAME` of its namespace, if it is not the usual one")
-	f.StringVar(&c.secret, "secret", "", "`NAME` of the Secret with the token; otherwise that of the account")
+	f.StringVar(&c.node, "node", "", "with --bound, make the token invalid when the node `NAME` is removed from the cluster")
+	f.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "with --bound, let the token expire after `DURATION`")
+	f.StringVar(&c.account, "service-account", "", "use the service account `NAME` instead of the usual one")
+	f.StringVar(&c.namespace, "namespace", "", "use the namespace `NAME` instead of the usual one")
+	f.StringVar(&c.secret, "secret", "", "use the token in the Secret `NAME` instead of that of the account")
 	f.DurationVar(&c.wait, "wait", 15*time.Second, "wait up to `DURATION` for the control plane to fill the Secret")
 	c.address.flags(f)
 }
@@ -68,30 +68,30 @@ func credentialsFlags(f *pflag.FlagSet, v *call) {
 func (c *credentialsSettings) check(given func(string) bool) error {
 	for _, d := range c.daemons {
 		if !slices.Contains(product.Names(), d) {
-			return usage.Errorf("--daemon is one of %s, not %.80q", strings.Join(product.Names(), ", "), d)
+			return usage.Errorf("--daemon must be one of %s, not %.80q", strings.Join(product.Names(), ", "), d)
 		}
 	}
 	switch {
 	case c.out == "":
 		return usage.Errorf("--out DIR is required")
-	case len(c.chosen()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
-		return usage.Errorf("--service-account, --namespace and --secret are of one daemon: add --daemon")
+	case len(c.selected()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
+		return usage.Errorf("--service-account, --namespace and --secret apply to one daemon: add --daemon")
 	case !c.bound && (given("node") || given("lifetime")):
-		return usage.Errorf("--node and --lifetime go with --bound: the token in a Secret is for all nodes and does not end")
+		return usage.Errorf("--node and --lifetime require --bound: the token in a Secret is valid for all nodes and does not expire")
 	case c.bound && (c.secret != "" || given("wait")):
-		return usage.Errorf("--secret and --wait do not go with --bound, which uses no Secret")
+		return usage.Errorf("--secret and --wait cannot be used with --bound, which uses no Secret")
 	case c.lifetime < credentials.MinLifetime:
-		return usage.Errorf("--lifetime is %v at least", credentials.MinLifetime)
+		return usage.Errorf("--lifetime must be at least %v", credentials.MinLifetime)
 	case c.wait < 0:
-		return usage.Errorf("--wait cannot be negative")
+		return usage.Errorf("--wait must not be negative")
 	case given("node"):
-		return c.oneNode()
+		return c.parseNode()
 	}
 	return nil
 }
 
-// oneNode reads --node: a host list that must expand to one node.
-func (c *credentialsSettings) oneNode() error {
+// parseNode parses --node, a host list that must expand to one node.
+func (c *credentialsSettings) parseNode() error {
 	if c.node == "" {
 		return usage.Errorf("--node: %v", inventory.CheckName(c.node))
 	}
@@ -100,7 +100,7 @@ func (c *credentialsSettings) oneNode() error {
 	case err != nil:
 		return usage.Errorf("--node: %v", err)
 	case len(names) > 1:
-		return usage.Errorf("--node: %.80q expands to %d nodes, and a token is bound to one", c.node, len(names))
+		return usage.Errorf("--node: %.80q expands to %d nodes, but a token can be bound to only one", c.node, len(names))
 	}
 	c.node = names[0]
 	if err := inventory.CheckName(c.node); err != nil {
@@ -109,8 +109,8 @@ func (c *credentialsSettings) oneNode() error {
 	return nil
 }
 
-// chosen returns the selected daemons, in their usual order.
-func (c *credentialsSettings) chosen() []inventory.Daemon {
+// selected returns the daemons of --daemon, by default all, in the usual order.
+func (c *credentialsSettings) selected() []inventory.Daemon {
 	return slices.DeleteFunc(inventory.Defaults(), func(d inventory.Daemon) bool {
 		return len(c.daemons) > 0 && !slices.Contains(c.daemons, d.Name)
 	})
@@ -154,9 +154,9 @@ func (v *call) getCredentials(ctx context.Context) error {
 	default:
 		v.noteLoopback(at)
 	}
-	// Everything is fetched and tried before the first file is written.
+	// Fetch and verify all credentials before writing the first file.
 	var all []result
-	for _, d := range c.chosen() {
+	for _, d := range c.selected() {
 		r := c.request(d)
 		if c.address.host != "" || c.address.port != "" {
 			r.Address = at
@@ -179,24 +179,24 @@ func (v *call) getCredentials(ctx context.Context) error {
 			dir = filepath.Join(dir, all[i].daemon)
 		}
 		if all[i].written, err = all[i].Write(dir); err != nil {
-			return fmt.Errorf("%s: %w", all[i].daemon, unwritten(all[:i], err))
+			return fmt.Errorf("%s: %w", all[i].daemon, addWritten(all[:i], err))
 		}
 	}
 	return v.showCredentials(all, at)
 }
 
-// unwritten adds to an error which credentials were written before it.
-func unwritten(before []result, err error) error {
+// addWritten adds to an error which credentials have been written before it.
+func addWritten(before []result, err error) error {
 	if pe := (*os.PathError)(nil); errors.As(err, &pe) && pe.Path == "." {
 		err = pe.Err
 	}
 	for _, r := range before {
-		err = fmt.Errorf("%w; %s was written before", err, r.daemon)
+		err = fmt.Errorf("%w; the credentials of %s have already been written", err, r.daemon)
 	}
 	return err
 }
 
-// result is the outcome for the credentials of one daemon.
+// result has the credentials of one daemon, and the files that they were written to.
 type result struct {
 	daemon string
 	*credentials.Credentials
@@ -204,8 +204,8 @@ type result struct {
 }
 
 type credentialsDocument struct {
-	Server      string                `json:"server"`         // where the credentials were tried
-	Host        string                `json:"host,omitempty"` // for computes
+	Server      string                `json:"server"`         // where the credentials were verified
+	Host        string                `json:"host,omitempty"` // for compute nodes
 	Port        int                   `json:"port,omitempty"`
 	Credentials []credentialsJSONItem `json:"credentials"`
 }
@@ -245,22 +245,22 @@ func (v *call) showCredentials(all []result, at inventory.Address) error {
 		}
 	}
 	if at.Host != "" {
-		fmt.Fprintf(&b, "API server for computes: host %s, port %d\n", at.Host, at.Port)
+		fmt.Fprintf(&b, "API server for compute nodes: host %s, port %d\n", at.Host, at.Port)
 	}
 	_, err := fmt.Fprint(v.Stdout, b.String())
 	return err
 }
 
-// summary describes the credentials in one line.
+// summary describes the credentials on one line.
 func (r *result) summary() string {
-	end := "does not end"
+	end := "does not expire"
 	if !r.Expires.IsZero() {
-		end = "ends at " + r.Expires.UTC().Format(time.RFC3339)
+		end = "expires at " + r.Expires.UTC().Format(time.RFC3339)
 	}
 	if r.Node != "" {
-		end += " or with node " + r.Node
+		end += " or when node " + r.Node + " is removed"
 	}
-	return fmt.Sprintf("the token of %s %s; %d rights checked at %s", r.Account, end, r.Rights, r.Server)
+	return fmt.Sprintf("the token of %s %s; %d permissions checked at %s", r.Account, end, r.Rights, r.Server)
 }
 
 func (r *result) json() credentialsJSONItem {

@@ -42,14 +42,14 @@ var installCommand = &command{
 	Name: "install", Args: "[NODE...]", Short: "install the daemons, their credentials and their configuration on the nodes",
 	Long: `Without NODE, the command works on all compute nodes of the system. NODE may be a
 host list such as compute-[01-20,30]. On each node, the command replaces only what is
-different, restarts only daemons of which something was replaced, and waits until
+different, restarts only the daemons that this affects, and waits until
 they are ready. If they are not, it restores the previous state of the node. Mounts
 stay.
 
-A node that fails or cannot be reached does not delay the others. Repeat the same
-command to do what is still missing. After Ctrl-C, the command starts no further node
-and waits for those that are being changed: each node ends up in either the old or
-the new state.
+A node that fails or cannot be reached does not delay the others. Repeat the
+same command to complete what is missing. After Ctrl-C, the command starts no
+further node and waits for those that are being changed: each node ends up in either
+the old or the new state.
 
 The programs come from --rpm or --binary-dir, or are built in --source by "make
 build-daemon". The command uses your ssh, with your configuration, agent and jump
@@ -65,22 +65,22 @@ hosts; it must be able to log in without a prompt.`,
 
 func installFlags(f *pflag.FlagSet, v *call) {
 	c := &v.install
-	f.StringArrayVar(&c.rpms, "rpm", nil, "package `FILE`; may be repeated. Further arguments that end in .rpm are packages, too")
-	f.StringVar(&c.binaries, "binary-dir", "", "`DIR` with the programs, instead of packages")
-	f.StringVar(&c.source, "source", ".", "`DIR` with the source tree, to build the programs if neither is given")
-	f.BoolVar(&c.noBuild, "no-build", false, "use the programs that are already built there")
+	f.StringArrayVar(&c.rpms, "rpm", nil, "install the package `FILE`; may be repeated; further arguments with the suffix .rpm are packages as well")
+	f.StringVar(&c.binaries, "binary-dir", "", "install the programs in `DIR` instead of packages")
+	f.StringVar(&c.source, "source", ".", "build the programs in the source tree `DIR`, if neither --rpm nor --binary-dir is given")
+	f.BoolVar(&c.noBuild, "no-build", false, "use the programs that are already built in the source tree")
 	f.BoolVar(&c.noPrograms, "no-programs", false, "do not change the programs on the nodes")
-	f.StringVar(&c.credentials, "credentials", "", "`DIR` that nnf-deploy credentials has written; otherwise the credentials come from the cluster")
+	f.StringVar(&c.credentials, "credentials", "", "use the credentials that nnf-deploy credentials has written to `DIR`; by default, those of the cluster")
 	c.address.flags(f)
 	f.BoolVar(&c.dryRun, "dry-run", false, "show what would change on each node, and change nothing")
-	f.BoolVar(&c.force, "force", false, "replace everything, even if it is the same")
+	f.BoolVar(&c.force, "force", false, "replace everything, even if it is unchanged")
 	c.rollout.flags(f)
-	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "a daemon that is not ready within `DURATION` has failed")
-	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not finished within `DURATION` has failed")
+	f.DurationVar(&c.ready, "ready-timeout", time.Minute, "treat a daemon that is not ready within `DURATION` as failed")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "treat a node that is not finished within `DURATION` as failed")
 	c.nodes.flags(f, "install")
 }
 
-// check validates the flags and returns the arguments that are names of nodes.
+// check validates the flags and returns the arguments that are host lists.
 func (c *installSettings) check(args []string) (names []string, err error) {
 	for _, a := range args {
 		if strings.HasSuffix(a, ".rpm") && len(c.rpms) > 0 {
@@ -97,11 +97,11 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 	}
 	switch {
 	case given > 1:
-		return nil, usage.Errorf("--rpm, --binary-dir and --no-programs exclude each other")
+		return nil, usage.Errorf("--rpm, --binary-dir and --no-programs are mutually exclusive")
 	case given == 1 && c.noBuild:
-		return nil, usage.Errorf("--no-build is for --source: nothing is built with --rpm, --binary-dir or --no-programs")
+		return nil, usage.Errorf("--no-build cannot be used with --rpm, --binary-dir or --no-programs, which build nothing")
 	case c.ready < time.Second || c.limit < time.Second:
-		return nil, usage.Errorf("--ready-timeout and --node-timeout are a second at least")
+		return nil, usage.Errorf("--ready-timeout and --node-timeout must be at least 1s")
 	}
 	return names, cmp.Or(c.rollout.check(), c.nodes.check(names))
 }
@@ -118,7 +118,7 @@ func runInstall(ctx context.Context, v *call) error {
 		})
 }
 
-// prepareInstall collects everything that the nodes get, before the first one is contacted.
+// prepareInstall collects everything to install, before the first node is contacted.
 func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target.Want, error) {
 	c := &v.install
 	j, err := v.newJob(ctx, &c.nodes, names)
@@ -130,8 +130,8 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target
 		return nil, target.Want{}, err
 	}
 	v.noteLoopback(at)
-	asked := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
-	daemons, err := j.wants(ctx, c.credentials, at, asked)
+	given := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
+	daemons, err := j.daemonsFrom(ctx, c.credentials, at, given)
 	if err != nil {
 		return nil, target.Want{}, err
 	}
@@ -153,7 +153,7 @@ func installOn(ctx, stop context.Context, ssh remote.Shell, w *target.Want, dry 
 	if err != nil {
 		return failed(err)
 	}
-	r := carryOut(ctx, stop, ssh, w.Node, plan, dry, step)
+	r := apply(ctx, stop, ssh, w.Node, plan, dry, step)
 	if r.State == fleet.OK {
 		step("verify")
 		verify(ctx, ssh, w, &r)
@@ -161,8 +161,7 @@ func installOn(ctx, stop context.Context, ssh remote.Shell, w *target.Want, dry 
 	return r
 }
 
-// verify probes the node again: it must have what was installed, and nothing else may
-// differ.
+// verify probes the node again and sets an error if it is not in the wanted state.
 func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Result) {
 	again := *w
 	again.Force = false
@@ -173,16 +172,17 @@ func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Resu
 			return
 		}
 		if err == nil {
-			err = &target.Problem{Text: "not as it was left: " + plan.Changes[0].String(), Hint: "does something else manage this node?"}
+			err = &target.Problem{Text: "the node differs again: " + plan.Changes[0].String(), Hint: "check whether another tool manages this node"}
 		}
 	}
 	f := failed(err)
-	r.State, r.Cause, r.Hint = fleet.Failed, "it was installed, and then: "+f.Cause, f.Hint
+	r.State, r.Cause, r.Hint = fleet.Failed, "the installation succeeded, but the check after it failed: "+f.Cause, f.Hint
 }
 
-// wants returns the daemons as a node gets them. from is a directory with credentials;
-// if it is empty, they come from the cluster.
-func (j *job) wants(ctx context.Context, from string, at inventory.Address, asked bool) ([]target.Daemon, error) {
+// daemonsFrom returns the wanted daemons. dir is a directory with credentials; if it is
+// empty, they come from the cluster. at is the address of the API server; if it was given by
+// the administrator, the credentials are verified there.
+func (j *job) daemonsFrom(ctx context.Context, dir string, at inventory.Address, given bool) ([]target.Daemon, error) {
 	var list []target.Daemon
 	for _, d := range j.daemons {
 		want, err := daemonOf(d)
@@ -191,10 +191,10 @@ func (j *job) wants(ctx context.Context, from string, at inventory.Address, aske
 		}
 		switch {
 		case d.Account.Name == "":
-		case from != "":
-			err = readCredentials(from, len(j.daemons) == 1, &want)
+		case dir != "":
+			err = readCredentials(dir, len(j.daemons) == 1, &want)
 		default:
-			err = j.fetch(ctx, d, at, asked, &want)
+			err = j.fetch(ctx, d, at, given, &want)
 		}
 		if err != nil {
 			return nil, err
@@ -204,13 +204,13 @@ func (j *job) wants(ctx context.Context, from string, at inventory.Address, aske
 	return list, nil
 }
 
-func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Address, asked bool, want *target.Daemon) error {
+func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Address, given bool, want *target.Daemon) error {
 	admin, err := j.cluster()
 	if err != nil {
 		return hint.Add(err, "alternatively, give the credentials with --credentials DIR")
 	}
 	r := credentials.Request{Account: d.Account, Program: d.Bin, Wait: 15 * time.Second}
-	if asked {
+	if given {
 		r.Address = at
 	}
 	c, err := credentials.Get(ctx, admin, r)
@@ -236,7 +236,7 @@ func daemonOf(d inventory.Daemon) (target.Daemon, error) {
 	return want, nil
 }
 
-// words splits arguments at spaces, except within quotes.
+// words splits text at spaces outside quotes, and removes the quotes.
 func words(text string) (list []string, err error) {
 	var word strings.Builder
 	inside, quote := false, rune(0)
@@ -260,7 +260,7 @@ func words(text string) (list []string, err error) {
 		}
 	}
 	if quote != 0 {
-		return nil, fmt.Errorf("the quote %c is not closed", quote)
+		return nil, fmt.Errorf("missing closing quote %c", quote)
 	}
 	if inside {
 		list = append(list, word.String())
@@ -268,10 +268,11 @@ func words(text string) (list []string, err error) {
 	return list, nil
 }
 
-// readCredentials reads the files that nnf-deploy credentials has written.
-func readCredentials(dir string, alone bool, want *target.Daemon) error {
+// readCredentials reads the files that nnf-deploy credentials has written to dir. If there is
+// only one daemon, they can be in dir itself.
+func readCredentials(dir string, single bool, want *target.Daemon) error {
 	below := filepath.Join(dir, want.Name)
-	if _, err := os.Stat(below); alone && errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(below); single && errors.Is(err, fs.ErrNotExist) {
 		below = dir
 	}
 	for _, f := range []struct {
@@ -312,7 +313,7 @@ func (j *job) payload(ctx context.Context, c *installSettings) (payload.Payload,
 	case len(c.rpms) > 0:
 		p, skipped, err := payload.Packages(c.rpms, names)
 		for _, s := range skipped {
-			j.v.Say("note: %s is for none of %s, and is left out", s, strings.Join(names, ", "))
+			j.v.Say("note: %s is left out: it is not a package of %s", s, strings.Join(names, " or "))
 		}
 		return p, err
 	case c.binaries != "":

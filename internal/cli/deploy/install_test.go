@@ -8,7 +8,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Packages from a pattern that the shell has expanded are not nodes.
+// Further packages from a pattern that the shell has expanded are not host lists.
 func TestArgumentsOfInstall(t *testing.T) {
 	good := func() installSettings {
 		return installSettings{ready: time.Minute, rollout: rollout{limit: time.Minute, nodes: nodesSettings{parallel: 1, ssh: remote.SSH{Connect: time.Second}}}}

@@ -21,7 +21,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// nodesSettings are the settings of every command that works on nodes.
+// nodesSettings has the settings of the commands that work on nodes.
 type nodesSettings struct {
 	command                string
 	system, sites, daemons string
@@ -34,42 +34,60 @@ type nodesSettings struct {
 
 func (n *nodesSettings) flags(f *pflag.FlagSet, command string) {
 	n.command = command
-	f.StringVar(&n.system, "system-config", "", "`FILE` with the SystemConfiguration that lists the nodes; otherwise that of the cluster")
-	f.StringVar(&n.sites, "systems", "", "`FILE` (systems.yaml) that lists the SystemConfiguration of each context")
-	f.StringVar(&n.daemons, "daemons", "", "`FILE` (daemons.yaml) with the daemons, their accounts, arguments and environment")
-	f.StringArrayVar(&n.only, "only-daemon", nil, "only the daemon with this `NAME`; may be repeated")
-	f.IntVar(&n.parallel, "parallel", 32, "at most `N` nodes at once")
+	n.systemFlags(f)
+	f.StringVar(&n.daemons, "daemons", "", "read `FILE` (daemons.yaml), which lists the daemons, their accounts, arguments and environment")
+	f.StringArrayVar(&n.only, "only-daemon", nil, "work only on the daemon `NAME`; may be repeated")
+	n.sshFlags(f)
+}
+
+// reportFlags are the flags of commands that only report about the mounts of nodes.
+func (n *nodesSettings) reportFlags(f *pflag.FlagSet, command string) {
+	n.command = command
+	n.systemFlags(f)
+	n.sshFlags(f)
+}
+
+func (n *nodesSettings) systemFlags(f *pflag.FlagSet) {
+	f.StringVar(&n.system, "system-config", "", "read the SystemConfiguration, which lists the nodes, from `FILE`; by default, from the cluster")
+	f.StringVar(&n.sites, "systems", "", "read `FILE` (systems.yaml), which lists the SystemConfiguration of each context")
+}
+
+func (n *nodesSettings) sshFlags(f *pflag.FlagSet) {
+	f.IntVar(&n.parallel, "parallel", 32, "work on at most `N` nodes at the same time")
 	f.StringVar(&n.results, "results", "", "write the result of each node to `FILE` as soon as the node is finished, one JSON object per line")
-	f.BoolVar(&n.failed, "failed", false, "only the nodes that failed, or were not started, in the run that wrote --results FILE")
-	f.StringVar(&n.ssh.Program, "ssh", "", "`PROGRAM` to run instead of ssh, with the same arguments")
-	f.StringArrayVar(&n.ssh.Options, "ssh-option", nil, "`OPTION` of ssh_config(5), or a flag for ssh itself that starts with - (-F/path); may be repeated")
-	f.StringVar(&n.ssh.User, "user", "", "log in as the user with this `NAME`; otherwise as in ssh_config")
+	f.BoolVar(&n.failed, "failed", false, "work only on the nodes that failed, or were not started, in the run that wrote --results FILE")
+	f.StringVar(&n.ssh.Program, "ssh", "", "run `PROGRAM` instead of ssh, with the same arguments")
+	f.StringArrayVar(&n.ssh.Options, "ssh-option", nil, "pass `OPTION` of ssh_config(5), or a flag of ssh such as -F/path, to ssh; may be repeated")
+	f.StringVar(&n.ssh.User, "user", "", "log in as the user `NAME`; by default, as in ssh_config")
 	f.BoolVar(&n.ssh.Sudo, "sudo", false, "become root with sudo, which must not ask for a password")
-	f.DurationVar(&n.ssh.Connect, "connect-timeout", 10*time.Second, "a node that does not answer within `DURATION` has failed")
+	f.DurationVar(&n.ssh.Connect, "connect-timeout", 10*time.Second, "treat a node that does not answer within `DURATION` as failed")
 }
 
 func (n *nodesSettings) check(names []string) error {
 	switch {
 	case n.failed && n.results == "":
-		return usage.Errorf("--failed needs --results FILE, the file that the previous run has written")
+		return usage.Errorf("--failed requires --results FILE, which the previous run has written")
 	case n.failed && len(names) > 0:
 		return usage.Errorf("--failed and NODE are mutually exclusive")
 	case n.parallel < 1:
-		return usage.Errorf("--parallel is 1 at least")
+		return usage.Errorf("--parallel must be at least 1")
 	case n.ssh.Connect < time.Second:
-		return usage.Errorf("--connect-timeout is a second at least")
+		return usage.Errorf("--connect-timeout must be at least 1s")
 	case n.system != "" && n.sites != "":
-		return usage.Errorf("--system-config and --systems both say which nodes there are: give one")
+		return usage.Errorf("--system-config and --systems are mutually exclusive")
 	case strings.HasPrefix(n.ssh.User, "-"):
-		return usage.Errorf("--user %.80q is no user", n.ssh.User)
+		return usage.Errorf("--user %.80q is not a valid user name", n.ssh.User)
 	}
 	return nil
 }
 
-// shell runs scripts on the nodes.
-func (n *nodesSettings) shell() remote.Shell { return &remote.Retry{Shell: &n.ssh} }
+// shell returns the Shell that runs scripts on the nodes. If logins may take longer than by
+// default, a busy sshd closes connections for longer, too.
+func (n *nodesSettings) shell() remote.Shell {
+	return &remote.Retry{Shell: &n.ssh, Limit: 9 * n.ssh.Connect}
+}
 
-// job is what the commands for nodes have in common: which nodes, which daemons.
+// job has the nodes and daemons on which a command works.
 type job struct {
 	v       *call
 	n       *nodesSettings
@@ -79,7 +97,7 @@ type job struct {
 	daemons []inventory.Daemon
 }
 
-// newJob selects the nodes and the daemons.
+// newJob checks the settings and selects the nodes and daemons.
 func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*job, error) {
 	j := &job{v: v, n: n}
 	if err := n.check(names); err != nil {
@@ -92,7 +110,7 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 		}
 	}
 	var warnings []string
-	if j.daemons, warnings, err = n.chosen(); err != nil {
+	if j.daemons, warnings, err = n.selected(); err != nil {
 		return nil, err
 	}
 	v.warn(warnings)
@@ -113,11 +131,11 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 	return j, nil
 }
 
-// errNoneFailed reports that --failed finds no node.
+// errNoneFailed is the error if --failed selects no node.
 var errNoneFailed = errors.New("no node to repeat")
 
-// repeat selects the nodes of --failed. Nodes that are no longer computes of the system
-// are reported and left out.
+// repeat selects the nodes for --failed. It reports and leaves out nodes that are no longer
+// compute nodes of the system.
 func (j *job) repeat(all []inventory.Node, names []string) error {
 	wanted := map[string]bool{}
 	for _, n := range names {
@@ -130,7 +148,7 @@ func (j *job) repeat(all []inventory.Node, names []string) error {
 		}
 	}
 	if names = slices.DeleteFunc(names, func(n string) bool { return !wanted[n] }); len(names) > 0 {
-		j.v.Say("note: no longer computes of this system, and left out: %s", text.Line(nodeset.Fold(names, 20)))
+		j.v.Say("note: left out, because they are no longer compute nodes of this system: %s", text.Line(nodeset.Fold(names, 20)))
 	}
 	if len(j.nodes) == 0 {
 		j.v.Say("no node failed in the run that wrote %s: nothing to repeat", text.Line(j.n.results))
@@ -139,14 +157,14 @@ func (j *job) repeat(all []inventory.Node, names []string) error {
 	return nil
 }
 
-// record creates the file of --results. The observer that it returns adds each
-// result; finished closes the file and returns its first error.
+// record creates the file of --results, if it is set. The returned observer adds each result
+// to it; finished closes the file and returns the first error.
 func (j *job) record(names []string, o fleet.Observer) (observer fleet.Observer, finished func() error, err error) {
 	if j.n.results == "" {
 		return o, func() error { return nil }, nil
 	}
 	good := []fleet.State{fleet.OK, fleet.Unchanged, fleet.Differs}
-	if j.n.command == "status" { // for which a node that differs has a problem
+	if slices.Contains([]string{"status", "health", "doctor"}, j.n.command) { // they return Differs for a node with a problem
 		good = []fleet.State{fleet.OK}
 	}
 	file, err := fleet.CreateResults(j.n.results, j.n.command, names, good...)
@@ -161,8 +179,8 @@ func (j *job) record(names []string, o fleet.Observer) (observer fleet.Observer,
 	}, nil
 }
 
-// chosen returns the selected daemons.
-func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err error) {
+// selected returns the daemons to work on, and warnings about the file of --daemons.
+func (n *nodesSettings) selected() (all []inventory.Daemon, warnings []string, err error) {
 	all = inventory.Defaults()
 	if n.daemons != "" {
 		if all, warnings, err = inventory.ReadDaemons(n.daemons); err != nil {
@@ -175,7 +193,7 @@ func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err
 	}
 	for _, o := range n.only {
 		if !slices.ContainsFunc(all, func(d inventory.Daemon) bool { return o != "" && (d.Name == o || d.Bin == o) }) {
-			return nil, nil, usage.Errorf("--only-daemon is one of %s, not %.80q", strings.Join(names, ", "), o)
+			return nil, nil, usage.Errorf("--only-daemon must be one of %s, not %.80q", strings.Join(names, ", "), o)
 		}
 	}
 	return slices.DeleteFunc(all, func(d inventory.Daemon) bool {
@@ -183,7 +201,7 @@ func (n *nodesSettings) chosen() (all []inventory.Daemon, warnings []string, err
 	}), warnings, nil
 }
 
-// warn reports settings in files that have no effect.
+// warn prints warnings about input files.
 func (v *call) warn(warnings []string) {
 	for _, w := range warnings {
 		v.Say("warning: %s", text.Line(w))
@@ -210,7 +228,7 @@ func (j *job) system(ctx context.Context) (inventory.System, error) {
 		j.v.warn(warnings)
 		current := kube.CurrentContext(j.v.access())
 		if current == "" {
-			return inventory.System{}, hint.Add(errors.New("--systems selects a system by the context of the kubeconfig, and there is no context"), "give --context or --kubeconfig")
+			return inventory.System{}, hint.Add(errors.New("--systems selects a system by the context of the kubeconfig, but no context is set"), "use --context or --kubeconfig")
 		}
 		site, err := inventory.SiteOf(sites, current)
 		if err != nil {
@@ -221,7 +239,7 @@ func (j *job) system(ctx context.Context) (inventory.System, error) {
 	}
 	c, err := j.cluster()
 	if err != nil {
-		return inventory.System{}, hint.Add(err, "alternatively, name the nodes with --system-config FILE")
+		return inventory.System{}, hint.Add(err, "alternatively, list the nodes with --system-config FILE")
 	}
 	return inventory.FromCluster(ctx, c)
 }
@@ -232,7 +250,7 @@ func (j *job) fromFile(path string) (inventory.System, error) {
 	return system, err
 }
 
-// address returns where the computes reach the API server.
+// address returns the address at which compute nodes reach the API server.
 func (j *job) address(a address) (inventory.Address, error) {
 	if j.site != nil {
 		if a.host == "" {
@@ -260,24 +278,24 @@ func (v *call) access() kube.Options {
 	}
 }
 
-// cluster returns the administrator's access to the cluster. Nothing is sent yet.
+// cluster returns the administrator's client of the API server. It sends no request.
 func (v *call) cluster() (*kube.Client, error) {
 	c, err := kube.Dial(v.access())
 	if errors.Is(err, kube.ErrNotConfigured) {
-		return nil, hint.Add(errors.New("no kubeconfig was found"), "give --kubeconfig FILE or set KUBECONFIG, as for kubectl")
+		return nil, hint.Add(errors.New("no kubeconfig was found"), "use --kubeconfig FILE or set KUBECONFIG, as for kubectl")
 	}
 	return c, err
 }
 
-// address is the address of the API server for computes, from the flags.
+// address is the address of the API server for compute nodes, from the flags.
 type address struct{ host, port string }
 
 func (a *address) flags(f *pflag.FlagSet) {
-	f.StringVar(&a.host, "kubernetes-service-host", "", "`HOST` at which compute nodes reach the API server; otherwise that of the kubeconfig")
-	f.StringVar(&a.port, "kubernetes-service-port", "", "`PORT` of the API server; otherwise that of the kubeconfig")
+	f.StringVar(&a.host, "kubernetes-service-host", "", "let compute nodes reach the API server at `HOST`; by default, as in the kubeconfig")
+	f.StringVar(&a.port, "kubernetes-service-port", "", "let compute nodes reach the API server at `PORT`; by default, as in the kubeconfig")
 }
 
-// of completes the address from the kubeconfig. An error in the flags is a usage error.
+// of completes the address with that of server. An error in the flags is a usage error.
 func (a *address) of(server string) (inventory.Address, error) {
 	all, err := inventory.ForComputes(server, a.host, a.port)
 	if err != nil && (a.host != "" || a.port != "") {
@@ -286,9 +304,9 @@ func (a *address) of(server string) (inventory.Address, error) {
 	return all, err
 }
 
-// noteLoopback warns about an address that every compute would take for itself.
+// noteLoopback prints a note about a loopback address, which compute nodes cannot use.
 func (v *call) noteLoopback(at inventory.Address) {
 	if at.Loopback() {
-		v.Say("note: %s means each compute itself; give the address that computes use by --kubernetes-service-host and --kubernetes-service-port", at)
+		v.Say("note: on a compute node, %s is the node itself; give the address that compute nodes use with --kubernetes-service-host and --kubernetes-service-port", at)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 )
 
-func TestChosen(t *testing.T) {
+func TestSelectedDaemons(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "daemons.yaml")
 	if err := os.WriteFile(path, []byte("- {name: nnf-fence, serviceAccount: {name: f, namespace: n}}\n- {name: nnf-data-movement, bin: nnf-dm}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -30,7 +30,7 @@ func TestChosen(t *testing.T) {
 		{path, []string{""}, "!"},
 	} {
 		n := nodesSettings{daemons: tt.file, only: tt.only}
-		list, _, err := n.chosen()
+		list, _, err := n.selected()
 		var names []string
 		for _, d := range list {
 			names = append(names, d.Name)
@@ -45,7 +45,7 @@ func TestChosen(t *testing.T) {
 	}
 }
 
-func TestAddressOfComputes(t *testing.T) {
+func TestAddressForComputeNodes(t *testing.T) {
 	site := &inventory.Site{Host: "10.0.0.5", Port: "6443"}
 	for _, tt := range []struct {
 		site *inventory.Site

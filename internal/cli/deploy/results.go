@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
-	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
+	"github.com/compute-daemons/compute-daemons/internal/cli/table"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
@@ -26,7 +26,7 @@ func failed(err error) fleet.Result {
 	}
 	if e := (*remote.Error)(nil); errors.As(err, &e) {
 		r.Hint, r.Class = e.Hint, e.Kind.String()
-		if e.Kind == remote.Ended {
+		if e.Kind == remote.Interrupted {
 			r.State, r.Cause = fleet.Interrupted, "nothing was changed"
 		}
 	}
@@ -57,7 +57,7 @@ func (v *call) finish(results []fleet.Result, stopped error, dry bool) error {
 	return err
 }
 
-// failures reports the failed nodes, one line for each cause.
+// failures prints the failed nodes, one line per cause.
 func (v *call) failures(results []fleet.Result) {
 	for _, line := range fleet.Causes(results, fleet.Failed) {
 		v.Code = cli.ExitFailed
@@ -65,7 +65,7 @@ func (v *call) failures(results []fleet.Result) {
 	}
 }
 
-// journals prints the journals of the first nodes. The cause is usually the same on all.
+// journals prints the journals of the first nodes, because the cause is usually the same.
 func (v *call) journals(results []fleet.Result) {
 	const most = 3
 	shown, more := 0, 0
@@ -83,11 +83,11 @@ func (v *call) journals(results []fleet.Result) {
 		}
 	}
 	if more > 0 {
-		v.Say("the journals of %d more nodes are in the answer with -o json", more)
+		v.Say("-o json also shows the journals of %d more nodes", more)
 	}
 }
 
-// notes prints each note once, with the nodes that it is about.
+// notes prints each note once, with its nodes.
 func (v *call) notes(results []fleet.Result) {
 	var texts []string
 	about := map[string][]fleet.Result{}
@@ -104,18 +104,18 @@ func (v *call) notes(results []fleet.Result) {
 	}
 }
 
-// differences prints what would change. Nodes with the same changes are listed together,
-// and so are nodes with the same error.
+// differences prints what a dry run would change. It groups nodes with the same changes, and
+// nodes with the same error.
 func differences(w io.Writer, results []fleet.Result) error {
 	var order []string
 	same := map[string][]fleet.Result{}
 	for _, r := range results {
-		change := "as wanted already\n"
+		change := "no changes\n"
 		switch {
 		case r.Cause != "":
 			class := r.Class
 			if class == "" {
-				class = what(r)
+				class = details(r)
 			}
 			change = string(r.State) + ": " + text.Line(class) + "\n"
 		case len(r.Changes) > 0:
@@ -138,7 +138,7 @@ func differences(w io.Writer, results []fleet.Result) error {
 		case strings.HasPrefix(change, "\n"):
 			fmt.Fprintf(&b, "%s:%s", names, change)
 		case len(of) == 1 && of[0].Cause != "":
-			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, text.Line(what(of[0])))
+			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, text.Line(details(of[0])))
 		default:
 			fmt.Fprintf(&b, "%s: %s", names, change)
 		}
@@ -147,8 +147,8 @@ func differences(w io.Writer, results []fleet.Result) error {
 	return err
 }
 
-// carryOut applies a plan, unless there is nothing to do.
-func carryOut(ctx, stop context.Context, ssh remote.Shell, node string, plan *target.Plan, dry bool, step func(string)) fleet.Result {
+// apply applies a plan, unless it is empty or this is a dry run.
+func apply(ctx, stop context.Context, ssh remote.Shell, node string, plan *target.Plan, dry bool, step func(string)) fleet.Result {
 	r := fleet.Result{Notes: plan.Notes, State: fleet.Unchanged}
 	for _, c := range plan.Changes {
 		r.Changes = append(r.Changes, c.String())
@@ -163,7 +163,7 @@ func carryOut(ctx, stop context.Context, ssh remote.Shell, node string, plan *ta
 	outcome, err := target.Apply(ctx, stop, ssh, node, plan, step)
 	if outcome != nil {
 		r.Notes = append(r.Notes, outcome.Notes...)
-		r.Said, r.Journal = outcome.Said, outcome.Journal
+		r.Status, r.Journal = outcome.Status, outcome.Journal
 	}
 	if err != nil {
 		f := failed(err)
@@ -174,17 +174,18 @@ func carryOut(ctx, stop context.Context, ssh remote.Shell, node string, plan *ta
 	return r
 }
 
-// limited ends a task that takes too long.
-func limited(limit time.Duration, task fleet.Task) fleet.Task {
+// withTimeout returns a task that fails if it does not finish within limit.
+func withTimeout(limit time.Duration, task fleet.Task) fleet.Task {
 	return func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
-		late := fmt.Errorf("it has not ended within %v (--node-timeout)", limit)
+		late := fmt.Errorf("it did not finish within %v (--node-timeout)", limit)
 		ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
 		defer cancel()
 		stop, halt := context.WithTimeoutCause(stop, limit, late)
 		defer halt()
 		r := task(ctx, stop, node, step)
-		if r.State == fleet.Interrupted && context.Cause(stop) == late {
-			r.State, r.Cause, r.Hint = fleet.Failed, late.Error(), "is it overloaded? run it again, or look at the node"
+		// The two time limits end one after the other.
+		if r.State == fleet.Interrupted && (context.Cause(ctx) == late || context.Cause(stop) == late) {
+			r.State, r.Cause, r.Hint = fleet.Failed, late.Error(), "check whether the node is overloaded, or run the command again"
 		}
 		return r
 	}
@@ -194,13 +195,13 @@ func limited(limit time.Duration, task fleet.Task) fleet.Task {
 func resultsTable(w io.Writer, results []fleet.Result) error {
 	var rows [][]string
 	for _, r := range results {
-		rows = append(rows, []string{r.Node, string(r.State), clock(r), what(r)})
+		rows = append(rows, []string{r.Node, string(r.State), duration(r), details(r)})
 	}
-	return screen.Table(w, []string{"NODE", "RESULT", "TIME", "WHAT"}, rows)
+	return table.Write(w, []string{"NODE", "RESULT", "TIME", "DETAILS"}, rows)
 }
 
-// what describes a result, without its state.
-func what(r fleet.Result) string {
+// details describes a result, without its state.
+func details(r fleet.Result) string {
 	switch {
 	case r.Cause != "" && r.Hint != "":
 		return r.Cause + " (" + r.Hint + ")"
@@ -212,7 +213,7 @@ func what(r fleet.Result) string {
 	return fmt.Sprintf("%d changes", len(r.Changes))
 }
 
-func clock(r fleet.Result) string {
+func duration(r fleet.Result) string {
 	if r.State == fleet.Skipped {
 		return "-"
 	}
@@ -245,10 +246,10 @@ func resultsJSON(w io.Writer, results []fleet.Result) error {
 		if changes == nil {
 			changes = []string{}
 		}
-		d.Nodes = append(d.Nodes, resultNode{r.Node, r.State, seconds(r), r.Cause, r.Hint, changes, r.Notes, r.Said, r.Journal})
+		d.Nodes = append(d.Nodes, resultNode{r.Node, r.State, seconds(r), r.Cause, r.Hint, changes, r.Notes, r.Status, r.Journal})
 	}
 	return text.JSON(w, d)
 }
 
-// seconds is how long a node took, to the millisecond.
+// seconds returns the time that a node took, rounded to milliseconds.
 func seconds(r fleet.Result) float64 { return math.Round(r.Time.Seconds()*1000) / 1000 }

@@ -19,7 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// rollout has the settings of commands that change nodes.
+// rollout has the settings of the commands that change nodes.
 type rollout struct {
 	nodes       nodesSettings
 	dryRun      bool
@@ -29,8 +29,8 @@ type rollout struct {
 }
 
 func (r *rollout) flags(f *pflag.FlagSet) {
-	f.StringVar(&r.batch, "batch", "", "work on `N` nodes, or N% of them, and start the next when they are finished")
-	f.IntVar(&r.maxFailures, "max-failures", 0, "start no further node after `N` have failed; 0: no limit")
+	f.StringVar(&r.batch, "batch", "", "work on `N` nodes, or N% of the nodes, and start the next ones when these are finished")
+	f.IntVar(&r.maxFailures, "max-failures", 0, "start no further node after `N` nodes have failed; 0: no limit")
 }
 
 func (r *rollout) check() error {
@@ -38,15 +38,15 @@ func (r *rollout) check() error {
 		return usage.Errorf("--batch: %v", err)
 	}
 	if r.maxFailures < 0 {
-		return usage.Errorf("--max-failures cannot be negative")
+		return usage.Errorf("--max-failures must not be negative")
 	}
 	return nil
 }
 
-// rollOut prepares a job, does the task on each of its nodes, and prints the results.
+// rollOut prepares a job, runs the task for each of its nodes, and prints the results.
 func (v *call) rollOut(ctx context.Context, r *rollout, prepare func(context.Context) (*job, target.Want, error),
 	task func(ctx, stop context.Context, w *target.Want, step func(string)) fleet.Result) error {
-	j, want, err := v.early(ctx, prepare)
+	j, want, err := v.interruptible(ctx, prepare)
 	if errors.Is(err, errNoneFailed) {
 		return v.finish(nil, nil, r.dryRun)
 	}
@@ -58,7 +58,7 @@ func (v *call) rollOut(ctx context.Context, r *rollout, prepare func(context.Con
 		return err
 	}
 	results, err := j.onNodes(ctx, fleet.Options{Parallel: r.nodes.parallel, Batch: batch, MaxFailures: r.maxFailures}, r.dryRun,
-		limited(r.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
+		withTimeout(r.limit, func(ctx, stop context.Context, node string, step func(string)) fleet.Result {
 			w := want
 			w.Node = node
 			return task(ctx, stop, &w, step)
@@ -69,18 +69,19 @@ func (v *call) rollOut(ctx context.Context, r *rollout, prepare func(context.Con
 	return v.finish(results, err, r.dryRun)
 }
 
-// early does what comes before the first node is contacted. A signal ends it.
-func (v *call) early(ctx context.Context, prepare func(context.Context) (*job, target.Want, error)) (*job, target.Want, error) {
+// interruptible runs prepare, which does everything before the first node is contacted. A
+// signal stops it.
+func (v *call) interruptible(ctx context.Context, prepare func(context.Context) (*job, target.Want, error)) (*job, target.Want, error) {
 	ctx, cancel := v.Interruptible(ctx, "")
 	defer cancel(nil)
 	j, want, err := prepare(ctx)
 	return j, want, cli.Interrupted(ctx, err)
 }
 
-// onNodes does a task on all nodes of the job and shows the progress. The first
-// signal ends what has not changed anything yet, the second everything; either
-// way the error then is a *cli.Stopped. The results are valid even if there
-// is an error; there are none if no node was started.
+// onNodes runs a task for all nodes of the job and shows the progress. The first signal
+// stops the nodes that are not being changed yet, the second all nodes; in both cases, the
+// error is a *cli.Stopped. The results are valid even if there is an error, but there are
+// none if the results file cannot be created.
 func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fleet.Task) ([]fleet.Result, error) {
 	var names []string
 	for _, n := range j.nodes {
@@ -96,7 +97,7 @@ func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fle
 	go func() {
 		select {
 		case s := <-j.v.Signals:
-			shown.Say("interrupted: no node is begun any more, and those that switch are waited for; again to leave them alone")
+			shown.Say("interrupted: starting no further node, waiting for nodes that are switching; interrupt again to stop waiting")
 			halt(cli.StoppedBy("", s))
 		case <-done:
 			return
@@ -123,15 +124,15 @@ func (j *job) onNodes(ctx context.Context, o fleet.Options, brief bool, task fle
 	return results, nil
 }
 
-// progress shows the progress on many nodes. Close it before anything else is printed.
+// progress shows the progress on many nodes. It must be closed before other output.
 type progress interface {
 	fleet.Observer
 	Say(line string) // may be called concurrently
 	Close()
 }
 
-// newProgress returns a bar if w is a terminal that can draw one. Otherwise it returns
-// lines, one for each node that has ended; brief leaves these out.
+// newProgress returns a progress bar if w is a terminal that can draw one. Otherwise, it
+// prints a line for each finished node, unless brief is true.
 func newProgress(w io.Writer, termName string, nodes int, brief bool) progress {
 	f, ok := screen.Redraws(w, termName)
 	if !ok {
@@ -143,7 +144,7 @@ func newProgress(w io.Writer, termName string, nodes int, brief bool) progress {
 	return b
 }
 
-// bar is one progress bar for all nodes. A failure is printed above it at once.
+// bar is one progress bar for all nodes. Failures are printed above it immediately.
 type bar struct {
 	*screen.Bar
 	state   atomic.Pointer[barState]
@@ -152,13 +153,13 @@ type bar struct {
 }
 
 type barState struct {
-	ended, nodes, failed int
-	steps                string // how many nodes are at which step
+	finished, nodes, failed int
+	steps                   string // number of nodes at each step
 }
 
 func (b *bar) before() string {
 	s := b.state.Load()
-	return fmt.Sprintf("%d of %d nodes ", s.ended, s.nodes)
+	return fmt.Sprintf("%d of %d nodes ", s.finished, s.nodes)
 }
 
 func (b *bar) after() string {
@@ -173,17 +174,17 @@ func (b *bar) after() string {
 	return line
 }
 
-func (b *bar) Begin(node string) { b.Step(node, "look") }
+func (b *bar) Start(node string) { b.Step(node, "inspect") }
 
 func (b *bar) Step(node, step string) {
 	b.steps[node] = step
 	b.update(func(*barState) {})
 }
 
-func (b *bar) End(r fleet.Result) {
+func (b *bar) Finish(r fleet.Result) {
 	delete(b.steps, r.Node)
 	b.update(func(s *barState) {
-		s.ended++
+		s.finished++
 		if r.State == fleet.Failed {
 			s.failed++
 		}
@@ -201,40 +202,40 @@ func (b *bar) update(change func(*barState)) {
 		counts[step]++
 	}
 	var parts []string
-	for _, step := range []string{"look", "upload", "switch", "reconnect", "verify"} {
+	for _, step := range []string{"inspect", "upload", "switch", "reconnect", "verify"} {
 		if counts[step] > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", step, counts[step]))
 		}
 	}
 	s.steps = strings.Join(parts, ", ")
 	b.state.Store(&s)
-	b.Set(int64(s.ended))
+	b.Set(int64(s.finished))
 }
 
-// lines prints a line for each node that has ended.
+// lines prints a line for each finished node.
 type lines struct {
 	*screen.Lines
-	nodes int
-	brief bool
-	ended int
+	nodes    int
+	brief    bool
+	finished int
 }
 
-func (l *lines) Begin(string)        {}
+func (l *lines) Start(string)        {}
 func (l *lines) Step(string, string) {}
 func (l *lines) Close()              {}
 
-func (l *lines) End(r fleet.Result) {
-	l.ended++
+func (l *lines) Finish(r fleet.Result) {
+	l.finished++
 	if l.brief || r.State == fleet.Skipped {
-		return // the line with the counts at the end includes them
+		return // the final line with the counts includes them
 	}
-	l.Say(fmt.Sprintf("[%d/%d] %s", l.ended, l.nodes, resultLine(r)))
+	l.Say(fmt.Sprintf("[%d/%d] %s", l.finished, l.nodes, resultLine(r)))
 }
 
-// resultLine is one result in one line.
+// resultLine returns a result on one line.
 func resultLine(r fleet.Result) string {
-	s := fmt.Sprintf("%s: %s, %s", r.Node, r.State, clock(r))
-	if t := what(r); t != "" {
+	s := fmt.Sprintf("%s: %s, %s", r.Node, r.State, duration(r))
+	if t := details(r); t != "" {
 		s += ": " + t
 	}
 	return text.Line(s)

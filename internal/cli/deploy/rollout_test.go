@@ -12,19 +12,19 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// Without a terminal: a line for each node that has ended.
+// Without a terminal, there is a line for each finished node.
 func TestPlainLines(t *testing.T) {
 	var b bytes.Buffer
 	s := newProgress(&b, "xterm", len(sample), false)
 	for _, r := range sample {
-		s.Begin(r.Node)
+		s.Start(r.Node)
 		s.Step(r.Node, "upload")
-		s.End(r)
+		s.Finish(r)
 	}
 	s.Close()
 	const want = `nnf-deploy: [1/6] compute-01: ok, 3.2s: 3 changes
 nnf-deploy: [2/6] compute-02: unchanged, 0.4s
-nnf-deploy: [3/6] compute-03-with-a-long-name: failed, 10.0s: not reachable: \x1b[31mConnection\nrefused (is the node up?)
+nnf-deploy: [3/6] compute-03-with-a-long-name: failed, 10.0s: not reachable: \x1b[31mConnection\nrefused (check that the node is up)
 nnf-deploy: [4/6] compute-04: ok, 1.0s: write /x
 nnf-deploy: [6/6] compute-06: interrupted, 1.0s: nothing was changed
 `
@@ -33,11 +33,12 @@ nnf-deploy: [6/6] compute-06: interrupted, 1.0s: nothing was changed
 	}
 }
 
-// On a terminal: one bar, and failures above it; a cause cannot steer the terminal.
+// On a terminal, there is one bar, with failures above it. Control characters in a cause are
+// escaped.
 func TestBar(t *testing.T) {
 	terminal := script.OpenTerminal(t, 100, 24)
 	if _, ok := newProgress(script.OpenTerminal(t, 0, 0).Screen, "xterm", 1, false).(*lines); !ok {
-		t.Error("a bar on a terminal whose size is not set")
+		t.Error("a bar on a terminal without a size")
 	}
 	if _, ok := newProgress(terminal.Screen, "dumb", 1, false).(*lines); !ok {
 		t.Error("a bar on a dumb terminal")
@@ -55,13 +56,13 @@ func TestBar(t *testing.T) {
 		if i == 150 {
 			r = sample[2]
 		}
-		s.Begin(r.Node)
+		s.Start(r.Node)
 		s.Step(r.Node, "upload")
 		s.Step(r.Node, "switch")
 		if i == 100 {
 			shows(`100 of 200 nodes \[=+>? *\] \d+s, switch 1`)
 		}
-		s.End(r)
+		s.Finish(r)
 	}
 	s.Say("interrupted")
 	s.Close()
@@ -69,6 +70,6 @@ func TestBar(t *testing.T) {
 	shows(`nnf-deploy: interrupted`)
 	shows(`200 of 200 nodes \[=+>?\] \d+s, 1 failed`)
 	if strings.Contains(terminal.Shown(), "\x1b[31m") {
-		t.Error("a cause has steered the terminal")
+		t.Error("a control sequence in a cause was not escaped")
 	}
 }

@@ -3,39 +3,33 @@ package deploy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
-	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
+	"github.com/compute-daemons/compute-daemons/internal/cli/table"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 	"github.com/compute-daemons/compute-daemons/internal/text"
-	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-type statusSettings struct {
-	nodes nodesSettings
-	limit time.Duration
-}
+type statusSettings struct{ reportSettings }
 
 var statusCommand = &command{
 	Name: "status", Args: "[NODE...]", Short: "show versions, units, mounts and credentials of the nodes",
 	Long: `Without NODE, the command shows all compute nodes of the system. NODE may be a host
 list such as compute-[01-20,30]. The exit code is 0 if every node answers, every
-daemon runs and no token has expired, so the command is suitable for monitoring.
+daemon runs, clientmountd reaches the API server, and no token is missing or has
+expired. The command is therefore suitable for monitoring.
 
 VERSION is the version of the program. UNIT is the state of the service, or of the
-socket for nnf-dm, which runs only when it is needed. API tells whether clientmountd
-reaches the API server. MOUNTS is the number of ClientMounts that it has mounts for
+socket for nnf-dm, which runs only when it is needed. API shows whether clientmountd
+reaches the API server. MOUNTS is the number of ClientMounts with mounts in place
 (unknown: this version of clientmountd is too old to report it). TOKEN is how long
 the credentials are valid. The token itself never leaves the node.`,
 	Examples: []cli.Example{
@@ -45,53 +39,35 @@ the credentials are valid. The token itself never leaves the node.`,
 }
 
 func statusFlags(f *pflag.FlagSet, v *call) {
-	f.DurationVar(&v.status.limit, "node-timeout", time.Minute, "a node that is not finished within `DURATION` has failed")
+	v.status.limitFlag(f, time.Minute)
 	v.status.nodes.flags(f, "status")
 }
 
 func runStatus(ctx context.Context, v *call) error {
 	c := &v.status
-	if c.limit < time.Second {
-		return usage.Errorf("--node-timeout is a second at least")
-	}
-	j, want, err := v.early(ctx, func(ctx context.Context) (*job, target.Want, error) { return v.onlyNodes(ctx, &c.nodes) })
-	if errors.Is(err, errNoneFailed) {
-		return v.showStatus(nil, nil, nil)
-	}
-	if err != nil {
-		return err
-	}
-	var mu sync.Mutex
-	states := map[string][]target.DaemonState{}
-	results, err := j.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel}, true,
-		limited(c.limit, func(_, stop context.Context, node string, _ func(string)) fleet.Result {
-			w := want
-			w.Node = node
-			report, err := target.Probe(stop, c.nodes.shell(), &w)
-			if err != nil {
-				return failed(err)
+	results, states, err := collect(ctx, v, &c.reportSettings, func(stop context.Context, w *target.Want) ([]target.DaemonState, fleet.Result) {
+		report, err := target.Probe(stop, c.nodes.shell(), w)
+		if err != nil {
+			return nil, failed(err)
+		}
+		list := report.Daemons(w, time.Now())
+		r := fleet.Result{State: fleet.OK}
+		if report.Interrupted {
+			r.Notes = append(r.Notes, "an installation was interrupted: run nnf-deploy install again")
+		}
+		if report.Busy {
+			r.Notes = append(r.Notes, "an installation is in progress")
+		}
+		for _, d := range list {
+			if !d.Healthy {
+				r.State = fleet.Differs
 			}
-			list := report.Daemons(&w, time.Now())
-			mu.Lock()
-			states[node] = list
-			mu.Unlock()
-			r := fleet.Result{State: fleet.OK}
-			if report.Interrupted {
-				r.Notes = append(r.Notes, "an installation was interrupted here: run nnf-deploy install again")
+			if d.Mounts != nil && d.Mounts.Unknown != "" {
+				r.Notes = append(r.Notes, "the number of mounts is not known: "+d.Mounts.Unknown)
 			}
-			if report.Busy {
-				r.Notes = append(r.Notes, "an installation is at work here")
-			}
-			for _, d := range list {
-				if !d.Well {
-					r.State = fleet.Differs
-				}
-				if d.Mounts != nil && d.Mounts.Unknown != "" {
-					r.Notes = append(r.Notes, "the number of mounts is not known: "+d.Mounts.Unknown)
-				}
-			}
-			return r
-		}))
+		}
+		return list, r
+	})
 	if results == nil {
 		return err
 	}
@@ -100,17 +76,13 @@ func runStatus(ctx context.Context, v *call) error {
 
 // showStatus prints the states and sets the exit code.
 func (v *call) showStatus(results []fleet.Result, states map[string][]target.DaemonState, stopped error) error {
-	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State != fleet.OK }) {
-		v.Code = cli.ExitFailed
-	}
 	var err error
 	if v.output == formatJSON {
 		err = statusJSON(v.Stdout, results, states)
 	} else {
 		err = statusTable(v.Stdout, results, states)
 	}
-	v.notes(results)
-	v.failures(results)
+	v.concluded(results)
 	if stopped != nil {
 		return stopped
 	}
@@ -121,14 +93,14 @@ func statusTable(w io.Writer, results []fleet.Result, states map[string][]target
 	var rows [][]string
 	for _, r := range results {
 		if len(states[r.Node]) == 0 {
-			rows = append(rows, []string{r.Node, "-", "-", string(r.State), "-", "-", what(r)})
+			rows = append(rows, []string{r.Node, "-", "-", string(r.State), "-", "-", details(r)})
 			continue
 		}
 		for _, d := range states[r.Node] {
 			rows = append(rows, []string{r.Node, d.Name, cmp.Or(d.Version, "-"), cmp.Or(d.Unit, "-"), cmp.Or(d.API, "-"), mounts(d), token(d, time.Now())})
 		}
 	}
-	return screen.Table(w, []string{"NODE", "DAEMON", "VERSION", "UNIT", "API", "MOUNTS", "TOKEN"}, rows)
+	return table.Write(w, []string{"NODE", "DAEMON", "VERSION", "UNIT", "API", "MOUNTS", "TOKEN"}, rows)
 }
 
 func mounts(d target.DaemonState) string {
@@ -144,19 +116,30 @@ func mounts(d target.DaemonState) string {
 	}
 }
 
+// tokenTexts has the texts in the table for states of a token, where they differ from the
+// values in the JSON output.
+var tokenTexts = map[string]string{
+	target.TokenPermanent: "does not expire",
+	target.TokenUnknown:   "not a service account token",
+	target.TokenInvalid:   "invalid expiry",
+}
+
 // token describes how long the credentials are valid.
 func token(d target.DaemonState, now time.Time) string {
 	switch {
-	case d.Token != target.TokenEnds:
-		return d.Token
+	case d.Token != target.TokenExpires:
+		return cmp.Or(tokenTexts[d.Token], d.Token)
 	case d.Expires.Before(now):
-		return "ended " + d.Expires.Format(time.DateTime) + " UTC"
+		return "expired " + d.Expires.Format(time.DateTime) + " UTC"
 	}
 	left := d.Expires.Sub(now)
-	if left > 48*time.Hour {
-		return fmt.Sprintf("%d days left", int(left.Hours()/24))
+	switch {
+	case left > 48*time.Hour:
+		return fmt.Sprintf("expires in %d days", int(left.Hours()/24))
+	case left < time.Minute:
+		return "expires in less than 1m"
 	}
-	return strings.TrimSuffix(left.Truncate(time.Minute).String(), "0s") + " left"
+	return "expires in " + strings.TrimSuffix(left.Truncate(time.Minute).String(), "0s")
 }
 
 type statusDocument struct {
@@ -199,7 +182,7 @@ func statusJSON(w io.Writer, results []fleet.Result, states map[string][]target.
 		}
 		for _, d := range states[r.Node] {
 			one := statusDaemon{
-				Name: d.Name, Well: d.Well, Version: d.Version, Package: d.Package, Unit: d.Unit, Enabled: d.Enabled, Says: d.Says,
+				Name: d.Name, Well: d.Healthy, Version: d.Version, Package: d.Package, Unit: d.Unit, Enabled: d.Enabled, Says: d.Status,
 				API: d.API, Token: d.Token,
 			}
 			if m := d.Mounts; m != nil && m.Unknown != "" {
@@ -207,7 +190,7 @@ func statusJSON(w io.Writer, results []fleet.Result, states map[string][]target.
 			} else if m != nil {
 				one.Mounts, one.Bad = &m.Count, m.Unreadable
 			}
-			if d.Token == target.TokenEnds {
+			if d.Token == target.TokenExpires {
 				one.Expires = &d.Expires
 			}
 			n.Daemons = append(n.Daemons, one)

@@ -35,9 +35,9 @@ given, because the mounts would never be unmounted.`,
 func uninstallFlags(f *pflag.FlagSet, v *call) {
 	c := &v.uninstall
 	f.BoolVar(&c.dryRun, "dry-run", false, "show what would change on each node, and change nothing")
-	f.BoolVar(&c.force, "force", false, "even if clientmountd has mounts in place, or does not report whether it has")
+	f.BoolVar(&c.force, "force", false, "uninstall even if clientmountd has mounts in place, or does not report whether it has")
 	c.rollout.flags(f)
-	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "a node that is not finished within `DURATION` has failed")
+	f.DurationVar(&c.limit, "node-timeout", 15*time.Minute, "treat a node that is not finished within `DURATION` as failed")
 	c.nodes.flags(f, "uninstall")
 }
 
@@ -47,9 +47,9 @@ func runUninstall(ctx context.Context, v *call) error {
 		return err
 	}
 	if c.limit < time.Second {
-		return usage.Errorf("--node-timeout is a second at least")
+		return usage.Errorf("--node-timeout must be at least 1s")
 	}
-	return v.rollOut(ctx, &c.rollout, func(ctx context.Context) (*job, target.Want, error) { return v.onlyNodes(ctx, &c.nodes) },
+	return v.rollOut(ctx, &c.rollout, func(ctx context.Context) (*job, target.Want, error) { return v.prepareNodes(ctx, &c.nodes) },
 		func(ctx, stop context.Context, w *target.Want, step func(string)) fleet.Result {
 			report, err := target.Probe(stop, c.nodes.shell(), w)
 			if err != nil {
@@ -59,12 +59,12 @@ func runUninstall(ctx context.Context, v *call) error {
 			if err != nil {
 				return failed(err)
 			}
-			return carryOut(ctx, stop, c.nodes.shell(), w.Node, plan, c.dryRun, step)
+			return apply(ctx, stop, c.nodes.shell(), w.Node, plan, c.dryRun, step)
 		})
 }
 
-// onlyNodes prepares commands that install nothing.
-func (v *call) onlyNodes(ctx context.Context, n *nodesSettings) (*job, target.Want, error) {
+// prepareNodes prepares a command that installs nothing: it selects nodes and daemons.
+func (v *call) prepareNodes(ctx context.Context, n *nodesSettings) (*job, target.Want, error) {
 	j, err := v.newJob(ctx, n, v.Args)
 	if err != nil {
 		return nil, target.Want{}, err

@@ -26,9 +26,9 @@ type copySettings struct {
 
 var copyCommand = &command{
 	Name: "copy", Args: "SRC... DST", Short: "copy SRC in the job's storage to DST in a global file system",
-	Long: `The rabbit does the copying. SRC is a file or directory as this node sees it:
-"/mnt/dir" is the directory itself, "/mnt/dir/" is its content. Several SRC need a
-DST with a final "/". With --batch, the pairs are read from a file that has one
+	Long: `The rabbit copies the data. SRC is a file or directory as this node sees it:
+"/mnt/dir" is the directory itself, "/mnt/dir/" its contents. With several SRC, DST
+must end in "/". With --batch, the command reads the pairs from a file that has one
 "SRC DST" per line; "-" is standard input.
 
 The command prints the id of the copy and returns; the rabbit continues. With
@@ -41,15 +41,15 @@ func copyFlags(f *pflag.FlagSet, v *call) {
 	c := &v.copy
 	f.BoolVar(&v.wait, "wait", false, "wait until the copy has ended, and show its progress")
 	waitFlags(f, v)
-	f.StringVar(&c.profile, "profile", "", "`NAME` of the profile to use; the default is the site's default profile")
-	f.StringVar(&c.dcp, "dcp-options", "", "`OPTIONS` for dcp; the site decides which are allowed")
-	f.StringVar(&c.mpirun, "mpirun-options", "", "`OPTIONS` for mpirun; the site decides which are allowed")
-	f.BoolVar(&c.dryrun, "dry-run", false, "do everything except the copying")
-	f.Int32Var(&c.slots, "slots", -1, "slots of each host for mpirun: `N`; 0 leaves them out, -1 uses those of the profile")
-	f.Int32Var(&c.maxSlots, "max-slots", -1, "maximum of slots of each host for mpirun: `N`; 0 and -1 as for --slots")
+	f.StringVar(&c.profile, "profile", "", "use the profile `NAME` instead of the default profile of the site")
+	f.StringVar(&c.dcp, "dcp-options", "", "pass `OPTIONS` to dcp; the site decides which are allowed")
+	f.StringVar(&c.mpirun, "mpirun-options", "", "pass `OPTIONS` to mpirun; the site decides which are allowed")
+	f.BoolVar(&c.dryrun, "dry-run", false, "do everything except copy data")
+	f.Int32Var(&c.slots, "slots", -1, "let mpirun use `N` slots per host; 0: no slots in the hostfile; -1: as in the profile")
+	f.Int32Var(&c.maxSlots, "max-slots", -1, "let mpirun use at most `N` slots per host; 0 and -1 as for --slots")
 	f.BoolVar(&c.log, "log-stdout", false, "write the output of the copying command to the log of the rabbit")
-	f.BoolVar(&c.store, "store-stdout", false, "store the output of the copying command in the message of the status")
-	f.StringVar(&c.key, "key", "", "a `KEY` of your choice; a command repeated with the same key starts no second copy")
+	f.BoolVar(&c.store, "store-stdout", false, "store the output of the copying command in the status message")
+	f.StringVar(&c.key, "key", "", "identify the copy by a `KEY` of your choice: a repeated command with the same key starts no second copy")
 	f.StringVar(&c.batch, "batch", "", "read the pairs from `FILE`")
 }
 
@@ -98,8 +98,7 @@ func runCopy(ctx context.Context, v *call) error {
 	return v.showAll(all)
 }
 
-// ask makes the request. After an interruption it is not known whether a copy was
-// started.
+// ask sends the request. After an interruption it is unknown whether a copy was started.
 func (v *call) ask(ctx context.Context, pairs []client.Pair) (client.Made, error) {
 	ctx, cancel := v.Interruptible(ctx, detached)
 	defer cancel(nil)
@@ -109,15 +108,15 @@ func (v *call) ask(ctx context.Context, pairs []client.Pair) (client.Made, error
 		LogStdout: c.log, StoreStdout: c.store, Slots: c.slots, MaxSlots: c.maxSlots, Key: c.key,
 	})
 	if d := (*cli.Stopped)(nil); err != nil && errors.As(context.Cause(ctx), &d) {
-		return made, hint.Add(d, "%s list shows whether the copy was started", Name)
+		return made, hint.Add(d, "run %s list to see whether the copy was started", Name)
 	}
 	if err == nil && c.key != "" && v.client.Old() {
-		v.Say("warning: this daemon may ignore --key: look at %s list before you repeat the command", Name)
+		v.Say("warning: this daemon may ignore --key: run %s list before you repeat the command", Name)
 	}
 	return made, err
 }
 
-// showMade prints the ids, without --wait.
+// showMade prints the ids, for calls without --wait.
 func (v *call) showMade(made client.Made, ids []string) error {
 	if v.output == formatJSON {
 		return text.JSON(v.Stdout, madeJSON(made))
@@ -155,13 +154,13 @@ func madeJSON(made client.Made) madeDocument {
 	return out
 }
 
-var noWorkflow = hint.Add(usage.Errorf("the workflow is not known"), "give --workflow; a job has the name in DW_WORKFLOW_NAME")
+var noWorkflow = hint.Add(usage.Errorf("no workflow: neither --workflow nor DW_WORKFLOW_NAME is set"), "run the command in a job, or use --workflow")
 
-// pairs returns what to copy, from the command line or from --batch.
+// pairs returns the sources and destinations from the command line or from --batch.
 func (v *call) pairs() ([]client.Pair, error) {
 	if v.copy.batch != "" {
 		if len(v.Args) > 0 {
-			return nil, usage.Errorf("unexpected argument %.80q: with --batch the pairs come from the file", v.Args[0])
+			return nil, usage.Errorf("unexpected argument %.80q: --batch reads the pairs from a file", v.Args[0])
 		}
 		return v.readPairs()
 	}
@@ -171,7 +170,7 @@ func (v *call) pairs() ([]client.Pair, error) {
 	last := len(v.Args) - 1
 	sources, destination := v.Args[:last], v.Args[last]
 	if len(sources) > 1 && !strings.HasSuffix(destination, "/") {
-		return nil, usage.Errorf("several sources need a destination that ends in /, not %.80q", destination)
+		return nil, usage.Errorf("with several sources, DST must end with /: %.80q", destination)
 	}
 	var out []client.Pair
 	for _, s := range sources {
@@ -197,7 +196,7 @@ func (v *call) readPairs() ([]client.Pair, error) {
 		words := strings.Fields(lines.Text())
 		switch {
 		case len(words) == 0 || strings.HasPrefix(words[0], "#"):
-		case len(words) == 2: // no path that a rabbit accepts has blanks
+		case len(words) == 2: // the daemon refuses paths with spaces
 			out = append(out, client.Pair{Source: words[0], Destination: words[1]})
 		default:
 			return nil, usage.Errorf("%s, line %d: expected SRC DST, found %d words", name, n, len(words))

@@ -15,8 +15,8 @@ import (
 )
 
 // follow waits for the end of copies and shows their progress. The first Ctrl-C
-// detaches, unless a second one follows within the grace time and cancels; other
-// signals detach at once. The copies continue without a process that follows them.
+// detaches, unless a second one within the grace time cancels the copies; other signals
+// detach immediately. Copies continue when no process follows them.
 func (v *call) follow(ctx context.Context, ids []string) ([]client.Movement, error) {
 	if v.timeout > 0 {
 		var cancel context.CancelFunc
@@ -49,7 +49,7 @@ type follow struct {
 	ids      []string
 	progress progress // nil with --quiet
 	done     chan struct{}
-	all      []client.Movement // when done
+	all      []client.Movement // valid when done is closed
 	err      error
 }
 
@@ -96,7 +96,7 @@ func (f *follow) judge(err error) error {
 	case errors.As(err, new(*cli.Stopped)):
 		return hint.Add(err, "the copy continues; to follow it again: %s", again)
 	case errors.As(err, &e) && e.Kind == client.TimedOut && f.v.timeout > 0:
-		late := &client.Error{Kind: client.TimedOut, Text: fmt.Sprintf("not ended after %v", f.v.timeout)}
+		late := &client.Error{Kind: client.TimedOut, Text: fmt.Sprintf("timed out after %v", f.v.timeout)}
 		return hint.Add(late, "the copy continues; to follow it again: %s", again)
 	case errors.As(err, &e) && e.Kind == client.Unreachable:
 		return hint.Add(err, "to follow the copy again: %s", again)
@@ -112,10 +112,10 @@ func (f *follow) say(format string, args ...any) {
 	f.v.Say(format, args...)
 }
 
-// detached is what a signal does to a process that follows copies: they continue.
+// detached is the effect of a signal on a process that follows copies: they continue.
 const detached = "detached"
 
-// grace is the time within which a second Ctrl-C cancels.
+// grace is the time limit for the second Ctrl-C, which cancels.
 const grace = 3 * time.Second
 
 // quoted quotes ids for a shell.
@@ -138,7 +138,7 @@ func (v *call) showJSON(all []client.Movement) error {
 	return text.JSON(v.Stdout, listDocument{all})
 }
 
-// showAll prints copies, and sets the exit code.
+// showAll prints copies and sets the exit code.
 func (v *call) showAll(all []client.Movement) error {
 	if code := exitOfAll(all); v.Code == ExitOK {
 		v.Code = code

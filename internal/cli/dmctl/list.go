@@ -6,14 +6,14 @@ import (
 	"fmt"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
-	"github.com/compute-daemons/compute-daemons/internal/cli/screen"
+	"github.com/compute-daemons/compute-daemons/internal/cli/table"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 var listCommand = &command{
 	Name: "list", Short: "list the copies that the job has started on this node",
-	Long: "With --quiet, only the ids are printed.",
+	Long: "With --quiet, the command prints only the ids.",
 	Run:  withDaemon(runList),
 }
 
@@ -53,5 +53,5 @@ func (v *call) table(all []client.Movement) error {
 		}
 		rows = append(rows, []string{m.ID, state, done, cmp.Or(m.Source, "-"), cmp.Or(m.Destination, "-")})
 	}
-	return screen.Table(v.Stdout, []string{"ID", "STATE", "DONE", "SOURCE", "DESTINATION"}, rows)
+	return table.Write(v.Stdout, []string{"ID", "STATE", "DONE", "SOURCE", "DESTINATION"}, rows)
 }

@@ -1,5 +1,5 @@
-// Package dmctl is the command line of nnf-dmctl: one file per sub-command, with its
-// flags and help, and in this file the table of them and the exit codes.
+// Package dmctl is the command line of nnf-dmctl: each sub-command has a file with its
+// flags and help; this file has the table of commands and the exit codes.
 //
 // It must not know the daemon's protocol.
 package dmctl
@@ -18,19 +18,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
 
-// Program is nnf-dmctl.
+// Program is the program nnf-dmctl.
 var Program = cli.Program[*call]{
 	Name:     Name,
 	About:    "Copies the data of a job from rabbit storage to a global file system.",
 	New:      newCall,
 	Flags:    commonFlags,
 	Check:    checkCommon,
-	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, versionCommand},
+	Commands: []*command{copyCommand, statusCommand, waitCommand, cancelCommand, listCommand, deleteCommand, doctorCommand, versionCommand},
 	Environment: []cli.Variable{
-		{Name: "DW_WORKFLOW_NAME", Meaning: "name of the workflow; set in every job"},
-		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "namespace of the workflow; set in every job, default: default"},
-		{Name: "NNF_DM_SOCKET", Meaning: "socket of the daemon; default: " + client.DefaultSocket},
-		{Name: "TERM", Meaning: "type of the terminal; dumb: no progress bar"},
+		{Name: "DW_WORKFLOW_NAME", Meaning: "name of the workflow; every job sets it"},
+		{Name: "DW_WORKFLOW_NAMESPACE", Meaning: "namespace of the workflow; every job sets it; if unset, default"},
+		{Name: "DW_JOB_*", Meaning: "paths of the storage of the job, which doctor compares with its mounts"},
+		{Name: "DW_PERSISTENT_*", Meaning: "the same for persistent storage"},
+		{Name: "NNF_DM_SOCKET", Meaning: "socket of the daemon; if unset, " + client.DefaultSocket},
+		{Name: "TERM", Meaning: "type of the terminal; with dumb, there is no progress bar"},
 	},
 	Exits:  exits,
 	ExitOf: exitOf,
@@ -48,7 +50,7 @@ type call struct {
 	client *client.Client
 }
 
-// withDaemon opens the connection to the daemon for a command.
+// withDaemon returns run with an open client.
 func withDaemon(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) (err error) {
 		if v.client, err = client.Open(client.Options{Socket: v.socket, Workflow: v.workflow, Namespace: v.namespace}); err != nil {
@@ -64,16 +66,16 @@ func withDaemon(run func(context.Context, *call) error) func(context.Context, *c
 func withIDs(run func(context.Context, *call) error) func(context.Context, *call) error {
 	return func(ctx context.Context, v *call) error {
 		if slices.Contains(v.Args, "") {
-			return usage.Errorf("an ID is empty")
+			return usage.Errorf("an ID must not be empty")
 		}
 		return withDaemon(run)(ctx, v)
 	}
 }
 
-// ids completes ids.
+// ids is the command line that completes ids.
 const ids = "list --quiet --output text"
 
-// settings are the values of environment and flags.
+// settings are the values from the environment and the flags.
 type settings struct {
 	socket, workflow, namespace string
 	output                      string
@@ -103,12 +105,12 @@ func newCall(c *cli.Call) *call {
 }
 
 func commonFlags(f *pflag.FlagSet, v *call) {
-	f.StringVarP(&v.workflow, "workflow", "w", v.workflow, "`NAME` of the workflow")
-	f.StringVarP(&v.namespace, "namespace", "n", v.namespace, "`NAMESPACE` of the workflow")
-	f.StringVar(&v.socket, "socket", v.socket, "`PATH` of the daemon's socket")
-	f.StringVarP(&v.output, "output", "o", v.output, "`FORMAT` of the output: text or json")
+	f.StringVarP(&v.workflow, "workflow", "w", v.workflow, "act on the workflow `NAME`")
+	f.StringVarP(&v.namespace, "namespace", "n", v.namespace, "use `NAMESPACE`, the namespace of the workflow")
+	f.StringVar(&v.socket, "socket", v.socket, "connect to the daemon's socket at `PATH`")
+	f.StringVarP(&v.output, "output", "o", v.output, "print the output as `FORMAT`: text or json")
 	cli.Words(f, "output", formats...)
-	f.BoolVarP(&v.quiet, "quiet", "q", v.quiet, "print only what is necessary")
+	f.BoolVarP(&v.quiet, "quiet", "q", v.quiet, "print no progress and no successful copies; with list, print only the ids; with doctor, only what is not OK")
 }
 
 func waitFlags(f *pflag.FlagSet, v *call) {
@@ -125,13 +127,8 @@ func checkCommon(v *call) error {
 	return nil
 }
 
-// Manual returns the reference for docs/nnf-dmctl.md.
-func Manual() string {
-	return Program.Guide().Manual() + "If several copies have ended differently, the exit code of `status`, `wait` and `copy --wait` is that of a failed copy, else that of a\ndeleted one, else that of a cancelled one.\n\n"
-}
-
-// Exit codes, beside those of every program. They are documented and never change
-// their meaning.
+// Exit codes, in addition to those of every program. They are documented, and their
+// meaning never changes.
 const (
 	ExitOK          = cli.ExitOK
 	ExitFailed      = cli.ExitFailed
@@ -146,14 +143,16 @@ const (
 // exits documents the exit codes.
 var exits = []cli.Exit{
 	{Code: ExitOK, Meaning: "success; with --wait, the copies have succeeded"},
-	{Code: ExitFailed, Meaning: "the copy, or the request for it, has failed"},
-	{Code: ExitUsage, Meaning: "the command line is wrong, or the daemon refuses a path or an option"},
-	{Code: ExitNotFound, Meaning: "the workflow or the copy does not exist or is not yours"},
+	{Code: ExitFailed, Meaning: "the copy, or the request for it, has failed; with doctor, a check has failed"},
+	{Code: ExitUsage, Meaning: "usage error, or the daemon refuses a path or an option"},
+	{Code: ExitNotFound, Meaning: "the workflow or the copy does not exist, or belongs to another user"},
 	{Code: ExitCancelled, Meaning: "the copy was cancelled"},
 	{Code: ExitTimeout, Meaning: "--timeout has expired; the copy continues"},
 	{Code: ExitDenied, Meaning: "permission denied"},
 	{Code: ExitUnreachable, Meaning: "the daemon cannot be reached, or it cannot reach the rabbit or the API server"},
-	{Code: cli.ExitSignal + 2, Meaning: "detached by Ctrl-C (143: by SIGTERM); the copy continues"},
+	{Code: cli.ExitSignal + 1, Meaning: "detached by SIGHUP; the copy continues"},
+	{Code: cli.ExitSignal + 2, Meaning: "detached by Ctrl-C; the copy continues"},
+	{Code: cli.ExitSignal + 15, Meaning: "detached by SIGTERM; the copy continues"},
 }
 
 var exitOfKind = map[client.Kind]int{
@@ -161,7 +160,7 @@ var exitOfKind = map[client.Kind]int{
 	client.Denied: ExitDenied, client.TimedOut: ExitTimeout, client.Interrupted: ExitFailed, client.Unreachable: ExitUnreachable,
 }
 
-// exitOf is the exit code for an error.
+// exitOf returns the exit code for an error.
 func exitOf(err error) int {
 	if e := (*client.Error)(nil); errors.As(err, &e) {
 		return exitOfKind[e.Kind]
@@ -173,9 +172,9 @@ var exitOfResult = map[client.Result]int{
 	client.Failure: ExitFailed, client.Refused: ExitFailed, client.Cancelled: ExitCancelled, client.Deleted: ExitNotFound,
 }
 
-// exitOfAll is the exit code for the states of copies: that of a failed copy, else that
-// of a deleted one, else that of a cancelled one. A copy that has not ended counts as
-// success.
+// exitOfAll returns the exit code for copies: that of a failed copy, else that of a
+// deleted one, else that of a cancelled one. A copy that has not ended is treated as
+// successful.
 func exitOfAll(all []client.Movement) int {
 	worst := ExitOK
 	for _, m := range all {

@@ -70,7 +70,7 @@ func TestExitsDocumented(t *testing.T) {
 	}
 }
 
-// The environment names the daemon and the workflow. Empty variables count as unset.
+// The environment selects the daemon and the workflow. Empty variables are treated as unset.
 func TestDefaults(t *testing.T) {
 	v := newCall(&cli.Call{Process: cli.Process{Environ: []string{"NNF_DM_SOCKET=", "DW_WORKFLOW_NAMESPACE=", "DW_WORKFLOW_NAME=job"}}})
 	if v.socket != client.DefaultSocket || v.namespace != "default" || v.workflow != "job" {

@@ -15,11 +15,11 @@ import (
 
 // progress shows the progress of copies. Its methods may be called concurrently.
 type progress interface {
-	// Show takes the newest state of all copies.
+	// Show shows the latest state of all copies.
 	Show([]client.Movement)
 	// Say prints a line of the program.
 	Say(line string)
-	// Close leaves the screen as it is and shows no more.
+	// Close ends the display. The last state stays on the screen.
 	Close()
 }
 
@@ -46,11 +46,11 @@ type bar struct {
 	state atomic.Pointer[barState]
 }
 
-// barState is what the bar shows.
+// barState is the state that the bar shows.
 type barState struct {
 	total    int
 	ended    int
-	percent  int64 // of all, on average
+	percent  int64 // average of all copies
 	known    bool  // the percentage of at least one copy is known
 	newest   client.Movement
 	received time.Time
@@ -59,13 +59,13 @@ type barState struct {
 func (b *bar) Show(all []client.Movement) {
 	s := sum(all, time.Now())
 	if was := b.state.Load(); was.newest.ID == s.newest.ID && was.newest.ElapsedSeconds == s.newest.ElapsedSeconds {
-		s.received = was.received // the clock continues from the last new elapsed time
+		s.received = was.received // the clock continues from the last change of the elapsed time
 	}
 	b.state.Store(s)
 	b.Set(s.percent)
 }
 
-// sum makes one state of all copies.
+// sum returns the combined state of all copies.
 func sum(all []client.Movement, now time.Time) *barState {
 	s := &barState{total: len(all), received: now}
 	percents := int64(0)
@@ -95,11 +95,11 @@ func newer(a, b client.Movement) bool {
 	return a.LastMessageTime != nil && (b.LastMessageTime == nil || a.LastMessageTime.After(*b.LastMessageTime))
 }
 
-// before is the text in front of the bar.
+// before returns the text before the bar.
 func (s *barState) before() string {
 	switch {
 	case s.total == 0:
-		return "asking "
+		return "waiting "
 	case s.total > 1:
 		return fmt.Sprintf("%d of %d ended %3d%% ", s.ended, s.total, s.percent)
 	case s.newest.Ended():
@@ -110,7 +110,7 @@ func (s *barState) before() string {
 	return fmt.Sprintf("%-10s      ", s.newest.State)
 }
 
-// after is the text behind the bar. The clock continues between the messages of the
+// after returns the text after the bar. The clock continues between the messages of the
 // command.
 func (s *barState) after(now time.Time) string {
 	m := s.newest
@@ -130,7 +130,7 @@ func (s *barState) after(now time.Time) string {
 	return " " + strings.Join(parts, "  ")
 }
 
-// clock formats a time so that its width does not change with each drawing.
+// clock formats a duration so that its width does not change at each redraw.
 func clock(d time.Duration) string {
 	if d < time.Minute {
 		return fmt.Sprintf("%.1fs", d.Seconds())
@@ -138,9 +138,9 @@ func clock(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
-// lines shows progress where nothing can be redrawn, such as the output of a job. A
-// line is printed for what a reader of the file wants to know later, not for each
-// change.
+// lines shows progress where nothing can be redrawn, such as in the output of a job. It
+// prints a line for each change of state, and otherwise at intervals of progress and
+// time.
 type lines struct {
 	*screen.Lines
 	now func() time.Time
@@ -155,7 +155,7 @@ type printed struct {
 	at      time.Time
 }
 
-// A running copy gets a line after so much progress, or after so much time.
+// A line is printed for a running copy after this progress, or after this time.
 const (
 	stepPercent = 10
 	stepTime    = 30 * time.Second
@@ -192,8 +192,8 @@ func (l *lines) Show(all []client.Movement) {
 
 func (l *lines) Close() {}
 
-// summary is the state of a copy in one line: id, progress, and the message unless the
-// copy has succeeded.
+// summary returns the state of a copy in one line: id, progress, and the message unless
+// the copy has succeeded.
 func summary(m client.Movement) string {
 	line := text.Line(m.ID) + ": " + describe(m)
 	if m.Message != "" && m.Result != client.Success {
@@ -202,7 +202,7 @@ func summary(m client.Movement) string {
 	return line
 }
 
-// describe is the progress of a copy in one line, without its id.
+// describe returns the progress of a copy in one line, without its id.
 func describe(m client.Movement) string {
 	parts := []string{string(m.State)}
 	if m.Ended() && m.Result != "" {
@@ -228,15 +228,15 @@ func describe(m client.Movement) string {
 	return strings.Join(parts, ", ")
 }
 
-// figure is a figure without the bytes that dcp adds in its final report:
+// figure removes the number of bytes that dcp adds in its final report:
 // "1.500 GiB (1610612736 bytes)".
 func figure(s string) string {
 	s, _, _ = strings.Cut(s, " (")
 	return text.Line(s)
 }
 
-// timeLeft is how long a copy will still take, as reported by its command or else
-// estimated from its progress; empty if it is not known.
+// timeLeft returns the remaining time of a copy, as reported by its command or else
+// estimated from its progress; empty if unknown.
 func timeLeft(m client.Movement) string {
 	switch {
 	case m.State != client.Running:

@@ -21,7 +21,7 @@ func TestSum(t *testing.T) {
 		all        []client.Movement
 		head, tail string
 	}{
-		"nothing":   {nil, "asking ", " "},
+		"nothing":   {nil, "waiting ", " "},
 		"pending":   {[]client.Movement{pending}, "pending         ", " "},
 		"running":   {[]client.Movement{running}, "running     50% ", " 4.0s  1 GiB/s  3s left"},
 		"long":      {[]client.Movement{newest}, "running     10% ", " 1m16s  11m15s left"},
@@ -32,14 +32,15 @@ func TestSum(t *testing.T) {
 		"newest":    {[]client.Movement{running, newest, good, pending}, "1 of 4 ended  40% ", " 1m16s  11m15s left"},
 	} {
 		s := sum(tt.all, early)
-		// One second after it came, the clock shows one second more.
+		// One second after the update, the clock shows one second more.
 		if head, tail := s.before(), s.after(early.Add(time.Second)); head != tt.head || tail != tt.tail {
 			t.Errorf("%s: %q %q, want %q %q", name, head, tail, tt.head, tt.tail)
 		}
 	}
 }
 
-// The output of a job gets a line for what a reader wants to know, not for each change.
+// The output of a job gets a line for each change of state and for larger progress, not for
+// each change.
 func TestLines(t *testing.T) {
 	var b bytes.Buffer
 	now := time.Unix(0, 0)
@@ -60,7 +61,7 @@ func TestLines(t *testing.T) {
 	at(4, run(11))                                                       // 10 % more
 	at(33, run(12))                                                      // 29 s without a line
 	at(34, run(13))                                                      // 30 s
-	at(35, client.Movement{State: client.Cancelling, LastMessage: "x"})  // another state
+	at(35, client.Movement{State: client.Cancelling, LastMessage: "x"})  // different state
 	at(36, client.Movement{State: client.Completed, LastMessage: "end"}) // the result is printed at the end
 	l.Say("said")
 	l.Close()
@@ -82,7 +83,7 @@ func TestNewProgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	// The tests on a terminal are those of the program.
+	// The tests of the program cover terminals.
 	for name, p := range map[string]progress{"file": newProgress(f, "xterm"), "buffer": newProgress(new(bytes.Buffer), "xterm")} {
 		if _, ok := p.(*lines); !ok {
 			t.Errorf("%s: %T", name, p)

@@ -1,7 +1,7 @@
-// Package screen draws what the tools show: a progress bar on a terminal and tables.
-// JSON documents are written by text.JSON. Nothing that is shown can steer the terminal.
+// Package screen draws progress bars on terminals. It escapes control
+// characters in all texts. See text.JSON for JSON documents.
 //
-// It must not know what is shown.
+// It must not know the meaning of the texts.
 package screen
 
 import (
@@ -19,12 +19,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Redraws returns w as a file if it is a terminal on which a progress bar can be
-// drawn and redrawn. termName is the value of TERM.
+// Redraws returns w as a file if it is a terminal on which a progress bar can be drawn
+// and redrawn. termName is the value of TERM.
 //
-// A serial console, the pseudo-terminal of a container or of a CI job may have a
-// size of 0 columns and 0 rows, which means that it is not set (ioctl_tty(2)).
-// A progress bar does not fit on that terminal, so it gets plain lines.
+// A serial console or the pseudo-terminal of a container or CI job can have a size of 0
+// columns and 0 rows, which means that the size is not set (ioctl_tty(2)). A progress
+// bar cannot be drawn on that terminal; use plain lines.
 func Redraws(w io.Writer, termName string) (*os.File, bool) {
 	f, ok := w.(*os.File)
 	if !ok || termName == "dumb" || !term.IsTerminal(int(f.Fd())) {
@@ -46,14 +46,14 @@ type Bar struct {
 	bar     *mpb.Bar
 }
 
-// BarTexts are called each time that a bar is drawn.
+// BarTexts are the texts around a bar. The functions are called at each redraw.
 type BarTexts struct {
 	Before, After func() string // in the line of the bar
-	Below         func() string // one more line, cut to the width of the terminal; may be nil
+	Below         func() string // another line, truncated to the width of the terminal; may be nil
 }
 
-// NewBar draws a bar with total steps, none of them done. program is the name in front
-// of the lines of Say.
+// NewBar draws a bar with total steps, none of them done. program is the prefix of the
+// lines of Say.
 func NewBar(f *os.File, program string, total int64, texts BarTexts) *Bar {
 	b := &Bar{program: program, out: mpb.New(mpb.WithOutput(f), mpb.WithRefreshRate(refresh), mpb.WithAutoRefresh())}
 	options := []mpb.BarOption{
@@ -67,19 +67,19 @@ func NewBar(f *os.File, program string, total int64, texts BarTexts) *Bar {
 			return err
 		}), false))
 	}
-	// A bar that is made without a total does not end by itself when it is full. The
-	// caller may say more after that.
+	// mpb ends a bar that was created with a total when it is full, but the caller may
+	// print more lines after that.
 	b.bar = b.out.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"), options...)
 	b.bar.SetTotal(total, false)
 	return b
 }
 
-// fit returns a line that is narrower than a terminal of this width.
+// fit truncates a line so that it is narrower than the terminal.
 func fit(line string, columns int) string {
 	return runewidth.Truncate(text.Line(line), max(1, columns-1), "…")
 }
 
-// Set sets how many steps are done.
+// Set sets the number of completed steps.
 func (b *Bar) Set(done int64) { b.bar.SetCurrent(done) }
 
 // Say prints a line above the bar.
@@ -91,14 +91,14 @@ func (b *Bar) Close() {
 	b.out.Wait()
 }
 
-// Lines prints lines where no bar can be drawn. Its method may be called concurrently.
+// Lines prints lines where no bar can be drawn. Say may be called concurrently.
 type Lines struct {
 	w       io.Writer
 	program string
 	mu      sync.Mutex
 }
 
-// NewLines returns Lines that start with the name of the program.
+// NewLines returns Lines with the name of the program as prefix.
 func NewLines(w io.Writer, program string) *Lines { return &Lines{w: w, program: program} }
 
 // Say prints a line.

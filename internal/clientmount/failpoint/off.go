@@ -1,19 +1,19 @@
 //go:build !failpoints
 
-// Package failpoint is where test builds (build tag failpoints) differ from a
-// release: they can be killed at a step boundary, and other file systems can
-// stand in for the real ones. In a release it compiles to nothing.
+// Package failpoint contains the differences between test builds (build tag failpoints)
+// and releases: tests can kill the daemon at a step boundary, and can replace the types
+// of file systems. In a release its functions do nothing.
 //
-// It must not know what the steps do.
+// It does not depend on the steps.
 package failpoint
 
-// At marks a step boundary. Only test builds can die there.
+// At marks a step boundary. Only test builds can be killed there.
 func At(string) {}
 
-// FSType is the type that the mount table shows for a file system. Only test
-// builds know replacements.
+// FSType returns the type that the mount table shows for a file system of type t. Only
+// test builds have replacements.
 func FSType(t string) string { return t }
 
-// HasNoDevice reports whether a replacement without a device is mounted for a
-// type of file system. Only test builds have any.
+// HasNoDevice reports whether the replacement for a type of file system has no device.
+// Only test builds have replacements.
 func HasNoDevice(string) bool { return false }

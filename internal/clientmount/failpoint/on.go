@@ -16,11 +16,11 @@ var (
 	passed int
 )
 
-// At lets the crash matrix kill the daemon at a step boundary: it dies at once, as
-// by kill -9, when CLIENTMOUNTD_FAILPOINT names this one. With
-// CLIENTMOUNTD_FAILPOINT_LOG each boundary that is passed is noted, which is
-// how the matrix knows all of them. The second and later passes of a boundary
-// in the life of a process are called name#2 and so on; @7 is the seventh of all.
+// At marks a step boundary. If CLIENTMOUNTD_FAILPOINT is the name of the boundary, it
+// kills the daemon with SIGKILL. It appends the name of each passed boundary to the file
+// in CLIENTMOUNTD_FAILPOINT_LOG, from which the crash matrix gets the list of all of
+// them. The second and later passes of a boundary in one process are named name#2 and so
+// on; @7 is the seventh pass of any boundary.
 func At(name string) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -40,7 +40,7 @@ func At(name string) {
 	}
 }
 
-// FSType maps types to what the mount helpers of a test really mount, as set by
+// FSType returns the type that the mount helpers of a test mount in place of t, from
 // CLIENTMOUNTD_TEST_FSTYPES ("gfs2=xfs,lustre=tmpfs").
 func FSType(t string) string {
 	for pair := range strings.SplitSeq(os.Getenv("CLIENTMOUNTD_TEST_FSTYPES"), ",") {
@@ -51,6 +51,6 @@ func FSType(t string) string {
 	return t
 }
 
-// HasNoDevice reports whether a memory file system is mounted for a type, so that
-// the kernel knows no device of it and the source text has to do.
+// HasNoDevice reports whether a file system in memory replaces a type, so that only its
+// source text can be compared.
 func HasNoDevice(t string) bool { return FSType(t) == "tmpfs" }

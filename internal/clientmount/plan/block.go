@@ -23,7 +23,7 @@ func section(profile *nnf.StorageProfile, typ string) *nnf.Storage {
 	return &profile.Data.Raw
 }
 
-// block plans a raw, xfs or gfs2 volume: activate its logical volume and mount that.
+// block plans a raw, xfs or gfs2 volume: activate the logical volume and mount it.
 func (p *Plan) block(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProfile, o Options) error {
 	s := section(profile, m.Type)
 	if err := checkOverrides(s.VariableOverride); err != nil {
@@ -71,8 +71,8 @@ func (p *Plan) block(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProf
 	return down.err
 }
 
-// blockNames fills the plan's names: computed ones, replaced by the profile's
-// overrides, which change what the steps look for and not only the variables.
+// blockNames sets the names in the plan. The profile's overrides replace computed names;
+// they change what the steps look for, not only the variables.
 func (p *Plan) blockNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) error {
 	if m.Type == dws.TypeRaw {
 		p.Target = TargetFile
@@ -86,7 +86,7 @@ func (p *Plan) blockNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) err
 	if t, ok := s.VariableOverride["$MOUNT_TARGET"]; ok {
 		p.Target = t
 		if t != TargetFile && t != TargetDirectory {
-			return badOverride("$MOUNT_TARGET", t, "it is file or directory")
+			return badOverride("$MOUNT_TARGET", t, "expected file or directory")
 		}
 	}
 	if err := p.volumeNames(cm, m, s); err != nil {
@@ -99,13 +99,13 @@ func (p *Plan) blockNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) err
 	return nil
 }
 
-// blockVariables returns the variables of vgchange lines, of lvchange lines and
-// block hooks, and of file system lines, the last without $MOUNT_PATH.
+// blockVariables returns the variables of vgchange commands, of lvchange commands and
+// block hooks, and of file system commands. The last ones lack $MOUNT_PATH.
 func (p *Plan) blockVariables(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) (vg, lv, fs *variables) {
 	ref, i := m.Device.DeviceReference, m.Device.DeviceReference.Data
 	index := strconv.Itoa(i)
 	all := common(cm, m)
-	// A compute node has no list of physical volumes, so there are zero devices.
+	// A compute node has no list of physical volumes, so the number of devices is 0.
 	vgData := append(all[:len(all):len(all)],
 		data("$VG_NAME", p.VG),
 		data("$DEVICE_NUM", "0"), data("$DEVICE_NUM-1", "-1"), data("$DEVICE_NUM-2", "-2"),
@@ -119,8 +119,8 @@ func (p *Plan) blockVariables(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage)
 	if m.Type == dws.TypeGFS2 {
 		fsData = append(fsData,
 			data("$CLUSTER_NAME", ref.ObjectReference.Namespace),
-			// The rabbit makes its name from data that a compute node does not
-			// have; scripts know this constant.
+			// The rabbit derives its name from data that a compute node does not
+			// have; scripts expect this constant.
 			data("$LOCK_SPACE", fmt.Sprintf("fs-%02d-66616b655f", i)),
 			data("$PROTOCOL", "lock_dlm"))
 	}
@@ -128,13 +128,15 @@ func (p *Plan) blockVariables(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage)
 	return newVariables(vgData, o), newVariables(lvData, o), newVariables(fsData, o)
 }
 
-// maxLVMName is what LVM and the device mapper take (NAME_LEN and DM_NAME_LEN
-// are 128 with the terminating zero).
+// VolumePrefix starts the names of the volumes that a rabbit creates.
+const VolumePrefix = "lv"
+
+// maxLVMName is the longest name that LVM and the device mapper accept (NAME_LEN and
+// DM_NAME_LEN are 128 with the terminating zero).
 const maxLVMName = 127
 
-// volumeNames sets VG, LV, DMName and Device. They must equal what the rabbit
-// created, so nothing is guessed: without the labels that the group's name is
-// made of there is no name.
+// volumeNames sets VG, LV, DMName and Device. They must equal the names that the rabbit
+// created, so it is an error if a label that is part of the group's name is missing.
 func (p *Plan) volumeNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) error {
 	index := strconv.Itoa(m.Device.DeviceReference.Data)
 	if vg, ok := s.VariableOverride["$VG_NAME"]; ok {
@@ -145,7 +147,7 @@ func (p *Plan) volumeNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) er
 	} else {
 		for _, key := range []string{api.LabelTargetOwnerUID, api.LabelTargetDirectiveIndex} {
 			if cm.Label(key) == "" {
-				return fatal("unable to find %s label: the volume group's name is made from it", key)
+				return fatal("unable to find %s label: the name of the volume group is derived from it", key)
 			}
 		}
 		p.VG = cm.Label(api.LabelTargetOwnerUID) + "_" + cm.Label(api.LabelTargetDirectiveIndex)
@@ -157,7 +159,7 @@ func (p *Plan) volumeNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) er
 		}
 	}
 
-	p.LV = "lv"
+	p.LV = VolumePrefix
 	if s.BlockDevice.SharedVG {
 		p.LV += "-" + index
 	}
@@ -170,7 +172,7 @@ func (p *Plan) volumeNames(cm *dws.ClientMount, m *dws.Mount, s *nnf.Storage) er
 
 	p.DMName = DMName(p.VG, p.LV)
 	if len(p.DMName) > maxLVMName {
-		return refused("device-mapper name", p.DMName, "at most 127 characters, dashes counted twice")
+		return refused("device-mapper name", p.DMName, "at most 127 characters are allowed, and each dash counts twice")
 	}
 	p.Device = "/dev/mapper/" + p.DMName
 	return nil
@@ -182,11 +184,11 @@ func DMName(vg, lv string) string {
 	return strings.ReplaceAll(vg, "-", "--") + "-" + strings.ReplaceAll(lv, "-", "--")
 }
 
-const lvmNameRule = "a name of volume group or logical volume has 1 to 127 of A-Z a-z 0-9 + _ . -, " +
+const lvmNameRule = "the name of a volume group or logical volume has 1 to 127 characters of A-Z a-z 0-9 + _ . -, " +
 	"does not start with -, is not . or .., and variables in it are not expanded"
 
-// lvmName checks a name of a volume group or logical volume, see lvm(8), VALID
-// NAMES.
+// lvmName reports whether s is a valid name of a volume group or logical volume, see
+// lvm(8), VALID NAMES.
 func lvmName(s string) bool {
 	return len(s) >= 1 && len(s) <= maxLVMName && s[0] != '-' && s != "." && s != ".." && text.Only(s, "+_.-")
 }

@@ -41,7 +41,7 @@ func TestNames(t *testing.T) {
 		{"slash", "a/b", "", "", dws.Major},
 		{"not expanded", "vg-$JOBID", "", "", dws.Major},
 		{"too long", long + "v", "", "", dws.Major},
-		{"too long together", long, "", "", dws.Fatal},
+		{"joined name too long", long, "", "", dws.Fatal},
 		{"volume with a slash", "", "../x", "", dws.Major},
 		{"volume not expanded", "", "$LV_INDEX", "", dws.Major},
 	}
@@ -66,7 +66,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// The names that the rabbit gives to volumes have dashes in both parts.
+// The names of the rabbit's volumes have dashes in both parts.
 func TestDMName(t *testing.T) {
 	if got, want := DMName(ownerUID+"_0", "lv-3"), "2c5d0000--0000--4000--8000--00000000000b_0-lv--3"; got != want {
 		t.Errorf("DMName = %q, want %q", got, want)

@@ -19,12 +19,12 @@ import (
 // maxMounts bounds the entries of one ClientMount.
 const maxMounts = 1024
 
-// CheckObject checks the object as a whole, before any profile is fetched: it
-// is for this node, asks for a state that exists, and its paths do not collide.
-// The error is a Fatal *dws.ResourceError.
+// CheckObject checks the object as a whole, before its profile is read: it is for this
+// node, its desired state is valid, and its paths do not collide. The error is a Fatal
+// *dws.ResourceError.
 func CheckObject(cm *dws.ClientMount, node string) error {
 	if cm.Spec.Node != node {
-		return fatal("the ClientMount is for node %s, this is %s", text.Quote(cm.Spec.Node), text.Quote(node))
+		return fatal("the ClientMount is for node %s, but this is node %s", text.Quote(cm.Spec.Node), text.Quote(node))
 	}
 	if s := cm.Spec.DesiredState; s != dws.Mounted && s != dws.Unmounted {
 		return fatal("invalid desired state %s", text.Unquoted(string(s)))
@@ -35,8 +35,8 @@ func CheckObject(cm *dws.ClientMount, node string) error {
 	case n > maxMounts:
 		return fatal("spec.mounts has %d entries, at most %d are allowed", n, maxMounts)
 	}
-	// Variables are not expanded yet. Expansion keeps a path below the one that
-	// it starts with, whatever the values are.
+	// Variables are not expanded yet. Whatever their values are, a path stays below the
+	// path that it starts with.
 	places := make([]place, len(cm.Spec.Mounts))
 	for i := range places {
 		places[i] = place{index: i, path: path.Clean(cm.Spec.Mounts[i].MountPath)}
@@ -44,9 +44,9 @@ func CheckObject(cm *dws.ClientMount, node string) error {
 	return checkPlaces(places)
 }
 
-// CheckPlans refuses plans whose paths collide: variables may have made equal
-// what looked different in CheckObject, and only the plan knows which target is a
-// file. Plans may be nil. The error is a Fatal *dws.ResourceError.
+// CheckPlans returns an error for plans whose paths collide: paths that differ in
+// CheckObject may be equal after the expansion of variables, and only the plan shows
+// which target is a file. Plans may be nil. The error is a Fatal *dws.ResourceError.
 func CheckPlans(plans []*Plan) error {
 	places := make([]place, 0, len(plans))
 	for _, p := range plans {
@@ -64,17 +64,17 @@ type place struct {
 	file  bool   // the mount target is a file
 }
 
-// checkPlaces refuses two entries with the same path, an inner path that comes
-// before its outer path, whose mount would hide it, and a path below a file.
+// checkPlaces returns an error for two entries with the same path, for an inner path
+// that comes before its outer path, whose mount would hide it, and for a path below a file.
 func checkPlaces(places []place) error {
-	// In this order a path directly follows those that it is below.
+	// In this order a path directly follows the paths above it.
 	slices.SortFunc(places, func(a, b place) int {
 		if c := comparePaths(a.path, b.path); c != 0 {
 			return c
 		}
 		return a.index - b.index
 	})
-	var outer []place // each one below the one before
+	var outer []place // each one is below the previous one
 	for _, p := range places {
 		for len(outer) > 0 && outer[len(outer)-1].path != p.path && !safepath.Below(p.path, outer[len(outer)-1].path) {
 			outer = outer[:len(outer)-1]
@@ -86,7 +86,7 @@ func checkPlaces(places []place) error {
 			case o.path == p.path:
 				return fatal("%s and %s are the same path %s", entryField(o.index, "mountPath"), entryField(p.index, "mountPath"), text.Quote(p.path))
 			case o.file:
-				return fatal("%s, whose mount target is a file; a file cannot hold a directory: use another path", inner)
+				return fatal("%s, whose mount target is a file: use another path", inner)
 			case o.index > p.index:
 				return fatal("%s, which is mounted later and would hide it: list the outer path first", inner)
 			}
@@ -96,7 +96,7 @@ func checkPlaces(places []place) error {
 	return nil
 }
 
-// comparePaths orders paths name by name: "/a", "/a/b", "/a-b".
+// comparePaths orders paths component by component: "/a", "/a/b", "/a-b".
 func comparePaths(a, b string) int {
 	n := min(len(a), len(b))
 	for i := range n {
@@ -131,8 +131,8 @@ func ProfileRef(cm *dws.ClientMount) (namespace, name string, err error) {
 	return cm.Label(api.LabelPinnedProfileNamespace), cm.Label(api.LabelPinnedProfileName), nil
 }
 
-// CheckProfile refuses a profile that is not pinned: it could change under a
-// running job. The error is Fatal.
+// CheckProfile returns an error for a profile that is not pinned, because it could change
+// while a job runs. The error is Fatal.
 func CheckProfile(p *nnf.StorageProfile) error {
 	if !p.Data.Pinned {
 		return fatal("Expected pinned NnfStorageProfile, but it was not pinned: %s", text.Unquoted(p.Name))
@@ -143,8 +143,8 @@ func CheckProfile(p *nnf.StorageProfile) error {
 // maxNamespaces bounds the NVMe namespaces of one entry.
 const maxNamespaces = 1024
 
-// checkEntry refuses an entry with missing blocks or with values that could
-// mean something to a command, a path or a shell.
+// checkEntry returns an error for an entry with missing blocks, or with values that have
+// a special meaning in a command, a path or a shell.
 func checkEntry(cm *dws.ClientMount, m *dws.Mount, index int) error {
 	for _, key := range []string{api.LabelJobID, api.LabelTargetDirectiveIndex, api.LabelTargetOwnerUID, api.LabelWorkflowUID} {
 		if v := cm.Label(key); v != "" && !labelValue(v) {
@@ -155,20 +155,20 @@ func checkEntry(cm *dws.ClientMount, m *dws.Mount, index int) error {
 	switch m.Type {
 	case dws.TypeLustre, dws.TypeXFS, dws.TypeGFS2, dws.TypeRaw:
 	default:
-		return fatal("%s: unsupported file system type %s: it is lustre, xfs, gfs2 or none", field("type"), text.Quote(m.Type))
+		return fatal("%s: unsupported file system type %s, expected lustre, xfs, gfs2 or none", field("type"), text.Quote(m.Type))
 	}
 	switch m.Device.Type {
 	case dws.DeviceLustre, dws.DeviceLVM, dws.DeviceReference:
 	default:
-		return refused(field("device.type"), m.Device.Type, "it is lustre, lvm or reference")
+		return refused(field("device.type"), m.Device.Type, "expected lustre, lvm or reference")
 	}
-	// chown(2) takes the largest 32-bit number for "leave as it is".
+	// For chown(2), the largest 32-bit number means "do not change".
 	for _, id := range []struct {
 		name  string
 		value int64
 	}{{"userID", m.UserID}, {"groupID", m.GroupID}} {
 		if id.value < 0 || id.value > math.MaxUint32 || m.SetPermissions && id.value == math.MaxUint32 {
-			return refused(field(id.name), strconv.FormatInt(id.value, 10), "a number from 0 to 4294967294")
+			return refused(field(id.name), strconv.FormatInt(id.value, 10), "expected a number from 0 to 4294967294")
 		}
 	}
 
@@ -177,7 +177,7 @@ func checkEntry(cm *dws.ClientMount, m *dws.Mount, index int) error {
 	case ref == nil:
 		return fatal("%s is missing", field("device.deviceReference"))
 	case ref.Data < 0:
-		return refused(field("device.deviceReference.data"), strconv.Itoa(ref.Data), "an index is not negative")
+		return refused(field("device.deviceReference.data"), strconv.Itoa(ref.Data), "an index must not be negative")
 	}
 	for _, f := range []struct{ name, value string }{
 		{"name", ref.ObjectReference.Name}, {"namespace", ref.ObjectReference.Namespace},
@@ -222,7 +222,7 @@ func checkLVM(m *dws.Mount, field func(string) string) error {
 			return refused(name+".deviceSerial", ns.DeviceSerial, "an NQN has 1 to 223 printable characters")
 		}
 		if _, err := strconv.ParseUint(ns.NamespaceID, 10, 32); err != nil {
-			return refused(name+".namespaceID", ns.NamespaceID, "it is a decimal number of at most 32 bits")
+			return refused(name+".namespaceID", ns.NamespaceID, "expected a decimal number of at most 32 bits")
 		}
 	}
 	return nil
@@ -239,9 +239,9 @@ const (
 // Options.Roots do not allow.
 var ErrOutsideRoots = errors.New("outside mount.roots")
 
-// checkPath refuses a mount path that is dangerous or has a meaning in a shell line,
-// and returns it clean. It does not know symbolic links; the code that makes the
-// target must not follow them.
+// checkPath returns the clean form of a mount path, or an error if the path is dangerous
+// or has a special meaning in a shell. It does not resolve symbolic links; the code that
+// creates the target must not follow them.
 func checkPath(field, p string, roots []string) (string, error) {
 	switch {
 	case p == "":
@@ -252,7 +252,7 @@ func checkPath(field, p string, roots []string) (string, error) {
 		return "", refused(field, p, "it must be absolute")
 	}
 	if i := strings.IndexByte(p, '$'); i >= 0 {
-		return "", refused(field, p, "variable "+variableName(p[i:])+" is not known here")
+		return "", refused(field, p, "variable "+variableName(p[i:])+" is unknown")
 	}
 	if !safepath.MountPathText(p) {
 		return "", refused(field, p, safepath.MountPathRule)
@@ -272,19 +272,19 @@ func checkPath(field, p string, roots []string) (string, error) {
 	}
 	inside := func(root string) bool { return safepath.Below(p, path.Clean(root)) }
 	if len(roots) > 0 && !slices.ContainsFunc(roots, inside) {
-		return "", dws.WrapError(dws.Fatal, "", fmt.Errorf("%s %s is refused: it lies %w, which allows mounts below %s only",
+		return "", dws.WrapError(dws.Fatal, "", fmt.Errorf("%s %s is refused: it is %w, which allows mounts only below %s",
 			field, text.Quote(p), ErrOutsideRoots, strings.Join(roots, ", ")))
 	}
 	return p, nil
 }
 
-// The rules, as they are reported for a value that is refused.
+// The rules that are reported for a refused value.
 const (
-	labelRule      = "a label has at most 63 of A-Z a-z 0-9 . _ - and starts with a letter or digit"
-	objectNameRule = "a name of a Kubernetes object has 1 to 253 of a-z A-Z 0-9 . - and starts with a letter or digit"
-	lustreNameRule = "a Lustre file system's name has 1 to 8 of A-Z a-z 0-9 _ - and does not start with -"
-	nidRule        = "NIDs are made of A-Z a-z 0-9 . : @ , _ - and do not start with -"
-	fsTypeRule     = "a file system type is made of A-Z a-z 0-9 . _ - and starts with a letter or digit"
+	labelRule      = "a label value has at most 63 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
+	objectNameRule = "the name of a Kubernetes object has 1 to 253 characters of a-z A-Z 0-9 . - and starts with a letter or digit"
+	lustreNameRule = "the name of a Lustre file system has 1 to 8 characters of A-Z a-z 0-9 _ - and does not start with -"
+	nidRule        = "NIDs consist of characters of A-Z a-z 0-9 . : @ , _ - and do not start with -"
+	fsTypeRule     = "a file system type consists of characters of A-Z a-z 0-9 . _ - and starts with a letter or digit"
 )
 
 // maxNQN is the longest NVMe qualified name (NVMe base specification).
@@ -304,7 +304,8 @@ func fsTypeWord(s string) bool {
 	return len(s) <= 64 && s != "" && text.Alphanumeric(s[0]) && text.Only(s, "._-")
 }
 
-// nqn is generous, because vendors put blanks into NQNs; it is only compared.
+// nqn reports whether s is accepted as an NQN. It allows blanks, because vendors use them;
+// an NQN is only compared.
 func nqn(s string) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] < ' ' || s[i] > '~' {
@@ -314,17 +315,19 @@ func nqn(s string) bool {
 	return s != "" && len(s) <= maxNQN
 }
 
-// fatal ends the job: the object itself is wrong, so waiting does not help.
+// fatal returns an error with which the job fails: the object is wrong, so waiting does not
+// help.
 func fatal(format string, args ...any) *dws.ResourceError {
 	return dws.NewError(dws.Fatal, fmt.Sprintf(format, args...))
 }
 
-// fault lets the job wait: the profile is wrong and an administrator can correct it.
+// fault returns an error with which the job waits: the profile is wrong, and an
+// administrator can correct it.
 func fault(format string, args ...any) *dws.ResourceError {
 	return dws.NewError(dws.Major, fmt.Sprintf(format, args...))
 }
 
-// refused reports the field, its value and the rule.
+// refused returns a Fatal error with the field, its value and the rule.
 func refused(field, value, rule string) *dws.ResourceError {
 	return fatal("%s %s is refused: %s", field, text.Quote(value), rule)
 }

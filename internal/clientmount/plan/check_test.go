@@ -32,16 +32,16 @@ func TestCheckObject(t *testing.T) {
 		{"one below the other", mounts("/a", "/a/b"), ""},
 		{"inner path first", mounts("/a/b", "/a"), `spec.mounts[0].mountPath "/a/b" is below spec.mounts[1].mountPath "/a", which is mounted later and would hide it: list the outer path first`},
 		{"inner path first, with variables", mounts("/a/$X/b", "/a/$X"), "list the outer path first"},
-		{"a name that starts alike", mounts("/a/bc", "/a/b"), ""},
-		{"other node", func(cm *dws.ClientMount) { cm.Spec.Node = "compute-02" }, `is for node "compute-02", this is "compute-01"`},
-		{"no node", func(cm *dws.ClientMount) { cm.Spec.Node = "" }, `is for node "", this`},
+		{"a name with the same prefix", mounts("/a/bc", "/a/b"), ""},
+		{"other node", func(cm *dws.ClientMount) { cm.Spec.Node = "compute-02" }, `is for node "compute-02", but this is node "compute-01"`},
+		{"no node", func(cm *dws.ClientMount) { cm.Spec.Node = "" }, `is for node "", but this`},
 		{"node with control characters", func(cm *dws.ClientMount) { cm.Spec.Node = "x\n\x1b[2J" }, `"x\n\x1b[2J"`},
 		{"unknown state", func(cm *dws.ClientMount) { cm.Spec.DesiredState = "gone" }, "invalid desired state gone"},
 		{"no state", func(cm *dws.ClientMount) { cm.Spec.DesiredState = "" }, "invalid desired state "},
 		{"hostile state", func(cm *dws.ClientMount) { cm.Spec.DesiredState = "a\nb" }, `invalid desired state a\nb`},
 		{"no mounts", mounts(), "spec.mounts is empty"},
 		{"same path", mounts("/a", "/b", "/a"), `spec.mounts[0].mountPath and spec.mounts[2].mountPath are the same path "/a"`},
-		{"same path, spelt differently", mounts("/a/b", "//a//b/"), "same path"},
+		{"same path, written differently", mounts("/a/b", "//a//b/"), "same path"},
 		{"same variables", mounts("/$X", "/$X/"), "same path"},
 		{"too many", mounts(make([]string, maxMounts+1)...), "1025 entries"},
 	}
@@ -71,16 +71,16 @@ func TestCheckPlans(t *testing.T) {
 	}{
 		{"different", []entry{{}, {"/a", ""}, {}, {"/b", ""}}, ""},
 		{"same", []entry{{}, {"/a", ""}, {"/a", ""}}, `spec.mounts[1].mountPath and spec.mounts[2].mountPath are the same path "/a"`},
-		{"same, not side by side", []entry{{"/a", ""}, {"/a/b", ""}, {"/a-", ""}, {"/a/b", ""}}, "spec.mounts[1].mountPath and spec.mounts[3].mountPath are the same path"},
+		{"same, not adjacent", []entry{{"/a", ""}, {"/a/b", ""}, {"/a-", ""}, {"/a/b", ""}}, "spec.mounts[1].mountPath and spec.mounts[3].mountPath are the same path"},
 		{"outer first", []entry{{"/a", ""}, {"/a/b", ""}, {"/a/b/c/d", ""}}, ""},
 		{"outer first, others between", []entry{{"/a", ""}, {"/c", ""}, {"/a-b", ""}, {"/a/b", ""}}, ""},
 		{"inner first", []entry{{"/a/b", ""}, {"/a", ""}}, `spec.mounts[0].mountPath "/a/b" is below spec.mounts[1].mountPath "/a"`},
 		{"inner first, levels between", []entry{{"/a/b/c/d", ""}, {"/a", ""}}, "list the outer path first"},
 		{"inner first, others between", []entry{{"/a/b", ""}, {"/a-b", ""}, {}, {"/a.b", ""}, {"/a", ""}}, `spec.mounts[0].mountPath "/a/b" is below spec.mounts[4].mountPath "/a"`},
 		{"three levels, the middle one last", []entry{{"/a", ""}, {"/a/b/c", ""}, {"/a/b", ""}}, `spec.mounts[1].mountPath "/a/b/c" is below spec.mounts[2].mountPath "/a/b"`},
-		{"a name that starts alike", []entry{{"/a/bc", ""}, {"/a/b", ""}}, ""},
+		{"a name with the same prefix", []entry{{"/a/bc", ""}, {"/a/b", ""}}, ""},
 		{"below a file", []entry{{"/a", file}, {"/a/b", ""}}, `spec.mounts[1].mountPath "/a/b" is below spec.mounts[0].mountPath "/a", whose mount target is a file`},
-		{"below a file, listed first", []entry{{"/a/b", file}, {"/a", file}}, "a file cannot hold a directory"},
+		{"below a file, listed first", []entry{{"/a/b", file}, {"/a", file}}, "whose mount target is a file"},
 		{"a file below a directory", []entry{{"/a", ""}, {"/a/b", file}}, ""},
 	}
 	for _, tt := range tests {
@@ -102,7 +102,7 @@ func TestCheckPlans(t *testing.T) {
 			}
 			wantError(t, err, dws.Fatal, tt.want)
 			if !slices.EqualFunc(plans, tt.entries, func(p *Plan, e entry) bool { return p == nil && e.path == "" || p != nil && p.Path == e.path }) {
-				t.Error("the plans were put in another order")
+				t.Error("the order of the plans has changed")
 			}
 		})
 	}
@@ -125,7 +125,7 @@ func TestProfileRef(t *testing.T) {
 		{"no namespace", func(l map[string]string) { delete(l, api.LabelPinnedProfileNamespace) },
 			"unable to find nnf.cray.hpe.com/pinned_storage_profile_namespace label"},
 		{"empty name", func(l map[string]string) { l[api.LabelPinnedProfileName] = "" }, "unable to find"},
-		{"way out of the request path", func(l map[string]string) { l[api.LabelPinnedProfileName] = "../secrets" }, `"../secrets" is refused`},
+		{"escape from the request path", func(l map[string]string) { l[api.LabelPinnedProfileName] = "../secrets" }, `"../secrets" is refused`},
 		{"query", func(l map[string]string) { l[api.LabelPinnedProfileNamespace] = "a?b" }, `"a?b" is refused`},
 		{"dots", func(l map[string]string) { l[api.LabelPinnedProfileNamespace] = ".." }, `".." is refused`},
 	}
@@ -147,14 +147,14 @@ func TestCheckProfile(t *testing.T) {
 	p.Data.Pinned = false
 	err := CheckProfile(p)
 	wantError(t, err, dws.Fatal)
-	// Others match this text.
+	// Other programs match this text.
 	if want := "Expected pinned NnfStorageProfile, but it was not pinned: job7-0"; err.Error() != want {
 		t.Errorf("text %q, want %q", err, want)
 	}
 }
 
-// Every value that reaches a command, a path or a shell line is refused when it
-// carries syntax, and the error says which value.
+// Every value for a command, a path or a shell line is refused if it contains syntax, and
+// the error names the field.
 func TestHostileData(t *testing.T) {
 	fields := []struct {
 		name string
@@ -200,19 +200,19 @@ func TestHostileData(t *testing.T) {
 				}
 				wantError(t, err, dws.Fatal, f.name)
 				if len(err.Error()) > 1000 || strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r > '~' }) {
-					t.Errorf("the error is not fit to print: %q", err)
+					t.Errorf("the error is not printable: %q", err)
 				}
 			})
 		}
 	}
-	// These would be taken for options or for other directories.
+	// These would be interpreted as options or other directories.
 	for _, f := range fields {
 		for _, v := range []string{"-a", ".."} {
 			cm := clientMount(f.typ)
 			f.set(cm, v)
 			plan, err := ForMount(cm, 0, template(), Options{})
 			if strings.HasSuffix(f.name, "mountPath") && v == "-a" {
-				if err != nil { // harmless inside a path
+				if err != nil { // harmless in a path
 					t.Errorf("%s: %v", f.name, err)
 				}
 				continue
@@ -253,11 +253,11 @@ func TestBrokenEntries(t *testing.T) {
 		{"empty fsname", dws.TypeLustre, device(func(d *dws.Device) { d.Lustre.FileSystemName = "" }), "fileSystemName"},
 		{"long fsname", dws.TypeLustre, device(func(d *dws.Device) { d.Lustre.FileSystemName = "ninechars" }), "fileSystemName"},
 		{"empty NIDs", dws.TypeLustre, device(func(d *dws.Device) { d.Lustre.MGSAddresses = "" }), "mgsAddresses"},
-		{"owner that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.UserID = math.MaxUint32 }, "a number from 0 to 4294967294"},
+		{"owner that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.UserID = math.MaxUint32 }, "expected a number from 0 to 4294967294"},
 		{"negative owner", dws.TypeXFS, func(m *dws.Mount) { m.UserID = -1 }, "userID"},
 		{"group that is too large", dws.TypeXFS, func(m *dws.Mount) { m.GroupID = 1 << 32 }, "groupID"},
-		{"group that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.GroupID = math.MaxUint32 }, "a number from 0 to 4294967294"},
-		{"path that names itself", dws.TypeXFS, func(m *dws.Mount) { m.MountPath = "/mnt/$MOUNT_PATH" }, "$MOUNT_PATH -> $MOUNT_PATH"},
+		{"group that chown ignores", dws.TypeRaw, func(m *dws.Mount) { m.GroupID = math.MaxUint32 }, "expected a number from 0 to 4294967294"},
+		{"path that refers to itself", dws.TypeXFS, func(m *dws.Mount) { m.MountPath = "/mnt/$MOUNT_PATH" }, "$MOUNT_PATH -> $MOUNT_PATH"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestBrokenEntries(t *testing.T) {
 			_, err := ForMount(cm, 0, template(), Options{})
 			severity := dws.Fatal
 			if strings.Contains(tt.want, "->") {
-				severity = dws.Major // a circle is Major wherever it is
+				severity = dws.Major // a cycle is always Major
 			}
 			wantError(t, err, severity, tt.want)
 		})
@@ -283,8 +283,8 @@ func TestBrokenEntries(t *testing.T) {
 	wantError(t, err, dws.Major, "no storage profile")
 }
 
-// Vendors write blanks into NQNs, and a number of 32 bits is a user.
-func TestUnusualButGood(t *testing.T) {
+// NQNs may contain blanks, and user IDs have 32 bits.
+func TestUnusualValues(t *testing.T) {
 	cm := clientMount(dws.TypeRaw)
 	m := &cm.Spec.Mounts[0]
 	m.Device.LVM.NVMeInfo[0].DeviceSerial = "nqn.2014.08.org.nvmexpress:144d144dS3    Example SSD"
@@ -296,7 +296,7 @@ func TestUnusualButGood(t *testing.T) {
 	if s := p.MountStep(Chown); s == nil || s.UID != 1<<31 || s.GID != 1<<32-2 {
 		t.Errorf("chown %+v", s)
 	}
-	m.SetPermissions, m.UserID = false, math.MaxUint32 // nothing is done with it
+	m.SetPermissions, m.UserID = false, math.MaxUint32 // not used
 	mustPlan(t, cm, template(), Options{})
 	delete(cm.Labels, api.LabelJobID) // the workload manager may not set it
 	delete(cm.Labels, api.LabelWorkflowUID)
@@ -308,7 +308,7 @@ func TestCheckPath(t *testing.T) {
 	tests := []struct {
 		path  string
 		roots []string
-		want  string // clean path, or empty when refused
+		want  string // clean path, or empty if refused
 		why   string
 	}{
 		{"/mnt/nnf/a-0", nil, "/mnt/nnf/a-0", ""},
@@ -330,17 +330,17 @@ func TestCheckPath(t *testing.T) {
 		{"/mnt/../etc", nil, "", ".."},
 		{"/mnt/nnf/..", nil, "", ".."},
 		{"/mnt/./nnf", nil, "", ".."},
-		{"/mnt/a b", nil, "", "is made of"},
+		{"/mnt/a b", nil, "", "consists of"},
 		{"/mnt/a\nb", nil, "", `"/mnt/a\nb"`},
 		{"/mnt/a\x00", nil, "", `\x00`},
 		{"/mnt/\u202ex", nil, "", `\u202e`},
-		{"/mnt/a;reboot", nil, "", "is made of"},
+		{"/mnt/a;reboot", nil, "", "consists of"},
 		{"/mnt/$(reboot)", nil, "", "$"},
-		{"/mnt/$HOST_COUNT/x", nil, "", "variable $HOST_COUNT is not known"},
-		{"/mnt/`reboot`", nil, "", "is made of"},
-		{"/mnt/'x'", nil, "", "is made of"},
-		{`/mnt/\x`, nil, "", "is made of"},
-		{"/mnt/*", nil, "", "is made of"},
+		{"/mnt/$HOST_COUNT/x", nil, "", "variable $HOST_COUNT is unknown"},
+		{"/mnt/`reboot`", nil, "", "consists of"},
+		{"/mnt/'x'", nil, "", "consists of"},
+		{`/mnt/\x`, nil, "", "consists of"},
+		{"/mnt/*", nil, "", "consists of"},
 		{"/mnt/" + strings.Repeat("n", maxName+1), nil, "", "255"},
 		{deep + "/" + strings.Repeat("e", 255), nil, "", "4095"},
 		{"/etc", nil, "", "on or below /etc"},
@@ -359,13 +359,13 @@ func TestCheckPath(t *testing.T) {
 		{"/mnt/nnf/a", []string{"/mnt/nnf"}, "/mnt/nnf/a", ""},
 		{"/mnt/nnf/a", []string{"/x", "/mnt/nnf/"}, "/mnt/nnf/a", ""},
 		{"/mnt/nnf/a", []string{"/"}, "/mnt/nnf/a", ""},
-		{"/mnt/nnf", []string{"/mnt/nnf"}, "", "outside mount.roots, which allows mounts below /mnt/nnf only"},
-		{"/var/spool/cron", []string{"/mnt"}, "", "outside mount.roots, which allows mounts below /mnt only"},
-		{"/var/lib/rpm", []string{"/mnt"}, "", "outside mount.roots, which allows mounts below /mnt only"},
+		{"/mnt/nnf", []string{"/mnt/nnf"}, "", "outside mount.roots, which allows mounts only below /mnt/nnf"},
+		{"/var/spool/cron", []string{"/mnt"}, "", "outside mount.roots, which allows mounts only below /mnt"},
+		{"/var/lib/rpm", []string{"/mnt"}, "", "outside mount.roots, which allows mounts only below /mnt"},
 		{"/opt/x", []string{"/mnt"}, "", "/opt/x"},
 		{"/mnt", []string{"/mnt"}, "", "on /mnt itself"},
-		{"/mnt/nnfx/a", []string{"/mnt/nnf"}, "", "below /mnt/nnf only"},
-		{"/mnt/other", []string{"/mnt/nnf", "/l"}, "", "below /mnt/nnf, /l only"},
+		{"/mnt/nnfx/a", []string{"/mnt/nnf"}, "", "only below /mnt/nnf"},
+		{"/mnt/other", []string{"/mnt/nnf", "/l"}, "", "only below /mnt/nnf, /l"},
 		{"/etc/x", []string{"/etc"}, "", "on or below /etc"},
 	}
 	for _, tt := range tests {
@@ -385,8 +385,8 @@ func TestCheckPath(t *testing.T) {
 	}
 }
 
-// A path that is too long is the object's fault, even if it is too long for
-// the expansion of variables, whose faults are the profile's.
+// A path that is too long is an error of the object, even if the expansion of variables
+// would report an error of the profile.
 func TestVeryLongPath(t *testing.T) {
 	for _, typ := range []string{dws.TypeXFS, dws.TypeLustre} {
 		for _, n := range []int{maxPath + 1, maxLine + 1, 1 << 20} {

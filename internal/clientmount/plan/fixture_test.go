@@ -24,7 +24,7 @@ const (
 	jobPath  = "/mnt/nnf/11110000-0000-4000-8000-00000000000a-0"
 )
 
-// clientMount returns what the rabbit creates for one volume of the type.
+// clientMount returns a ClientMount as the rabbit creates it for one volume of the type.
 func clientMount(typ string) *dws.ClientMount {
 	cm := &dws.ClientMount{}
 	cm.Name, cm.Namespace = "default-job7-0-computes", "compute-01"
@@ -70,7 +70,7 @@ func clientMount(typ string) *dws.ClientMount {
 	return cm
 }
 
-// template returns the profile that a system is shipped with.
+// template returns the shipped profile.
 func template() *nnf.StorageProfile {
 	p := &nnf.StorageProfile{}
 	p.Name, p.Namespace = "job7-0", "default"
@@ -91,8 +91,7 @@ func template() *nnf.StorageProfile {
 	return p
 }
 
-// withoutUnmount returns a profile that names how to mount and not how to
-// unmount.
+// withoutUnmount returns a profile with mount commands and without unmount commands.
 func withoutUnmount() *nnf.StorageProfile {
 	text, err := os.ReadFile("testdata/profile-without-unmount.yaml")
 	if err != nil {
@@ -105,7 +104,7 @@ func withoutUnmount() *nnf.StorageProfile {
 	return p
 }
 
-// defaults are the options of a daemon that a site has not configured.
+// defaults returns the options of a daemon with the default configuration.
 func defaults() Options {
 	return Options{Roots: strings.Split(safepath.DefaultMountRoots, ","), MountOptions: strings.Split(safepath.DefaultMountOptions, ",")}
 }
@@ -119,7 +118,7 @@ func mustPlan(t testing.TB, cm *dws.ClientMount, p *nnf.StorageProfile, o Option
 	return plan
 }
 
-// wantError checks severity and that the text has every piece.
+// wantError checks the severity of err and that its text contains every piece.
 func wantError(t *testing.T, err error, severity dws.Severity, pieces ...string) {
 	t.Helper()
 	re := (*dws.ResourceError)(nil)
@@ -153,7 +152,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatalf("%v (run with -update)", err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs, run with -update and read the diff\n--- got\n%s--- want\n%s", file, got, want)
+		t.Errorf("%s differs, run with -update and check the diff\n--- got\n%s--- want\n%s", file, got, want)
 	}
 }
 
@@ -166,7 +165,7 @@ func names(steps []Step) string {
 	return strings.Join(out, " ")
 }
 
-// stored returns the plan as it is when it was kept on disk in between.
+// stored returns the plan after a round trip through JSON.
 func stored(t *testing.T, p *Plan) *Plan {
 	t.Helper()
 	text, err := json.Marshal(p)

@@ -13,8 +13,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// FuzzForMount: whatever the API server sends gives a plan that is safe to run
-// as root, or an error that is fit for a status. Never a panic.
+// FuzzForMount checks that any input from the API server gives a plan that is safe to run
+// as root, or an error that can be written to a status, but never a panic.
 func FuzzForMount(f *testing.F) {
 	for _, c := range goldenCases {
 		cm, profile, o := clientMount(c.typ), template(), Options{}
@@ -57,7 +57,7 @@ func FuzzForMount(f *testing.F) {
 	})
 }
 
-// checkPlan holds what must be true of every plan.
+// checkPlan checks what must be true for every plan.
 func checkPlan(t *testing.T, p *Plan) {
 	t.Helper()
 	if p.Path == "/" || !path.IsAbs(p.Path) || path.Clean(p.Path) != p.Path || !safepath.MountPathText(p.Path) {
@@ -91,7 +91,7 @@ func checkPlan(t *testing.T, p *Plan) {
 	}
 }
 
-// Planning is free next to a single command; keep it below 50 µs.
+// Planning must take less than 50 µs, which is negligible compared with one command.
 func BenchmarkForMount(b *testing.B) {
 	for _, c := range []string{dws.TypeLustre, dws.TypeGFS2} {
 		b.Run(c, func(b *testing.B) {
@@ -115,8 +115,8 @@ func BenchmarkForMount(b *testing.B) {
 	})
 }
 
-// FuzzFields sets the texts of an otherwise good object and profile, which gets
-// deeper than mutated JSON does.
+// FuzzFields sets the texts of an otherwise valid object and profile, which covers more
+// code than mutated JSON.
 func FuzzFields(f *testing.F) {
 	f.Add("/mnt/nnf/$JOBID", "f9Tk", ownerUID, "job7fs", "1@tcp", "$DEVICE $MOUNT_PATH", "echo $DEVICE", "$VG_NAME", "site")
 	f.Add("/mnt//$X/", "", "", "-", "-o", "-o 'a b' $X", "$X", "$X", "$DEVICE$X")
@@ -141,7 +141,7 @@ func FuzzFields(f *testing.F) {
 			if err == nil {
 				checkPlan(t, plan)
 			} else if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' || r > '~' }) {
-				t.Errorf("the error is not fit to print: %q", err)
+				t.Errorf("the error is not printable: %q", err)
 			}
 		}
 	})

@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-// render writes a plan for people: one line per step.
+// render returns a plan as text, one line per step.
 func render(p *Plan) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "path    %s (%s)\nsource  %s type %s\n", p.Path, p.Target, p.Source(), p.FSType)
@@ -163,7 +163,7 @@ func TestGolden(t *testing.T) {
 			}
 			plan := mustPlan(t, cm, p, o)
 			golden(t, c.name, render(plan))
-			for range 20 { // map order must not show
+			for range 20 { // the order of a map must have no effect
 				if again := mustPlan(t, cm, p, o); !reflect.DeepEqual(plan, again) {
 					t.Fatalf("the same input gave another plan:\n%s", render(again))
 				}
@@ -173,7 +173,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// roundTrip checks that a plan that was stored is the plan that was made.
+// roundTrip checks that a plan does not change by encoding and decoding.
 func roundTrip(t *testing.T, plan *Plan) {
 	t.Helper()
 	text, err := json.Marshal(plan)
@@ -193,7 +193,7 @@ func roundTrip(t *testing.T, plan *Plan) {
 	}
 }
 
-// Stored plans outlive an upgrade of the daemon, so the keys are a promise.
+// A newer daemon must read the stored plans of an older one, so the keys must not change.
 func TestPlanJSONKeys(t *testing.T) {
 	cm, p := clientMount(dws.TypeRaw), template()
 	text, err := json.MarshalIndent(mustPlan(t, cm, p, Options{}), "", "  ")

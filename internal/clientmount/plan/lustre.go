@@ -13,8 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// lustre plans a Lustre client mount. There is no block device: the servers are
-// elsewhere.
+// lustre plans a Lustre client mount, which has no block device on this node.
 func (p *Plan) lustre(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StorageProfile, o Options) error {
 	client, ost := &profile.Data.Lustre.Client, profile.Data.Lustre.OST.VariableOverride
 	for _, overrides := range []map[string]string{client.VariableOverride, ost} {
@@ -27,8 +26,8 @@ func (p *Plan) lustre(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StoragePro
 		return err
 	}
 	v := newVariables(p.lustreVariables(cm, m, ost), client.VariableOverride)
-	// The client's own overrides change what is mounted, so they also change
-	// what must be found in the mount table afterwards.
+	// The client's overrides change what is mounted, so they also change what the mount
+	// table shows.
 	nids, err := v.expand(client.VariableOverride["$MGS_NID"], everything)
 	if err != nil {
 		return err
@@ -64,7 +63,7 @@ func (p *Plan) lustre(cm *dws.ClientMount, m *dws.Mount, profile *nnf.StoragePro
 	return down.err
 }
 
-// lustreNames replaces the names by overrides that are not empty.
+// lustreNames replaces the names with non-empty overrides.
 func (p *Plan) lustreNames(nidKey, nids, fsKey, fsname string) error {
 	if nids != "" {
 		if !nidList(nids) {
@@ -81,8 +80,8 @@ func (p *Plan) lustreNames(nidKey, nids, fsKey, fsname string) error {
 	return nil
 }
 
-// lustreVariables are those of Lustre commands and hooks. Client mounts have no
-// targets of their own, so most of them are constants here.
+// lustreVariables returns the variables of Lustre commands and hooks. Client mounts have
+// no Lustre targets, so most values are constants.
 func (p *Plan) lustreVariables(cm *dws.ClientMount, m *dws.Mount, ost map[string]string) []variable {
 	i := m.Device.DeviceReference.Data
 	kind, backfs := "OST", "none"
@@ -103,17 +102,17 @@ func (p *Plan) lustreVariables(cm *dws.ClientMount, m *dws.Mount, ost map[string
 	return out
 }
 
-// SameLustre reports whether two sources <NIDs>:/<file system>, as the mount table
-// shows them, are the same file system: equal names, and the same set of NIDs
-// however they are ordered, separated or written (tcp is tcp0). A text
-// that is not a Lustre source is never the same.
+// SameLustre reports whether two sources <NIDs>:/<file system>, as the mount table shows
+// them, are the same file system: the names are equal, and so are the sets of NIDs,
+// whatever their order, separators and notation (tcp is tcp0). It returns false for a
+// text that is not a Lustre source.
 func SameLustre(a, b string) bool {
 	nidsA, fsA, okA := cutSource(a)
 	nidsB, fsB, okB := cutSource(b)
 	return okA && okB && fsA == fsB && maps.Equal(nidSet(nidsA), nidSet(nidsB))
 }
 
-// LustreHosts lists the host names in the NIDs of a source, without addresses.
+// LustreHosts returns the host names in the NIDs of a source, without addresses.
 func LustreHosts(source string) []string {
 	nids, _, _ := cutSource(source)
 	var hosts []string
@@ -129,9 +128,9 @@ func LustreHosts(source string) []string {
 
 func isLetter(r rune) bool { return r >= 'a' && r <= 'z' }
 
-// ShownAs reports whether the kernel may show the source asked as the source
-// shown, when its host names have these addresses: equal file system names, and
-// each server that is shown is one that was asked for.
+// ShownAs reports whether the kernel may show the requested source asked as the source
+// shown, if its host names have these addresses: the file system names are equal, and
+// each server in shown is in asked.
 func ShownAs(asked, shown string, addresses map[string][]string) bool {
 	nidsA, fsA, okA := cutSource(asked)
 	nidsB, fsB, okB := cutSource(shown)
@@ -153,16 +152,16 @@ func ShownAs(asked, shown string, addresses map[string][]string) bool {
 	return true
 }
 
-// cutSource splits at the first ":/", because what follows may be a directory
-// of the file system and NIDs have no slash.
+// cutSource splits a source at the first ":/": NIDs have no slash, and a directory of
+// the file system may follow.
 func cutSource(s string) (nids, fs string, ok bool) {
 	nids, fs, ok = strings.Cut(s, ":/")
 	fs = strings.TrimRight(fs, "/")
 	return nids, fs, ok && nids != "" && fs != ""
 }
 
-// nidSet splits a list of NIDs. A comma separates the addresses of one server
-// and a colon separates servers; which is which does not matter here.
+// nidSet splits a list of NIDs. A comma separates the addresses of one server and a colon
+// separates servers; nidSet does not distinguish them.
 func nidSet(s string) map[string]bool {
 	out := map[string]bool{}
 	start := 0
@@ -181,14 +180,14 @@ func nidSet(s string) map[string]bool {
 	return out
 }
 
-// insideIPv6 reports whether s is the beginning of a NID with an IPv6 address:
-// hexadecimal groups, and no network yet.
+// insideIPv6 reports whether s is the start of a NID with an IPv6 address: hexadecimal
+// groups without a network.
 func insideIPv6(s string) bool {
 	group := s[strings.LastIndexByte(s, ':')+1:]
 	return len(group) <= 4 && strings.Trim(s, "0123456789abcdefABCDEF:") == ""
 }
 
-// normalNID writes a NID in full: address@network with the network's number.
+// normalNID returns the full form of a NID: address@network with the network's number.
 func normalNID(s string) string {
 	addr, net, _ := strings.Cut(strings.ToLower(s), "@")
 	if net == "" {

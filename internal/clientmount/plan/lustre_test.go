@@ -35,7 +35,7 @@ func TestSameLustre(t *testing.T) {
 		{"no NIDs", ":/fs", ":/fs", false},
 		{"no name", "25@kfi:/", "25@kfi:/", false},
 		{"empty", "", "", false},
-		{"other file systems alike", "nfsserver:/export", "25@kfi:/export", false},
+		{"not lustre", "nfsserver:/export", "25@kfi:/export", false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestSameLustre(t *testing.T) {
 	}
 }
 
-// The kernel shows addresses where the object has host names.
+// The kernel shows addresses in place of the host names in the object.
 func TestShownAs(t *testing.T) {
 	addresses := map[string][]string{"mgs.example.org": {"192.0.2.1", "192.0.2.2"}, "mgs-b": {"2001:db8::1"}}
 	for _, tt := range []struct {

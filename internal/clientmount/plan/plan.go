@@ -1,11 +1,10 @@
-// Package plan turns one entry of a ClientMount and the administrator's
-// storage profile into a plan: the names of the volume, and the ordered steps
-// that mount and unmount it. It also judges whether an object may be acted on
-// at all, because others write the object and the steps run as root.
+// Package plan computes, from one entry of a ClientMount and the administrator's storage
+// profile, a plan: the names of the volume, and the ordered steps that mount and unmount
+// it. It also checks whether the daemon may act on an object at all, because other
+// programs write the object and the steps run as root.
 //
-// It must not know how a step is carried out, and it reads and runs nothing:
-// the same input gives the same plan on every machine, so every rule is a table
-// test.
+// It does not depend on how a step is carried out, and it reads and runs nothing: the
+// same input gives the same plan on every machine, so table tests cover every rule.
 package plan
 
 import (
@@ -22,24 +21,24 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// Plan is everything that is needed to mount and unmount one volume, even if the
-// object and the profile that it was made from are gone. It survives JSON.
+// Plan is everything that is needed to mount and unmount one volume, even if its object
+// and profile no longer exist. It can be encoded as JSON and decoded again without loss.
 type Plan struct {
-	Index  int    `json:"index"`            // place in spec.mounts
-	Path   string `json:"path"`             // mount path: expanded, clean, checked
-	Asked  string `json:"asked,omitempty"`  // mount path before its symbolic links were resolved, if it has any
-	Type   string `json:"type"`             // dws.TypeLustre, TypeXFS, TypeGFS2 or TypeRaw
-	FSType string `json:"fsType"`           // what is passed to mount -t and expected in the mount table
-	VG     string `json:"vg,omitempty"`     // volume group; empty for lustre
-	LV     string `json:"lv,omitempty"`     // logical volume; empty for lustre
-	Device string `json:"device,omitempty"` // /dev/mapper/<DMName>; empty for lustre
-	DMName string `json:"dmName,omitempty"` // device-mapper name, dashes doubled
-	Lustre Lustre `json:"lustre,omitzero"`  // set for lustre only
-	Target string `json:"target"`           // TargetFile or TargetDirectory
+	Index     int    `json:"index"`            // index in spec.mounts
+	Path      string `json:"path"`             // mount path: expanded, clean, checked
+	Requested string `json:"asked,omitempty"`  // mount path before its symbolic links were resolved, if it has any
+	Type      string `json:"type"`             // dws.TypeLustre, TypeXFS, TypeGFS2 or TypeRaw
+	FSType    string `json:"fsType"`           // type for mount -t, also expected in the mount table
+	VG        string `json:"vg,omitempty"`     // volume group; empty for lustre
+	LV        string `json:"lv,omitempty"`     // logical volume; empty for lustre
+	Device    string `json:"device,omitempty"` // /dev/mapper/<DMName>; empty for lustre
+	DMName    string `json:"dmName,omitempty"` // device-mapper name, dashes doubled
+	Lustre    Lustre `json:"lustre,omitzero"`  // set for lustre only
+	Target    string `json:"target"`           // TargetFile or TargetDirectory
 
-	NVMe   []dws.NVMeNamespace `json:"nvme,omitempty"`   // namespaces below the volume group; none = unknown
-	Rescan bool                `json:"rescan,omitempty"` // rescan NVMe and retry when activation fails
-	LinkTo string              `json:"linkTo,omitempty"` // what Path is a link to, kind mode only
+	NVMe   []dws.NVMeNamespace `json:"nvme,omitempty"`   // namespaces of the volume group; empty = unknown
+	Rescan bool                `json:"rescan,omitempty"` // rescan NVMe and retry if the activation fails
+	LinkTo string              `json:"linkTo,omitempty"` // target of the link at Path, kind mode only
 
 	Mount   []Step `json:"mount"`
 	Unmount []Step `json:"unmount"`
@@ -57,14 +56,14 @@ const (
 	TargetDirectory = "directory"
 )
 
-// Step is one thing to do. What it acts on besides its own fields is in the
-// Plan: Path, Device, VG, LV, Target.
+// Step is one action. Besides its own fields it uses Path, Device, VG, LV and Target of
+// the Plan.
 type Step struct {
 	Name  string   `json:"name"` // stable, unique in its list: "activate", "preMount[0]"
 	Kind  Kind     `json:"kind"`
-	Argv  []string `json:"argv,omitempty"`  // complete command of a built-in verb; never goes through a shell
-	Shell string   `json:"shell,omitempty"` // the administrator's line for bash -c; hooks only
-	Fail  string   `json:"fail"`            // what failed; the text that is reported
+	Argv  []string `json:"argv,omitempty"`  // complete built-in command; runs without a shell
+	Shell string   `json:"shell,omitempty"` // the administrator's command for bash -c; hooks only
+	Fail  string   `json:"fail"`            // text that is reported if the step fails
 	Hook  bool     `json:"hook,omitempty"`  // skipped once the mount is recorded as ready
 	UID   uint32   `json:"uid,omitempty"`   // chown
 	GID   uint32   `json:"gid,omitempty"`   // chown
@@ -73,25 +72,25 @@ type Step struct {
 // Kind selects how a step is carried out.
 type Kind string
 
-// The kinds of step. The runner looks before it acts, so each may be repeated.
+// The kinds of steps. The runner checks the state first, so each step can be repeated.
 const (
 	Hook        Kind = "hook"        // run Shell
-	WaitVG      Kind = "waitVG"      // until the volume group VG is visible
+	WaitVG      Kind = "waitVG"      // wait until the volume group VG is visible
 	LockStart   Kind = "lockStart"   // run Argv
 	Activate    Kind = "activate"    // run Argv unless the logical volume is active
-	WaitDevice  Kind = "waitDevice"  // until Device exists
-	Mount       Kind = "mount"       // run Argv unless mounted; makes the target
-	Chown       Kind = "chown"       // give Path to UID and GID
+	WaitDevice  Kind = "waitDevice"  // wait until Device exists
+	Mount       Kind = "mount"       // create the target and run Argv, unless mounted
+	Chown       Kind = "chown"       // change the owner of Path to UID and GID
 	ServersFile Kind = "serversFile" // write the list of Lustre servers below Path; a failure is only logged
-	Unmount     Kind = "unmount"     // run Argv if mounted; removes the target
+	Unmount     Kind = "unmount"     // run Argv if mounted, and remove the target
 	Deactivate  Kind = "deactivate"  // run Argv if the logical volume is active
 	LockStop    Kind = "lockStop"    // run Argv unless a volume of the group is active
 	Link        Kind = "link"        // make Path a symbolic link to LinkTo
 	Unlink      Kind = "unlink"      // remove the symbolic link at Path
 )
 
-// Source is the source that the mount table shows for the volume: the device,
-// or <NIDs>:/<file system> for lustre. Compare the latter with SameLustre.
+// Source returns the source that the mount table shows for the volume: the device, or
+// <NIDs>:/<file system> for lustre. Compare the latter with SameLustre.
 func (p *Plan) Source() string {
 	if p.Type == dws.TypeLustre {
 		return p.Lustre.MGS + ":/" + p.Lustre.FSName
@@ -99,18 +98,17 @@ func (p *Plan) Source() string {
 	return p.Device
 }
 
-// AskedPath is the mount path that the object asks for.
-func (p *Plan) AskedPath() string {
-	if p.Asked != "" {
-		return p.Asked
+// RequestedPath returns the mount path in the object, before symbolic links were resolved.
+func (p *Plan) RequestedPath() string {
+	if p.Requested != "" {
+		return p.Requested
 	}
 	return p.Path
 }
 
-// Volume is a key that identifies the storage itself, wherever it is mounted:
-// two plans have the same key exactly if they mount the same storage. In kind
-// mode that is what the link points to. Plans that were stored have the same key
-// as plans that were made now.
+// Volume returns a key that identifies the storage, wherever it is mounted: two plans
+// have the same key exactly if they mount the same storage. In kind mode the storage is
+// the target of the link. The key of a saved plan does not change.
 func (p *Plan) Volume() string {
 	switch {
 	case p.LinkTo != "":
@@ -122,13 +120,13 @@ func (p *Plan) Volume() string {
 	return "lvm:" + p.VG + "/" + p.LV
 }
 
-// SamePlace reports whether two plans are about the same storage at the same
-// path, so that one can continue what the other started.
+// SamePlace reports whether two plans are for the same storage at the same path, so that
+// one can continue what the other has started.
 func (p *Plan) SamePlace(o *Plan) bool {
 	return p.Path == o.Path && p.Type == o.Type && p.Volume() == o.Volume()
 }
 
-// MountStep returns the first step of the kind that mounts, or nil.
+// MountStep returns the first mount step of that kind, or nil.
 func (p *Plan) MountStep(kind Kind) *Step {
 	i := slices.IndexFunc(p.Mount, func(s Step) bool { return s.Kind == kind })
 	if i < 0 {
@@ -137,9 +135,9 @@ func (p *Plan) MountStep(kind Kind) *Step {
 	return &p.Mount[i]
 }
 
-// Releases reports whether the step gives up the volume rather than the mount:
-// deactivation, the end of the lock space, and the hooks around them. While
-// another mount of the same volume remains, these steps must not run.
+// Releases reports whether the step releases the volume rather than the mount: the
+// deactivation, the stop of the lockspace, and the hooks around them. These steps must
+// not run while another mount of the same volume remains.
 func (s *Step) Releases() bool {
 	switch s.Kind {
 	case Deactivate, LockStop:
@@ -151,36 +149,35 @@ func (s *Step) Releases() bool {
 	return false
 }
 
-// Values of Options.Mode. The last two are for test systems without block
+// Values of Options.Mode. ModeKind and ModeMock are for test systems without block
 // devices.
 const (
-	ModeReal = "real" // also the empty string
+	ModeReal = "real" // the empty string has the same meaning
 	ModeKind = "kind" // a mount is a symbolic link; no commands, no hooks
-	ModeMock = "mock" // nothing happens at all
+	ModeMock = "mock" // no steps
 )
 
 // Options are the site's settings.
 type Options struct {
-	// Roots are the directories below which mounts are allowed; empty = anywhere
-	// but system directories. A daemon that mounts always has some.
+	// Roots are the directories below which mounts are allowed; empty = anywhere except
+	// in system directories. To mount, the daemon always sets some.
 	Roots        []string
-	MountOptions []string // of every file system, in front of the profile's own
-	ServersFile  bool     // write the list of Lustre servers where the object asks for it
+	MountOptions []string // for every file system, before those of the profile
+	ServersFile  bool     // write the list of Lustre servers
 
 	Mode     string // ModeReal, ModeKind or ModeMock
 	MockPath string // base of links in kind mode; empty = /mnt/nnf
 
-	// Real maps a mount path, as Plan.Path has it, to the path without its
-	// symbolic links. The caller resolves them, because a plan reads nothing, and
-	// enters only links that may be followed. The real path replaces the other one
-	// everywhere.
+	// Real maps a mount path, in the form of Plan.Path, to the path with its symbolic
+	// links resolved. The caller resolves them, because this package reads nothing, and
+	// includes only links that may be followed. The real path replaces the mount path
+	// everywhere in the plan.
 	Real map[string]string
 }
 
-// ForMount plans entry index of cm with the commands of profile. Everything in
-// the entry is checked before anything else. The error is a *dws.ResourceError:
-// Fatal if the object is refused, Major if the profile cannot be used, which
-// an administrator can correct while the job waits.
+// ForMount plans entry index of cm with the commands of profile. It checks the entry
+// first. The error is a *dws.ResourceError: Fatal if the object is refused, Major if the
+// profile cannot be used, which an administrator can correct while the job waits.
 func ForMount(cm *dws.ClientMount, index int, profile *nnf.StorageProfile, o Options) (*Plan, error) {
 	p, err := forMount(cm, index, profile, o)
 	if err == nil {
@@ -217,13 +214,12 @@ func forMount(cm *dws.ClientMount, index int, profile *nnf.StorageProfile, o Opt
 	return p, p.mode(m, o)
 }
 
-// mountPath expands and checks the entry's path and sets Path. It returns the
-// variables with $MOUNT_PATH as the operation sets it: that one beats even the
-// profile's overrides.
+// mountPath expands and checks the entry's path and sets Path. It returns the variables
+// with $MOUNT_PATH, which takes precedence even over the profile's overrides.
 func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, error) {
 	field := entryField(p.Index, "mountPath")
 	if len(m.MountPath) > maxPath {
-		// Before the expansion, whose error would be about the profile.
+		// Check before the expansion, whose error would refer to the profile.
 		return nil, refused(field, m.MountPath, pathLengthRule)
 	}
 	// $MOUNT_PATH inside mountPath refers to itself, which expand reports.
@@ -235,7 +231,7 @@ func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, err
 		return nil, err
 	}
 	if real, ok := o.Real[p.Path]; ok && real != p.Path {
-		p.Asked = p.Path
+		p.Requested = p.Path
 		if p.Path, err = checkPath(field+" "+text.Quote(p.Path)+" leads through a symbolic link to", real, nil); err != nil {
 			return nil, err
 		}
@@ -243,7 +239,7 @@ func (p *Plan) mountPath(m *dws.Mount, v *variables, o Options) (*variables, err
 	return v.with("$MOUNT_PATH", p.Path, false), nil
 }
 
-// common are the variables of every command.
+// common returns the variables of every command.
 func common(cm *dws.ClientMount, m *dws.Mount) []variable {
 	return []variable{
 		data("$JOBID", cm.Label(api.LabelJobID)),
@@ -254,8 +250,8 @@ func common(cm *dws.ClientMount, m *dws.Mount) []variable {
 	}
 }
 
-// mode replaces the steps on test systems. All checks have been made by then, so
-// that a test system refuses what a real one would refuse.
+// mode replaces the steps on test systems. It runs after all checks, so a test system
+// refuses the same objects as a real one.
 func (p *Plan) mode(m *dws.Mount, o Options) error {
 	switch o.Mode {
 	case "", ModeReal:
@@ -265,7 +261,7 @@ func (p *Plan) mode(m *dws.Mount, o Options) error {
 		return nil
 	case ModeKind:
 	default:
-		return fault("unknown mode %s: it is real, kind or mock", text.Quote(o.Mode))
+		return fault("unknown mode %s, expected real, kind or mock", text.Quote(o.Mode))
 	}
 
 	name := m.Device.DeviceReference.ObjectReference.Name
@@ -285,10 +281,10 @@ func (p *Plan) mode(m *dws.Mount, o Options) error {
 	return nil
 }
 
-// Fallback plans the removal of a volume whose profile is gone and of which no
-// record was kept: umount, deactivate, stop the lock space. Whether the volume
-// group was shared is not known then, so the caller tries both and uses the plan whose
-// volume is mounted. No hooks run. It has no steps to mount.
+// Fallback plans the unmount of a volume that has neither a profile nor a record: umount,
+// deactivate, stop the lockspace. The caller does not know whether the volume group is
+// shared, so it tries both and uses the plan whose volume is mounted. The plan has no
+// hooks and no mount steps.
 func Fallback(cm *dws.ClientMount, index int, shared bool, o Options) (*Plan, error) {
 	p, err := ForMount(cm, index, fallbackProfile(shared), o)
 	if err != nil {

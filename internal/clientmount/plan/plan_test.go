@@ -25,7 +25,7 @@ func TestVolume(t *testing.T) {
 		{"xfs", dws.TypeXFS, nil, "lvm:" + ownerUID + "_0/lv-3"},
 		{"the same at another path", dws.TypeXFS, elsewhere, "lvm:" + ownerUID + "_0/lv-3"},
 		{"the same as a raw device", dws.TypeRaw, nil, "lvm:" + ownerUID + "_0/lv-3"},
-		{"gfs2 with a group of its own", dws.TypeGFS2, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) {
+		{"gfs2 with its own group", dws.TypeGFS2, func(_ *dws.ClientMount, p *nnf.StorageProfile, _ *Options) {
 			p.Data.GFS2.BlockDevice.SharedVG = false
 		}, "lvm:" + ownerUID + "_0_3/lv"},
 		{"other directive", dws.TypeXFS, func(cm *dws.ClientMount, _ *nnf.StorageProfile, _ *Options) {
@@ -59,8 +59,8 @@ func TestVolume(t *testing.T) {
 	}
 }
 
-// A path whose symbolic links were resolved is used everywhere, and the system's
-// own files stay out of reach. The roots do not apply to it: root made the link.
+// The resolved path is used everywhere, and system directories stay denied. The roots do
+// not apply to it, because root created the link.
 func TestRealPath(t *testing.T) {
 	const realPath = "/var" + jobPath
 	for _, typ := range []string{dws.TypeXFS, dws.TypeLustre} {
@@ -82,7 +82,7 @@ func TestRealPath(t *testing.T) {
 		_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Roots: []string{"/mnt"}, Real: map[string]string{jobPath: bad}})
 		wantError(t, err, dws.Fatal, "spec.mounts[0].mountPath", text.Quote(jobPath), "symbolic link", text.Quote(bad))
 	}
-	// The path as it is written is judged first.
+	// The path in the object is checked first.
 	_, err := ForMount(clientMount(dws.TypeXFS), 0, template(), Options{Roots: []string{"/l"}, Real: map[string]string{jobPath: "/l/x"}})
 	wantError(t, err, dws.Fatal, "below /l")
 }
@@ -93,7 +93,7 @@ func TestModes(t *testing.T) {
 
 	cm := clientMount(dws.TypeXFS)
 	cm.Spec.Mounts[0].Device.DeviceReference.ObjectReference.Name = ""
-	mustPlan(t, cm, template(), Options{Mode: ModeReal}) // only $TEMP_DIR is made of it
+	mustPlan(t, cm, template(), Options{Mode: ModeReal}) // it is used only for $TEMP_DIR
 	_, err = ForMount(cm, 0, template(), Options{Mode: ModeKind})
 	wantError(t, err, dws.Fatal, "objectReference.name")
 
@@ -112,11 +112,11 @@ func TestRoots(t *testing.T) {
 	cm := clientMount(dws.TypeXFS)
 	mustPlan(t, cm, template(), Options{Roots: []string{"/mnt/nnf"}})
 	_, err := ForMount(cm, 0, template(), Options{Roots: []string{"/l"}})
-	wantError(t, err, dws.Fatal, `spec.mounts[0].mountPath "`+jobPath+`" is refused`, "mount.roots", "below /l only")
+	wantError(t, err, dws.Fatal, `spec.mounts[0].mountPath "`+jobPath+`" is refused`, "mount.roots", "only below /l")
 	if !errors.Is(err, ErrOutsideRoots) {
 		t.Errorf("%v is not ErrOutsideRoots", err)
 	}
-	// A root cannot open a directory of the system.
+	// A root cannot allow a system directory.
 	cm.Spec.Mounts[0].MountPath = "/etc/x"
 	_, err = ForMount(cm, 0, template(), Options{Roots: []string{"/etc"}})
 	wantError(t, err, dws.Fatal, "on or below /etc")

@@ -9,8 +9,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// What is reported when a step fails. Administrators search for these texts, and
-// scripts match them, so they do not change.
+// Texts that are reported when a step fails. Administrators search for them and scripts
+// match them, so they do not change.
 const (
 	failPreActivate    = "unable to run block device PreActivate commands"
 	failActivate       = "unable to activate block device"
@@ -28,17 +28,17 @@ const (
 	failPostDeactivate = "unable to run block device PostDeactivate commands"
 )
 
-// Names of the hook lists that belong to giving up a volume, see Step.Releases.
+// Names of the hook lists that belong to the release of a volume, see Step.Releases.
 const (
 	hooksPreDeactivate  = "preDeactivate"
 	hooksPostDeactivate = "postDeactivate"
 )
 
-// maxHooks bounds one list of hook lines; the plan is kept on disk.
+// maxHooks bounds one list of hook commands, because the plan is saved to disk.
 const maxHooks = 256
 
-// sequence collects steps. The first error sticks, so that a list of steps is
-// written one line a step.
+// sequence collects steps and keeps the first error, so that callers can list one step
+// per line.
 type sequence struct {
 	steps []Step
 	err   error
@@ -52,8 +52,8 @@ func (s *sequence) fail(text string, err error) {
 	}
 }
 
-// hooks adds the administrator's lines as they are, with variables expanded as
-// text. Data values have no shell syntax: they were checked before.
+// hooks adds the administrator's hook commands with variables expanded as text. Data
+// values contain no shell syntax, because they were checked before.
 func (s *sequence) hooks(name, fail string, v *variables, lines []string) {
 	if len(lines) > maxHooks {
 		s.fail(fail, fault("the profile has %d %s lines, at most %d are allowed", len(lines), name, maxHooks))
@@ -76,8 +76,8 @@ func (s *sequence) hooks(name, fail string, v *variables, lines []string) {
 	}
 }
 
-// verb adds a built-in command: program and fixed arguments, then the words of
-// the profile's template. An empty template disables the step.
+// verb adds a built-in command: the program and fixed arguments, then the words of the
+// profile's template. An empty template disables the step.
 func (s *sequence) verb(name string, kind Kind, fail string, v *variables, template string, program ...string) {
 	if blank(template) {
 		return
@@ -85,7 +85,7 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	args, err := v.words(template)
 	if err == nil && len(args) == 0 {
 		// "vgchange" without arguments acts on every volume group.
-		err = fault("nothing is left of %s after expansion", text.Quote(template))
+		err = fault("%s is empty after expansion", text.Quote(template))
 	}
 	if err != nil {
 		s.fail(fail, dws.WrapError(dws.Major, program[0], err))
@@ -94,16 +94,15 @@ func (s *sequence) verb(name string, kind Kind, fail string, v *variables, templ
 	s.add(Step{Name: name, Kind: kind, Fail: fail, Argv: append(program, args...)})
 }
 
-// BuiltinUnmount is the step that unmounts where the profile names no command for
-// it: the plain umount(8).
+// BuiltinUnmount returns the unmount step for a profile without an unmount command: plain
+// umount(8).
 func (p *Plan) BuiltinUnmount() Step {
 	return Step{Name: "unmount", Kind: Unmount, Fail: failUnmount, Argv: []string{"umount", p.Path}}
 }
 
-// mountProgram is mount(8) with the arguments that come before the profile's
-// own. The site's options are first, because the last one of two that contradict
-// each other wins. A bind mount takes none: a device node is bound, and nodev
-// would make it useless.
+// mountProgram returns mount(8) with the arguments that precede those of the profile. The
+// site's options come first, because the last of two contradictory options wins. A bind
+// mount gets none: it binds a device node, which nodev would make unusable.
 func (p *Plan) mountProgram(o Options) []string {
 	argv := []string{"mount", "-t", p.FSType}
 	if p.FSType != dws.TypeRaw && len(o.MountOptions) > 0 {
@@ -112,10 +111,9 @@ func (p *Plan) mountProgram(o Options) []string {
 	return argv
 }
 
-// unmount adds the unmount command. A profile that has only a mount command gets
-// the plain umount(8), because reporting success while the file system is mounted
-// would leak the storage. Without either command there is no step: the plan mounts
-// nothing.
+// unmount adds the unmount command. A profile with only a mount command gets plain
+// umount(8), because reporting success while the file system is mounted would leak the
+// storage. Without either command there is no step, because the plan mounts nothing.
 func (s *sequence) unmount(p *Plan, v *variables, mount, unmount string) {
 	if blank(unmount) && !blank(mount) {
 		s.add(p.BuiltinUnmount())
@@ -124,15 +122,15 @@ func (s *sequence) unmount(p *Plan, v *variables, mount, unmount string) {
 	s.verb("unmount", Unmount, failUnmount, v, unmount, "umount")
 }
 
-// permissions adds the owner of what was mounted.
+// permissions adds the step that sets the owner of the mounted file system.
 func (s *sequence) permissions(m *dws.Mount) {
 	if m.SetPermissions {
 		s.add(Step{Name: "chown", Kind: Chown, Fail: failChown, UID: uint32(m.UserID), GID: uint32(m.GroupID)})
 	}
 }
 
-// serversFile adds the list of Lustre servers: if the site wants it, and the
-// object belongs to an NnfStorage, through which the servers are found.
+// serversFile adds the step that writes the list of Lustre servers, if the site has
+// enabled it and the object belongs to an NnfStorage, through which the servers are found.
 func (s *sequence) serversFile(cm *dws.ClientMount, m *dws.Mount, o Options) {
 	if o.ServersFile && cm.Label(api.LabelOwnerKind) == "NnfStorage" {
 		s.add(Step{Name: "serversFile", Kind: ServersFile, Fail: failServersFile, UID: uint32(m.UserID), GID: uint32(m.GroupID)})

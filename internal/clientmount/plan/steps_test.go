@@ -10,8 +10,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 )
 
-// The order of the steps with one line in every hook list and every command
-// present, then with one command at a time taken away.
+// The order of the steps with one line in every hook list and all commands, then without
+// one command at a time.
 func TestOrder(t *testing.T) {
 	const (
 		up   = "preActivate[0] waitVG lockStart activate waitDevice postActivate[0] preMount[0] mount chown postMount[0]"
@@ -60,7 +60,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// A hook keeps its number when a line before it is empty.
+// A hook keeps its index if a line before it is empty.
 func TestHookNumbers(t *testing.T) {
 	profile := template()
 	profile.Data.XFS.FileSystem.Compute.User.PreMount = []string{"a", "", "c"}
@@ -86,8 +86,8 @@ func TestProfileFaults(t *testing.T) {
 		{"shell syntax", dws.TypeXFS, func(p *nnf.StorageProfile) { p.Data.XFS.FileSystem.Compute.Unmount = "$MOUNT_PATH || true" },
 			[]string{"unable to unmount file system: umount:", "use a hook command"}},
 		{"nothing left", dws.TypeGFS2, func(p *nnf.StorageProfile) { p.Data.GFS2.BlockDevice.Compute.VGChange.LockStop = "$DEVICE_LIST" },
-			[]string{"unable to deactivate block device", "nothing is left"}},
-		{"circle in a hook", dws.TypeXFS, func(p *nnf.StorageProfile) {
+			[]string{"unable to deactivate block device", "is empty after expansion"}},
+		{"cycle in a hook", dws.TypeXFS, func(p *nnf.StorageProfile) {
 			p.Data.XFS.VariableOverride = map[string]string{"$A": "$B", "$B": "$A"}
 			p.Data.XFS.FileSystem.Compute.User.PostMount = []string{"true", "echo $A"}
 		}, []string{"unable to run file system PostMount commands: postMount[1]", "$A -> $B -> $A"}},
@@ -99,7 +99,7 @@ func TestProfileFaults(t *testing.T) {
 		{"very many hooks", dws.TypeXFS, func(p *nnf.StorageProfile) {
 			p.Data.XFS.FileSystem.Compute.User.PreMount = make([]string, maxHooks+1)
 		}, []string{"257 preMount lines"}},
-		{"bad override key", dws.TypeXFS, func(p *nnf.StorageProfile) { p.Data.XFS.VariableOverride = map[string]string{"X": ""} }, []string{`bad key "X"`}},
+		{"bad override key", dws.TypeXFS, func(p *nnf.StorageProfile) { p.Data.XFS.VariableOverride = map[string]string{"X": ""} }, []string{`invalid key "X"`}},
 		{"bad type", dws.TypeXFS, func(p *nnf.StorageProfile) { p.Data.XFS.VariableOverride = map[string]string{"$FSTYPE": "-o"} }, []string{"$FSTYPE"}},
 		{"bad target", dws.TypeXFS, func(p *nnf.StorageProfile) { p.Data.XFS.VariableOverride = map[string]string{"$MOUNT_TARGET": "dir"} }, []string{"$MOUNT_TARGET", "file or directory"}},
 		{"bad NIDs", dws.TypeLustre, func(p *nnf.StorageProfile) {
@@ -108,12 +108,12 @@ func TestProfileFaults(t *testing.T) {
 		{"bad file system name", dws.TypeLustre, func(p *nnf.StorageProfile) {
 			p.Data.Lustre.OST.VariableOverride = map[string]string{"$FSNAME": "a/b"}
 		}, []string{"$FSNAME"}},
-		{"circle in a lustre name", dws.TypeLustre, func(p *nnf.StorageProfile) {
+		{"cycle in a lustre name", dws.TypeLustre, func(p *nnf.StorageProfile) {
 			p.Data.Lustre.Client.VariableOverride = map[string]string{"$FS_NAME": "$FS_NAME"}
 		}, []string{"$FS_NAME -> $FS_NAME"}},
 		{"bad lustre override key", dws.TypeLustre, func(p *nnf.StorageProfile) {
 			p.Data.Lustre.OST.VariableOverride = map[string]string{"": ""}
-		}, []string{"bad key"}},
+		}, []string{"invalid key"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -128,8 +128,8 @@ func TestProfileFaults(t *testing.T) {
 	}
 }
 
-// A profile with a mount command always gives an unmount step: umount(8) unless the
-// profile names a command.
+// A profile with a mount command always results in an unmount step: its own command, or
+// umount(8).
 func TestUnmountCommand(t *testing.T) {
 	tests := []struct {
 		name           string
@@ -167,8 +167,8 @@ func TestUnmountCommand(t *testing.T) {
 	}
 }
 
-// The site's options come first, so that the profile's own win, and a device that
-// is bound gets none.
+// The site's options come first, so that those of the profile override them. A bind mount
+// of a device gets none.
 func TestMountOptions(t *testing.T) {
 	fstype := func(fs string) map[string]string { return map[string]string{"$FSTYPE": fs} }
 	tests := []struct {
@@ -206,8 +206,8 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
-// The servers file is written if the site wants it and the object has an owner
-// whose servers can be looked up, whoever owns the mounted directory.
+// The servers file is written if the site has enabled it and the servers can be looked up
+// through the owner of the object, whoever owns the mounted directory.
 func TestServersFile(t *testing.T) {
 	tests := []struct {
 		typ, owner     string
@@ -238,8 +238,8 @@ func TestServersFile(t *testing.T) {
 	}
 }
 
-// The steps that give up the volume are the last ones, from the first
-// preDeactivate hook on, and none of them is among the steps that mount.
+// The steps that release the volume are the last ones, from the first preDeactivate hook
+// on, and no mount step releases it.
 func TestReleases(t *testing.T) {
 	for typ, want := range map[string]string{
 		dws.TypeRaw:    "preDeactivate[0] preDeactivate[1] deactivate postDeactivate[0] postDeactivate[1]",

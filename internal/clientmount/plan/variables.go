@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// maxPasses is how deep variables may refer to variables. A variable that is
-	// left after so many passes is an error.
+	// maxPasses is how deeply variables may refer to variables. A variable that remains
+	// after this number of passes is an error.
 	maxPasses = 6
-	// maxLine is the longest text that a command line may become: the kernel
-	// takes no longer single argument (MAX_ARG_STRLEN), and bash -c gets one.
+	// maxLine is the maximum length of an expanded command line: the kernel's limit for
+	// a single argument (MAX_ARG_STRLEN), since bash -c gets the line as one argument.
 	maxLine = 128<<10 - 1
 	// maxOverrides and maxKey bound the profile's variableOverride.
 	maxOverrides = 256
@@ -24,16 +24,16 @@ const (
 // variable is a name with its leading $ and its value.
 type variable struct {
 	key, value string
-	// text marks the administrator's own text, which may hold several words,
-	// quotes and other variables. Anything else is data: one value, checked,
-	// never split and free of variables.
+	// text marks the administrator's own text, which may contain several words, quotes
+	// and other variables. Anything else is data: one checked value that is never split
+	// and contains no variables.
 	text bool
 }
 
 func data(key, value string) variable { return variable{key: key, value: value} }
 
-// variables is a set with distinct keys, longest first, so that $DEVICE_LIST is
-// never taken for $DEVICE followed by _LIST.
+// variables is a set with distinct keys, longest first, so that $DEVICE_LIST is never
+// read as $DEVICE followed by _LIST.
 type variables struct{ list []variable }
 
 // newVariables returns the data with the administrator's overrides on top.
@@ -51,7 +51,7 @@ func newVariables(values []variable, overrides map[string]string) *variables {
 	return v
 }
 
-// with returns the set with one more variable, which beats all others.
+// with returns the set with one more variable, which replaces one with the same key.
 func (v *variables) with(key, value string, text bool) *variables {
 	list := make([]variable, 0, len(v.list)+1)
 	for _, x := range v.list {
@@ -71,7 +71,7 @@ func longestFirst(a, b variable) int {
 	return strings.Compare(a.key, b.key)
 }
 
-// match returns the variable whose name s starts with, the longest if several.
+// match returns the variable with the longest key that s starts with.
 func (v *variables) match(s string) (variable, bool) {
 	for _, x := range v.list {
 		if strings.HasPrefix(s, x.key) {
@@ -81,24 +81,25 @@ func (v *variables) match(s string) (variable, bool) {
 	return variable{}, false
 }
 
-// checkOverrides refuses keys that are no variables; the loops above rely on it.
+// checkOverrides returns an error for keys that are not variables; the functions above
+// rely on it.
 func checkOverrides(overrides map[string]string) error {
 	if len(overrides) > maxOverrides {
 		return fault("the profile's variableOverride has %d entries, at most %d are allowed", len(overrides), maxOverrides)
 	}
 	for _, key := range slices.Sorted(maps.Keys(overrides)) {
 		if name, ok := strings.CutPrefix(key, "$"); !ok || name == "" || len(key) > maxKey || !text.Only(name, "_-") {
-			return fault("the profile's variableOverride has a bad key %s: it is $ and a name of A-Z a-z 0-9 _ -", text.Quote(key))
+			return fault("the profile's variableOverride has the invalid key %s: a key is $ followed by characters of A-Z a-z 0-9 _ -", text.Quote(key))
 		}
 	}
 	return nil
 }
 
 func badOverride(key, value, rule string) *dws.ResourceError {
-	return fault("the profile's variableOverride sets %s to %s, which cannot be used: %s", key, text.Quote(value), rule)
+	return fault("the profile's variableOverride sets %s to the invalid value %s: %s", key, text.Quote(value), rule)
 }
 
-// scope selects which variables a pass replaces; all are recognised.
+// scope selects the variables that a pass replaces. A pass recognises all variables.
 type scope int
 
 const (
@@ -109,8 +110,8 @@ const (
 
 func (s scope) takes(x variable) bool { return s == everything || (s == textOnly) == x.text }
 
-// expand replaces variables until none is left, in at most maxPasses passes.
-// Unknown ones stay. The error says which variables refer to each other.
+// expand replaces variables until none is left, in at most maxPasses passes. Unknown
+// variables stay. The error names the variables that refer to each other.
 func (v *variables) expand(s string, which scope) (string, error) {
 	if len(s) > maxLine {
 		return "", fault("a line of %d bytes is too long, at most %d are allowed", len(s), maxLine)
@@ -167,10 +168,10 @@ func (v *variables) pass(s string, which scope) (string, bool, error) {
 	return b.String(), changed, nil
 }
 
-// has reports whether s names a variable of the scope.
+// has reports whether s contains a variable of the scope.
 func (v *variables) has(s string, which scope) bool { return len(v.named(s, which)) > 0 }
 
-// named returns the keys of the scope in s, in order, each once.
+// named returns the keys of the scope in s, in order and without duplicates.
 func (v *variables) named(s string, which scope) []string {
 	var out []string
 	for {
@@ -191,30 +192,31 @@ func (v *variables) named(s string, which scope) []string {
 	}
 }
 
-// unresolved explains why text still names variables after the last pass.
+// unresolved returns the error for a text that still contains variables after the last
+// pass.
 func (v *variables) unresolved(text, left string, which scope) error {
 	for _, key := range v.named(text, which) {
-		if way := v.endless(key, nil, which); way != nil {
-			return fault("variables refer to each other in a circle or too deep (%d levels are allowed): %s",
-				maxPasses, strings.Join(way, " -> "))
+		if chain := v.findChain(key, nil, which); chain != nil {
+			return fault("variables refer to each other in a cycle or too deeply (at most %d levels are allowed): %s",
+				maxPasses, strings.Join(chain, " -> "))
 		}
 	}
-	// The name was put together from two pieces, so there is no chain to show.
-	return fault("variable %s is still there after %d passes", v.named(left, which)[0], maxPasses)
+	// The name was joined from two values, so there is no chain of variables.
+	return fault("variable %s remains after %d passes of expansion", v.named(left, which)[0], maxPasses)
 }
 
-// endless returns a chain of variables from key on that closes a circle or is longer
-// than maxPasses, or nil. There are no more chains to try than there were variables
-// in the passes before, and maxLine bounded those.
-func (v *variables) endless(key string, way []string, which scope) []string {
-	circle := slices.Contains(way, key)
-	way = append(way, key)
-	if circle || len(way) > maxPasses {
-		return way
+// findChain returns a chain of variables that starts with key and is a cycle or longer
+// than maxPasses, or nil. The number of chains to try is at most that of the variables in
+// the previous passes, which maxLine bounds.
+func (v *variables) findChain(key string, chain []string, which scope) []string {
+	cycle := slices.Contains(chain, key)
+	chain = append(chain, key)
+	if cycle || len(chain) > maxPasses {
+		return chain
 	}
 	x, _ := v.match(key)
 	for _, next := range v.named(x.value, which) {
-		if found := v.endless(next, way, which); found != nil {
+		if found := v.findChain(next, chain, which); found != nil {
 			return found
 		}
 	}

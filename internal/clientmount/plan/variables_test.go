@@ -38,7 +38,7 @@ func TestExpand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for range 10 { // a new map order each time
+			for range 10 { // with a different map order each time
 				got, err := newVariables(values, overrides).expand(tt.in, tt.which)
 				if err != nil || got != tt.want {
 					t.Fatalf("expand(%q) = %q, %v, want %q", tt.in, got, err, tt.want)
@@ -57,7 +57,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// nest returns n variables, each standing for the next, the last for "end".
+// nest returns n variables, each of which refers to the next one; the last is "end".
 func nest(n int) map[string]string {
 	out := map[string]string{}
 	for i := range n {
@@ -75,7 +75,7 @@ func TestExpandLimit(t *testing.T) {
 	wantError(t, err, dws.Major, "$VA -> $VB -> $VC -> $VD -> $VE -> $VF -> $VG")
 }
 
-func TestExpandCircles(t *testing.T) {
+func TestExpandCycles(t *testing.T) {
 	tests := []struct {
 		name, in  string
 		overrides map[string]string
@@ -85,7 +85,7 @@ func TestExpandCircles(t *testing.T) {
 		{"two", "$B", map[string]string{"$A": "$B", "$B": "$A"}, "$B -> $A -> $B"},
 		{"behind a harmless one", "$OK $A", map[string]string{"$OK": "ok", "$A": "$OK$B", "$B": "$C", "$C": "$OK $B"}, "$A -> $B -> $C -> $B"},
 		{"growing", "$A", map[string]string{"$A": "$A$A"}, "$A -> $A"},
-		{"joined from two pieces", "$JK", map[string]string{"$J": "$L", "$LK": "$JK"}, "is still there after 6 passes"},
+		{"joined from two pieces", "$JK", map[string]string{"$J": "$L", "$LK": "$JK"}, "remains after 6 passes of expansion"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestExpandSize(t *testing.T) {
 	wantError(t, err, dws.Major, "too long")
 	_, err = newVariables([]variable{data("$D", "dddd")}, nil).expand(long[:maxLine-4]+"$D$D", everything)
 	wantError(t, err, dws.Major, "expand to more than")
-	// 1000 references each to a thousand bytes would be a gigabyte by level 3.
+	// With 1000 references to the previous level each, level 3 would be a gigabyte.
 	bomb := map[string]string{
 		"$A": strings.Repeat("$B", 1000), "$B": strings.Repeat("$C", 1000), "$C": strings.Repeat("x", 1000),
 	}
@@ -124,11 +124,11 @@ func TestCheckOverrides(t *testing.T) {
 	}{
 		{"none", nil, ""},
 		{"good", map[string]string{"$VG_NAME": "x", "$DEVICE_NUM-1": ""}, ""},
-		{"empty key", map[string]string{"": "x"}, `bad key ""`},
-		{"only a dollar", map[string]string{"$": "x"}, `bad key "$"`},
-		{"no dollar", map[string]string{"VG": "x"}, `bad key "VG"`},
-		{"syntax", map[string]string{"$A;": "x"}, `bad key "$A;"`},
-		{"too long", map[string]string{"$" + strings.Repeat("A", maxKey): "x"}, "bad key"},
+		{"empty key", map[string]string{"": "x"}, `invalid key ""`},
+		{"only a dollar", map[string]string{"$": "x"}, `invalid key "$"`},
+		{"no dollar", map[string]string{"VG": "x"}, `invalid key "VG"`},
+		{"syntax", map[string]string{"$A;": "x"}, `invalid key "$A;"`},
+		{"too long", map[string]string{"$" + strings.Repeat("A", maxKey): "x"}, "invalid key"},
 		{"too many", many, "257 entries"},
 	}
 	for _, tt := range tests {
@@ -145,8 +145,8 @@ func TestCheckOverrides(t *testing.T) {
 	}
 }
 
-// FuzzSubstitute: any text with any variables ends, in bounds, without a known
-// variable left, and the same way each time.
+// FuzzSubstitute checks that the expansion of any text with any variables ends, is
+// bounded, leaves no known variable, and always has the same result.
 func FuzzSubstitute(f *testing.F) {
 	f.Add("$A $B", "$A", "$B", "$B", "x")
 	f.Add("$A", "$A", "$A$A", "$B", "$A")
@@ -161,7 +161,7 @@ func FuzzSubstitute(f *testing.F) {
 		got, err := v.expand(text, everything)
 		again, err2 := newVariables(v.list, overrides).expand(text, everything)
 		if got != again || (err == nil) != (err2 == nil) {
-			t.Errorf("two answers: %q, %v and %q, %v", got, err, again, err2)
+			t.Errorf("two results: %q, %v and %q, %v", got, err, again, err2)
 		}
 		if err == nil && (len(got) > maxLine || v.has(got, everything)) {
 			t.Errorf("expand left %q", got)
@@ -178,8 +178,7 @@ func FuzzSubstitute(f *testing.F) {
 func TestWords(t *testing.T) {
 	v := newVariables([]variable{
 		data("$DEVICE", "/dev/x"), data("$EMPTY", ""), data("$NIDS", "1@tcp:2@tcp"), data("$FS", "fs"),
-		// Data never is like this, because it is checked; if it were, it would
-		// still be one word.
+		// Checked data never looks like this, but even then it would be one word.
 		data("$HOSTILE", "a b;c 'd"),
 	}, map[string]string{"$OPTS": `-o 'a b',"c" -v`, "$NOTHING": ""})
 	tests := []struct {
@@ -216,7 +215,7 @@ func TestWords(t *testing.T) {
 
 func TestWordsRefused(t *testing.T) {
 	v := newVariables([]variable{data("$DEVICE", "/dev/x")}, map[string]string{"$EVIL": "a; b"})
-	const shell, unknown = "use a hook command for shell syntax", "unknown variable"
+	const shell, unknown = "this command runs without a shell", "unknown variable"
 	tests := []struct {
 		in     string
 		pieces []string

@@ -6,17 +6,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// word is one word of a template; quoted when any part of it was in quotes, so
-// that it stays an argument even when it becomes empty.
+// word is one word of a template. quoted means that a part of it was in quotes, so that
+// it stays an argument even if it becomes empty.
 type word struct {
 	text   string
 	quoted bool
 }
 
-// words makes the arguments of a built-in verb from the profile's template. No
-// shell is involved: the administrator's own variables are expanded first, the
-// result is split the way a shell splits it, and only then does each word get
-// its data, which is therefore never split and never read as syntax.
+// words returns the arguments of a built-in command from the profile's template, without
+// a shell. It expands the administrator's own variables, splits the result as a shell
+// does, and then expands data variables in each word. So data is never split and never
+// interpreted as syntax.
 func (v *variables) words(template string) ([]string, error) {
 	template, err := v.expand(template, textOnly)
 	if err != nil {
@@ -43,7 +43,7 @@ func (v *variables) words(template string) ([]string, error) {
 	return out, nil
 }
 
-// variableName cuts what looks like one variable from the start of s.
+// variableName returns the variable name at the start of s.
 func variableName(s string) string {
 	end := 1
 	for end < len(s) && text.Only(s[end:end+1], "_{}") {
@@ -55,9 +55,9 @@ func variableName(s string) string {
 	return s[:end]
 }
 
-// split cuts a template into words by a shell's quoting rules: '…' is literal,
-// "…" keeps blanks, a backslash takes the next character as it is. Everything
-// that needs a shell is refused; wildcards and ~ are ordinary characters.
+// split splits a template into words by the quoting rules of a shell: '…' is literal,
+// "…" keeps blanks, and a backslash quotes the next character. Syntax that needs a shell
+// is an error; wildcards and ~ are ordinary characters.
 func split(s string) ([]word, error) {
 	s = strings.TrimSpace(s)
 	var out []word
@@ -116,8 +116,8 @@ func split(s string) ([]word, error) {
 	return out, nil
 }
 
-// doubleQuoted reads up to the closing quote and returns how many bytes that
-// took, the quote included.
+// doubleQuoted reads up to the closing quote and returns the number of bytes read,
+// including the quote.
 func doubleQuoted(b *strings.Builder, s string) (int, error) {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -138,5 +138,5 @@ func doubleQuoted(b *strings.Builder, s string) (int, error) {
 }
 
 func shellSyntax(c byte, s string) error {
-	return fault("%s in %s is shell syntax, and no shell runs this command: use a hook command for shell syntax", text.Quote(string(rune(c))), text.Quote(s))
+	return fault("%s in %s is shell syntax, but this command runs without a shell: use a hook command", text.Quote(string(rune(c))), text.Quote(s))
 }

@@ -1,15 +1,13 @@
-// Package oneprocessor makes the program that imports it begin with one
-// processor for Go code, unless GOMAXPROCS is in the environment.
+// Package oneprocessor sets GOMAXPROCS to 1 during the initialisation of the program
+// that imports it, unless GOMAXPROCS is in the environment.
 //
-// Both daemons run with one by default (runtime.gomaxprocs). Setting that when
-// the configuration has been read is too late: a processor that has been at
-// work leaves its caches behind when it is taken away, about half a megabyte of
-// the three that an idle daemon needs. Therefore this happens while packages
-// are initialised, and this one needs so little that it comes before all that
-// is large.
+// Both daemons use one processor by default (runtime.gomaxprocs). Setting it after the
+// configuration has been read is too late: a processor that has run keeps its caches
+// after it is removed, about half a megabyte of the three that an idle daemon needs.
+// This package imports so little that it is initialised before all large packages.
 //
-// It must not know what the configuration says; package daemon's ApplyRuntime
-// gives the processors back where it asks for them.
+// It must not read the configuration. Package daemon restores the number of processors
+// if the configuration requests more.
 package oneprocessor
 
 import (
@@ -17,7 +15,7 @@ import (
 	"syscall"
 )
 
-// Taken tells that the other processors were taken away here.
+// Taken reports whether this package has set GOMAXPROCS to 1.
 var Taken = take()
 
 func take() bool {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The program is this test: what it prints when it begins in an environment.
+// TestTaken runs itself as a program with different environments.
 func TestTaken(t *testing.T) {
 	if os.Getenv("SAY") != "" {
 		os.Stdout.WriteString(strconv.Itoa(runtime.GOMAXPROCS(0)) + " " + strconv.FormatBool(Taken) + "\n")

@@ -1,9 +1,10 @@
 // Package client is the client of the Copy Offload API that nnf-dm serves: it starts,
-// follows, cancels and deletes copies. It uses version 2 of the API if the daemon has
-// it and version 1 otherwise; the caller sees no difference.
+// follows, cancels and deletes copies. It uses version 2 of the API if the daemon
+// supports it, and version 1 otherwise; the interface of the package is the same for
+// both.
 //
-// It must not know terminals, flags or how anything is shown, nor what the
-// daemon does with a request.
+// It must not know terminals, flags or output formats, nor what the daemon does with
+// a request.
 package client
 
 import (
@@ -27,14 +28,14 @@ import (
 // DefaultSocket is where the daemon listens by default.
 const DefaultSocket = pb.Socket
 
-// Options name the daemon and the job.
+// Options select the daemon and the job.
 type Options struct {
 	Socket    string
-	Workflow  string // may be empty if only version 1 calls with a uid are made
+	Workflow  string // may be empty for calls that take a uid; the client then uses version 1
 	Namespace string
 
-	Interval time.Duration // between polls of a daemon without version 2; 0: 1s
-	Patience time.Duration // how long Follow waits for a daemon that went away; 0: 2m
+	Interval  time.Duration // between polls of a daemon without version 2; 0: 1s
+	RetryTime time.Duration // how long Follow waits for an unreachable daemon; 0: 2m
 }
 
 // Client is a connection to the daemon. Its methods return an *Error, with a hint if there
@@ -46,25 +47,25 @@ type Client struct {
 	v2   pb2.DataMoverClient
 	old  atomic.Bool // the daemon has no version 2
 
-	mu     sync.Mutex
-	dialed error // why the last attempt to connect failed
-	heard  time.Time
+	mu           sync.Mutex
+	dialed       error // why the last attempt to connect failed
+	lastResponse time.Time
 }
 
-// answerTime is how long a daemon may take for a call that does not wait.
+// answerTime is the time limit of a call that does not wait for the end of a copy.
 const answerTime = time.Minute
 
-// Open returns a client. Nothing is sent before the first call.
+// Open returns a client. It does not contact the daemon before the first call.
 func Open(o Options) (*Client, error) {
 	if o.Interval <= 0 {
 		o.Interval = time.Second
 	}
-	if o.Patience <= 0 {
-		o.Patience = 2 * time.Minute
+	if o.RetryTime <= 0 {
+		o.RetryTime = 2 * time.Minute
 	}
 	c := &Client{o: o}
-	// The dialer gets the path as it is, so that no character of it means
-	// anything to gRPC's address syntax.
+	// The dialer uses the path directly, because some characters have a meaning in
+	// gRPC's address syntax.
 	conn, err := grpc.NewClient("passthrough:///nnf-dm",
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(c.dial), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
@@ -78,10 +79,10 @@ func Open(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Old tells whether the daemon was found to have no version 2 of the API.
+// Old reports whether a call has shown that the daemon has no version 2 of the API.
 func (c *Client) Old() bool { return c.old.Load() }
 
 func (c *Client) dial(ctx context.Context, _ string) (net.Conn, error) {
@@ -90,33 +91,35 @@ func (c *Client) dial(ctx context.Context, _ string) (net.Conn, error) {
 	defer c.mu.Unlock()
 	c.dialed = err
 	if err == nil {
-		c.heard = time.Now()
+		c.lastResponse = time.Now()
 	}
 	return conn, err
 }
 
-// hear records that the daemon has answered just now.
-func (c *Client) hear() {
+// recordResponse records that the daemon has responded.
+func (c *Client) recordResponse() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard = time.Now()
+	c.lastResponse = time.Now()
 }
 
-func (c *Client) lastHeard() time.Time {
+func (c *Client) lastResponseTime() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.heard
+	return c.lastResponse
 }
 
-func (c *Client) dialError() error {
+// ConnectError returns why the last attempt to connect to the socket failed, nil if it
+// succeeded.
+func (c *Client) ConnectError() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.dialed
 }
 
-// either makes a call in version 2 of the API. It makes the call in version 1 if the
-// daemon has no version 2, or if the workflow is unknown, which version 2 requires.
-// UNIMPLEMENTED means that the daemon has done nothing.
+// either calls v2. It calls v1 if the daemon has no version 2 of the API, or if there
+// is no workflow, which version 2 requires. UNIMPLEMENTED means that the daemon has
+// not executed the call.
 func (c *Client) either(v2, v1 func() error) error {
 	if c.o.Workflow == "" {
 		return v1()
@@ -142,13 +145,13 @@ func (c *Client) workflow2() *pb2.Workflow {
 	return &pb2.Workflow{Name: c.o.Workflow, Namespace: c.o.Namespace}
 }
 
-// Daemon is what a daemon reports about itself.
+// Daemon describes a daemon.
 type Daemon struct {
 	Version     string
 	APIVersions []string
 }
 
-// Version asks the daemon for its version.
+// Version returns the version of the daemon.
 func (c *Client) Version(ctx context.Context) (Daemon, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -159,7 +162,7 @@ func (c *Client) Version(ctx context.Context) (Daemon, error) {
 	return Daemon{Version: r.GetVersion(), APIVersions: r.GetApiVersions()}, nil
 }
 
-// State is how far a copy is.
+// State is the state of a copy.
 type State string
 
 // The states of a copy.
@@ -168,11 +171,11 @@ const (
 	Starting   State = "starting"   // the rabbit prepares it
 	Running    State = "running"    // being copied
 	Cancelling State = "cancelling" // its cancellation was requested
-	Completed  State = "completed"  // ended; the result says how
+	Completed  State = "completed"  // ended, with a Result
 	Unknown    State = "unknown"
 )
 
-// Result is how a copy ended; empty while it has not ended.
+// Result is the result of a copy; empty until the copy has ended.
 type Result string
 
 // The results of a copy.
@@ -181,11 +184,11 @@ const (
 	Failure   Result = "failed"
 	Refused   Result = "invalid" // the rabbit rejected it as invalid
 	Cancelled Result = "cancelled"
-	Deleted   Result = "deleted" // it was deleted before its end was seen
+	Deleted   Result = "deleted" // it was deleted before its result was known
 )
 
-// Movement is one copy. What the daemon does not report is empty or nil; version 1
-// reports less. Texts may hold anything that the copying command wrote.
+// Movement is one copy. Fields that the daemon does not report are empty or nil;
+// version 1 reports fewer. Texts can contain arbitrary output of the copying command.
 type Movement struct {
 	ID          string `json:"id"`
 	Batch       string `json:"batch,omitempty"`
@@ -193,13 +196,13 @@ type Movement struct {
 	Result      Result `json:"result,omitempty"`
 	Message     string `json:"message,omitempty"`
 	Source      string `json:"source,omitempty"`      // as the rabbit sees it
-	Destination string `json:"destination,omitempty"` // likewise
+	Destination string `json:"destination,omitempty"` // as the rabbit sees it
 
 	Percent         *int32     `json:"percent,omitempty"`
 	ElapsedSeconds  float64    `json:"elapsed_seconds,omitempty"`
-	Rate            string     `json:"rate,omitempty"` // as the command writes it
-	Data            string     `json:"data,omitempty"` // likewise
-	Left            string     `json:"left,omitempty"` // time left, likewise
+	Rate            string     `json:"rate,omitempty"` // as written by the command
+	Data            string     `json:"data,omitempty"` // amount, as written by the command
+	Left            string     `json:"left,omitempty"` // time left, as written by the command
 	Items           *int32     `json:"items,omitempty"`
 	Directories     *int32     `json:"directories,omitempty"`
 	Files           *int32     `json:"files,omitempty"`
@@ -212,10 +215,10 @@ type Movement struct {
 	Restarts        int32      `json:"restarts,omitempty"`
 }
 
-// Ended tells whether the copy has ended.
+// Ended reports whether the copy has ended.
 func (m *Movement) Ended() bool { return m.State == Completed }
 
-// Elapsed is how long the command has run.
+// Elapsed returns how long the command has run.
 func (m *Movement) Elapsed() time.Duration {
 	return time.Duration(m.ElapsedSeconds * float64(time.Second)).Round(time.Millisecond)
 }

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open returns a client and its daemon.
+// open returns a client and a fake daemon.
 func open(t *testing.T, old bool, change func(*client.Options)) (*client.Client, *fakedaemon.Daemon) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "dm") // a short path
@@ -77,7 +77,7 @@ func copyOf(t *testing.T, c *client.Client, sources ...string) []string {
 	return ids
 }
 
-func TestLife(t *testing.T) {
+func TestLifecycle(t *testing.T) {
 	each(t, func(t *testing.T, old bool) {
 		c, _ := open(t, old, nil)
 		ids := copyOf(t, c, "/mnt/hold", "/mnt/fail")
@@ -88,7 +88,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("%v %v", states, err)
 		}
 		if err := c.Delete(t.Context(), ids[:1]); kindOf(err) != client.Failed {
-			t.Errorf("a copy that runs is deleted: %v", err)
+			t.Errorf("a running copy was deleted: %v", err)
 		}
 		if err := c.Cancel(t.Context(), ids[:1]); err != nil {
 			t.Error(err)
@@ -129,8 +129,8 @@ func TestListOfMany(t *testing.T) {
 	})
 }
 
-// Version 2 is tried once with a daemon that does not have it, not at each call.
-func TestAsksOnce(t *testing.T) {
+// The client tries version 2 only once with a daemon that does not support it.
+func TestVersion2IsTriedOnce(t *testing.T) {
 	c, d := open(t, true, nil)
 	ids := copyOf(t, c, "/mnt/hold")
 	if _, err := c.Status(t.Context(), ids); err != nil || !c.Old() {
@@ -143,7 +143,7 @@ func TestAsksOnce(t *testing.T) {
 	}
 }
 
-// Without progress to show: one call that ends with the copy, no stream, no polls.
+// Without progress, a wait is a single call that returns at the end of the copy.
 func TestQuietWait(t *testing.T) {
 	c, d := open(t, false, nil)
 	ids := copyOf(t, c, "/mnt/ok")
@@ -165,8 +165,8 @@ func TestQuietWait(t *testing.T) {
 	}
 }
 
-// Old daemons that do not hold a poll are not polled in a tight loop.
-func TestPollsNoFaster(t *testing.T) {
+// Old daemons that respond to a poll immediately are not polled in a tight loop.
+func TestPollInterval(t *testing.T) {
 	c, d := open(t, true, func(o *client.Options) { o.Interval = 100 * time.Millisecond })
 	ids := copyOf(t, c, "/mnt/hold")
 	ctx, cancel := context.WithTimeout(t.Context(), 450*time.Millisecond)
@@ -175,11 +175,11 @@ func TestPollsNoFaster(t *testing.T) {
 		t.Error(err)
 	}
 	if n := len(d.Log()) - 1; n < 1 || n > 5 {
-		t.Errorf("%d polls in 450 ms, one each 100 ms", n)
+		t.Errorf("%d polls in 450 ms with an interval of 100 ms", n)
 	}
 }
 
-func TestDaemonAway(t *testing.T) {
+func TestDaemonRestart(t *testing.T) {
 	each(t, func(t *testing.T, old bool) {
 		c, d := open(t, old, nil)
 		ids := copyOf(t, c, "/mnt/hold")
@@ -204,9 +204,9 @@ func TestDaemonAway(t *testing.T) {
 	})
 }
 
-func TestDaemonStaysAway(t *testing.T) {
+func TestDaemonStaysUnreachable(t *testing.T) {
 	each(t, func(t *testing.T, old bool) {
-		c, d := open(t, old, func(o *client.Options) { o.Patience = 200 * time.Millisecond })
+		c, d := open(t, old, func(o *client.Options) { o.RetryTime = 200 * time.Millisecond })
 		ids := copyOf(t, c, "/mnt/hold")
 		_, err := c.Follow(t.Context(), ids, func([]client.Movement) { go d.Stop() })
 		if kindOf(err) != client.Unreachable {
@@ -215,9 +215,9 @@ func TestDaemonStaysAway(t *testing.T) {
 	})
 }
 
-// Follow does not wait for a daemon that has never answered.
+// Follow does not wait for a daemon that has never responded.
 func TestNoDaemon(t *testing.T) {
-	c, d := open(t, false, func(o *client.Options) { o.Patience = time.Hour })
+	c, d := open(t, false, func(o *client.Options) { o.RetryTime = time.Hour })
 	d.Stop()
 	_, err := c.Follow(t.Context(), []string{"x"}, nil)
 	if kindOf(err) != client.Unreachable || !strings.Contains(hint.Of(err), "systemctl status nnf-dm.socket") {
@@ -231,7 +231,7 @@ func TestNoDaemon(t *testing.T) {
 	}
 }
 
-// Without a workflow only version 1 can be used, by uid.
+// Without a workflow the client uses version 1, which needs only the uid.
 func TestNoWorkflow(t *testing.T) {
 	c, d := open(t, false, func(o *client.Options) { o.Workflow = "" })
 	ids := copyOf(t, c, "/mnt/ok")

@@ -15,13 +15,14 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// KeyMetadata carries the key in version 1. Daemons that do not know it ignore it.
+// KeyMetadata is the metadata key for the request key in version 1. Daemons that do
+// not support it ignore it.
 const KeyMetadata = "nnf-dm-request-key"
 
-// Pair is what to copy and where to.
+// Pair is a source and its destination.
 type Pair struct{ Source, Destination string }
 
-// Request asks for copies with the same options.
+// Request describes copies with the same options.
 type Request struct {
 	Pairs         []Pair
 	Profile       string
@@ -31,17 +32,17 @@ type Request struct {
 	LogStdout     bool
 	StoreStdout   bool
 	Slots         int32  // -1: as in the profile
-	MaxSlots      int32  // likewise
-	Key           string // a request that is repeated with it makes no second copy
+	MaxSlots      int32  // -1: as in the profile
+	Key           string // a repeated request with the same key starts no second copy
 }
 
-// Made is the outcome for each pair, in the order of the request.
+// Made has the result for each pair, in the order of the request.
 type Made struct {
-	Batch string // id of all of them together; empty from a daemon without version 2
+	Batch string // id of the batch; empty from a daemon without version 2
 	Pairs []MadePair
 }
 
-// MadePair is one of them: an id or an error.
+// MadePair is the result for one pair: an id or an error.
 type MadePair struct {
 	Pair
 	ID  string
@@ -49,8 +50,8 @@ type MadePair struct {
 }
 
 // Copy starts copies. Its error concerns all of them; the error of a pair concerns
-// this pair only. If the daemon goes away during the call, the call is repeated once
-// under the same key, so that nothing is copied twice.
+// this pair only. If the connection to the daemon is lost during the call, Copy
+// repeats the call once with the same key, so that nothing is copied twice.
 func (c *Client) Copy(ctx context.Context, r Request) (Made, error) {
 	var out Made
 	err := c.either(func() (err error) { out, err = c.copy2(ctx, r); return err },
@@ -70,14 +71,14 @@ func (c *Client) copy2(ctx context.Context, r Request) (Made, error) {
 		q.Pairs = append(q.Pairs, &pb2.CopyPair{Source: p.Source, Destination: p.Destination})
 	}
 	answer, err := c.createBatch(ctx, q)
-	if status.Code(err) == codes.Unavailable && c.dialError() == nil {
-		answer, err = c.createBatch(ctx, q) // the daemon restarts, or was idle
+	if status.Code(err) == codes.Unavailable && c.ConnectError() == nil {
+		answer, err = c.createBatch(ctx, q) // the daemon restarts after a stop or an idle exit
 	}
 	if err != nil {
 		return Made{}, err
 	}
 	if len(answer.GetResults()) != len(r.Pairs) {
-		return Made{}, &Error{Kind: Failed, Text: "the daemon answered for a different number of copies than were requested"}
+		return Made{}, &Error{Kind: Failed, Text: "the number of results from the daemon differs from the number of requested copies"}
 	}
 	out := Made{Batch: answer.GetUid()}
 	for i, p := range answer.GetResults() {
@@ -137,7 +138,7 @@ func (c *Client) create1(ctx context.Context, r Request, p Pair) (string, error)
 	return answer.GetUid(), nil
 }
 
-// Cancel requests the cancellation of copies and returns at once.
+// Cancel requests the cancellation of copies. It does not wait until they have ended.
 func (c *Client) Cancel(ctx context.Context, ids []string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -186,13 +187,13 @@ func (c *Client) delete1(ctx context.Context, id string) error {
 	case pb.DataMovementDeleteResponse_INVALID:
 		return &Error{Kind: Invalid, Text: textOr(r.GetMessage(), 0)}
 	case pb.DataMovementDeleteResponse_ACTIVE:
-		e := &Error{Kind: Failed, Text: strconv.Quote(id) + " has not ended"}
+		e := &Error{Kind: Failed, Text: "data movement " + strconv.Quote(id) + " has not ended"}
 		return e.with(hints[pb2.ErrorReason_MOVEMENT_ACTIVE])
 	}
 	return &Error{Kind: Failed, Text: textOr(r.GetMessage(), 0)}
 }
 
-// each calls do for every id, even after one has failed, and returns the first error.
+// each calls do for every id, even after an error, and returns the first error.
 func (c *Client) each(ids []string, do func(string) error) (first error) {
 	for _, id := range ids {
 		err := c.refuseHandle(id)
@@ -206,12 +207,12 @@ func (c *Client) each(ids []string, do func(string) error) (first error) {
 	return first
 }
 
-// refuseHandle returns an error for the id of a batch if the workflow is not known:
-// only version 2 resolves it.
+// refuseHandle returns an error for the id of a batch if there is no workflow: only
+// version 2 resolves batches, and it requires the workflow.
 func (c *Client) refuseHandle(id string) error {
 	if c.o.Workflow != "" || !strings.HasPrefix(id, "batch-") {
 		return nil
 	}
-	e := &Error{Kind: Invalid, Text: "the workflow of the batch " + strconv.Quote(id) + " is not known"}
-	return e.with("give --workflow, or set DW_WORKFLOW_NAME")
+	e := &Error{Kind: Invalid, Text: "batch " + strconv.Quote(id) + " cannot be resolved without its workflow"}
+	return e.with("use --workflow, or set DW_WORKFLOW_NAME")
 }

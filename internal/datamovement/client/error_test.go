@@ -26,21 +26,21 @@ func TestExplain(t *testing.T) {
 		kind       Kind
 		text, hint string
 	}{
-		"invalid":      {pb2.NewError(pb2.ErrorReason_INVALID_FIELD, "source is refused", nil), nil, Invalid, "source is refused", ""},
-		"version 1":    {status.Error(codes.PermissionDenied, "no"), nil, Denied, "no", ""},
-		"nobody":       {status.Error(codes.Unauthenticated, "who?"), nil, Denied, "who?", ""},
-		"limit":        {status.Error(codes.ResourceExhausted, "too much"), nil, Failed, "too much", ""},
-		"inside":       {status.Error(codes.Internal, ""), nil, Failed, "the daemon gave no reason", ""},
-		"late":         {status.Error(codes.DeadlineExceeded, "late"), nil, TimedOut, "late", ""},
-		"our deadline": {fmt.Errorf("x: %w", context.DeadlineExceeded), nil, TimedOut, "x: context deadline exceeded", ""},
-		"our end":      {context.Canceled, nil, Interrupted, "context canceled", ""},
-		"no socket":    {status.Error(codes.Unavailable, "x"), dial(syscall.ENOENT), Unreachable, "cannot reach the daemon: dial unix: connect: no such file or directory", hintActivated},
-		"stale socket": {status.Error(codes.Unavailable, "x"), dial(syscall.ECONNREFUSED), Unreachable, "cannot reach the daemon: dial unix: connect: connection refused", hintActivated},
-		"closed to us": {status.Error(codes.Unavailable, "x"), dial(syscall.EACCES), Denied, "you may not use the socket /s", "check its owner and mode: ls -l /s"},
-		"died":         {status.Error(codes.Unavailable, "EOF"), nil, Unreachable, "EOF", hintActivated},
-		"cannot now":   {pb2.NewError(pb2.ErrorReason_UNAVAILABLE, "no API server", nil), nil, Unreachable, "no API server", "try again later"},
-		"other server": {status.Error(codes.Unimplemented, "x"), nil, Failed, "the process that listens on /s is not a Copy Offload daemon", "give the socket of nnf-dm with --socket or NNF_DM_SOCKET"},
-		"not of gRPC":  {errors.New("x"), nil, Failed, "x", ""},
+		"invalid":          {pb2.NewError(pb2.ErrorReason_INVALID_FIELD, "source is refused", nil), nil, Invalid, "source is refused", ""},
+		"version 1":        {status.Error(codes.PermissionDenied, "no"), nil, Denied, "no", ""},
+		"unauthenticated":  {status.Error(codes.Unauthenticated, "who?"), nil, Denied, "who?", ""},
+		"limit":            {status.Error(codes.ResourceExhausted, "too much"), nil, Failed, "too much", ""},
+		"inside":           {status.Error(codes.Internal, ""), nil, Failed, "the daemon gave no reason", ""},
+		"late":             {status.Error(codes.DeadlineExceeded, "late"), nil, TimedOut, "late", ""},
+		"client deadline":  {fmt.Errorf("x: %w", context.DeadlineExceeded), nil, TimedOut, "x: context deadline exceeded", ""},
+		"client cancelled": {context.Canceled, nil, Interrupted, "context canceled", ""},
+		"no socket":        {status.Error(codes.Unavailable, "x"), dial(syscall.ENOENT), Unreachable, "cannot reach the daemon: dial unix: connect: no such file or directory", hintActivated},
+		"stale socket":     {status.Error(codes.Unavailable, "x"), dial(syscall.ECONNREFUSED), Unreachable, "cannot reach the daemon: dial unix: connect: connection refused", hintActivated},
+		"no permission":    {status.Error(codes.Unavailable, "x"), dial(syscall.EACCES), Denied, "no permission to connect to the socket /s", "check its owner and mode: ls -l /s"},
+		"died":             {status.Error(codes.Unavailable, "EOF"), nil, Unreachable, "EOF", hintActivated},
+		"unavailable":      {pb2.NewError(pb2.ErrorReason_UNAVAILABLE, "no API server", nil), nil, Unreachable, "no API server", "try again later"},
+		"other server":     {status.Error(codes.Unimplemented, "x"), nil, Failed, "the process listening on /s does not serve the Copy Offload API", "set --socket or NNF_DM_SOCKET to the socket of nnf-dm"},
+		"not a gRPC error": {errors.New("x"), nil, Failed, "x", ""},
 	} {
 		c := &Client{o: Options{Socket: "/s"}, dialed: tt.dialed}
 		err := c.explain(tt.err)
@@ -57,7 +57,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// Each reason of the protocol has a text, for a daemon that sends none.
+// Each reason of the protocol has a text for errors without a message.
 func TestReasons(t *testing.T) {
 	c := &Client{o: Options{Socket: "/s"}}
 	for n, name := range pb2.ErrorReason_name {
@@ -66,7 +66,7 @@ func TestReasons(t *testing.T) {
 			continue
 		}
 		if reasonTexts[reason] == "" {
-			t.Errorf("%s has no words", name)
+			t.Errorf("%s has no text", name)
 		}
 		err := c.explain(pb2.NewError(reason, "", nil))
 		e, ok := errors.AsType[*Error](err)

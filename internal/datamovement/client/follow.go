@@ -18,15 +18,15 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// Status returns the state of copies, sorted by id. An id may be that of a batch if
-// the daemon has version 2.
+// Status returns the state of copies, sorted by id. If the daemon supports version 2,
+// an id may be that of a batch.
 func (c *Client) Status(ctx context.Context, ids []string) ([]Movement, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	return c.statusOf(ctx, ids)
 }
 
-// List is Status for all copies of the workflow that were started on this node.
+// List returns the state of all copies of the workflow that were started on this node.
 func (c *Client) List(ctx context.Context) ([]Movement, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -39,7 +39,7 @@ func (c *Client) List(ctx context.Context) ([]Movement, error) {
 		for _, id := range list.GetUids() {
 			m, err := c.status1(ctx, id, 0)
 			if e := (*Error)(nil); errors.As(err, &e) && e.Kind == NotFound {
-				continue // deleted in between
+				continue // deleted since the List call
 			}
 			if err != nil {
 				return err
@@ -67,7 +67,7 @@ func (c *Client) statusOf(ctx context.Context, ids []string) ([]Movement, error)
 	return out, c.explain(err)
 }
 
-// status2 returns the statuses at the start of a Watch, sorted by id.
+// status2 returns the initial statuses of a Watch, sorted by id.
 func (c *Client) status2(ctx context.Context, ids []string) ([]Movement, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -79,7 +79,7 @@ func (c *Client) status2(ctx context.Context, ids []string) ([]Movement, error) 
 	if err != nil {
 		return nil, err
 	}
-	count := 0 // a daemon without this header: what is in the first message
+	count := 0 // if the daemon sends no header: the number in the first message
 	if v := header.Get(pb2.HeaderMovements); len(v) > 0 {
 		if count, err = strconv.Atoi(v[0]); err != nil {
 			return nil, fmt.Errorf("number of copies: %w", err)
@@ -107,7 +107,8 @@ func movements2(list []*pb2.MovementStatus) []Movement {
 	return out
 }
 
-// status1 calls version 1, which waits up to wait seconds for the end of the copy.
+// status1 calls Status of version 1, which waits up to wait seconds for the end of
+// the copy.
 func (c *Client) status1(ctx context.Context, id string, wait int64) (Movement, error) {
 	if err := c.refuseHandle(id); err != nil {
 		return Movement{}, err
@@ -119,23 +120,23 @@ func (c *Client) status1(ctx context.Context, id string, wait int64) (Movement, 
 	return movement1(id, r)
 }
 
-// Follow returns the copies when all have ended. It calls show, unless it is nil, with
-// all of them whenever one has changed. If the daemon goes away, Follow waits for it
-// up to Options.Patience: the copies continue without it.
+// Follow returns the copies when all have ended. Unless show is nil, Follow calls it
+// with all copies whenever one has changed. If the daemon becomes unreachable, Follow
+// retries for up to Options.RetryTime: the copies continue without the daemon.
 func (c *Client) Follow(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	var out []Movement
-	var lost time.Time // when the daemon went away
+	var lost time.Time // when the connection was lost
 	for {
 		err := c.either(func() (err error) { out, err = c.follow2(ctx, ids, show); return err },
 			func() (err error) { out, err = c.follow1(ctx, ids, show); return err })
-		heard := c.lastHeard()
-		if err == nil || ctx.Err() != nil || !passing(err) || heard.IsZero() { // no patience for a daemon that has never answered
+		responded := c.lastResponseTime()
+		if err == nil || ctx.Err() != nil || !transient(err) || responded.IsZero() { // no retry for a daemon that has never responded
 			return out, c.explain(err)
 		}
-		if lost.IsZero() || heard.After(lost) {
+		if lost.IsZero() || responded.After(lost) {
 			lost = time.Now()
 		}
-		if time.Since(lost) > c.o.Patience {
+		if time.Since(lost) > c.o.RetryTime {
 			return out, c.explain(err)
 		}
 		if err := pause(ctx, min(c.o.Interval, 200*time.Millisecond)); err != nil {
@@ -144,9 +145,9 @@ func (c *Client) Follow(ctx context.Context, ids []string, show func([]Movement)
 	}
 }
 
-// passing tells whether the call can be repeated: the daemon is restarting, or it
-// allows no longer wait.
-func passing(err error) bool {
+// transient reports whether to repeat the call: the daemon is restarting, or the call
+// has reached the daemon's limit for waits.
+func transient(err error) bool {
 	return status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded
 }
 
@@ -161,12 +162,12 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// follow2 waits for the end by version 2: in a single call if show is nil.
+// follow2 waits for the end with version 2, in a single call if show is nil.
 func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	if show == nil {
 		r, err := c.v2.Wait(ctx, &pb2.WaitRequest{Workflow: c.workflow2(), Uids: ids})
-		if status.Code(err) == codes.DeadlineExceeded { // the longest wait that the daemon allows
-			c.hear()
+		if status.Code(err) == codes.DeadlineExceeded { // the daemon's limit for waits
+			c.recordResponse()
 		}
 		return movements2(r.GetMovements()), err
 	}
@@ -184,7 +185,7 @@ func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement
 		if err != nil {
 			return now, err
 		}
-		c.hear()
+		c.recordResponse()
 		for _, m := range movements2(r.GetMovements()) {
 			all[m.ID] = m
 		}
@@ -194,15 +195,16 @@ func (c *Client) follow2(ctx context.Context, ids []string, show func([]Movement
 
 func byID(a, b Movement) int { return cmp.Compare(a.ID, b.ID) }
 
-// longPoll is how long the daemon may hold a poll if show is nil, in seconds.
+// longPoll is how long the daemon may delay the response to a poll if show is nil, in
+// seconds.
 const longPoll = 30
 
-// follow1 polls. If one copy is left, the daemon holds the poll until this copy ends,
-// so that the end is seen at once.
+// follow1 polls. If one copy is left, the daemon responds to the poll when this copy
+// ends, so that the end is seen immediately.
 func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement)) ([]Movement, error) {
 	var last []Movement
 	for {
-		began := time.Now()
+		start := time.Now()
 		active, wait := 0, int64(0)
 		for _, m := range last {
 			if !m.Ended() {
@@ -225,7 +227,7 @@ func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement
 			if err != nil {
 				return last, err
 			}
-			c.hear()
+			c.recordResponse()
 			now = append(now, m)
 		}
 		changed := !slices.EqualFunc(last, now, same)
@@ -236,14 +238,14 @@ func (c *Client) follow1(ctx context.Context, ids []string, show func([]Movement
 		if !slices.ContainsFunc(now, func(m Movement) bool { return !m.Ended() }) {
 			return now, nil
 		}
-		// Old daemons may answer at once, whatever the wait.
-		if err := pause(ctx, max(0, c.o.Interval-time.Since(began))); err != nil {
+		// Old daemons may respond immediately, whatever the wait.
+		if err := pause(ctx, max(0, c.o.Interval-time.Since(start))); err != nil {
 			return last, err
 		}
 	}
 }
 
-// same tells whether two polls have returned the same.
+// same reports whether two polls have returned the same status.
 func same(a, b Movement) bool {
 	return a.State == b.State && a.Result == b.Result && a.Message == b.Message && a.LastMessage == b.LastMessage && a.ElapsedSeconds == b.ElapsedSeconds
 }

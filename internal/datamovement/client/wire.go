@@ -27,8 +27,8 @@ var results1 = map[pb.DataMovementStatusResponse_Status]Result{
 	pb.DataMovementStatusResponse_CANCELLED: Cancelled,
 }
 
-// movement1 converts a response of version 1. The status is valid only with the state
-// COMPLETED: daemons send INVALID, which is 0, in other states.
+// movement1 converts a response of version 1. The status is significant only with the
+// state COMPLETED: daemons send INVALID, which is 0, in other states.
 func movement1(uid string, r *pb.DataMovementStatusResponse) (Movement, error) {
 	if r.GetState() == pb.DataMovementStatusResponse_UNKNOWN_STATE {
 		switch r.GetStatus() {
@@ -50,7 +50,7 @@ func movement1(uid string, r *pb.DataMovementStatusResponse) (Movement, error) {
 	}
 	if c := r.GetCommandStatus(); c != nil {
 		m.Command, m.LastMessage, m.LastMessageTime = c.GetCommand(), strings.TrimSpace(c.GetLastMessage()), time1(c.GetLastMessageTime())
-		if n := c.GetProgress(); n > 0 { // 0 also means that it is not known
+		if n := c.GetProgress(); n > 0 { // 0 can also mean unknown
 			m.Percent = &n
 		}
 		if d, err := time.ParseDuration(c.GetElapsedTime()); err == nil {
@@ -66,8 +66,8 @@ func notFound(uid string) error {
 	return e.with(hints[pb2.ErrorReason_MOVEMENT_NOT_FOUND])
 }
 
-// time1 reads a time as version 1 writes it, in the zone of the daemon; nil for
-// anything else.
+// time1 parses a time of version 1, in the time zone of the daemon. It returns nil
+// for anything else.
 func time1(s string) *time.Time {
 	t, err := time.Parse("2006-01-02 15:04:05.999999999 -0700 MST", s)
 	if err != nil {
@@ -120,31 +120,31 @@ func time2(t *timestamppb.Timestamp) *time.Time {
 	return &out
 }
 
-// copied matches the line that dcp writes while it copies:
+// copied matches the progress line of dcp:
 //
 //	Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...
 //
-// Builds of dcp differ: some put a time stamp in front, leave out the percentage or
-// the time left, or count in powers of ten. The order of the parts is fixed, so that
-// text in front of the line is not read as one of them. The length of the figures is
-// limited and no group matches a control character, because the text is that of
-// another program.
+// Builds of dcp differ: some add a time stamp before the line, omit the percentage or
+// the time left, or use decimal units. The expression fixes the order of the parts, so
+// that it does not match text before the line. It limits the length of the numbers,
+// and no group matches control characters, because the text comes from another
+// program.
 var copied = regexp.MustCompile(`\bCopied ([0-9.]{1,20} [kKMGTPE]?i?B)\b` +
 	`(?: \(([0-9]{1,3})%\))?` +
 	`(?: in [0-9.]{1,20} [a-z]{1,10})?` +
 	`(?: \(([0-9.]{1,20} [kKMGTPE]?i?B/s)\))?` +
 	`(?: ([0-9.]{1,20} [a-z]{1,10}) left\b)?`)
 
-// fromLastMessage fills in what only the command's last line has while it runs:
-// amount, rate, time left, and the percentage if the daemon has none. Values that the
-// daemon reports take precedence, so that all outputs show the same. Nothing is filled
-// in for a site's command that writes other lines.
+// fromLastMessage sets the values that only the last line of a running command
+// contains: amount, rate, time left, and the percentage if the daemon reports none.
+// Values that the daemon reports take precedence, so that all outputs show the same.
+// It sets nothing if the copying command writes other lines.
 func (m *Movement) fromLastMessage() {
 	all := copied.FindAllStringSubmatch(m.LastMessage, -1)
 	if len(all) == 0 {
 		return
 	}
-	found := all[len(all)-1] // the newest of several
+	found := all[len(all)-1] // the latest
 	fill := func(to *string, text string) {
 		if *to == "" {
 			*to = text

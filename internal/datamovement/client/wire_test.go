@@ -15,25 +15,25 @@ import (
 )
 
 func TestMovement1(t *testing.T) {
-	began := time.Date(2025, 4, 1, 11, 46, 36, 535519000, time.UTC)
+	start := time.Date(2025, 4, 1, 11, 46, 36, 535519000, time.UTC)
 	for name, tt := range map[string]struct {
 		r    *pb.DataMovementStatusResponse
 		want Movement
 		kind Kind // with an empty state
 	}{
 		"pending": {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_PENDING, Status: pb.DataMovementStatusResponse_UNKNOWN_STATUS}, Movement{State: Pending}, 0},
-		// Old daemons leave the status at 0, INVALID, while the copy runs.
-		"running":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING}, Movement{State: Running}, 0},
-		"starting":   {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_STARTING}, Movement{State: Starting}, 0},
-		"cancelling": {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_CANCELLING}, Movement{State: Cancelling}, 0},
-		"success":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_SUCCESS}, Movement{State: Completed, Result: Success}, 0},
-		"failed":     {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_FAILED, Message: "x"}, Movement{State: Completed, Result: Failure, Message: "x"}, 0},
-		"invalid":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_INVALID}, Movement{State: Completed, Result: Refused}, 0},
-		"cancelled":  {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_CANCELLED}, Movement{State: Completed, Result: Cancelled}, 0},
-		"missing":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_UNKNOWN_STATE, Status: pb.DataMovementStatusResponse_NOT_FOUND}, Movement{}, NotFound},
-		"bad uid":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_UNKNOWN_STATE, Status: pb.DataMovementStatusResponse_INVALID, Message: "x"}, Movement{}, Invalid},
-		"unknown":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_UNKNOWN_STATE, Status: pb.DataMovementStatusResponse_UNKNOWN_STATUS, Message: "x"}, Movement{State: Unknown, Message: "x"}, 0},
-		"of later":   {&pb.DataMovementStatusResponse{State: 42}, Movement{State: Unknown}, 0},
+		// Old daemons send the status 0, INVALID, while the copy runs.
+		"running":       {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING}, Movement{State: Running}, 0},
+		"starting":      {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_STARTING}, Movement{State: Starting}, 0},
+		"cancelling":    {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_CANCELLING}, Movement{State: Cancelling}, 0},
+		"success":       {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_SUCCESS}, Movement{State: Completed, Result: Success}, 0},
+		"failed":        {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_FAILED, Message: "x"}, Movement{State: Completed, Result: Failure, Message: "x"}, 0},
+		"invalid":       {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_INVALID}, Movement{State: Completed, Result: Refused}, 0},
+		"cancelled":     {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_COMPLETED, Status: pb.DataMovementStatusResponse_CANCELLED}, Movement{State: Completed, Result: Cancelled}, 0},
+		"missing":       {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_UNKNOWN_STATE, Status: pb.DataMovementStatusResponse_NOT_FOUND}, Movement{}, NotFound},
+		"bad uid":       {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_UNKNOWN_STATE, Status: pb.DataMovementStatusResponse_INVALID, Message: "x"}, Movement{}, Invalid},
+		"unknown":       {&pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_UNKNOWN_STATE, Status: pb.DataMovementStatusResponse_UNKNOWN_STATUS, Message: "x"}, Movement{State: Unknown, Message: "x"}, 0},
+		"unknown state": {&pb.DataMovementStatusResponse{State: 42}, Movement{State: Unknown}, 0},
 	} {
 		got, err := movement1("u", tt.r)
 		if e := (*Error)(nil); errors.As(err, &e) != (tt.want.State == "") || e != nil && e.Kind != tt.kind {
@@ -44,14 +44,14 @@ func TestMovement1(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	m, err := movement1("u", &pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING, StartTime: pb.TimeText(began), CommandStatus: &pb.DataMovementCommandStatus{
+	m, err := movement1("u", &pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING, StartTime: pb.TimeText(start), CommandStatus: &pb.DataMovementCommandStatus{
 		Command: "dcp", Progress: 7, ElapsedTime: "1m30.25s", LastMessage: "line\n", LastMessageTime: "yesterday",
 	}})
 	if err != nil || m.ID != "u" || m.Command != "dcp" || *m.Percent != 7 || m.Elapsed() != 90250*time.Millisecond || m.LastMessage != "line" ||
-		m.LastMessageTime != nil || m.StartTime == nil || !m.StartTime.Equal(began) || m.EndTime != nil {
+		m.LastMessageTime != nil || m.StartTime == nil || !m.StartTime.Equal(start) || m.EndTime != nil {
 		t.Errorf("%+v %v", m, err)
 	}
-	// 0 is also sent if the value is not known.
+	// 0 can also mean unknown.
 	if m, _ := movement1("u", &pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING, CommandStatus: new(pb.DataMovementCommandStatus)}); m.Percent != nil {
 		t.Errorf("%+v", m)
 	}
@@ -119,9 +119,9 @@ func TestFromLastMessage(t *testing.T) {
 	}
 }
 
-// Real lines, with a time stamp and of two builds of dcp. Amount, rate and, if it is
-// present, time left are found in each, with both versions of the protocol. The
-// percentage is that of the daemon, or else that of the line.
+// Real lines of two builds of dcp, with and without a time stamp. Amount, rate and, if
+// present, time left are found in each line, with both versions of the protocol. The
+// percentage is from the daemon, or else from the line.
 func TestRealLines(t *testing.T) {
 	text, err := os.ReadFile("testdata/dcp-progress-lines.txt")
 	if err != nil {
@@ -140,7 +140,7 @@ func TestRealLines(t *testing.T) {
 		}
 		data, rate, left, inLine := part(`Copied (\S+ \S+) `), part(`\((\S+ \S+/s)\)`), part(`\) (\d+ secs) left`), part(`\((\d+)%\)`)
 		if data == "" || rate == "" {
-			t.Fatalf("this test cannot read %q", line)
+			t.Fatalf("the test cannot parse %q", line)
 		}
 		for _, daemon := range []int32{0, 49} {
 			one, err := movement1("u", &pb.DataMovementStatusResponse{State: pb.DataMovementStatusResponse_RUNNING,
@@ -160,7 +160,7 @@ func TestRealLines(t *testing.T) {
 				switch known := daemon > 0 || inLine != ""; {
 				case known != (m.Percent != nil):
 					t.Errorf("version %d, daemon %d, %q: percent known %v", version, daemon, line, m.Percent != nil)
-				case known && *m.Percent != 49: // the figure of the line, too
+				case known && *m.Percent != 49: // also the value in the line
 					t.Errorf("version %d, daemon %d, %q: %d%%", version, daemon, line, *m.Percent)
 				}
 			}
@@ -168,8 +168,8 @@ func TestRealLines(t *testing.T) {
 	}
 }
 
-// A line of another program takes linear time and cannot put other text into a figure:
-// figures are short, and consist of digits, a dot and a unit.
+// Parsing a line of another program takes linear time, and the values cannot contain
+// other text: they are short, and consist of digits, a dot and a unit.
 func FuzzLastMessage(f *testing.F) {
 	f.Add("Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...")
 	f.Add("\x1b]0;t\x07Copied 1 GiB\x1b[31m (50%) in 1 secs (1 \u202eGiB/s)")

@@ -22,21 +22,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Client is the API server; Cluster is the real one.
+// Client sends requests to the API server. Cluster implements it.
 type Client interface {
 	Served(ctx context.Context, group string, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
-	// List reads the objects of a namespace, "" for all, into a pointer to a slice
-	// of pointers to objects. A list from the server's cache may be out of date.
+	// List reads the objects of a namespace, or of all namespaces for "", into a
+	// pointer to a slice of pointers. A list from the server's cache may be outdated.
 	List(ctx context.Context, r kube.Resource, namespace, selector string, fromCache bool, into any) error
 	Create(ctx context.Context, r kube.Resource, namespace string, obj, into any) error
 	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
-	// Delete deletes one object if it is still the one with that UID.
+	// Delete deletes an object if it still has that UID.
 	Delete(ctx context.Context, r kube.Resource, namespace, name string, uid types.UID) error
 	Watch(ctx context.Context, r kube.Resource, namespace string, o kube.WatchOptions, h kube.Handler[nnf.DataMovement]) error
 }
 
-// Cluster is a Client of an API server.
+// Cluster implements Client.
 type Cluster struct{ *kube.Client }
 
 // Delete implements Client.
@@ -73,7 +73,7 @@ func (c Cluster) Watch(ctx context.Context, r kube.Resource, ns string, o kube.W
 	return kube.Watch(ctx, c.Client, r, ns, o, h)
 }
 
-// kind is a resource whose version is not known yet.
+// kind is a resource without its version.
 type kind struct{ group, plural, kind string }
 
 var (
@@ -89,9 +89,9 @@ var knownVersions = map[string][]string{
 	api.GroupDWS: api.VersionsDWS, api.GroupNNF: api.VersionsNNF, api.GroupLUS: api.VersionsLUS,
 }
 
-// apiServer sends requests in the versions that the API server serves, those on
-// behalf of a user when it is that user's turn. It asks for the versions when it
-// first needs them, and again when one is not served any more.
+// apiServer sends requests in the versions that the API server serves. A request on
+// behalf of a user waits for the user's turn. apiServer discovers the versions when
+// it first needs them, and again when one is no longer served.
 type apiServer struct {
 	client   Client
 	queue    fairQueue
@@ -100,11 +100,11 @@ type apiServer struct {
 
 func newAPIServer(c Client) *apiServer { return &apiServer{client: c} }
 
-// with calls f with the resource, and a second time if its version is not served
-// any more.
+// with calls f with the resource, and a second time if its version is no longer
+// served.
 func (a *apiServer) with(ctx context.Context, k kind, f func(kube.Resource) error) error {
 	discover := func(bool) (v string, err error) {
-		// All users share the answer, so none of them waits for another one's turn.
+		// All users share the result, so no user waits for the turn of another.
 		err = a.queue.run(shared(ctx), func() error {
 			v, err = a.client.Served(ctx, k.group, knownVersions[k.group])
 			return err
@@ -116,7 +116,7 @@ func (a *apiServer) with(ctx context.Context, k kind, f func(kube.Resource) erro
 	})
 }
 
-// request is with for one request, which waits for its turn.
+// request is with for a single request, which waits for its turn.
 func (a *apiServer) request(ctx context.Context, k kind, f func(kube.Resource) error) error {
 	return a.with(ctx, k, func(res kube.Resource) error {
 		return a.queue.run(ctx, func() error { return f(res) })
@@ -133,8 +133,7 @@ func (a *apiServer) list(ctx context.Context, k kind, ns string, labels map[stri
 	})
 }
 
-// create creates a movement in the version that is served, and returns it as the
-// server has it.
+// create creates a movement in the served version, and returns the created object.
 func (a *apiServer) create(ctx context.Context, dm *nnf.DataMovement) (*nnf.DataMovement, error) {
 	made := new(nnf.DataMovement)
 	return made, a.request(ctx, kindMovement, func(res kube.Resource) error {
@@ -143,8 +142,8 @@ func (a *apiServer) create(ctx context.Context, dm *nnf.DataMovement) (*nnf.Data
 	})
 }
 
-// patch merges a change into the movement with that UID, and into no other one of
-// its name.
+// patch merges a change into the movement with that UID. It does not change another
+// object with the same name.
 func (a *apiServer) patch(ctx context.Context, dm *nnf.DataMovement, spec map[string]any) (*nnf.DataMovement, error) {
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": dm.UID}, "spec": spec})
 	if err != nil {
@@ -156,19 +155,20 @@ func (a *apiServer) patch(ctx context.Context, dm *nnf.DataMovement, spec map[st
 	})
 }
 
-// delete deletes the movement with that UID, and no other one of its name.
+// delete deletes the movement with that UID. It does not delete another object with
+// the same name.
 func (a *apiServer) delete(ctx context.Context, dm *nnf.DataMovement) error {
 	return a.request(ctx, kindMovement, func(res kube.Resource) error {
 		return a.client.Delete(ctx, res, dm.Namespace, dm.Name, dm.UID)
 	})
 }
 
-// watch does not wait for a turn: all users share it.
+// watch starts a watch, which does not wait for a turn because all users share it.
 func (a *apiServer) watch(ctx context.Context, ns string, o kube.WatchOptions, h kube.Handler[nnf.DataMovement]) error {
 	return a.with(ctx, kindMovement, func(res kube.Resource) error { return a.client.Watch(ctx, res, ns, o, h) })
 }
 
-// selectorOf writes a label selector. Values were checked, or are ours.
+// selectorOf returns a label selector. All values were checked or are our own.
 func selectorOf(labels map[string]string) string {
 	var parts []string
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
@@ -177,37 +177,38 @@ func selectorOf(labels map[string]string) string {
 	return strings.Join(parts, ",")
 }
 
-// requestsPerUser is how many requests to the API server one user may have under
-// way.
+// requestsPerUser is how many requests to the API server one user may have in
+// progress.
 const requestsPerUser = 8
 
-// APIShare is how many requests to the API server all users together may cause,
-// and which part of them one user. A QPS of 0 is no limit.
+// APIShare limits the requests to the API server of all users together and of each
+// user. A QPS of 0 means no limit.
 type APIShare struct {
 	QPS, Burst int
-	Percent    int // of both, for one user
+	Percent    int // share of one user, of QPS and Burst
 }
 
-// fairQueue schedules the users' requests to the API server: one of each user after
-// the other, as fast as all users together may send, and no user more than a
-// share of that. So a user waits for one request of each other user, however many
-// those send, and a user with a free share does not wait. The zero value has no
-// limit.
+// fairQueue schedules the users' requests to the API server round-robin: one request
+// of each user in turn, at the rate of all users together and at most at the share of
+// each user. A user waits for at most one request of each other user, however many
+// requests the others send; a user within the share does not wait. The zero value has
+// no limit.
 type fairQueue struct {
 	mu    sync.Mutex
 	share APIShare
 	all   *rate.Limiter // nil: no limit
 	users map[uint32]*userQueue
-	ready list.List // queues with waiting requests, next to be served first
+	ready list.List // queues with waiting requests, the next one first
 	timer *time.Timer
 	swept time.Time
 }
 
-// userQueue is one user's. It is forgotten when it is empty and its bucket is full.
+// userQueue is the queue of one user. It is removed when it is empty and its bucket is
+// full.
 type userQueue struct {
 	uid     uint32
 	bucket  *rate.Limiter // nil: no limit
-	under   int           // requests under way
+	active  int           // requests in progress
 	waiting list.List     // of *ticket
 	place   *list.Element // in ready, or nil
 }
@@ -215,7 +216,7 @@ type userQueue struct {
 // ticket is one waiting request.
 type ticket struct {
 	granted chan struct{}
-	place   *list.Element // nil once it is granted
+	place   *list.Element // nil when granted
 }
 
 // set changes the limits.
@@ -243,8 +244,8 @@ func (t *fairQueue) bucket() *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(float64(t.share.QPS)*part), max(int(float64(t.share.Burst)*part), 1))
 }
 
-// run calls f when it is the turn of the caller in ctx. Requests of the daemon
-// itself, which have no caller, do not wait but count for the limit of all.
+// run calls f at the turn of the caller in ctx. Requests of the daemon itself, which
+// have no caller, do not wait, but count towards the limit of all users.
 func (t *fairQueue) run(ctx context.Context, f func() error) error {
 	c, ok := ctx.Value(callerKey{}).(datamovement.Caller)
 	if !ok {
@@ -262,7 +263,7 @@ func (t *fairQueue) run(ctx context.Context, f func() error) error {
 		if !t.leave(q, k) {
 			return context.Cause(ctx)
 		}
-		<-k.granted // at the same moment
+		<-k.granted // granted concurrently
 		t.done(q)
 		return context.Cause(ctx)
 	}
@@ -291,7 +292,7 @@ func (t *fairQueue) enter(uid uint32) (*userQueue, *ticket) {
 	return q, k
 }
 
-// leave takes back a request that is still waiting; granted tells that it is not.
+// leave removes a waiting request. It reports whether the request was granted already.
 func (t *fairQueue) leave(q *userQueue, k *ticket) (granted bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -315,13 +316,13 @@ func (t *fairQueue) remove(q *userQueue, k *ticket) {
 func (t *fairQueue) done(q *userQueue) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	q.under--
+	q.active--
 	t.forget(q)
 	t.serve()
 }
 
-// serve grants what may go out now, and makes sure that it is called again. It
-// is called under mu.
+// serve grants the requests that may be sent now, and sets a timer for the next call.
+// The caller holds mu.
 func (t *fairQueue) serve() {
 	if t.timer != nil {
 		t.timer.Stop()
@@ -346,7 +347,7 @@ rounds:
 		for range t.ready.Len() {
 			q, next := e.Value.(*userQueue), e.Next()
 			switch {
-			case q.under >= requestsPerUser || later(q.bucket, now):
+			case q.active >= requestsPerUser || later(q.bucket, now):
 			case later(t.all, now):
 				break rounds
 			default:
@@ -365,7 +366,7 @@ rounds:
 	}
 }
 
-// grant sends the first request of q and moves q to the end of the line.
+// grant grants the first request of q and moves q to the end of the queue.
 func (t *fairQueue) grant(q *userQueue, now time.Time) {
 	for _, l := range []*rate.Limiter{t.all, q.bucket} {
 		if l != nil {
@@ -373,7 +374,7 @@ func (t *fairQueue) grant(q *userQueue, now time.Time) {
 		}
 	}
 	k := q.waiting.Front().Value.(*ticket)
-	q.under++
+	q.active++
 	t.remove(q, k)
 	close(k.granted)
 	if q.place != nil {
@@ -381,15 +382,15 @@ func (t *fairQueue) grant(q *userQueue, now time.Time) {
 	}
 }
 
-// forget drops a queue that carries no state. It is called under mu.
+// forget removes a queue without state. The caller holds mu.
 func (t *fairQueue) forget(q *userQueue) {
-	if q.under == 0 && q.waiting.Len() == 0 && (q.bucket == nil || q.bucket.Tokens() >= float64(q.bucket.Burst())) {
+	if q.active == 0 && q.waiting.Len() == 0 && (q.bucket == nil || q.bucket.Tokens() >= float64(q.bucket.Burst())) {
 		delete(t.users, q.uid)
 	}
 }
 
-// sweep forgets, once a second, the users whose buckets have refilled. It is
-// called under mu.
+// sweep removes, once a second, the queues whose buckets have refilled. The caller
+// holds mu.
 func (t *fairQueue) sweep() {
 	if now := time.Now(); now.Sub(t.swept) >= time.Second {
 		t.swept = now
@@ -399,6 +400,6 @@ func (t *fairQueue) sweep() {
 	}
 }
 
-// shared is ctx for a request whose answer all users share, so that none of them
-// waits for the turn of another.
+// shared returns ctx for a request whose result all users share, so that no user waits
+// for the turn of another.
 func shared(ctx context.Context) context.Context { return context.WithValue(ctx, callerKey{}, nil) }

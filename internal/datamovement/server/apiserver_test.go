@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// gone is a client whose first discovered version is not served any more.
+// gone is a client whose first discovered version is no longer served.
 type gone struct {
 	*cluster
 	lost string // version
@@ -36,8 +36,8 @@ func (g *gone) Get(ctx context.Context, r kube.Resource, ns, name string, into a
 	return g.cluster.Get(ctx, r, ns, name, into)
 }
 
-// A version that goes away during the daemon's life is replaced by another one.
-func TestVersionGoes(t *testing.T) {
+// A version that is no longer served is replaced by another one.
+func TestVersionNoLongerServed(t *testing.T) {
 	g := &gone{cluster: newCluster()}
 	r := newAPIServer(g)
 	var wf dws.Workflow
@@ -54,7 +54,7 @@ func TestVersionGoes(t *testing.T) {
 	if got := g.requests(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
-	// One that goes again at once is an error, not a loop.
+	// If the new version is not served either, this is an error, not a loop.
 	g.lost = ""
 	always := &never{g.cluster}
 	if err := newAPIServer(always).get(t.Context(), kindWorkflow, "default", "job7", &wf); !errors.Is(err, kube.ErrVersionGone) {
@@ -76,8 +76,8 @@ func TestSelectorOf(t *testing.T) {
 	}
 }
 
-// limited is an API server behind our own limit of requests per second: they
-// pass one after another, in the order in which they came.
+// limited is an API server behind the client's rate limit: requests pass one after
+// another, in the order of arrival.
 type limited struct {
 	*cluster
 	queue chan struct{}
@@ -99,7 +99,7 @@ func (l *limited) List(ctx context.Context, r kube.Resource, ns, selector string
 	return l.cluster.List(ctx, r, ns, selector, fromCache, into)
 }
 
-const each = 20 * time.Millisecond // 50 a second
+const each = 20 * time.Millisecond // 50 per second
 
 func (l *limited) pass(ctx context.Context) error {
 	select {
@@ -117,9 +117,9 @@ func as(ctx context.Context, uid uint32) (context.Context, datamovement.Caller) 
 	return context.WithValue(ctx, callerKey{}, c), c
 }
 
-// A user who asks for thousands of things delays another one by no more than
-// the few requests that are under way.
-func TestNobodyWaitsForAnothersQueue(t *testing.T) {
+// A user who sends thousands of requests delays another user only by the few requests in
+// progress.
+func TestQueuesAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, newCluster())
 		s.api.client = &limited{newCluster(), make(chan struct{}, 1)}
@@ -135,24 +135,24 @@ func TestNobodyWaitsForAnothersQueue(t *testing.T) {
 			}()
 		}
 		wait.Advance(time.Second)
-		began := time.Now()
+		start := time.Now()
 		mine, c := as(t.Context(), 1001)
-		if _, err := s.Create(mine, c, wish); err != nil {
+		if _, err := s.Create(mine, c, usualRequest); err != nil {
 			t.Error(err)
 		}
-		// Six requests are limited here, and each finds eight others before it.
-		if d := time.Since(began); d > 6*(requestsPerUser+1)*each {
-			t.Errorf("it took %s while another user asked", d)
+		// Six requests are rate-limited, and each waits for eight others.
+		if d := time.Since(start); d > 6*(requestsPerUser+1)*each {
+			t.Errorf("it took %s during the requests of another user", d)
 		}
 		cancel()
-		asked := 0
+		sentRequests := 0
 		for range flood {
 			if err := <-done; errors.Is(err, datamovement.ErrNotFound) {
-				asked++
+				sentRequests++
 			}
 		}
-		if asked < 10 {
-			t.Errorf("only %d of the flood were answered", asked)
+		if sentRequests < 10 {
+			t.Errorf("only %d requests of the flood were sent", sentRequests)
 		}
 		if n := len(s.api.queue.users); n != 0 {
 			t.Errorf("%d users are remembered", n)
@@ -160,9 +160,9 @@ func TestNobodyWaitsForAnothersQueue(t *testing.T) {
 	})
 }
 
-// A request whose answer all users share does not wait for the turn of the first
-// user: the others would wait with it.
-func TestSharedLookupsWaitForNobody(t *testing.T) {
+// A request whose result all users share does not wait for the turn of the first user:
+// the other users would wait, too.
+func TestSharedLookupsDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := newService(t, newCluster())
 		stuck := make(chan struct{})
@@ -183,7 +183,7 @@ func TestSharedLookupsWaitForNobody(t *testing.T) {
 	})
 }
 
-func TestTurnEndsWithTheCaller(t *testing.T) {
+func TestTurnEndsWithCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := new(fairQueue)
 		stuck := make(chan struct{})
@@ -209,8 +209,8 @@ func TestTurnEndsWithTheCaller(t *testing.T) {
 	})
 }
 
-// flood starts n requests of a user that take no time, and returns how many have
-// gone out.
+// flood starts n requests of a user that take no time, and returns the number of
+// requests that were sent.
 func flood(t *testing.T, q *fairQueue, uid uint32, n int) (gone *atomic.Int64) {
 	gone = new(atomic.Int64)
 	ctx, _ := as(t.Context(), uid)
@@ -221,7 +221,7 @@ func flood(t *testing.T, q *fairQueue, uid uint32, n int) (gone *atomic.Int64) {
 	return gone
 }
 
-// One user has a share, and what is left over is there at once for the others.
+// One user has a limited share; the rest is available to other users without delay.
 func TestAPIShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := new(fairQueue)
@@ -235,13 +235,13 @@ func TestAPIShare(t *testing.T) {
 			t.Errorf("%d after 2 s, want 160", n)
 		}
 		for range 20 {
-			began := time.Now()
+			start := time.Now()
 			other, _ := as(t.Context(), 1001)
-			if err := q.run(other, func() error { return nil }); err != nil || time.Since(began) != 0 {
-				t.Errorf("another user waited %v: %v", time.Since(began), err)
+			if err := q.run(other, func() error { return nil }); err != nil || time.Since(start) != 0 {
+				t.Errorf("another user waited %v: %v", time.Since(start), err)
 			}
 		}
-		q.set(APIShare{}) // no limit any more
+		q.set(APIShare{}) // no limit
 		synctest.Wait()
 		if n := gone.Load(); n != 500 {
 			t.Errorf("%d without a limit", n)
@@ -267,13 +267,13 @@ func TestUsersTakeTurns(t *testing.T) {
 			}
 		}
 		wait.Advance(3 * time.Second)
-		began := time.Now()
+		start := time.Now()
 		mine, _ := as(t.Context(), 1001)
 		if err := q.run(mine, func() error { return nil }); err != nil {
 			t.Error(err)
 		}
-		if d, most := time.Since(began), (users+1)*time.Second/50; d > most {
-			t.Errorf("it took %v, with %d others at most %v are wanted", d, users, most)
+		if d, most := time.Since(start), (users+1)*time.Second/50; d > most {
+			t.Errorf("it took %v with %d other users, want at most %v", d, users, most)
 		}
 		cancel()
 		synctest.Wait()
@@ -288,7 +288,7 @@ func TestUsersTakeTurns(t *testing.T) {
 }
 
 // Requests of the daemon count towards the overall limit and wait for no user.
-func TestOwnRequestsCount(t *testing.T) {
+func TestDaemonRequestsCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := new(fairQueue)
 		q.set(APIShare{QPS: 10, Burst: 10, Percent: 100})
@@ -297,10 +297,10 @@ func TestOwnRequestsCount(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		began := time.Now()
+		start := time.Now()
 		mine, _ := as(t.Context(), 1001)
-		if err := q.run(mine, func() error { return nil }); err != nil || time.Since(began) < time.Second {
-			t.Errorf("a user waited %v: %v", time.Since(began), err)
+		if err := q.run(mine, func() error { return nil }); err != nil || time.Since(start) < time.Second {
+			t.Errorf("a user waited %v: %v", time.Since(start), err)
 		}
 	})
 }

@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// patience is how long an answer waits for space: a client that reads gets its
-	// answers within that time even if others of the same user do not read.
-	patience = 5 * time.Second
-	// smallAnswer is the size up to which perRequest covers the only answer of a
+	// spaceWait is how long a response waits for free memory: a client that reads gets
+	// its responses within this time even if other clients of the same user do not read.
+	spaceWait = 5 * time.Second
+	// smallAnswer is the size up to which perRequest includes the only response of a
 	// call.
 	smallAnswer = 1 << 10
-	// leastBuffer is the least capacity of an encoded answer. gRPC tells when it is
-	// done with a buffer of more than 1 KiB only.
+	// leastBuffer is the minimum capacity of an encoded response. gRPC returns only
+	// buffers of more than 1 KiB to their pool.
 	leastBuffer = 2 << 10
-	// waitingAnswers is how many calls of one user wait for space. What they have put
-	// together is not counted yet.
+	// waitingAnswers is how many calls of one user may wait for memory. The responses
+	// that they hold are not counted yet.
 	waitingAnswers = 64
 )
 
-// errNoMemory is the error for a user that holds too much memory.
+// errNoMemory is the error for a user who uses too much memory.
 var errNoMemory = datamovement.LimitExceeded("limits.memory_per_user")
 
-// charge counts the memory that one call holds for its user beside the request:
-// what it follows, and its answers from their encoding until gRPC has written
-// them or the client is gone. HTTP/2's flow control lets a client leave answers
-// unread for as long as it likes. A nil *charge counts nothing.
+// charge counts the memory that one call uses in addition to the request: for the
+// followed movements, and for responses from their encoding until gRPC has written
+// them or the client has disconnected. The flow control of HTTP/2 allows a client to
+// leave responses unread for any time. A nil *charge counts nothing.
 type charge struct {
-	conn    *meteredConn
-	owed    int64 // under the mutex of all meters
-	closed  bool  // likewise: nothing is owed any more
-	ordered int64 // what order has taken for the next answer; the call's goroutine has it
+	conn     *meteredConn
+	held     int64 // bytes; under the mutex of all meters
+	closed   bool  // everything was given back; under the same mutex
+	reserved int64 // charged by reserve for the next response; used only by the call's goroutine
 }
 
 type chargeKey struct{}
@@ -50,8 +50,8 @@ func chargeOf(ctx context.Context) *charge {
 	return c
 }
 
-// take waits until there is space for so many bytes, but not for long. The error
-// is errNoMemory, or that of ctx.
+// take charges bytes to the user. It waits for a limited time until they are free.
+// The error is errNoMemory, or that of ctx.
 func (c *charge) take(ctx context.Context, bytes int64) error {
 	if c == nil || bytes <= 0 {
 		return nil
@@ -67,8 +67,8 @@ func (c *charge) take(ctx context.Context, bytes int64) error {
 			return context.Canceled
 		case limit == 0 || m.held+bytes <= soft(limit):
 			m.change(bytes)
-			c.owed += bytes
-			c.conn.owed += bytes
+			c.held += bytes
+			c.conn.charged += bytes
 			m.all.mu.Unlock()
 			return nil
 		case last || bytes > soft(limit) || timer == nil && m.queue >= waitingAnswers:
@@ -84,7 +84,7 @@ func (c *charge) take(ctx context.Context, bytes int64) error {
 		}
 		m.all.mu.Unlock()
 		if timer == nil {
-			timer = time.NewTimer(cmp.Or(m.all.wait, patience))
+			timer = time.NewTimer(cmp.Or(m.all.wait, spaceWait))
 			defer timer.Stop()
 			defer m.dequeue()
 		}
@@ -98,7 +98,7 @@ func (c *charge) take(ctx context.Context, bytes int64) error {
 	}
 }
 
-// give gives back what take has taken. It may be called late.
+// give gives back bytes that take has charged. Calls after close have no effect.
 func (c *charge) give(bytes int64) {
 	if c == nil || bytes <= 0 {
 		return
@@ -109,60 +109,60 @@ func (c *charge) give(bytes int64) {
 	if c.closed || c.conn.gone {
 		return
 	}
-	c.owed -= bytes
-	c.conn.owed -= bytes
+	c.held -= bytes
+	c.conn.charged -= bytes
 	m.change(-bytes)
 }
 
-// close gives everything back, for a call whose answers gRPC has dropped.
+// close gives everything back, for a call whose responses gRPC has dropped.
 func (c *charge) close() {
 	m := c.conn.id.meter
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
 	if !c.closed && !c.conn.gone {
-		m.change(-c.owed)
-		c.conn.owed -= c.owed
+		m.change(-c.held)
+		c.conn.charged -= c.held
 	}
 	c.closed = true
 }
 
-// order reserves space for an answer that is about to be put together.
-func (c *charge) order(ctx context.Context, bytes int64) error {
+// reserve charges the memory for a response before it is built.
+func (c *charge) reserve(ctx context.Context, bytes int64) error {
 	if c == nil {
 		return nil
 	}
 	err := c.take(ctx, bytes)
 	if err == nil {
-		c.ordered += bytes
+		c.reserved += bytes
 	}
 	return err
 }
 
-// answer returns what to send instead of message, so that it is counted until
-// gRPC has written it. only tells that the call has no other answer.
+// answer returns the value to send instead of message, so that the response is counted
+// until gRPC has written it. only means that the call has no other response.
 func (c *charge) answer(ctx context.Context, message any, only bool) (any, error) {
 	m, ok := message.(proto.Message)
 	if c == nil || !ok {
 		return message, nil
 	}
 	size := proto.Size(m)
-	if only && size <= smallAnswer && c.ordered == 0 {
+	if only && size <= smallAnswer && c.reserved == 0 {
 		return message, nil
 	}
 	bytes := int64(max(size, leastBuffer))
-	if bytes > c.ordered {
-		if err := c.take(ctx, bytes-c.ordered); err != nil {
-			c.give(c.ordered)
-			c.ordered = 0
+	if bytes > c.reserved {
+		if err := c.take(ctx, bytes-c.reserved); err != nil {
+			c.give(c.reserved)
+			c.reserved = 0
 			return nil, err
 		}
 	}
-	bytes, c.ordered = max(bytes, c.ordered), 0
+	bytes, c.reserved = max(bytes, c.reserved), 0
 	return &answer{charge: c, message: m, size: size, bytes: bytes}, nil
 }
 
-// answer is a message of which so many bytes are counted. As a mem.BufferPool it
-// learns when its encoded form is not needed any more.
+// answer is a message with its charged bytes. As a mem.BufferPool it is notified when
+// its encoded form is no longer needed.
 type answer struct {
 	charge  *charge
 	message proto.Message
@@ -170,13 +170,13 @@ type answer struct {
 	bytes   int64
 }
 
-// Get implements mem.BufferPool; it is never called.
+// Get implements mem.BufferPool; gRPC never calls it.
 func (a *answer) Get(n int) *[]byte { b := make([]byte, n); return &b }
 
 // Put implements mem.BufferPool.
 func (a *answer) Put(*[]byte) { a.charge.give(a.bytes) }
 
-// answerCodec encodes answers, and everything else like the codec within.
+// answerCodec encodes answers, and passes all other values to the embedded codec.
 type answerCodec struct{ encoding.CodecV2 }
 
 func newAnswerCodec() answerCodec { return answerCodec{encoding.GetCodecV2("proto")} }
@@ -194,7 +194,8 @@ func (c answerCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.NewBuffer(&b, a)}, nil
 }
 
-// counted is a stream whose context has the call, and whose answers are counted.
+// counted is a stream whose context contains the charge, and whose responses are
+// counted.
 type counted struct {
 	grpc.ServerStream
 	ctx    context.Context

@@ -22,15 +22,15 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// gRPC must tell when it is done with the smallest encoded answer.
+// gRPC must return the buffer of the smallest encoded response to the pool.
 func TestLeastBuffer(t *testing.T) {
 	if mem.IsBelowBufferPoolingThreshold(leastBuffer) {
-		t.Errorf("buffers of %d bytes are not given back", leastBuffer)
+		t.Errorf("buffers of %d bytes are not returned to the pool", leastBuffer)
 	}
 }
 
-// Answers wait for space, have no more than their part of it, and are forgotten
-// with their call or connection.
+// Responses wait for free memory, within their part of the limit, and their memory is
+// released with their call or connection.
 func TestCharge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &meters{most: 1000, over: func(identity) {}}
@@ -47,39 +47,39 @@ func TestCharge(t *testing.T) {
 		if err := first.take(ctx, 700); err != nil {
 			t.Fatal(err)
 		}
-		began := time.Now()
-		if err := second.take(ctx, 100); !errors.Is(err, errNoMemory) || time.Since(began) != patience {
-			t.Errorf("no space: %v after %v", err, time.Since(began))
+		start := time.Now()
+		if err := second.take(ctx, 100); !errors.Is(err, errNoMemory) || time.Since(start) != spaceWait {
+			t.Errorf("no free memory: %v after %v", err, time.Since(start))
 		}
-		if err := second.take(ctx, 800); !errors.Is(err, errNoMemory) || time.Since(began) != patience {
-			t.Errorf("more than there can be: %v after %v", err, time.Since(began))
+		if err := second.take(ctx, 800); !errors.Is(err, errNoMemory) || time.Since(start) != spaceWait {
+			t.Errorf("above the limit: %v after %v", err, time.Since(start))
 		}
 		held(700)
 		time.AfterFunc(time.Second, func() { first.give(100) })
-		began = time.Now()
-		if err := second.take(ctx, 100); err != nil || time.Since(began) != time.Second {
-			t.Errorf("space after a second: %v after %v", err, time.Since(began))
+		start = time.Now()
+		if err := second.take(ctx, 100); err != nil || time.Since(start) != time.Second {
+			t.Errorf("memory freed after a second: %v after %v", err, time.Since(start))
 		}
 		held(700)
 		gone, cancel := context.WithCancel(ctx)
 		time.AfterFunc(time.Second, func() { cancel() })
 		if err := second.take(gone, 100); !errors.Is(err, context.Canceled) {
-			t.Errorf("for a caller who has gone: %v", err)
+			t.Errorf("cancelled call: %v", err)
 		}
 		refused := 0
 		for range 2 * waitingAnswers {
 			go func() {
-				began := time.Now()
-				if err := second.take(ctx, 200); errors.Is(err, errNoMemory) && time.Since(began) == 0 {
-					refused++ // goroutines of the bubble may end at once
+				start := time.Now()
+				if err := second.take(ctx, 200); errors.Is(err, errNoMemory) && time.Since(start) == 0 {
+					refused++ // goroutines of the bubble may end concurrently
 				}
 			}()
 			synctest.Wait()
 		}
 		if refused != waitingAnswers {
-			t.Errorf("of %d calls %d are refused at once, want %d", 2*waitingAnswers, refused, waitingAnswers)
+			t.Errorf("%[2]d of %[1]d calls are refused immediately, want %[3]d", 2*waitingAnswers, refused, waitingAnswers)
 		}
-		wait.Advance(patience)
+		wait.Advance(spaceWait)
 		if m.queue != 0 {
 			t.Errorf("%d calls wait", m.queue)
 		}
@@ -97,12 +97,12 @@ func TestCharge(t *testing.T) {
 		c.Close()
 		held(0)
 		if a.holders != 0 || len(a.users) != 0 {
-			t.Errorf("%d holders, %d users stay", a.holders, len(a.users))
+			t.Errorf("%d holders and %d users remain", a.holders, len(a.users))
 		}
 	})
 }
 
-// Many users have a bound together, and shares when they come near it.
+// All users together have a limit, and equal shares when they approach it.
 func TestTotalMemory(t *testing.T) {
 	const most, total = 1 << 20, 4 << 20
 	a := &meters{most: most, total: total, over: func(identity) {}}
@@ -115,7 +115,7 @@ func TestTotalMemory(t *testing.T) {
 	for range most >> 10 {
 		for _, m := range all {
 			if m.add(1<<10) == false {
-				m.add(-1 << 10) // the connection is ended
+				m.add(-1 << 10) // the connection is closed
 			}
 		}
 	}
@@ -127,20 +127,20 @@ func TestTotalMemory(t *testing.T) {
 			t.Errorf("user %d may hold %d bytes only", uid, m.held)
 		}
 	}
-	if !all[0].crowded() {
-		t.Error("more requests are taken")
+	if !all[0].aboveSoftLimit() {
+		t.Error("further requests are accepted")
 	}
 	for _, m := range all[1:] {
 		m.add(-m.held)
 	}
-	if a.holders != 1 || all[0].crowded() {
-		t.Errorf("%d holders; a user alone is crowded: %v", a.holders, all[0].crowded())
+	if a.holders != 1 || all[0].aboveSoftLimit() {
+		t.Errorf("%d holders; a single user is above the soft limit: %v", a.holders, all[0].aboveSoftLimit())
 	}
 	all[0].add(-all[0].held)
 }
 
-// unread makes calls and never reads the answers, with all flow control that there
-// is.
+// unread makes calls and never reads the responses, with the largest flow-control
+// windows.
 func (r *testServer) unread(t *testing.T, method string, body []byte, n int) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("unix", r.path)
@@ -171,12 +171,12 @@ func (r *testServer) unread(t *testing.T, method string, body []byte, n int) net
 	return conn
 }
 
-// unreadCalls is the number of calls whose answers are more than a user may hold,
-// while the requests themselves fit into the quarter that answers leave.
+// unreadCalls is a number of calls whose responses exceed the limit of a user, while the
+// requests fit into the quarter that is not for responses.
 const unreadCalls = 12
 
-// Over the wire: answers that are not read count, streams and others; further
-// ones are refused; and all is forgotten when they are read, or the client goes.
+// Over the wire: unread responses count, of streams and of other calls; further ones are
+// refused; and the memory is released when they are read or the client disconnects.
 func TestUnreadAnswers(t *testing.T) {
 	w := &v2.Workflow{Name: "job7", Namespace: "default"}
 	encoded := func(m proto.Message) []byte {
@@ -191,9 +191,9 @@ func TestUnreadAnswers(t *testing.T) {
 		body   []byte
 		end    func(t *testing.T, conn net.Conn)
 	}{
-		"lists, then the client goes":   {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { c.Close() }},
-		"lists, then they are read":     {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { go io.Copy(io.Discard, c) }},
-		"watches, then the client goes": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(_ *testing.T, c net.Conn) { c.Close() }},
+		"lists, then the client disconnects":   {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { c.Close() }},
+		"lists, then the responses are read":   {"/datamovement.DataMover/List", encoded(&v1.DataMovementListRequest{Workflow: wire7}), func(_ *testing.T, c net.Conn) { go io.Copy(io.Discard, c) }},
+		"watches, then the client disconnects": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(_ *testing.T, c net.Conn) { c.Close() }},
 		"watches, then they are cancelled": {"/datamovement.v2.DataMover/Watch", encoded(&v2.WatchRequest{Workflow: w}), func(t *testing.T, c net.Conn) {
 			for i := range uint32(unreadCalls) {
 				if _, err := c.Write(bytesOf(frameReset, 0, 2*i+1, 4)); err != nil {
@@ -219,9 +219,9 @@ func TestUnreadAnswers(t *testing.T) {
 				_, err := v1.NewDataMoverClient(r.dial(t)).List(t.Context(), &v1.DataMovementListRequest{Workflow: wire7})
 				return err
 			}
-			// Watches that were refused have left some space.
+			// Refused watches have left some memory.
 			if err := list(); status.Code(err) != codes.ResourceExhausted && !strings.HasPrefix(name, "watches") {
-				t.Errorf("one more answer: %v", err)
+				t.Errorf("another response: %v", err)
 			}
 			r.uid.Store(1002)
 			if err := list(); err != nil {

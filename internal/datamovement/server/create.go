@@ -14,22 +14,32 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Create makes one data movement and returns its uid. With everything cached it
-// takes one request to the API server, and three more in each jobWindow.
+// Create creates one data movement and returns its uid. With everything cached it
+// sends one request to the API server, and three more in each jobWindow.
 func (s *Service) Create(ctx context.Context, c datamovement.Caller, r datamovement.Request) (string, error) {
-	if err := s.creates.Allow(c.UID); err != nil {
-		s.record(c, "", err.Error())
-		return "", datamovement.LimitExceeded("limits.creates_per_second")
+	if err := s.allowCreation(c); err != nil {
+		return "", err
 	}
 	err := r.Check(s.settings.Load().Choices)
 	uid := ""
 	if err == nil {
 		uid, err = s.create(ctx, c, &r)
 	}
-	return uid, s.judged(c, r.Workflow.Namespace+"/"+r.Workflow.Name, err)
+	return uid, s.fault(c, r.Workflow.Namespace+"/"+r.Workflow.Name, err)
 }
 
-// create makes the movement of a checked request.
+// allowCreation counts a creation, and returns an error if the caller has created too many
+// movements in too short a time.
+func (s *Service) allowCreation(c datamovement.Caller) error {
+	err := s.creates.Allow(c.UID)
+	if err != nil {
+		s.record(c, "", err.Error())
+		return datamovement.LimitExceeded("limits.creates_per_second")
+	}
+	return nil
+}
+
+// create creates the movement for a checked request.
 func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamovement.Request) (string, error) {
 	since := time.Now()
 	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window()))
@@ -67,12 +77,12 @@ func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamove
 	if err != nil {
 		return "", err
 	}
-	made, err := s.make(ctx, dm, r.Key)
+	made, err := s.createOrFind(ctx, dm, r.Key)
 	if err != nil {
-		place.failed(err)
+		place.rollBack(err)
 		return "", datamovement.StepCreate.At(err)
 	}
-	place.made(made)
+	place.commit(made)
 	s.feed(made.Namespace).learn(made)
 	s.absent.forget(made.Name)
 	if batch := made.Labels[api.LabelBatch]; batch != "" {
@@ -88,7 +98,7 @@ func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamove
 // source on the rabbit. since is when the request started.
 func (s *Service) locate(ctx context.Context, j *job, r *datamovement.Request, since time.Time) (p datamovement.Parts, err error) {
 	p.Request, p.Node, p.Workflow = *r, s.o.Node, j.workflow
-	err = j.settle(ctx, s.look, s.o.Node, nil, since, func(mounts []datamovement.Mount) (_ datamovement.Mount, err error) {
+	err = j.chooseMount(ctx, s.look, s.o.Node, nil, since, func(mounts []datamovement.Mount) (_ datamovement.Mount, err error) {
 		p.Mount, err = datamovement.FindMount(r, mounts, s.o.Node)
 		return p.Mount, err
 	})
@@ -112,22 +122,22 @@ func stepOf(m datamovement.Mount) datamovement.Step {
 	return datamovement.StepLustre
 }
 
-// deletionTries is how often a creation waits for the end of a movement that has
-// the same key and is being deleted, and deletionWait how long the first time. The
-// pause doubles.
+// deletionTries is how often a creation waits for the removal of a movement with the
+// same key that is being deleted. deletionWait is the first pause; each further pause
+// is twice as long.
 const (
 	deletionTries = 5
 	deletionWait  = 100 * time.Millisecond
 )
 
-// make creates the object, or finds the one that an earlier request with the
-// same key has made. The key belongs to its movement until that is deleted.
-func (s *Service) make(ctx context.Context, dm *nnf.DataMovement, key string) (*nnf.DataMovement, error) {
+// createOrFind creates the object, or returns the one that an earlier request with the
+// same key has created. The key belongs to its movement until the movement is deleted.
+func (s *Service) createOrFind(ctx context.Context, dm *nnf.DataMovement, key string) (*nnf.DataMovement, error) {
 	wait := deletionWait
 	for i := 0; ; i++ {
 		made, err := s.api.create(ctx, dm)
 		if err == nil {
-			// A tombstone of an earlier movement with that name is obsolete.
+			// The tombstone of an earlier movement with this name is obsolete.
 			s.tombstones.drop(made.Name)
 		}
 		if key == "" || !kube.IsAlreadyExists(err) {
@@ -142,7 +152,7 @@ func (s *Service) make(ctx context.Context, dm *nnf.DataMovement, key string) (*
 			return nil, err
 		case i == deletionTries:
 			return nil, datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
-				"the data movement of this request_key is being deleted: try again")
+				"the data movement with this request_key is being deleted: try again")
 		}
 		kube.Pause(ctx, wait)
 		wait *= 2
@@ -152,24 +162,24 @@ func (s *Service) make(ctx context.Context, dm *nnf.DataMovement, key string) (*
 	}
 }
 
-// pair is what one part of a batch copies.
+// pair is one copy of a batch.
 type pair struct{ source, destination string }
 
-// result is what became of one pair: a uid, or an error.
+// result is the result for one pair: a uid, or an error.
 type result struct {
 	uid string
 	err error
 }
 
-// CreateBatch makes a movement for each pair, with the other fields of r. The
-// caller's own key may be empty. The error is one of the whole batch; what is
-// wrong with one pair is in its result.
+// CreateBatch creates a movement for each pair, with the other fields of r. The key
+// may be empty. The returned error concerns the whole batch; errors of single pairs
+// are in their results.
 func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r datamovement.Request, pairs []pair, key string) (string, []result, error) {
 	object := r.Workflow.Namespace + "/" + r.Workflow.Name
 	now := s.settings.Load()
 	switch {
 	case len(pairs) == 0:
-		return "", nil, s.judged(c, object, datamovement.Invalid("pairs", "pairs are missing: give at least one"))
+		return "", nil, s.fault(c, object, datamovement.Invalid("pairs", "pairs is empty: at least one pair is required"))
 	case len(pairs) > now.Limits.BatchSize:
 		s.record(c, object, "too many pairs in one batch")
 		return "", nil, datamovement.LimitExceeded("limits.batch_size")
@@ -177,11 +187,11 @@ func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r data
 	whole := r
 	whole.Source, whole.Destination, whole.Key = "/source", "/destination", key
 	if err := whole.Check(now.Choices); err != nil {
-		return "", nil, s.judged(c, object, err)
+		return "", nil, s.fault(c, object, err)
 	}
 	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window()))
 	if err != nil {
-		return "", nil, s.judged(c, object, err)
+		return "", nil, s.fault(c, object, err)
 	}
 	unique := key
 	if unique == "" {
@@ -191,10 +201,10 @@ func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r data
 	handle, out := "", make([]result, 0, len(pairs))
 	for i, p := range pairs {
 		if err := ctx.Err(); err != nil {
-			return "", nil, err // the client is gone
+			return "", nil, err // the client has disconnected
 		}
-		// Create checks the workflow for each pair, because a long batch takes its time;
-		// what it has read for the earlier ones makes that cheap.
+		// Create checks the workflow for each pair, because a large batch takes time.
+		// Cached data of earlier pairs keeps this cheap.
 		r.Source, r.Destination, r.Key = p.source, p.destination, datamovement.BatchKey(key, i)
 		uid, err := s.Create(ctx, c, r)
 		if err == nil {

@@ -29,57 +29,57 @@ var (
 // request of a later step.
 func TestCreateFails(t *testing.T) {
 	for name, tt := range map[string]struct {
-		world  func(*cluster)
-		wish   func(*datamovement.Request)
+		setUp  func(*cluster)
+		change func(*datamovement.Request)
 		caller datamovement.Caller
 		kind   error
 		reason v2.ErrorReason
 		text   string
-		last   string // last request; empty: none at all
+		last   string // last request; empty: none
 	}{
-		"no workflow named":   {wish: func(r *datamovement.Request) { r.Workflow = datamovement.WorkflowRef{} }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "workflow is missing"},
-		"source":              {wish: func(r *datamovement.Request) { r.Source = "out" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "source"},
-		"options":             {wish: func(r *datamovement.Request) { r.DCPOptions = "-p; id" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "dcpOptions"},
-		"no such workflow":    {wish: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, kind: datamovement.ErrNotFound, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, text: `could not find workflow "default/job8"`, last: "get workflows default/job8"},
-		"workflow unreadable": {world: func(c *cluster) { c.refuse("get workflows", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Could not find workflow: the API server does not answer", last: "get workflows default/job7"},
-		"no right to read it": {world: func(c *cluster) { c.refuse("get workflows", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Could not find workflow: the daemon lacks a right", last: "get workflows default/job7"},
-		"another's workflow":  {caller: user(1002), kind: datamovement.ErrNotFound, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, text: `could not find workflow "default/job7"`, last: "get workflows default/job7"},
-		"root's workflow":     {world: func(c *cluster) { c.workflow.Spec.UserID = 0 }, caller: user(0), kind: datamovement.ErrDenied, reason: v2.ErrorReason_ACCESS_DENIED, text: "as root are not allowed", last: "get workflows default/job7"},
-		"wrong group":         {world: func(c *cluster) { c.workflow.Spec.GroupID = 7 }, kind: datamovement.ErrDenied, reason: v2.ErrorReason_ACCESS_DENIED, text: "not a member", last: "get workflows default/job7"},
-		"too late":            {world: func(c *cluster) { c.workflow.Status.State = dws.StatePostRun }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_WORKFLOW_STATE, text: "Workflow must be in 'PreRun' state and 'Completed' status", last: "get workflows default/job7"},
-		"mounts unreadable":   {world: func(c *cluster) { c.refuse("list clientmounts compute", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error finding compute mount info: ", last: "list clientmounts compute-01 at hand"},
-		"no mounts":           {world: func(c *cluster) { c.mounts = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error finding compute mount info: no client mounts found for node 'compute-01'", last: "list clientmounts compute-01"},
-		"elsewhere":           {wish: func(r *datamovement.Request) { r.Source = mount0 + "1/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error finding compute mount info: source path", last: "list clientmounts compute-01"},
-		"xfs":                 {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, "xfs") }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, text: "filesystem not supported: 'xfs'", last: "list clientmounts compute-01"},
-		"rabbit unknown":      {world: func(c *cluster) { c.refuse("get systemconfigurations", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error during createNnfNodeDataMovement(): ", last: "get systemconfigurations default/default"},
-		"not on the rabbit":   {world: func(c *cluster) { c.mounts = c.mounts[:1] }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error during createNnfNodeDataMovement(): no client mounts found for node 'rabbit-01'", last: "list clientmounts rabbit-01"},
-		"lustre, no servers": {world: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, dws.TypeLustre) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND,
+		"request without workflow": {change: func(r *datamovement.Request) { r.Workflow = datamovement.WorkflowRef{} }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "workflow is missing"},
+		"source":                   {change: func(r *datamovement.Request) { r.Source = "out" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "source"},
+		"options":                  {change: func(r *datamovement.Request) { r.DCPOptions = "-p; id" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "dcpOptions"},
+		"no such workflow":         {change: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, kind: datamovement.ErrNotFound, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, text: `could not find workflow "default/job8"`, last: "get workflows default/job8"},
+		"workflow unreadable":      {setUp: func(c *cluster) { c.refuse("get workflows", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Could not find workflow: a request to the API server failed", last: "get workflows default/job7"},
+		"no permission to read":    {setUp: func(c *cluster) { c.refuse("get workflows", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Could not find workflow: the API server denied a request", last: "get workflows default/job7"},
+		"another's workflow":       {caller: user(1002), kind: datamovement.ErrNotFound, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, text: `could not find workflow "default/job7"`, last: "get workflows default/job7"},
+		"root's workflow":          {setUp: func(c *cluster) { c.workflow.Spec.UserID = 0 }, caller: user(0), kind: datamovement.ErrDenied, reason: v2.ErrorReason_ACCESS_DENIED, text: "as root are not allowed", last: "get workflows default/job7"},
+		"wrong group":              {setUp: func(c *cluster) { c.workflow.Spec.GroupID = 7 }, kind: datamovement.ErrDenied, reason: v2.ErrorReason_ACCESS_DENIED, text: "not a member", last: "get workflows default/job7"},
+		"too late":                 {setUp: func(c *cluster) { c.workflow.Status.State = dws.StatePostRun }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_WORKFLOW_STATE, text: "Workflow must be in 'PreRun' state and 'Completed' status", last: "get workflows default/job7"},
+		"mounts unreadable":        {setUp: func(c *cluster) { c.refuse("list clientmounts compute", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error finding compute mount info: ", last: "list clientmounts compute-01 at hand"},
+		"no mounts":                {setUp: func(c *cluster) { c.mounts = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error finding compute mount info: no client mounts found for node 'compute-01'", last: "list clientmounts compute-01"},
+		"elsewhere":                {change: func(r *datamovement.Request) { r.Source = mount0 + "1/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error finding compute mount info: source path", last: "list clientmounts compute-01"},
+		"xfs":                      {setUp: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, "xfs") }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, text: "filesystem not supported: 'xfs'", last: "list clientmounts compute-01"},
+		"rabbit lookup fails":      {setUp: func(c *cluster) { c.refuse("get systemconfigurations", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error during createNnfNodeDataMovement(): ", last: "get systemconfigurations default/default"},
+		"not on the rabbit":        {setUp: func(c *cluster) { c.mounts = c.mounts[:1] }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "Error during createNnfNodeDataMovement(): no client mounts found for node 'rabbit-01'", last: "list clientmounts rabbit-01"},
+		"lustre, no servers": {setUp: func(c *cluster) { c.mounts = nil; c.mount(node, mount0, dws.TypeLustre) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND,
 			text: "Error during createNnfDataMovement(): no client mounts found", last: "list clientmounts "},
-		"lustre, no index": {world: func(c *cluster) {
+		"lustre, no index": {setUp: func(c *cluster) {
 			c.mounts = nil
 			c.mount(node, mount0, dws.TypeLustre)
 			c.mount(rabbit, mount0, dws.TypeLustre)
 			delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
 		}, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "unable to find directive index label", last: "list lustrefilesystems"},
-		"destination":           {wish: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
-		"no file systems":       {world: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
-		"no such profile":       {wish: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
-		"no default profile":    {world: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to find a default", last: "list profiles"},
-		"two default profiles":  {world: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "unable to pick one: [a default]", last: "list profiles"},
-		"profile without a dcp": {world: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, wish: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "does not run dcp", last: "list profiles"},
-		"refused by the server": {world: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server does not accept", last: "create nnfdatamovements rabbit-01"},
-		"no right to create":    {world: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the daemon lacks a right", last: "create nnfdatamovements rabbit-01"},
-		"server breaks":         {world: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error creating DataMovement: the API server does not answer", last: "create nnfdatamovements rabbit-01"},
-		"no right for versions": {world: func(c *cluster) { c.refuse("discover", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "lacks a right", last: "discover dataworkflowservices.github.io"},
+		"destination":                 {change: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
+		"no file systems":             {setUp: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
+		"no such profile":             {change: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
+		"no default profile":          {setUp: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to find a default", last: "list profiles"},
+		"two default profiles":        {setUp: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "unable to pick one: [a default]", last: "list profiles"},
+		"profile without a dcp":       {setUp: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, change: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "does not run dcp", last: "list profiles"},
+		"rejected by the server":      {setUp: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server rejected", last: "create nnfdatamovements rabbit-01"},
+		"no permission to create":     {setUp: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server denied a request", last: "create nnfdatamovements rabbit-01"},
+		"server error":                {setUp: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error creating DataMovement: a request to the API server failed", last: "create nnfdatamovements rabbit-01"},
+		"no permission for discovery": {setUp: func(c *cluster) { c.refuse("discover", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "the API server denied a request", last: "discover dataworkflowservices.github.io"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
-				r, caller := wish, tt.caller
-				if tt.wish != nil {
-					tt.wish(&r)
+				r, caller := usualRequest, tt.caller
+				if tt.change != nil {
+					tt.change(&r)
 				}
-				if tt.world != nil {
-					tt.world(c)
+				if tt.setUp != nil {
+					tt.setUp(c)
 				}
 				if caller.RPC == "" {
 					caller = user(1001)
@@ -90,7 +90,7 @@ func TestCreateFails(t *testing.T) {
 					t.Errorf("%q, %v", uid, err)
 				}
 				if strings.Contains(f.Error(), "secret") {
-					t.Errorf("the caller learns what the server says: %v", err)
+					t.Errorf("the error contains the server's text: %v", err)
 				}
 				last := ""
 				for _, line := range c.requests() {
@@ -100,9 +100,9 @@ func TestCreateFails(t *testing.T) {
 					t.Errorf("the last request is %q, want %q", last, tt.last)
 				}
 				if len(c.movements) != 0 {
-					t.Error("something was made")
+					t.Error("an object was created")
 				}
-				// Who is to blame is in the log: the caller, or the server.
+				// The log shows the cause: the caller or the server.
 				record := map[error]string{datamovement.ErrInvalid: "event=dm-refused", datamovement.ErrDenied: "event=dm-refused"}[tt.kind]
 				if tt.reason == v2.ErrorReason_INTERNAL || tt.reason == v2.ErrorReason_UNAVAILABLE {
 					record = "event=dm-api"
@@ -115,23 +115,23 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
-// Who has gone needs nothing made.
-func TestCreateEndsWithTheCaller(t *testing.T) {
+// Nothing is created for a caller that has disconnected.
+func TestCreateEndsWithCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		c.refuse("create", context.Canceled) // what a real client says
-		_, err := s.Create(ctx, user(1001), wish)
+		c.refuse("create", context.Canceled) // as from the real client
+		_, err := s.Create(ctx, user(1001), usualRequest)
 		if f := datamovement.Explain(err); f == nil || f.Reason != v2.ErrorReason_CALLER_GONE {
 			t.Errorf("%v", err)
 		}
 	})
 }
 
-// What root makes for a user is the user's: copied, seen and deleted.
-func TestRootCreatesForTheUser(t *testing.T) {
+// Movements that root creates for a user belong to the user: identity, access, deletion.
+func TestRootCreatesForUser(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		uid, err := s.Create(t.Context(), user(0), wish)
+		uid, err := s.Create(t.Context(), user(0), usualRequest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,18 +143,18 @@ func TestRootCreatesForTheUser(t *testing.T) {
 		now.Policy.RootMayAll = false
 		s.SetSettings(now)
 		if _, err := s.Status(t.Context(), user(0), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("root, where root is nobody: %v", err)
+			t.Errorf("root without root_may_all: %v", err)
 		}
-		if _, err := s.Create(t.Context(), user(0), wish); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("root, where root is nobody: %v", err)
+		if _, err := s.Create(t.Context(), user(0), usualRequest); !errors.Is(err, datamovement.ErrNotFound) {
+			t.Errorf("root without root_may_all: %v", err)
 		}
 	})
 }
 
-// New settings apply to users with requests under way.
+// New settings apply to users with running requests.
 func TestSetSettings(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		r := wish
+		r := usualRequest
 		r.DCPOptions = "-p"
 		if _, err := s.Create(t.Context(), user(1001), r); err != nil {
 			t.Fatal(err)
@@ -167,30 +167,30 @@ func TestSetSettings(t *testing.T) {
 		now.Limits.CreateBurst, now.Limits.CreatesPerSecond, now.MaxWait, now.LookupExpiry = 2, 1, time.Minute, 0
 		s.SetSettings(now)
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
-			t.Errorf("options are off: %v", err)
+			t.Errorf("options are disabled: %v", err)
 		}
 		c.requests()
 		wait.Advance(time.Minute)
 		uid := created(t, s)
 		if n := len(c.requests()); n != 9 {
-			t.Errorf("%d requests though nothing is remembered", n)
+			t.Errorf("%d requests without a cache", n)
 		}
 		created(t, s)
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrExhausted) {
-			t.Errorf("over the new rate: %v", err)
+		if _, err := s.Create(t.Context(), user(1001), usualRequest); !errors.Is(err, datamovement.ErrExhausted) {
+			t.Errorf("above the new rate: %v", err)
 		}
-		begin := time.Now()
+		start := time.Now()
 		wantState(t, s, uid, -1, pending, unknownStatus)
-		if d := time.Since(begin); d != time.Minute {
+		if d := time.Since(start); d != time.Minute {
 			t.Errorf("waited %s", d)
 		}
 	})
 }
 
 // A key belongs to one user, one workflow and one request.
-func TestKeyLostAnswer(t *testing.T) {
+func TestKeyAfterLostResponse(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		r := wish
+		r := usualRequest
 		r.Key = "k"
 		first, err := s.Create(t.Context(), user(1001), r)
 		if err != nil {
@@ -201,12 +201,12 @@ func TestKeyLostAnswer(t *testing.T) {
 		}
 		c.refuse("get nnfdatamovements", errBroken)
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrUnavailable) {
-			t.Errorf("the first cannot be read: %v", err)
+			t.Errorf("the first movement cannot be read: %v", err)
 		}
 		c.refuse("get nnfdatamovements", nil)
 		r.Key = "-"
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) {
-			t.Errorf("a key that is none: %v", err)
+			t.Errorf("invalid key: %v", err)
 		}
 		r.Key = "other"
 		if uid, err := s.Create(t.Context(), user(1001), r); err != nil || uid == first {
@@ -225,13 +225,13 @@ func TestCreateRequests(t *testing.T) {
 		if dm.Namespace != rabbit || dm.Spec.Source.Path != mount0+"/rabbit-01-3/out/" || dm.Spec.UserID != 1001 || dm.Spec.ProfileReference.Name != "default" {
 			t.Errorf("object %+v", dm)
 		}
-		// What was read for the first one is good for those that follow within a second.
+		// Creations within a second use the cached data of the first one.
 		for range 3 {
 			created(t, s)
 		}
 		want := []string{"create nnfdatamovements rabbit-01", "create nnfdatamovements rabbit-01", "create nnfdatamovements rabbit-01"}
 		if got := c.requests(); !slices.Equal(got, want) {
-			t.Errorf("at once: %q\nwant: %q", got, want)
+			t.Errorf("immediately: %q\nwant: %q", got, want)
 		}
 		wait.Advance(jobWindow + time.Millisecond)
 		created(t, s)
@@ -242,15 +242,15 @@ func TestCreateRequests(t *testing.T) {
 	})
 }
 
-// What is wrong with the object is said before what is wrong with the profile,
-// and by one step's name only.
+// Errors of the object take precedence over errors of the profile, and the error has the
+// name of one step only.
 func TestCreateSteps(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		c.mounts = nil
 		c.mount(node, mount0, dws.TypeLustre)
 		c.mount(rabbit, mount0, dws.TypeLustre)
 		delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
-		r := wish
+		r := usualRequest
 		r.Profile = "nope"
 		const want = "Error during createNnfDataMovement(): unable to find directive index label on compute ClientMount, "
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrFailed) || !strings.HasPrefix(err.Error(), want) {
@@ -261,7 +261,7 @@ func TestCreateSteps(t *testing.T) {
 
 func TestRepeatedRequest(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		r := wish
+		r := usualRequest
 		r.Key = "mine"
 		first, err1 := s.Create(t.Context(), user(1001), r)
 		again, err2 := s.Create(t.Context(), user(1001), r)
@@ -279,7 +279,7 @@ func TestRabbitLookup(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		nodes := c.system.Spec.StorageNodes
 		c.system.Spec.StorageNodes = nil
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrUnavailable) {
+		if _, err := s.Create(t.Context(), user(1001), usualRequest); !errors.Is(err, datamovement.ErrUnavailable) {
 			t.Errorf("no rabbit: %v", err)
 		}
 		c.system.Spec.StorageNodes = nodes
@@ -292,16 +292,16 @@ func TestExternalCompute(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		c.system.Spec.StorageNodes[0].ComputesAccess = nil
 		c.system.Spec.ExternalComputeNodes = []dws.ExternalNode{{Name: node}}
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
+		if _, err := s.Create(t.Context(), user(1001), usualRequest); !errors.Is(err, datamovement.ErrFailed) {
 			t.Errorf("gfs2: %v", err)
 		}
-		wait.Advance(time.Nanosecond) // what was read for the first one is no reason to refuse the next
+		wait.Advance(time.Nanosecond) // cached data of the first creation is not a reason to refuse the next
 		c.mounts = nil
 		c.mount(node, mount0, dws.TypeLustre)
 		c.mount("rabbit-02", mount0, dws.TypeLustre)
 		c.mount("compute-99", "/elsewhere", dws.TypeLustre)
 		uid := created(t, s)
-		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != wish.Source {
+		if dm := c.movements[uid]; dm.Namespace != nnf.NamespaceDataMovement || dm.Spec.Source.Path != usualRequest.Source {
 			t.Errorf("lustre: %+v", dm)
 		}
 		wantState(t, s, uid, 0, pending, unknownStatus)
@@ -313,11 +313,11 @@ func TestCreateRate(t *testing.T) {
 		for range 20 {
 			created(t, s)
 		}
-		_, err := s.Create(t.Context(), user(1001), wish)
+		_, err := s.Create(t.Context(), user(1001), usualRequest)
 		if !errors.Is(err, datamovement.ErrExhausted) {
-			t.Errorf("over the rate: %v", err)
+			t.Errorf("above the rate: %v", err)
 		}
-		if _, err := s.Create(t.Context(), user(0), wish); err != nil {
+		if _, err := s.Create(t.Context(), user(0), usualRequest); err != nil {
 			t.Errorf("another user: %v", err)
 		}
 		wait.Advance(time.Second)

@@ -16,11 +16,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// deleteWait is how long Delete waits for the end of a movement that was
-// cancelled: clients delete right after cancelling.
+// deleteWait is how long Delete waits for the end of a cancelled movement: clients
+// delete immediately after cancelling.
 const deleteWait = 10 * time.Second
 
-// own reads a movement from the API server and checks that it is the caller's.
+// own reads a movement from the API server and checks that it belongs to the caller.
 func (s *Service) own(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uid string) (*nnf.DataMovement, *feed, error) {
 	f, err := s.place(ctx, c, uid)
 	if err != nil {
@@ -33,8 +33,8 @@ func (s *Service) own(ctx context.Context, c datamovement.Caller, w datamovement
 	return dm, f, err
 }
 
-// Cancel requests the end of a movement. One that has not been started is
-// deleted, because the rabbit would never end it.
+// Cancel requests the cancellation of a movement. It deletes a movement that the
+// rabbit has not started, because the rabbit would never end it.
 func (s *Service) Cancel(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uid string) error {
 	if err := s.checkNames(c, w, uid); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (s *Service) cancel(ctx context.Context, c datamovement.Caller, f *feed, dm
 	if !dm.Spec.Cancel {
 		var err error
 		if dm, err = s.setCancel(ctx, f, dm); err != nil {
-			return s.judged(c, dm.Name, err)
+			return s.fault(c, dm.Name, err)
 		}
 		s.log.Info("data movement cancelled", "uid", c.UID, "pid", c.PID, "object", datamovement.Describe(dm), daemon.EventID(eventEnded))
 	}
@@ -66,14 +66,14 @@ func (s *Service) cancel(ctx context.Context, c datamovement.Caller, f *feed, dm
 	s.tombstones.add(dm)
 	if err := s.remove(ctx, dm); err != nil {
 		s.tombstones.dropObject(dm)
-		return s.judged(c, dm.Name, err)
+		return s.fault(c, dm.Name, err)
 	}
 	f.forget(dm.Name)
-	f.look(dm.Name) // at the tombstone
+	f.look(dm.Name) // waiters find the tombstone
 	return nil
 }
 
-// setCancel sets spec.cancel, of the object that was looked at and no other.
+// setCancel sets spec.cancel of this object, and of no other object with its name.
 func (s *Service) setCancel(ctx context.Context, f *feed, dm *nnf.DataMovement) (*nnf.DataMovement, error) {
 	after, err := s.api.patch(ctx, dm, map[string]any{"cancel": true})
 	switch {
@@ -89,13 +89,13 @@ func (s *Service) setCancel(ctx context.Context, f *feed, dm *nnf.DataMovement) 
 	return after, nil
 }
 
-// remove deletes the object that was looked at and no other: if its name belongs
-// to another one by now, it is gone. It is no error that it is gone already.
+// remove deletes this object, and no other object with its name. If another object has
+// the name now, or no object has it, this one is already deleted, which is not an error.
 func (s *Service) remove(ctx context.Context, dm *nnf.DataMovement) error {
 	err := s.api.delete(ctx, dm)
 	switch {
 	case kube.IsConflict(err):
-		s.tombstones.dropObject(dm) // an answer for that name is about the other one
+		s.tombstones.dropObject(dm) // the name belongs to the other object
 	case err != nil && !kube.IsNotFound(err):
 		return err
 	default:
@@ -130,7 +130,7 @@ func (s *Service) Delete(ctx context.Context, c datamovement.Caller, w datamovem
 		return datamovement.StillActive(uid)
 	}
 	if err := s.remove(ctx, dm); err != nil {
-		return s.judged(c, uid, err)
+		return s.fault(c, uid, err)
 	}
 	f.forget(uid)
 	return nil
@@ -151,29 +151,29 @@ func (s *Service) awaitCancelled(ctx context.Context, c datamovement.Caller, w d
 }
 
 const (
-	// tombstonesPerUser is more than a batch has, so that a whole one can be
-	// cancelled and then followed.
+	// tombstonesPerUser is larger than the default batch size, so that a whole batch
+	// can be cancelled and then followed.
 	tombstonesPerUser = 1024
 	tombstoneTime     = time.Hour
 )
 
-// tombstones remember data movements that were cancelled before their start. The
-// rabbit never ends those, so they are deleted at once, and a status request for
-// one reports that it was cancelled.
+// tombstones record data movements that were cancelled before their start. The rabbit
+// never ends those, so the daemon deletes them immediately, and a status request
+// reports that they were cancelled.
 //
-// Each is for one object, by its UID. A name may be given to another object
-// later, when a request is repeated with its key: creating that one drops the
-// tombstone. Each user has a table of their own, so that no user can push out
-// the tombstones of another one.
+// A tombstone belongs to one object, by its UID. Another object can get the same name
+// later, when a request is repeated with its key: its creation drops the tombstone.
+// Each user has a separate table, so that no user can displace the tombstones of
+// another.
 //
-// They are in memory only, and harmless to lose: nothing was copied and nothing
-// waits for them. A caller who asks after a restart learns that there is no such
-// movement, which also ends a wait.
+// Tombstones are in memory only. Losing them is harmless: nothing was copied and
+// nothing waits for them. After a restart, a status request reports that the movement
+// does not exist, which also ends a wait.
 type tombstones struct {
 	mu    sync.Mutex
 	users map[int64]map[types.UID]tombstone // by spec.userId
-	names map[string]*nnf.DataMovement      // the last one of each name
-	swept time.Time                         // when all were looked at
+	names map[string]*nnf.DataMovement      // the last object with each name
+	swept time.Time                         // when expired ones were last removed
 }
 
 type tombstone struct {
@@ -181,7 +181,7 @@ type tombstone struct {
 	at time.Time
 }
 
-// add remembers that dm was cancelled. It keeps what an answer needs.
+// add records that dm was cancelled. It keeps only the fields that a response needs.
 func (g *tombstones) add(dm *nnf.DataMovement) {
 	kept := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: dm.Name, Namespace: dm.Namespace, UID: dm.UID, Labels: dm.Labels}}
 	kept.Spec.UserID = dm.Spec.UserID
@@ -212,7 +212,7 @@ func (g *tombstones) add(dm *nnf.DataMovement) {
 	g.names[dm.Name] = kept
 }
 
-// expire forgets what is out of date, of all users. It is called under mu.
+// expire removes the expired tombstones of all users. The caller holds mu.
 func (g *tombstones) expire(now time.Time) {
 	if now.Sub(g.swept) < tombstoneTime/4 {
 		return
@@ -227,7 +227,7 @@ func (g *tombstones) expire(now time.Time) {
 	}
 }
 
-// forget is called under mu.
+// forget removes the tombstone of dm. The caller holds mu.
 func (g *tombstones) forget(dm *nnf.DataMovement) {
 	own := g.users[dm.Spec.UserID]
 	if delete(own, dm.UID); len(own) == 0 {
@@ -238,7 +238,7 @@ func (g *tombstones) forget(dm *nnf.DataMovement) {
 	}
 }
 
-// find returns the tombstone of the last object of that name.
+// find returns the tombstone of the last object with that name.
 func (g *tombstones) find(name string) (tombstone, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -254,8 +254,8 @@ func (g *tombstones) find(name string) (tombstone, bool) {
 	return found, true
 }
 
-// findSince is find for an error that says that the movement is missing: it
-// may have been cancelled since the caller looked here.
+// findSince is find after an error that reports a missing movement: it may have been
+// cancelled since the last call of find.
 func (g *tombstones) findSince(name string, err error) (tombstone, bool) {
 	if !errors.Is(err, datamovement.ErrNotFound) {
 		return tombstone{}, false
@@ -263,7 +263,7 @@ func (g *tombstones) findSince(name string, err error) (tombstone, bool) {
 	return g.find(name)
 }
 
-// drop forgets whatever had that name.
+// drop removes the tombstone of the last object with that name.
 func (g *tombstones) drop(name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -272,7 +272,7 @@ func (g *tombstones) drop(name string) {
 	}
 }
 
-// dropObject forgets dm, and no other object of its name.
+// dropObject removes the tombstone of dm, and of no other object with its name.
 func (g *tombstones) dropObject(dm *nnf.DataMovement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -281,7 +281,7 @@ func (g *tombstones) dropObject(dm *nnf.DataMovement) {
 	}
 }
 
-// matching returns those that have all the labels.
+// matching returns the objects that have all the labels.
 func (g *tombstones) matching(labels map[string]string) (out []*nnf.DataMovement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

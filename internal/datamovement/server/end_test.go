@@ -36,11 +36,11 @@ func TestCancelBeforeStart(t *testing.T) {
 			t.Errorf("the waiter got %+v", a)
 		}
 		if c.movements[uid] != nil {
-			t.Error("it is still there, and the rabbit will never end it")
+			t.Error("the movement still exists, and the rabbit will never end it")
 		}
 		wantState(t, s, uid, 0, completed, cancelled)
 		if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("a foreigner learns of it: %v", err)
+			t.Errorf("another user: %v", err)
 		}
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Errorf("again: %v", err)
@@ -81,39 +81,39 @@ var errConflict = apiError(http.StatusConflict, metav1.StatusReasonConflict)
 // Cancel of a movement in each state.
 func TestCancel(t *testing.T) {
 	for name, tt := range map[string]struct {
-		world    func(c *cluster, uid string)
+		setUp    func(c *cluster, uid string)
 		err      error
 		text     string
 		requests []string // after the object was read
 	}{
-		"running": {world: func(c *cluster, uid string) { c.set(uid, running) }, requests: []string{"patch"}},
-		"twice": {world: func(c *cluster, uid string) {
+		"running": {setUp: func(c *cluster, uid string) { c.set(uid, running) }, requests: []string{"patch"}},
+		"twice": {setUp: func(c *cluster, uid string) {
 			c.set(uid, running)
 			c.set(uid, func(dm *nnf.DataMovement) { dm.Spec.Cancel = true })
 		}},
-		"not begun":          {world: func(*cluster, string) {}, requests: []string{"patch", "delete"}},
-		"not begun, again":   {world: func(c *cluster, uid string) { c.set(uid, func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }) }, requests: []string{"delete"}},
-		"ended":              {world: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementSuccess)) }},
-		"invalid":            {world: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementInvalid)) }},
-		"gone":               {world: func(c *cluster, uid string) { delete(c.movements, uid) }, err: datamovement.ErrNotFound, text: "could not find data movement"},
-		"gone meanwhile":     {world: func(c *cluster, _ string) { c.refuse("patch", errMissing) }, err: datamovement.ErrNotFound, text: "could not find data movement", requests: []string{"patch"}},
-		"replaced meanwhile": {world: func(c *cluster, _ string) { c.refuse("patch", errConflict) }, err: datamovement.ErrFailed, text: "failed to initiate cancel on dm node", requests: []string{"patch"}},
-		"server breaks":      {world: func(c *cluster, _ string) { c.refuse("patch", errBroken) }, err: datamovement.ErrUnavailable, text: "the API server does not answer", requests: []string{"patch"}},
-		"no right":           {world: func(c *cluster, _ string) { c.refuse("patch", errForbidden) }, err: datamovement.ErrFailed, text: "lacks a right", requests: []string{"patch"}},
-		"deleted meanwhile":  {world: func(c *cluster, _ string) { c.refuse("delete", errMissing) }, requests: []string{"patch", "delete"}},
-		"cannot be deleted":  {world: func(c *cluster, _ string) { c.refuse("delete", errBroken) }, err: datamovement.ErrUnavailable, text: "the API server does not answer", requests: []string{"patch", "delete"}},
+		"not started":               {setUp: func(*cluster, string) {}, requests: []string{"patch", "delete"}},
+		"not started, again":        {setUp: func(c *cluster, uid string) { c.set(uid, func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }) }, requests: []string{"delete"}},
+		"ended":                     {setUp: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementSuccess)) }},
+		"invalid":                   {setUp: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementInvalid)) }},
+		"gone":                      {setUp: func(c *cluster, uid string) { delete(c.movements, uid) }, err: datamovement.ErrNotFound, text: "could not find data movement"},
+		"deleted before the patch":  {setUp: func(c *cluster, _ string) { c.refuse("patch", errMissing) }, err: datamovement.ErrNotFound, text: "could not find data movement", requests: []string{"patch"}},
+		"replaced before the patch": {setUp: func(c *cluster, _ string) { c.refuse("patch", errConflict) }, err: datamovement.ErrFailed, text: "failed to initiate cancel on dm node", requests: []string{"patch"}},
+		"server error":              {setUp: func(c *cluster, _ string) { c.refuse("patch", errBroken) }, err: datamovement.ErrUnavailable, text: "a request to the API server failed", requests: []string{"patch"}},
+		"no permission":             {setUp: func(c *cluster, _ string) { c.refuse("patch", errForbidden) }, err: datamovement.ErrFailed, text: "the API server denied a request", requests: []string{"patch"}},
+		"deleted before the delete": {setUp: func(c *cluster, _ string) { c.refuse("delete", errMissing) }, requests: []string{"patch", "delete"}},
+		"cannot be deleted":         {setUp: func(c *cluster, _ string) { c.refuse("delete", errBroken) }, err: datamovement.ErrUnavailable, text: "a request to the API server failed", requests: []string{"patch", "delete"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 				uid := created(t, s)
-				tt.world(c, uid)
+				tt.setUp(c, uid)
 				c.requests()
 				err := s.Cancel(t.Context(), user(1001), job7, uid)
 				if tt.err == nil && err != nil || tt.err != nil && (!errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.text)) {
 					t.Errorf("%v", err)
 				}
 				if err != nil && strings.Contains(err.Error(), "secret") {
-					t.Error("the caller learns what the server says")
+					t.Error("the error contains the server's text")
 				}
 				var got []string
 				for _, line := range c.requests()[1:] {
@@ -123,9 +123,9 @@ func TestCancel(t *testing.T) {
 				if !slices.Equal(got, tt.requests) {
 					t.Errorf("requests %q, want %q", got, tt.requests)
 				}
-				// A failed delete leaves no tombstone: the movement is still there.
-				if _, buried := s.tombstones.find(uid); buried != (err == nil && slices.Contains(got, "delete")) {
-					t.Errorf("buried: %v", buried)
+				// A failed delete leaves no tombstone: the movement still exists.
+				if _, cancelled := s.tombstones.find(uid); cancelled != (err == nil && slices.Contains(got, "delete")) {
+					t.Errorf("cancelled: %v", cancelled)
 				}
 				if n := log.count("event=dm-ended-by-user"); n != 0 && !slices.Contains(got, "patch") || n > 1 {
 					t.Errorf("%d records of a cancel", n)
@@ -135,9 +135,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// Somebody else's cancel between two looks is not taken for a movement that never
-// was.
-func TestCancelledMeanwhile(t *testing.T) {
+// A cancel by another process between two reads is not reported as a missing movement.
+func TestConcurrentCancel(t *testing.T) {
 	for name, call := range map[string]func(s *Service, uid string) error{
 		"status": func(s *Service, uid string) error {
 			a, err := s.Status(context.Background(), user(1001), job7, uid, 0)
@@ -147,7 +146,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 			return err
 		},
 		"wait": func(s *Service, uid string) error {
-			f := s.feed(rabbit) // not followed: it knows nothing
+			f := s.feed(rabbit) // not followed, so it caches nothing
 			dm, g, err := s.await(context.Background(), user(1001), job7, f, uid, time.Second)
 			if err == nil && (dm != nil || g.dm == nil) {
 				err = errors.New("no tombstone")
@@ -172,7 +171,7 @@ func TestCancelledMeanwhile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 				uid := created(t, s)
-				c.refuse("watch", errBroken) // else it may be known before it is read
+				c.refuse("watch", errBroken) // otherwise the watch may deliver it before it is read
 				c.reading = func(dm *nnf.DataMovement) {
 					s.tombstones.add(dm)
 					delete(c.movements, dm.Name)
@@ -189,27 +188,27 @@ func TestCancelledMeanwhile(t *testing.T) {
 func TestDeleteOf(t *testing.T) {
 	cancelled := func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }
 	for name, tt := range map[string]struct {
-		world func(c *cluster, uid string)
+		setUp func(c *cluster, uid string)
 		err   error
 		gone  bool
 	}{
-		"success":              {world: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementSuccess)) }, gone: true},
-		"invalid":              {world: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementInvalid)) }, gone: true},
-		"pending":              {world: func(*cluster, string) {}, err: datamovement.ErrActive},
-		"running":              {world: func(c *cluster, uid string) { c.set(uid, running) }, err: datamovement.ErrActive},
-		"cancelled, not begun": {world: func(c *cluster, uid string) { c.set(uid, cancelled) }, gone: true},
-		"missing":              {world: func(c *cluster, uid string) { delete(c.movements, uid) }, err: datamovement.ErrNotFound, gone: true},
-		"deleted meanwhile": {world: func(c *cluster, uid string) {
+		"success":                {setUp: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementSuccess)) }, gone: true},
+		"invalid":                {setUp: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementInvalid)) }, gone: true},
+		"pending":                {setUp: func(*cluster, string) {}, err: datamovement.ErrActive},
+		"running":                {setUp: func(c *cluster, uid string) { c.set(uid, running) }, err: datamovement.ErrActive},
+		"cancelled, not started": {setUp: func(c *cluster, uid string) { c.set(uid, cancelled) }, gone: true},
+		"missing":                {setUp: func(c *cluster, uid string) { delete(c.movements, uid) }, err: datamovement.ErrNotFound, gone: true},
+		"deleted meanwhile": {setUp: func(c *cluster, uid string) {
 			c.set(uid, finished(nnf.MovementSuccess))
 			c.refuse("delete", errMissing)
 		}},
-		"server breaks":         {world: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementSuccess)); c.refuse("delete", errBroken) }, err: datamovement.ErrUnavailable},
-		"server breaks at once": {world: func(c *cluster, _ string) { c.refuse("get nnfdatamovements", errBroken) }, err: datamovement.ErrUnavailable},
+		"server error":             {setUp: func(c *cluster, uid string) { c.set(uid, finished(nnf.MovementSuccess)); c.refuse("delete", errBroken) }, err: datamovement.ErrUnavailable},
+		"server error at the read": {setUp: func(c *cluster, _ string) { c.refuse("get nnfdatamovements", errBroken) }, err: datamovement.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 				uid := created(t, s)
-				tt.world(c, uid)
+				tt.setUp(c, uid)
 				if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, tt.err) || tt.err == nil && err != nil {
 					t.Errorf("%v, want %v", err, tt.err)
 				}
@@ -221,8 +220,8 @@ func TestDeleteOf(t *testing.T) {
 	}
 }
 
-// Delete that waits for the end of a cancelled one counts as a waiter, and ends
-// with its caller and with the daemon.
+// A Delete that waits for the end of a cancelled movement counts as a waiter, and ends
+// with its caller and at a shutdown.
 func TestDeleteWaits(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
@@ -230,30 +229,30 @@ func TestDeleteWaits(t *testing.T) {
 		if err := s.Cancel(t.Context(), user(1001), job7, uid); err != nil {
 			t.Fatal(err)
 		}
-		begin := time.Now()
+		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Delete(ctx, user(1001), job7, uid); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Second {
-			t.Errorf("%v after %s", err, time.Since(begin))
+		if err := s.Delete(ctx, user(1001), job7, uid); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("%v after %s", err, time.Since(start))
 		}
 		for range 2 {
 			go s.Status(t.Context(), user(1001), job7, uid, 5)
 		}
 		synctest.Wait()
 		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrExhausted) {
-			t.Errorf("over the limit of waiters: %v", err)
+			t.Errorf("above the limit of waiters: %v", err)
 		}
 		wait.Advance(time.Minute)
 		time.AfterFunc(time.Second, func() { s.EndWaits() })
-		begin = time.Now()
-		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(begin) != time.Second {
-			t.Errorf("%v after %s", err, time.Since(begin))
+		start = time.Now()
+		if err := s.Delete(t.Context(), user(1001), job7, uid); !errors.Is(err, datamovement.ErrActive) || time.Since(start) != time.Second {
+			t.Errorf("%v after %s", err, time.Since(start))
 		}
 	})
 }
 
-// A restart forgets nothing but what was cancelled before its begin.
-func TestAnotherDaemon(t *testing.T) {
+// After a restart, only movements that were cancelled before their start are unknown.
+func TestAfterRestart(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		runs, cancelled := created(t, s), created(t, s)
 		c.set(runs, running)
@@ -266,7 +265,7 @@ func TestAnotherDaemon(t *testing.T) {
 			t.Errorf("%q, %v", uids, err)
 		}
 		if _, err := next.Status(t.Context(), user(1001), job7, cancelled, -1); !errors.Is(err, datamovement.ErrNotFound) {
-			t.Errorf("what was cancelled: %v", err)
+			t.Errorf("cancelled movement: %v", err)
 		}
 	})
 }
@@ -292,13 +291,13 @@ func TestTombstonesExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g tombstones
 		if _, ok := g.find("a"); ok {
-			t.Error("found before there is one")
+			t.Error("found without a tombstone")
 		}
 		g.drop("a")
 		g.add(named("a", map[string]string{"x": "1"}))
-		begin := time.Now()
+		start := time.Now()
 		wait.Advance(tombstoneTime)
-		if found, ok := g.find("a"); !ok || found.dm.Name != "a" || !found.at.Equal(begin) {
+		if found, ok := g.find("a"); !ok || found.dm.Name != "a" || !found.at.Equal(start) {
 			t.Errorf("after an hour: %+v %v", found, ok)
 		}
 		if n := len(g.matching(map[string]string{"x": "1"})); n != 1 {
@@ -314,8 +313,8 @@ func TestTombstonesExpire(t *testing.T) {
 	})
 }
 
-// However many a user cancels, the memory is bounded, the oldest go first, and
-// those of another user stay.
+// The number of tombstones of a user is limited, the oldest are removed first, and those
+// of other users remain.
 func TestTombstonesAreBoundedPerUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g tombstones
@@ -338,13 +337,13 @@ func TestTombstonesAreBoundedPerUser(t *testing.T) {
 		wait.Advance(tombstoneTime + time.Minute)
 		g.add(of(1003, named("last", nil)))
 		if g.size() != 1 {
-			t.Errorf("%d are kept though their time is over", g.size())
+			t.Errorf("%d are kept after their time", g.size())
 		}
 	})
 }
 
-// A tombstone is for one object: events of an earlier one with the same name change
-// nothing.
+// A tombstone belongs to one object: events of an earlier object with the same name do
+// not affect it.
 func TestTombstonesOfOneName(t *testing.T) {
 	var g tombstones
 	first, second := named("a", nil), named("a", nil)

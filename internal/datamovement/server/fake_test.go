@@ -22,7 +22,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// cluster is an API server in memory. It keeps a log of the requests.
+// cluster is an API server in memory with a log of its requests.
 type cluster struct {
 	mu        sync.Mutex
 	log       []string
@@ -31,13 +31,13 @@ type cluster struct {
 	workflow  *dws.Workflow
 	system    *dws.SystemConfiguration
 	mounts    []*dws.ClientMount
-	cached    []*dws.ClientMount // what a list at hand has; nil: the same
+	cached    []*dws.ClientMount // result of a list from the cache; nil: the same
 	movements map[string]*nnf.DataMovement
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
-	failOn    map[string]error                                     // of requests whose line in the log starts so
-	reading   func(*nnf.DataMovement)                              // is called before a movement is read
+	failOn    map[string]error                                     // by prefix of the line in the log
+	reading   func(*nnf.DataMovement)                              // called before a movement is read
 	profiles  []*nnf.DataMovementProfile
-	onCreate  func() // is called after a creation
+	onCreate  func() // called after a creation
 	over      chan struct{}
 	systems   []string // mount roots of the global file systems
 }
@@ -74,7 +74,7 @@ func (c *cluster) mount(ns, path, typ string) {
 	})
 }
 
-// request logs; it is called under mu.
+// request logs a request and returns its error. The caller holds mu.
 func (c *cluster) request(what string, args ...any) error {
 	line := fmt.Sprintf(what, args...)
 	c.log = append(c.log, line)
@@ -86,8 +86,8 @@ func (c *cluster) request(what string, args ...any) error {
 	return nil
 }
 
-// refuse lets requests whose line in the log starts with prefix fail, with "" all;
-// a nil error ends that.
+// refuse makes requests fail whose line in the log starts with prefix, all for ""; a nil
+// error ends that.
 func (c *cluster) refuse(prefix string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,15 +178,15 @@ func (c *cluster) Create(_ context.Context, r kube.Resource, ns string, obj, int
 	return nil
 }
 
-// put is called under mu.
+// put stores a movement. The caller holds mu.
 func (c *cluster) put(dm *nnf.DataMovement) {
 	c.version++
 	dm.ResourceVersion = strconv.Itoa(c.version)
 	c.movements[dm.Name] = dm
-	c.tell(dm.Namespace, func(h kube.Handler[nnf.DataMovement]) { h.Upsert(dm) })
+	c.notify(dm.Namespace, func(h kube.Handler[nnf.DataMovement]) { h.Upsert(dm) })
 }
 
-func (c *cluster) tell(ns string, f func(kube.Handler[nnf.DataMovement])) {
+func (c *cluster) notify(ns string, f func(kube.Handler[nnf.DataMovement])) {
 	for w, at := range c.watches {
 		if at == ns {
 			w <- f
@@ -194,7 +194,7 @@ func (c *cluster) tell(ns string, f func(kube.Handler[nnf.DataMovement])) {
 	}
 }
 
-// started is a movement of job7 that a compute has started, before this daemon.
+// started returns a movement of job7 that was started before this daemon.
 func started(name string, uid int64) *nnf.DataMovement {
 	dm := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: rabbit, Labels: map[string]string{
 		api.LabelInitiator: node, api.LabelOwnerKind: "Workflow", api.LabelOwnerName: "job7", api.LabelOwnerNamespace: "default", api.LabelOwnerUID: "wf-uid",
@@ -211,7 +211,7 @@ func (c *cluster) drop(name string) {
 	delete(c.movements, name)
 }
 
-// set is what the rabbit does.
+// set changes a movement like the rabbit.
 func (c *cluster) set(name string, change func(*nnf.DataMovement)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,7 +261,7 @@ func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string, ui
 		return apiError(http.StatusConflict, metav1.StatusReasonConflict)
 	}
 	delete(c.movements, name)
-	c.tell(ns, func(h kube.Handler[nnf.DataMovement]) { h.Delete(ns, name) })
+	c.notify(ns, func(h kube.Handler[nnf.DataMovement]) { h.Delete(ns, name) })
 	return nil
 }
 

@@ -16,32 +16,32 @@ import (
 )
 
 const (
-	// linger is how long the watch stays after the last call that followed a
-	// movement: clients ask again every second or so.
+	// linger is how long the watch continues after the last call that followed a
+	// movement: clients poll about every second.
 	linger = 10 * time.Second
-	// trusted is how long an object that was read by a request, and that the
-	// watch has not shown yet, is used: the watch may start with a state that is
-	// some moments old.
+	// trusted is how long an object that was read by a request, and that the watch has
+	// not delivered yet, is used: the initial state of a watch can be slightly outdated.
 	trusted = 5 * time.Second
-	// blindAfter is how long a watch may be lost, or not have shown anything yet,
-	// before the movements that are waited for are read one by one, and how often
-	// each is read at most. Both are drawn from this to one and a half times this.
-	blindAfter = 5 * time.Second
-	// blindReads is the pause between two of these reads, likewise: together they
-	// take a fifth of the requests per second that the daemon may make.
-	blindReads = 100 * time.Millisecond
-	// versionRetry is the pause after the served version went away.
+	// staleAfter is how long a watch may deliver nothing, because it is lost or has not
+	// started, before the movements with waiters are read one by one. It is also the
+	// minimum time between two reads of one movement, plus up to half of it at random.
+	staleAfter = 5 * time.Second
+	// pollPause is the pause between two of these reads, plus up to half of it at
+	// random: together they take a fifth of the daemon's default requests per second.
+	pollPause = 100 * time.Millisecond
+	// versionRetry is the pause before a failed watch is started again.
 	versionRetry = 5 * time.Second
 )
 
-// feed knows this node's movements of one namespace while a request follows one.
+// feed caches this node's movements of one namespace while a request follows one of
+// them.
 type feed struct {
 	api       *apiServer
 	namespace string
 	node      string
 	log       *slog.Logger
-	enter     func() // something lives
-	leave     func()
+	enter     func() // the watch starts: the daemon is not idle
+	leave     func() // the watch ends
 	status    *statusLine
 
 	mu      sync.Mutex
@@ -52,26 +52,26 @@ type feed struct {
 	stopped bool
 	known   map[string]*entry
 	waiting map[string]*waiting // by the movement's name
-	down    bool                // the watch was lost, which was logged
-	trouble error               // the error that was logged last
-	blind   time.Time           // since when the watch shows nothing; zero: it shows the current state
-	lost    chan struct{}       // buffers one value: blind is set
+	down    bool                // the watch is lost, and this was logged
+	trouble error               // the last logged error
+	stale   time.Time           // since when the watch shows nothing; zero: it shows the current state
+	lost    chan struct{}       // buffers one value: stale is set
 }
 
-// waiting holds the waiters of a movement.
+// waiting has the waiters of a movement.
 type waiting struct {
 	ch   map[chan<- struct{}]struct{}
 	uid  uint32    // its owner
-	read time.Time // when it was read last because the watch showed nothing
+	read time.Time // when it was last read because the watch was stale
 }
 
 type entry struct {
 	dm   *nnf.DataMovement
-	seen bool      // by the watch; else by a request
-	at   time.Time // of the request
+	seen bool      // delivered by the watch; otherwise read by a request
+	at   time.Time // when the request read it
 }
 
-// follow keeps the watch alive until release.
+// follow keeps the watch running until release is called.
 func (f *feed) follow() (release func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,7 +84,7 @@ func (f *feed) follow() (release func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		f.cancel, f.ended = cancel, make(chan struct{})
 		f.known = make(map[string]*entry)
-		f.setBlind(true)
+		f.setStale(true)
 		f.enter()
 		f.status.watch(f.namespace, f.down)
 		go f.run(ctx, f.ended)
@@ -107,7 +107,7 @@ func (f *feed) release() {
 	})
 }
 
-// end is called under mu.
+// end ends the watch. The caller holds mu.
 func (f *feed) end() {
 	if f.cancel != nil {
 		f.cancel()
@@ -121,7 +121,7 @@ func (f *feed) end() {
 	}
 }
 
-// stop ends the watch for good and waits for its goroutine.
+// stop ends the watch permanently and waits for its goroutine.
 func (f *feed) stop() {
 	f.mu.Lock()
 	f.stopped = true
@@ -136,7 +136,7 @@ func (f *feed) stop() {
 func (f *feed) run(ctx context.Context, ended chan struct{}) {
 	defer close(ended)
 	var reads sync.WaitGroup
-	reads.Go(func() { f.readBlindly(ctx) })
+	reads.Go(func() { f.pollStale(ctx) })
 	defer reads.Wait()
 	o := kube.WatchOptions{Selector: api.LabelInitiator + "=" + f.node, OnState: func(st kube.State) { f.state(ctx, st) }}
 	for ctx.Err() == nil {
@@ -145,7 +145,7 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 				Replace: func(items []*nnf.DataMovement) { f.replace(ctx, items) },
 				Upsert:  func(dm *nnf.DataMovement) { f.upsert(ctx, dm) },
 				Delete:  func(_, name string) { f.remove(ctx, name) },
-				// Requests report what is wrong with it.
+				// Requests for the object report the error.
 				Malformed: func(_, name string, _ error) { f.remove(ctx, name) },
 			})
 		})
@@ -160,34 +160,33 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 	}
 }
 
-// state logs that the watch is lost, once for each kind of error, and once that it
-// is back.
+// state logs the loss of the watch, once for each kind of error, and its recovery.
 func (f *feed) state(ctx context.Context, s kube.State) {
 	f.mu.Lock()
 	if ctx.Err() != nil { // another watch may have started
 		f.mu.Unlock()
 		return
 	}
-	was, said := f.down, f.trouble
+	was, logged := f.down, f.trouble
 	f.down, f.trouble = !s.Connected, s.LastError
-	f.setBlind(f.down)
+	f.setStale(f.down)
 	f.status.watch(f.namespace, f.down)
 	f.mu.Unlock()
 	switch {
-	case !s.Connected && !(was && kube.SameTrouble(said, s.LastError)):
-		f.log.Warn("lost sight of the data movements, trying again", "namespace", f.namespace, "error", s.LastError, daemon.EventID(eventFollow))
+	case !s.Connected && !(was && kube.SameKind(logged, s.LastError)):
+		f.log.Warn("the watch on the data movements failed; retrying", "namespace", f.namespace, "error", s.LastError, daemon.EventID(eventFollow))
 	case s.Connected && was:
-		f.log.Info("data movements are in sight again", "namespace", f.namespace, daemon.EventID(eventFollow))
+		f.log.Info("the watch on the data movements works again", "namespace", f.namespace, daemon.EventID(eventFollow))
 	}
 }
 
-// setBlind is called under mu.
-func (f *feed) setBlind(is bool) {
+// setStale sets whether the watch delivers nothing. The caller holds mu.
+func (f *feed) setStale(is bool) {
 	switch {
 	case !is:
-		f.blind = time.Time{}
-	case f.blind.IsZero():
-		f.blind = time.Now()
+		f.stale = time.Time{}
+	case f.stale.IsZero():
+		f.stale = time.Now()
 		select {
 		case f.lost <- struct{}{}:
 		default:
@@ -195,9 +194,9 @@ func (f *feed) setBlind(is bool) {
 	}
 }
 
-// readBlindly reads what is waited for while the watch does not show it, so that
-// a wait ends all the same: users take turns, and so do the movements of each.
-func (f *feed) readBlindly(ctx context.Context) {
+// pollStale reads the movements with waiters while the watch is stale, so that waits
+// still end. It alternates between users, and between the movements of each user.
+func (f *feed) pollStale(ctx context.Context) {
 	for {
 		select {
 		case <-f.lost:
@@ -205,30 +204,30 @@ func (f *feed) readBlindly(ctx context.Context) {
 			return
 		}
 		for ctx.Err() == nil {
-			name, blind := f.nextBlind(time.Now())
-			if !blind {
+			name, stale := f.nextPoll(time.Now())
+			if !stale {
 				break
 			}
 			if name != "" {
 				f.readOne(ctx, name)
 			}
-			kube.Pause(ctx, blindReads+rand.N(blindReads/2))
+			kube.Pause(ctx, pollPause+rand.N(pollPause/2))
 		}
 	}
 }
 
-// nextBlind returns the movement that is to be read, empty for none yet, and
-// whether the watch shows nothing.
-func (f *feed) nextBlind(now time.Time) (name string, blind bool) {
+// nextPoll returns the next movement to read, empty if none is due, and whether the
+// watch is stale.
+func (f *feed) nextPoll(now time.Time) (name string, stale bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.blind.IsZero() {
+	if f.stale.IsZero() {
 		return "", false
 	}
-	if now.Sub(f.blind) < blindAfter {
+	if now.Sub(f.stale) < staleAfter {
 		return "", true
 	}
-	served := make(map[uint32]time.Time) // when a movement of the user was read last
+	served := make(map[uint32]time.Time) // when a movement of the user was last read
 	for _, w := range f.waiting {
 		if w.read.After(served[w.uid]) {
 			served[w.uid] = w.read
@@ -236,7 +235,7 @@ func (f *feed) nextBlind(now time.Time) (name string, blind bool) {
 	}
 	var best *waiting
 	for n, w := range f.waiting {
-		if now.Sub(w.read) < blindAfter {
+		if now.Sub(w.read) < staleAfter {
 			continue
 		}
 		if best == nil || served[w.uid].Before(served[best.uid]) || w.uid == best.uid && w.read.Before(best.read) {
@@ -244,7 +243,7 @@ func (f *feed) nextBlind(now time.Time) (name string, blind bool) {
 		}
 	}
 	if best != nil {
-		best.read = now.Add(rand.N(blindAfter / 2))
+		best.read = now.Add(rand.N(staleAfter / 2))
 	}
 	return name, true
 }
@@ -267,7 +266,7 @@ func (f *feed) replace(ctx context.Context, items []*nnf.DataMovement) {
 	if ctx.Err() != nil {
 		return
 	}
-	f.setBlind(false)
+	f.setStale(false)
 	old := f.known
 	f.known = make(map[string]*entry, len(items))
 	for _, dm := range items {
@@ -316,8 +315,8 @@ func (f *feed) remove(ctx context.Context, name string) {
 	f.wake(name)
 }
 
-// learn takes the state that a request has returned, so that no caller gets an
-// older one afterwards.
+// learn stores the state that a request has returned, so that later calls do not
+// return an older state.
 func (f *feed) learn(dm *nnf.DataMovement) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -328,15 +327,15 @@ func (f *feed) learn(dm *nnf.DataMovement) {
 	same := have != nil && have.dm.UID == dm.UID
 	switch {
 	case same && have.dm.ResourceVersion == dm.ResourceVersion:
-		have.at = time.Now() // no news: a waiter that was woken by its own read would read for ever
+		have.at = time.Now() // unchanged: a waiter woken by its own read would read forever
 	case have == nil || newer(dm, have.dm):
 		f.known[dm.Name] = &entry{dm: dm, seen: same && have.seen, at: time.Now()}
 		f.wake(dm.Name)
 	}
 }
 
-// forget drops what a request has found missing. Only a change wakes the waiters,
-// because they look again.
+// forget drops a movement that a request has not found. It wakes the waiters only if
+// this is a change, because they read again.
 func (f *feed) forget(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -346,28 +345,27 @@ func (f *feed) forget(name string) {
 	}
 }
 
-// look wakes the waiters of a movement of which something else than its object has
-// changed.
+// look wakes the waiters of a movement after a change outside its object.
 func (f *feed) look(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wake(name)
 }
 
-// get returns what is known of a movement, nil when the API server must be
-// asked. The caller must not change it.
+// get returns the cached movement, or nil if it must be read from the API server. The
+// caller must not change it.
 func (f *feed) get(name string) *nnf.DataMovement {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.known[name]
-	if e == nil || time.Since(e.at) >= trusted && (!e.seen || !f.blind.IsZero() && time.Since(f.blind) >= blindAfter) {
+	if e == nil || time.Since(e.at) >= trusted && (!e.seen || !f.stale.IsZero() && time.Since(f.stale) >= staleAfter) {
 		return nil
 	}
 	return e.dm
 }
 
-// last returns what was known last of a movement that the watch has shown, for
-// when the API server cannot be asked either.
+// last returns the last state that the watch has delivered, even if it is outdated, for
+// use when the API server is unavailable.
 func (f *feed) last(name string) *nnf.DataMovement {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -377,7 +375,7 @@ func (f *feed) last(name string) *nnf.DataMovement {
 	return nil
 }
 
-// keep says that no later state of a movement can be had now.
+// keep marks dm as current, because no later state is available.
 func (f *feed) keep(dm *nnf.DataMovement) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -386,8 +384,8 @@ func (f *feed) keep(dm *nnf.DataMovement) {
 	}
 }
 
-// notify sends to ch, which buffers one value, when one of a user's movements
-// changes or is gone, until stop.
+// notify sends to ch, which buffers one value, when one of a user's movements changes
+// or is deleted, until stop is called.
 func (f *feed) notify(ch chan<- struct{}, uid uint32, names ...string) (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -409,7 +407,7 @@ func (f *feed) notify(ch chan<- struct{}, uid uint32, names ...string) (stop fun
 	}
 }
 
-// wake is called under mu.
+// wake notifies the waiters of a movement. The caller holds mu.
 func (f *feed) wake(name string) {
 	w := f.waiting[name]
 	if w == nil {
@@ -418,14 +416,14 @@ func (f *feed) wake(name string) {
 	for ch := range w.ch {
 		select {
 		case ch <- struct{}{}:
-		default: // it has not looked since the last time
+		default: // already notified
 		}
 	}
 }
 
-// newer tells that a is a later state than b, of the same object or of one that
-// had its name before: the versions of one kind of objects count on. Versions that
-// cannot be compared are in the order in which they came.
+// newer reports whether a is a later state than b, of the same object or of an earlier
+// object with that name: resource versions of one kind increase. If versions cannot be
+// compared, it returns false, so that the order of arrival applies.
 func newer(a, b *nnf.DataMovement) bool {
 	x, err1 := strconv.ParseUint(a.ResourceVersion, 10, 64)
 	y, err2 := strconv.ParseUint(b.ResourceVersion, 10, 64)

@@ -48,18 +48,18 @@ func TestNewer(t *testing.T) {
 	}
 }
 
-// Whatever the order of states from the watch and from requests, no caller gets an
+// Whatever the order of states from the watch and from requests, a caller never gets an
 // older state than before.
 func TestFeedNeverGoesBack(t *testing.T) {
 	for name, tt := range map[string]struct {
 		do   func(ctx context.Context, f *feed)
-		want string // version that is known at the end; empty: ask
+		want string // cached version at the end; empty: read from the API server
 	}{
-		"nothing":             {func(context.Context, *feed) {}, ""},
-		"watch":               {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")) }, "5"},
-		"request":             {func(_ context.Context, f *feed) { f.learn(at("u", "5")) }, "5"},
-		"request of long ago": {func(_ context.Context, f *feed) { f.learn(at("u", "5")); wait.Advance(trusted) }, ""},
-		"request, seen": {func(ctx context.Context, f *feed) {
+		"nothing":     {func(context.Context, *feed) {}, ""},
+		"watch":       {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")) }, "5"},
+		"request":     {func(_ context.Context, f *feed) { f.learn(at("u", "5")) }, "5"},
+		"old request": {func(_ context.Context, f *feed) { f.learn(at("u", "5")); wait.Advance(trusted) }, ""},
+		"request, then watch": {func(ctx context.Context, f *feed) {
 			f.learn(at("u", "5"))
 			f.upsert(ctx, at("u", "4"))
 			wait.Advance(time.Hour)
@@ -75,7 +75,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 			f.upsert(ctx, at("u", "5"))
 			f.replace(ctx, []*nnf.DataMovement{at("u", "4")})
 		}, "5"},
-		"list after a gap": {func(ctx context.Context, f *feed) {
+		"list after a lost watch": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
 			f.replace(ctx, []*nnf.DataMovement{at("u", "9")})
 		}, "9"},
@@ -86,22 +86,22 @@ func TestFeedNeverGoesBack(t *testing.T) {
 			wait.Advance(trusted)
 			f.replace(ctx, nil)
 		}, ""},
-		"deleted":                          {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.remove(ctx, "x") }, ""},
-		"found missing":                    {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.forget("x") }, ""},
-		"another of that name":             {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.upsert(ctx, at("v", "7")) }, "7"},
-		"another of that name, by request": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.learn(at("v", "7")) }, "7"},
-		"late event of an earlier one of that name": {func(ctx context.Context, f *feed) {
+		"deleted":                       {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.remove(ctx, "x") }, ""},
+		"found missing":                 {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.forget("x") }, ""},
+		"another object with that name": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.upsert(ctx, at("v", "7")) }, "7"},
+		"another object with that name, by request": {func(ctx context.Context, f *feed) { f.upsert(ctx, at("u", "5")); f.learn(at("v", "7")) }, "7"},
+		"late event of an earlier object with that name": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
 			f.learn(at("v", "7"))
 			f.upsert(ctx, at("u", "6"))
 			wait.Advance(trusted - 1)
 		}, "7"},
-		"late end of an earlier one of that name": {func(ctx context.Context, f *feed) {
+		"late deletion of an earlier object with that name": {func(ctx context.Context, f *feed) {
 			f.upsert(ctx, at("u", "5"))
 			f.learn(at("v", "7"))
 			f.remove(ctx, "x")
 		}, "7"},
-		"late event of an earlier one is not of the later one": {func(ctx context.Context, f *feed) {
+		"late event of an earlier object does not confirm the later one": {func(ctx context.Context, f *feed) {
 			f.learn(at("v", "7"))
 			f.upsert(ctx, at("u", "6"))
 			wait.Advance(trusted)
@@ -138,9 +138,8 @@ func TestFeedNeverGoesBack(t *testing.T) {
 	}
 }
 
-// A watch lives from the first to some seconds after the last follower, one for
-// all of them.
-func TestFeedLife(t *testing.T) {
+// One watch serves all followers, from the first until some seconds after the last.
+func TestFeedLifetime(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		f := s.feed(rabbit)
 		watches := func(want int) {
@@ -154,52 +153,52 @@ func TestFeedLife(t *testing.T) {
 		a, b := f.follow(), f.follow()
 		watches(1)
 		a()
-		a() // twice is once
+		a() // a second call has no effect
 		wait.Advance(time.Hour)
 		watches(1)
 		b()
 		wait.Advance(linger - 1)
 		watches(1)
-		a = f.follow() // somebody comes back in the last moment
+		a = f.follow() // a new follower just before the watch ends
 		wait.Advance(linger)
 		watches(1)
 		a()
 		wait.Advance(linger)
 		watches(0)
 		if want := []string{"watch rabbit-01 dm.cray.hpe.com/initiator=compute-01"}; !slices.Equal(c.requests(), append([]string{"discover nnf.cray.hpe.com"}, want...)) {
-			t.Error("not one watch with the node's label")
+			t.Error("want one watch with the node's label")
 		}
 		f.follow()
 		watches(1)
 		f.stop()
 		watches(0)
-		f.follow()() // after the end nothing begins
+		f.follow()() // no watch starts after stop
 		watches(0)
 	})
 }
 
-// A watch that cannot begin is tried again; it is said once, in the log and in
-// the status line, and once that it is over.
+// A watch that cannot start is retried. The log and the status line report the failure
+// once, and the recovery once.
 func TestFeedLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
 		s, log := newService(t, c)
-		var told atomic.Value
-		s.status.tell = func(text string) { told.Store(text) }
+		var reported atomic.Value
+		s.status.report = func(text string) { reported.Store(text) }
 		c.refuse("watch", errors.New("no route"))
 		defer s.feed(rabbit).follow()()
 		wait.Advance(time.Hour)
-		if status := told.Load().(string); !strings.HasPrefix(status, "the API server does not show") || log.count("event=dm-follow") != 1 || log.count("no route") != 1 {
+		if status := reported.Load().(string); !strings.HasPrefix(status, "the watch on the data movements in") || log.count("event=dm-follow") != 1 || log.count("no route") != 1 {
 			t.Errorf("%q, %d records", status, log.count("event=dm-follow"))
 		}
 		if n := len(c.requests()); n < 100 || n > 1000 {
 			t.Errorf("%d attempts in an hour", n)
 		}
-		// Another kind of trouble has another remedy.
+		// A different error is reported again.
 		c.refuse("watch", apiError(403, metav1.StatusReasonForbidden))
 		wait.Advance(time.Hour)
 		if log.count("event=dm-follow") != 2 {
-			t.Errorf("%d records of two kinds of trouble", log.count("event=dm-follow"))
+			t.Errorf("%d records of two different errors", log.count("event=dm-follow"))
 		}
 		c.requests()
 		c.refuse("watch", nil)
@@ -208,14 +207,14 @@ func TestFeedLost(t *testing.T) {
 			t.Fatal("no watch")
 		}
 		s.feed(rabbit).state(t.Context(), kube.State{Connected: true})
-		if status := told.Load(); status != "following data movements of rabbit-01" || log.count("in sight again") != 1 {
+		if status := reported.Load(); status != "watching the data movements in rabbit-01" || log.count("works again") != 1 {
 			t.Errorf("%q", status)
 		}
 	})
 }
 
 // A watch that continues with a new list (410 Gone) wakes all waiters.
-func TestWaitAcrossARelist(t *testing.T) {
+func TestWaitAcrossRelist(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
 		answer := make(chan *v1.DataMovementStatusResponse)
@@ -228,17 +227,17 @@ func TestWaitAcrossARelist(t *testing.T) {
 		ended := *c.movements[uid]
 		ended.ResourceVersion = "1000"
 		finished(nnf.MovementSuccess)(&ended)
-		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Replace([]*nnf.DataMovement{&ended}) })
+		c.notify(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Replace([]*nnf.DataMovement{&ended}) })
 		c.mu.Unlock()
-		begin := time.Now()
-		if a := <-answer; a.Status != v1.DataMovementStatusResponse_SUCCESS || time.Since(begin) != 0 {
-			t.Errorf("%+v after %s", a, time.Since(begin))
+		start := time.Now()
+		if a := <-answer; a.Status != v1.DataMovementStatusResponse_SUCCESS || time.Since(start) != 0 {
+			t.Errorf("%+v after %s", a, time.Since(start))
 		}
 	})
 }
 
-// An object that is deleted, or that cannot be decoded any more, ends the wait.
-func TestWaitForWhatVanishes(t *testing.T) {
+// A wait ends if the object is deleted or can no longer be decoded.
+func TestWaitForDeletedObject(t *testing.T) {
 	for name, event := range map[string]func(kube.Handler[nnf.DataMovement], string){
 		"deleted":   func(h kube.Handler[nnf.DataMovement], uid string) { h.Delete(rabbit, uid) },
 		"malformed": func(h kube.Handler[nnf.DataMovement], uid string) { h.Malformed(rabbit, uid, errors.New("bad")) },
@@ -254,7 +253,7 @@ func TestWaitForWhatVanishes(t *testing.T) {
 				synctest.Wait()
 				c.mu.Lock()
 				delete(c.movements, uid)
-				c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { event(h, uid) })
+				c.notify(rabbit, func(h kube.Handler[nnf.DataMovement]) { event(h, uid) })
 				c.mu.Unlock()
 				if err := <-got; !errors.Is(err, datamovement.ErrNotFound) {
 					t.Error(err)

@@ -17,32 +17,32 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// checkNames refuses what names no movement, before any request to the API server.
+// checkNames refuses invalid names before any request to the API server.
 func (s *Service) checkNames(c datamovement.Caller, w datamovement.WorkflowRef, uid string) error {
 	err := w.CheckOptional()
 	if err == nil {
 		err = datamovement.CheckUID(uid)
 	}
-	return s.judged(c, uid, err)
+	return s.fault(c, uid, err)
 }
 
-// place returns the feed of the namespace in which a movement is.
+// place returns the feed of the namespace of a movement.
 func (s *Service) place(ctx context.Context, c datamovement.Caller, uid string) (*feed, error) {
 	rabbit := ""
 	if strings.HasPrefix(uid, nnf.PrefixNodeMovement) {
 		var err error
 		if rabbit, err = s.look.known(ctx); err != nil {
-			return nil, s.judged(c, uid, err)
+			return nil, s.fault(c, uid, err)
 		}
-		if rabbit == "" { // an external compute has none of these
+		if rabbit == "" { // an external compute has no such movements
 			return nil, datamovement.MovementNotFound(uid)
 		}
 	}
 	return s.feed(datamovement.Namespace(uid, rabbit)), nil
 }
 
-// isAbsent tells that c learned a moment ago that there is no such movement or
-// batch. A request for one that is not the caller's is recorded each time.
+// isAbsent reports whether a movement or batch was recently not found for c. A request
+// for an object of another user is recorded each time.
 func (s *Service) isAbsent(c datamovement.Caller, w datamovement.WorkflowRef, name string) bool {
 	n, ok := s.absent.find(c, w, name)
 	if ok && n.reason != "" {
@@ -51,7 +51,7 @@ func (s *Service) isAbsent(c datamovement.Caller, w datamovement.WorkflowRef, na
 	return ok
 }
 
-// read reads a movement from the API server, and passes it to the feed.
+// read reads a movement from the API server, and stores it in the feed.
 func (s *Service) read(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
 	if s.isAbsent(c, w, uid) {
 		return nil, datamovement.MovementNotFound(uid)
@@ -59,8 +59,8 @@ func (s *Service) read(ctx context.Context, c datamovement.Caller, w datamovemen
 	dm := new(nnf.DataMovement)
 	err := s.api.get(ctx, kindMovement, f.namespace, uid, dm)
 	if unanswered(err) && ctx.Err() == nil {
-		// Jobs give up at an error, and a server that is restarted breaks every
-		// connection once.
+		// Jobs fail on an error, and a restart of the server breaks every connection
+		// once.
 		kube.Pause(ctx, readAgain)
 		dm = new(nnf.DataMovement)
 		err = s.api.get(ctx, kindMovement, f.namespace, uid, dm)
@@ -71,7 +71,7 @@ func (s *Service) read(ctx context.Context, c datamovement.Caller, w datamovemen
 		s.absent.add(c, w, uid, "", "")
 		return nil, datamovement.MovementNotFound(uid)
 	case err != nil:
-		return nil, s.judged(c, uid, err)
+		return nil, s.fault(c, uid, err)
 	}
 	f.learn(dm)
 	if v := s.policy().Movement(c, dm, w); v.Outcome == datamovement.Hidden {
@@ -80,19 +80,18 @@ func (s *Service) read(ctx context.Context, c datamovement.Caller, w datamovemen
 	return dm, nil
 }
 
-// readAgain is the pause before a read without an answer is repeated.
+// readAgain is the pause before a read without a response is repeated.
 const readAgain = 50 * time.Millisecond
 
-// unanswered tells that the server was not reached, or the connection broke.
+// unanswered reports whether the server was not reached or the connection broke.
 func unanswered(err error) bool {
 	var answer apierrors.APIStatus
 	f := datamovement.Explain(err)
 	return f != nil && f.Reason == v2.ErrorReason_UNAVAILABLE && !errors.As(err, &answer) && !errors.As(err, new(*datamovement.Fault))
 }
 
-// current returns what is known, or reads it. A movement of another user is read
-// like one that does not exist: otherwise the time of an answer would tell them
-// apart.
+// current returns the cached movement, or reads it. A movement of another user is read
+// like one that does not exist: otherwise the response time would distinguish them.
 func (s *Service) current(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string) (*nnf.DataMovement, error) {
 	if dm := f.get(uid); dm != nil && s.policy().Movement(c, dm, w).Allowed() {
 		return dm, nil
@@ -101,8 +100,8 @@ func (s *Service) current(ctx context.Context, c datamovement.Caller, w datamove
 	if last == nil || !s.policy().Movement(c, last, w).Allowed() {
 		return s.read(ctx, c, w, f, uid)
 	}
-	// The watch is lost. While the API server does not answer either, the last known
-	// state is a better answer than an error: jobs give up at an error.
+	// The watch is lost. If the API server does not respond either, the last known state
+	// is better than an error: jobs fail on an error.
 	short, cancel := context.WithTimeout(ctx, shortRead)
 	defer cancel()
 	dm, err := s.read(short, c, w, f, uid)
@@ -113,15 +112,15 @@ func (s *Service) current(ctx context.Context, c datamovement.Caller, w datamove
 	return dm, err
 }
 
-// shortRead is how long a read may take if an earlier state is known.
+// shortRead is the time limit of a read if an earlier state is known.
 const shortRead = time.Second
 
-// allowed hides what is not the caller's.
+// allowed returns an error for a movement that the caller may not access.
 func (s *Service) allowed(c datamovement.Caller, dm *nnf.DataMovement, w datamovement.WorkflowRef) error {
 	return s.verdict(c, datamovement.Describe(dm), s.policy().Movement(c, dm, w), datamovement.MovementNotFound(dm.Name))
 }
 
-// tombstone finds a movement that was cancelled before its start.
+// tombstone returns the tombstone of a movement of the caller.
 func (s *Service) tombstone(c datamovement.Caller, w datamovement.WorkflowRef, uid string) (tombstone, bool) {
 	g, ok := s.tombstones.find(uid)
 	if !ok || s.allowed(c, g.dm, w) != nil {
@@ -130,9 +129,9 @@ func (s *Service) tombstone(c datamovement.Caller, w datamovement.WorkflowRef, u
 	return g, true
 }
 
-// tombstoneSince is tombstone for an error of a request that started before
-// another request cancelled the movement. One that is not the caller's already has
-// its record.
+// tombstoneSince is tombstone after an error of a request that started before another
+// request cancelled the movement. It records no refusal, because the request has
+// already done so.
 func (s *Service) tombstoneSince(c datamovement.Caller, w datamovement.WorkflowRef, uid string, err error) (tombstone, bool) {
 	g, ok := s.tombstones.findSince(uid, err)
 	if !ok || !s.policy().Movement(c, g.dm, w).Allowed() {
@@ -141,7 +140,7 @@ func (s *Service) tombstoneSince(c datamovement.Caller, w datamovement.WorkflowR
 	return g, true
 }
 
-// waiter takes a place among the user's waiting requests.
+// waiter acquires one of the user's slots for waiting requests.
 func (s *Service) waiter(c datamovement.Caller, object string) (release func(), err error) {
 	release, err = s.waiters.Acquire(c.UID)
 	if err != nil {
@@ -151,8 +150,8 @@ func (s *Service) waiter(c datamovement.Caller, object string) (release func(), 
 	return release, nil
 }
 
-// await returns the movement when it has ended or after the time limit, or its
-// tombstone if it was cancelled before its start.
+// await returns the movement when it has ended or after most, or its tombstone if it
+// was cancelled before its start.
 func (s *Service) await(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, f *feed, uid string, most time.Duration) (*nnf.DataMovement, tombstone, error) {
 	changed := make(chan struct{}, 1)
 	defer f.notify(changed, c.UID, uid)()
@@ -182,18 +181,17 @@ func (s *Service) await(ctx context.Context, c datamovement.Caller, w datamoveme
 }
 
 const (
-	// absentTime is how long a name that was not found stays so: clients repeat
+	// absentTime is how long a name that was not found is cached: clients repeat
 	// requests with a wrong name every second or faster.
 	absentTime = 2 * time.Second
-	// maxAbsent bounds the names of one user, and maxAbsentAll those of all.
+	// maxAbsent is the maximum number of names of one user, maxAbsentAll of all users.
 	maxAbsent    = 256
 	maxAbsentAll = 8192
 )
 
-// absent remembers for a short time which names of movements and batches do not
-// exist for a user. Names that are missing and names that are not the
-// caller's are remembered alike, so that no caller can tell them apart. The zero
-// value is ready.
+// absent caches for a short time which names of movements and batches do not exist for
+// a user. It treats missing names and names of other users equally, so that callers
+// cannot distinguish them. The zero value is ready to use.
 type absent struct {
 	mu    sync.Mutex
 	names map[string]map[absentKey]*list.Element // by name, then by caller
@@ -207,19 +205,19 @@ type absentKey struct {
 	workflow datamovement.WorkflowRef
 }
 
-// absentBatch is the name of a batch here. A request may also name its handle as if
-// it were a movement's uid.
+// absentBatch returns the name of a batch in absent. It differs from the handle, which
+// a request may also use as the uid of a movement.
 func absentBatch(handle string) string { return "batch " + handle }
 
 type absence struct {
 	name string
 	key  absentKey
 	at   time.Time
-	// Of a refusal that is recorded each time; empty for what is missing.
+	// Of a refusal, which is recorded each time; empty if the object does not exist.
 	object, reason string
 }
 
-// find returns the remembered absence; false when the API server must be asked.
+// find returns the cached absence; false if the API server must be asked.
 func (a *absent) find(c datamovement.Caller, w datamovement.WorkflowRef, name string) (absence, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -231,7 +229,7 @@ func (a *absent) find(c datamovement.Caller, w datamovement.WorkflowRef, name st
 	return *e.Value.(*absence), true
 }
 
-// add remembers a name; object and reason are those of a refusal, or empty.
+// add caches a name; object and reason are those of a refusal, or empty.
 func (a *absent) add(c datamovement.Caller, w datamovement.WorkflowRef, name, object, reason string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -241,7 +239,7 @@ func (a *absent) add(c datamovement.Caller, w datamovement.WorkflowRef, name, ob
 		a.remove(e)
 	}
 	if a.users[c.UID] >= maxAbsent || a.order.Len() >= maxAbsentAll {
-		return // a wrong name costs a request, as without this
+		return // the name is not cached: it costs a request each time
 	}
 	if a.names == nil {
 		a.names, a.users = make(map[string]map[absentKey]*list.Element), make(map[uint32]int)
@@ -253,7 +251,7 @@ func (a *absent) add(c datamovement.Caller, w datamovement.WorkflowRef, name, ob
 	a.users[c.UID]++
 }
 
-// forget makes a name unknown again, because something was made by it.
+// forget removes a name from the cache, because an object with it was created.
 func (a *absent) forget(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -262,14 +260,14 @@ func (a *absent) forget(name string) {
 	}
 }
 
-// expire is called under mu.
+// expire removes expired names. The caller holds mu.
 func (a *absent) expire() {
 	for e := a.order.Front(); e != nil && time.Since(e.Value.(*absence).at) >= absentTime; e = a.order.Front() {
 		a.remove(e)
 	}
 }
 
-// remove is called under mu.
+// remove removes one entry. The caller holds mu.
 func (a *absent) remove(e *list.Element) {
 	n := a.order.Remove(e).(*absence)
 	delete(a.names[n.name], n.key)
@@ -281,11 +279,10 @@ func (a *absent) remove(e *list.Element) {
 	}
 }
 
-// List returns the uids of the caller's movements of a workflow that this node
-// has made. Those of others are not shown.
+// List returns the uids of the movements of a workflow that the caller may see.
 func (s *Service) List(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef) ([]string, error) {
 	if err := w.Check(); err != nil {
-		return nil, s.judged(c, "", err)
+		return nil, s.fault(c, "", err)
 	}
 	items, err := s.listed(ctx, c, w, nil)
 	if err != nil {
@@ -298,20 +295,20 @@ func (s *Service) List(ctx context.Context, c datamovement.Caller, w datamovemen
 	return uids, nil
 }
 
-// recordHidden records that movements exist of which the caller sees none. It
-// returns the record.
+// recordHidden writes an audit record if movements exist, but all are hidden from the
+// caller. It returns the object and reason of the record.
 func (s *Service) recordHidden(c datamovement.Caller, w datamovement.WorkflowRef, items []*nnf.DataMovement) (object, reason string) {
 	for _, dm := range items {
 		if v := s.policy().Listed(c, dm, w); v.Outcome == datamovement.Hidden {
 			object, reason = w.Namespace+"/"+w.Name, v.Outcome.String()+": "+v.Reason
 			s.record(c, object, reason)
-			return object, reason // one record for one request
+			return object, reason // one record per request
 		}
 	}
 	return "", ""
 }
 
-// listed reads the movements of a workflow that have further labels.
+// listed reads the movements of a workflow with the labels in further.
 func (s *Service) listed(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, further map[string]string) ([]*nnf.DataMovement, error) {
 	node := s.o.Node
 	if s.settings.Load().Policy.ListWorkflow && further == nil {
@@ -324,13 +321,13 @@ func (s *Service) listed(ctx context.Context, c datamovement.Caller, w datamovem
 		err = s.api.list(ctx, kindMovement, "", labels, false, &items)
 		return items, err
 	})
-	return items, s.judged(c, w.Namespace+"/"+w.Name, err)
+	return items, s.fault(c, w.Namespace+"/"+w.Name, err)
 }
 
-// lists lets calls of one user that ask for the same list at the same time share
-// one request: a list of thousands of movements takes much memory and time to
-// decode. A call never gets the answer to a request that was sent before the
-// call started. The zero value is ready.
+// lists lets concurrent calls of one user for the same list share one request: decoding
+// a list of thousands of movements takes much memory and time. A call never gets the
+// response to a request that was sent before the call started. The zero value is ready
+// to use.
 type lists struct {
 	mu   sync.Mutex
 	next map[listKey]*sharedList
@@ -341,19 +338,19 @@ type listKey struct {
 	selector string
 }
 
-// sharedList is a request that is under way or about to be sent.
+// sharedList is a request that is in progress or about to be sent.
 type sharedList struct {
-	before *sharedList // was under way when the first call came; nil: none
-	sent   bool        // later calls need another one
-	calls  int         // that wait
+	before *sharedList // the request in progress when the first call arrived; may be nil
+	sent   bool        // later calls need another request
+	calls  int         // number of waiting calls
 	turn   chan struct{}
 	done   chan struct{}
 	items  []*nnf.DataMovement
 	err    error
 }
 
-// get returns what fetch returns, of this call or of another one. The
-// caller must not change the items.
+// get returns the result of fetch, called by this call or by another one. The caller
+// must not change the items.
 func (l *lists) get(ctx context.Context, key listKey, fetch func() ([]*nnf.DataMovement, error)) ([]*nnf.DataMovement, error) {
 	for {
 		x, ready := l.join(key)
@@ -366,7 +363,7 @@ func (l *lists) get(ctx context.Context, key listKey, fetch func() ([]*nnf.DataM
 	}
 }
 
-// errSenderGone is the outcome of a request whose call ended before the answer.
+// errSenderGone is the result of a request whose call ended before the response.
 var errSenderGone = errors.New("the call that asked for the list has ended")
 
 func (l *lists) await(ctx context.Context, key listKey, x *sharedList, ready <-chan struct{}, fetch func() ([]*nnf.DataMovement, error)) ([]*nnf.DataMovement, error) {
@@ -378,14 +375,14 @@ func (l *lists) await(ctx context.Context, key listKey, x *sharedList, ready <-c
 	select {
 	case <-x.done:
 		return x.items, x.err
-	case x.turn <- struct{}{}: // this call sends it
+	case x.turn <- struct{}{}: // this call sends the request
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 	l.mu.Lock()
 	x.sent, x.before = true, nil
 	l.mu.Unlock()
-	x.err = errSenderGone // should fetch panic
+	x.err = errSenderGone // in case fetch panics
 	defer func() {
 		l.mu.Lock()
 		if l.next[key] == x {
@@ -401,8 +398,8 @@ func (l *lists) await(ctx context.Context, key listKey, x *sharedList, ready <-c
 	return items, err
 }
 
-// join returns the request whose answer fits a call that starts now, and what to
-// wait for before it may be sent.
+// join returns the request whose response is recent enough for a call that starts now,
+// and a channel that is closed when the request may be sent.
 func (l *lists) join(key listKey) (x *sharedList, ready <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -423,7 +420,7 @@ func (l *lists) join(key listKey) (x *sharedList, ready <-chan struct{}) {
 
 var alwaysReady = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// leave forgets a request that no call is going to send.
+// leave removes a request that no call will send.
 func (l *lists) leave(key listKey, x *sharedList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

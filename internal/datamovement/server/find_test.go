@@ -19,8 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Names that cannot exist are told so without a request; names that could are
-// looked up, and are missing.
+// Invalid names are refused without a request; valid names are looked up and not found.
 func TestNames(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		calls := map[string]func(uid string) error{
@@ -36,7 +35,7 @@ func TestNames(t *testing.T) {
 			}
 		}
 		if got := c.requests(); len(got) != 0 {
-			t.Errorf("asked the server: %q", got)
+			t.Errorf("requests to the server: %q", got)
 		}
 		for name, call := range calls {
 			wait.Advance(absentTime)
@@ -52,7 +51,8 @@ func TestNames(t *testing.T) {
 	})
 }
 
-// List has the caller's own of this node, whatever else has the labels.
+// List returns the caller's movements of this node only, whatever other objects have the
+// labels.
 func TestList(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		mine, second := created(t, s), created(t, s)
@@ -71,7 +71,7 @@ func TestList(t *testing.T) {
 		other("of-another-user", func(dm *nnf.DataMovement) { dm.Spec.UserID = 1002 })
 		other("of-another-node", func(dm *nnf.DataMovement) { dm.Labels[api.LabelInitiator] = "compute-02" })
 		other("of-the-controller", func(dm *nnf.DataMovement) { dm.Labels[api.LabelInitiator] = "copy_in" })
-		other("of-nobody", func(dm *nnf.DataMovement) { delete(dm.Labels, api.LabelOwnerKind) })
+		other("without-owner-kind", func(dm *nnf.DataMovement) { delete(dm.Labels, api.LabelOwnerKind) })
 		other("of-another-workflow", func(dm *nnf.DataMovement) { dm.Labels[api.LabelOwnerName] = "job8" })
 		list := func(c datamovement.Caller, want ...string) {
 			t.Helper()
@@ -99,8 +99,8 @@ func TestList(t *testing.T) {
 	})
 }
 
-// What callers send into the log is bounded.
-func TestAuditIsBounded(t *testing.T) {
+// Texts of callers in the log are limited.
+func TestAuditRecordSize(t *testing.T) {
 	log := new(lines)
 	s := New(Options{Node: node, Client: newCluster(), Settings: settings(t), Log: slog.New(slog.NewTextHandler(log, nil))})
 	defer s.Close()
@@ -110,14 +110,14 @@ func TestAuditIsBounded(t *testing.T) {
 	}
 }
 
-func TestForeign(t *testing.T) {
+func TestOtherUser(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid := created(t, s)
 		eve := user(1002)
 		_, status := s.Status(t.Context(), eve, job7, uid, 0)
 		_, missing := s.Status(t.Context(), eve, job7, "nnf-dm-node-zzz", 0)
 		if got, want := status.Error(), strings.ReplaceAll(missing.Error(), "nnf-dm-node-zzz", uid); got != want {
-			t.Errorf("foreign: %s\nmissing: %s", got, want)
+			t.Errorf("of another user: %s\nmissing: %s", got, want)
 		}
 		for name, err := range map[string]error{
 			"cancel": s.Cancel(t.Context(), eve, job7, uid), "delete": s.Delete(t.Context(), eve, datamovement.WorkflowRef{}, uid),
@@ -129,24 +129,24 @@ func TestForeign(t *testing.T) {
 		if uids, err := s.List(t.Context(), eve, job7); err != nil || len(uids) > 0 {
 			t.Errorf("list: %q, %v", uids, err)
 		}
-		if _, err := s.Create(t.Context(), eve, wish); !errors.Is(err, datamovement.ErrNotFound) {
+		if _, err := s.Create(t.Context(), eve, usualRequest); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Errorf("create: %v", err)
 		}
 		if n := log.count("event=dm-refused"); n != 5 {
 			t.Errorf("%d records, want 5", n)
 		}
 		if log.count("uid=1002 pid=7 rpc=/test object=default/job7") != 2 { // list and create
-			t.Error("the record does not name who and what")
+			t.Error("the record does not identify caller and object")
 		}
 		if c.movements[uid].Spec.Cancel {
-			t.Error("cancelled by a foreigner")
+			t.Error("cancelled by another user")
 		}
 	})
 }
 
-// The time of an answer must not tell a movement of another user, which is
-// followed right now, from one that does not exist.
-func TestForeignCostsWhatMissingCosts(t *testing.T) {
+// The response time must not distinguish a movement of another user that is being
+// followed from one that does not exist.
+func TestOtherUserCostsLikeMissing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid, early := created(t, s), created(t, s)
 		wantState(t, s, uid, 0, pending, unknownStatus)
@@ -164,7 +164,7 @@ func TestForeignCostsWhatMissingCosts(t *testing.T) {
 		} {
 			for what, foreign := range map[string]string{"followed": uid, "cancelled early": early} {
 				missing := foreign + "9"
-				wait.Advance(absentTime) // what was asked before is forgotten
+				wait.Advance(absentTime) // earlier results expire
 				var asked [2]string
 				c.requests()
 				before := log.count("event=dm-refused")
@@ -195,8 +195,8 @@ func snapshotOf(ctx context.Context, s *Service, c datamovement.Caller, uid stri
 	return err
 }
 
-// Who asks again and again for what is not there, or not theirs, costs one
-// request for some seconds, and gets the same answer and the same record.
+// Repeated calls for a missing movement, or for one of another user, cause one request
+// in some seconds, and get the same error and the same record each time.
 func TestAbsentCostsOneRequest(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		foreign := created(t, s)
@@ -206,12 +206,12 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 			ask     func() error
 			records int // of each
 		}{
-			"foreign":         {func() error { _, err := s.Status(ctx, eve, job7, foreign, 0); return err }, 1},
-			"missing":         {func() error { _, err := s.Status(ctx, eve, job7, foreign+"9", 0); return err }, 0},
-			"foreign, cancel": {func() error { return s.Cancel(ctx, eve, job7, foreign) }, 1},
-			"foreign, delete": {func() error { return s.Delete(ctx, eve, job7, foreign) }, 1},
-			"foreign batch":   {func() error { _, err := s.group(ctx, eve, job7, []string{batch}); return err }, 1},
-			"missing batch":   {func() error { _, err := s.group(ctx, eve, job7, []string{"batch-00112233445566778899"}); return err }, 0},
+			"foreign":              {func() error { _, err := s.Status(ctx, eve, job7, foreign, 0); return err }, 1},
+			"missing":              {func() error { _, err := s.Status(ctx, eve, job7, foreign+"9", 0); return err }, 0},
+			"other user's, cancel": {func() error { return s.Cancel(ctx, eve, job7, foreign) }, 1},
+			"other user's, delete": {func() error { return s.Delete(ctx, eve, job7, foreign) }, 1},
+			"other user's batch":   {func() error { _, err := s.group(ctx, eve, job7, []string{batch}); return err }, 1},
+			"missing batch":        {func() error { _, err := s.group(ctx, eve, job7, []string{"batch-00112233445566778899"}); return err }, 0},
 		} {
 			synctest.Wait()
 			wait.Advance(absentTime)
@@ -228,7 +228,7 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 					texts = append(texts, err.Error())
 				}
 				if len(slices.Compact(texts)) != 1 {
-					t.Errorf("%s: the answers differ", name)
+					t.Errorf("%s: the errors differ", name)
 				}
 				asked := slices.DeleteFunc(c.requests(), func(r string) bool { return strings.HasPrefix(r, "watch") })
 				if len(asked) != 1 {
@@ -243,11 +243,11 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 	})
 }
 
-// A movement that was requested too early is found as soon as it exists, and the
-// answer to one user does not affect other users.
-func TestAbsentUntilMade(t *testing.T) {
+// A movement that was requested too early is found as soon as it exists, and the result
+// for one user does not affect other users.
+func TestAbsentUntilCreated(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		keyed := wish
+		keyed := usualRequest
 		keyed.Key = "k"
 		uid, err := s.Create(t.Context(), user(1001), keyed)
 		if err != nil {
@@ -265,7 +265,7 @@ func TestAbsentUntilMade(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantState(t, s, uid, 0, pending, unknownStatus)
-		// Another workflow is another question.
+		// A request with another workflow is looked up separately.
 		if _, err := s.Status(t.Context(), user(1001), datamovement.WorkflowRef{Name: "other"}, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
 			t.Fatal(err)
 		}
@@ -273,7 +273,7 @@ func TestAbsentUntilMade(t *testing.T) {
 	})
 }
 
-// A handle is no movement's uid, and remains a handle.
+// A handle is not the uid of a movement, and remains a handle.
 func TestAbsentHandleIsABatch(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		handle, _ := batched(t, s, "", "a")
@@ -288,7 +288,7 @@ func TestAbsentHandleIsABatch(t *testing.T) {
 	})
 }
 
-// Guesses take bounded memory, and those of one user leave space for others.
+// Guessed names take limited memory, and those of one user leave space for other users.
 func TestAbsentIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a absent
@@ -305,13 +305,13 @@ func TestAbsentIsBounded(t *testing.T) {
 		}
 		wait.Advance(absentTime)
 		if _, ok := a.find(user(0), job7, "name-0"); ok || len(a.names)+len(a.users)+a.order.Len() != 0 {
-			t.Errorf("%d names of %d users stay", len(a.names), len(a.users))
+			t.Errorf("%d names of %d users remain", len(a.names), len(a.users))
 		}
 	})
 }
 
-// Calls at the same time share a request, but none gets an answer that is older
-// than its question.
+// Concurrent calls share a request, but no call gets a response that is older than the
+// call.
 func TestSharedLists(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lists
@@ -348,16 +348,16 @@ func TestSharedLists(t *testing.T) {
 				t.Errorf("a call that started at state %d got state %d", a.asked, a.got)
 			}
 		}
-		if n := sent.Load(); n != 4 { // at 0, 1 and 2 s, and the other user's
+		if n := sent.Load(); n != 4 { // at 0, 1 and 2 s, and that of the other user
 			t.Errorf("%d requests", n)
 		}
 		if len(l.next) != 0 {
-			t.Errorf("%d requests are remembered", len(l.next))
+			t.Errorf("%d requests remain", len(l.next))
 		}
 	})
 }
 
-// When a call ends, its request ends too; the others send their own.
+// When a call ends, its request ends as well; the other calls send another one.
 func TestSharedListSenderGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lists
@@ -376,9 +376,9 @@ func TestSharedListSenderGone(t *testing.T) {
 		results := make(chan error, 3)
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		go func() { results <- get(short) }() // sends
+		go func() { results <- get(short) }() // sends the request
 		synctest.Wait()
-		go func() { results <- get(short) }() // waits for the next one
+		go func() { results <- get(short) }() // waits for the next request
 		synctest.Wait()
 		go func() { results <- get(t.Context()) }()
 		for range 2 {
@@ -390,7 +390,7 @@ func TestSharedListSenderGone(t *testing.T) {
 			t.Error(err)
 		}
 		if len(l.next) != 0 {
-			t.Errorf("%d requests are remembered", len(l.next))
+			t.Errorf("%d requests remain", len(l.next))
 		}
 	})
 }

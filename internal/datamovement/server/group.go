@@ -16,7 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
-// group is a set of the caller's movements that version 2 handles as one.
+// group is a set of the caller's movements that one call of version 2 handles.
 type group struct {
 	s        *Service
 	c        datamovement.Caller
@@ -28,17 +28,17 @@ type group struct {
 type member struct {
 	uid   string
 	feed  *feed
-	shown snapshot // what follow has shown last
+	shown snapshot // the last one that follow has shown
 }
 
-// perMember is what a member is taken to cost while it is followed.
+// perMember is the memory that is charged for a followed member, in bytes.
 const perMember = 192
 
-// group finds the movements of uids and handles, and follows them until release.
-// No uids mean all movements of the workflow that this node has made.
+// group finds the movements of uids and handles, and follows them until release is
+// called. Without uids, it finds all movements of the workflow from this node.
 func (s *Service) group(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uids []string) (*group, error) {
 	if err := w.Check(); err != nil {
-		return nil, s.judged(c, "", err)
+		return nil, s.fault(c, "", err)
 	}
 	if len(uids) > s.settings.Load().Limits.BatchSize {
 		s.record(c, w.Namespace+"/"+w.Name, "too many uids in one request")
@@ -85,14 +85,14 @@ func (g *group) resolve(ctx context.Context, uids []string, add func(string, *fe
 	}
 	done := make(map[string]bool, len(uids))
 	for _, uid := range uids {
-		// A handle that is named again costs another list.
+		// A repeated handle would cost another list.
 		if done[uid] {
 			continue
 		}
 		done[uid] = true
 		if strings.HasPrefix(uid, datamovement.BatchPrefix) {
 			if err := datamovement.CheckHandle(uid); err != nil {
-				return g.s.judged(g.c, uid, err)
+				return g.s.fault(g.c, uid, err)
 			}
 			if g.s.isAbsent(g.c, g.workflow, absentBatch(uid)) {
 				return datamovement.MovementNotFound(uid)
@@ -117,7 +117,7 @@ func (g *group) resolve(ctx context.Context, uids []string, add func(string, *fe
 	return nil
 }
 
-// listed adds those with the labels that are the caller's.
+// listed adds the caller's movements with these labels, and returns their number.
 func (g *group) listed(ctx context.Context, labels map[string]string, add func(string, *feed)) (n int, err error) {
 	items, err := g.s.listed(ctx, g.c, g.workflow, labels)
 	if err != nil {
@@ -150,7 +150,7 @@ func (g *group) listed(ctx context.Context, labels map[string]string, add func(s
 	return n, nil
 }
 
-// notify is feed.notify for all members.
+// notify calls feed.notify for all members.
 func (g *group) notify(ch chan<- struct{}) (stop func()) {
 	byFeed := make(map[*feed][]string)
 	for _, m := range g.members {
@@ -167,8 +167,8 @@ func (g *group) notify(ch chan<- struct{}) (stop func()) {
 	}
 }
 
-// follow calls show for each member whose state is new, then done, until all
-// have ended, the caller or the daemon goes, or one of the two fails.
+// follow calls show for each member with a new state, then done, until all members have
+// ended, the call is cancelled, the daemon stops, or show or done fails.
 func (g *group) follow(ctx context.Context, show func(snapshot) error, done func() error) error {
 	release, err := g.s.waiter(g.c, g.workflow.Namespace+"/"+g.workflow.Name)
 	if err != nil {
@@ -181,12 +181,12 @@ func (g *group) follow(ctx context.Context, show func(snapshot) error, done func
 		active := 0
 		for i := range g.members {
 			m := &g.members[i]
-			// An end is an end. To look at what was deleted costs a request.
-			was := m.shown.version != (revision{})
-			if was && m.shown.ended() {
+			// The state of an ended member is final. Reading a deleted one costs a request.
+			seen := m.shown.version != (revision{})
+			if seen && m.shown.ended() {
 				continue
 			}
-			now, err := g.snapshot(ctx, *m, was)
+			now, err := g.snapshot(ctx, *m, seen)
 			if err != nil {
 				return err
 			}
@@ -213,15 +213,16 @@ func (g *group) follow(ctx context.Context, show func(snapshot) error, done func
 	}
 }
 
-// snapshot is a member's state at one time.
+// snapshot is the state of a member at one time.
 type snapshot struct {
 	uid       string
-	version   revision          // differs when something has changed
-	dm        *nnf.DataMovement // nil: it is gone
-	tombstone *tombstone        // it was cancelled before its start
+	version   revision          // changes with every change of the member
+	dm        *nnf.DataMovement // nil: deleted
+	tombstone *tombstone        // not nil: cancelled before its start
 }
 
-// revision is the state of a member: that of an object, or one without an object.
+// revision identifies the state of a member: the version of its object, or a word if
+// there is no object.
 type revision struct {
 	uid   types.UID
 	state string
@@ -231,20 +232,20 @@ func (n snapshot) ended() bool {
 	return n.dm == nil || n.tombstone != nil || datamovement.Completed(n.dm)
 }
 
-// snapshot fails for a member that was never there; one that was and is not any
-// more has been deleted.
-func (g *group) snapshot(ctx context.Context, m member, was bool) (snapshot, error) {
-	found, buried := g.s.tombstone(g.c, g.workflow, m.uid)
+// snapshot returns the current state of a member. A member that does not exist is an
+// error, unless it was seen before: then it has been deleted.
+func (g *group) snapshot(ctx context.Context, m member, seen bool) (snapshot, error) {
+	found, cancelled := g.s.tombstone(g.c, g.workflow, m.uid)
 	var dm *nnf.DataMovement
 	var err error
-	if !buried {
+	if !cancelled {
 		dm, err = g.s.current(ctx, g.c, g.workflow, m.feed, m.uid)
-		found, buried = g.s.tombstoneSince(g.c, g.workflow, m.uid, err)
+		found, cancelled = g.s.tombstoneSince(g.c, g.workflow, m.uid, err)
 	}
-	if buried {
+	if cancelled {
 		return snapshot{uid: m.uid, version: revision{state: "cancelled"}, dm: found.dm, tombstone: &found}, nil
 	}
-	if f := datamovement.Explain(err); was && f != nil && f.Kind == datamovement.ErrNotFound {
+	if f := datamovement.Explain(err); seen && f != nil && f.Kind == datamovement.ErrNotFound {
 		return snapshot{uid: m.uid, version: revision{state: "deleted"}}, nil
 	}
 	if err != nil {

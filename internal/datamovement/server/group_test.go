@@ -26,7 +26,7 @@ func pairsOf(names ...string) (out []pair) {
 
 func batched(t *testing.T, s *Service, key string, names ...string) (handle string, uids []string) {
 	t.Helper()
-	handle, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf(names...), key)
+	handle, results, err := s.CreateBatch(t.Context(), user(1001), usualRequest, pairsOf(names...), key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +39,7 @@ func batched(t *testing.T, s *Service, key string, names ...string) (handle stri
 	return handle, uids
 }
 
-// What is wrong with a batch as a whole makes nothing; what is wrong with one
-// pair stops no other.
+// An invalid batch creates nothing; an error of one pair does not affect the others.
 func TestBatch(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*datamovement.Request)
@@ -51,21 +50,21 @@ func TestBatch(t *testing.T) {
 		text   string
 		made   []bool // by pair
 	}{
-		"two":          {pairs: pairsOf("a", "b"), made: []bool{true, true}},
-		"none":         {err: datamovement.ErrInvalid, text: "pairs are missing"},
-		"too many":     {pairs: pairsOf("1", "2", "3", "4", "5", "6"), err: datamovement.ErrExhausted, text: "limits.batch_size"},
-		"most":         {pairs: pairsOf("1", "2", "3", "4", "5"), made: []bool{true, true, true, true, true}},
-		"options":      {pairs: pairsOf("a"), change: func(r *datamovement.Request) { r.DCPOptions = "$(id)" }, err: datamovement.ErrInvalid, text: "dcpOptions"},
-		"slots":        {pairs: pairsOf("a"), change: func(r *datamovement.Request) { r.Slots = -2 }, err: datamovement.ErrInvalid, text: "slots"},
-		"key":          {pairs: pairsOf("a"), key: "no key", err: datamovement.ErrInvalid, text: "request_key"},
-		"not theirs":   {pairs: pairsOf("a"), caller: user(1002), err: datamovement.ErrNotFound, text: "could not find workflow"},
-		"no workflow":  {pairs: pairsOf("a"), change: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, err: datamovement.ErrNotFound, text: "could not find workflow"},
-		"one is wrong": {pairs: append(pairsOf("a"), pair{"b", "/lus/global/b"}, pair{mount0 + "/c", "/home/c"}, pair{mount0 + "/d", "/lus/global/d"}), made: []bool{true, false, false, true}},
-		"all wrong":    {pairs: []pair{{}, {"/x", "/y"}}, made: []bool{false, false}},
+		"two":                     {pairs: pairsOf("a", "b"), made: []bool{true, true}},
+		"none":                    {err: datamovement.ErrInvalid, text: "pairs is empty"},
+		"too many":                {pairs: pairsOf("1", "2", "3", "4", "5", "6"), err: datamovement.ErrExhausted, text: "limits.batch_size"},
+		"most":                    {pairs: pairsOf("1", "2", "3", "4", "5"), made: []bool{true, true, true, true, true}},
+		"options":                 {pairs: pairsOf("a"), change: func(r *datamovement.Request) { r.DCPOptions = "$(id)" }, err: datamovement.ErrInvalid, text: "dcpOptions"},
+		"slots":                   {pairs: pairsOf("a"), change: func(r *datamovement.Request) { r.Slots = -2 }, err: datamovement.ErrInvalid, text: "slots"},
+		"key":                     {pairs: pairsOf("a"), key: "no key", err: datamovement.ErrInvalid, text: "request_key"},
+		"another user's workflow": {pairs: pairsOf("a"), caller: user(1002), err: datamovement.ErrNotFound, text: "could not find workflow"},
+		"no workflow":             {pairs: pairsOf("a"), change: func(r *datamovement.Request) { r.Workflow.Name = "job8" }, err: datamovement.ErrNotFound, text: "could not find workflow"},
+		"one invalid pair":        {pairs: append(pairsOf("a"), pair{"b", "/lus/global/b"}, pair{mount0 + "/c", "/home/c"}, pair{mount0 + "/d", "/lus/global/d"}), made: []bool{true, false, false, true}},
+		"all pairs invalid":       {pairs: []pair{{}, {"/x", "/y"}}, made: []bool{false, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-				r, caller := wish, tt.caller
+				r, caller := usualRequest, tt.caller
 				if tt.change != nil {
 					tt.change(&r)
 				}
@@ -75,7 +74,7 @@ func TestBatch(t *testing.T) {
 				handle, results, err := s.CreateBatch(t.Context(), caller, r, tt.pairs, tt.key)
 				if tt.err != nil {
 					if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.text) || handle != "" || len(c.movements) != 0 {
-						t.Errorf("%q, %v, %d made", handle, err, len(c.movements))
+						t.Errorf("%q, %v, %d created", handle, err, len(c.movements))
 					}
 					return
 				}
@@ -98,7 +97,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// A repeated batch with a key makes nothing new; one without makes all again.
+// A repeated batch with a key creates nothing; one without a key creates all again.
 func TestBatchKeys(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		h1, uids1 := batched(t, s, "k", "a", "b")
@@ -111,21 +110,21 @@ func TestBatchKeys(t *testing.T) {
 		if h3 == h4 || h3 == h1 {
 			t.Errorf("handles %q %q", h3, h4)
 		}
-		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("b", "a"), "k")
+		_, results, err := s.CreateBatch(t.Context(), user(1001), usualRequest, pairsOf("b", "a"), "k")
 		if err != nil || !errors.Is(results[0].err, datamovement.ErrInvalid) || !errors.Is(results[1].err, datamovement.ErrInvalid) {
 			t.Errorf("other pairs with the key: %+v, %v", results, err)
 		}
 	})
 }
 
-// Each pair counts for the rate; what the rate stops can be had later.
+// Each pair counts towards the rate; refused pairs can be created later.
 func TestBatchRate(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		for i := range 3 {
 			batched(t, s, "", "a", "b", "c", "d", fmt.Sprint(i))
 		}
 		batched(t, s, "", "a", "b", "c")
-		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("a", "b", "c", "d"), "k")
+		_, results, err := s.CreateBatch(t.Context(), user(1001), usualRequest, pairsOf("a", "b", "c", "d"), "k")
 		if err != nil || results[1].err != nil || !errors.Is(results[2].err, datamovement.ErrExhausted) {
 			t.Fatalf("%+v, %v", results, err)
 		}
@@ -134,13 +133,13 @@ func TestBatchRate(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		before := len(c.movements)
-		if _, _, err := s.CreateBatch(ctx, user(1001), wish, pairsOf("x", "y"), ""); !errors.Is(err, context.Canceled) || len(c.movements) != before {
-			t.Errorf("for a caller who has gone: %v, %d made", err, len(c.movements)-before)
+		if _, _, err := s.CreateBatch(ctx, user(1001), usualRequest, pairsOf("x", "y"), ""); !errors.Is(err, context.Canceled) || len(c.movements) != before {
+			t.Errorf("cancelled call: %v, %d created", err, len(c.movements)-before)
 		}
 	})
 }
 
-// Names are uids and handles, no name means all, and those of others are hidden.
+// Names are uids and handles; no names means all; objects of other users are hidden.
 func TestGroup(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		single := created(t, s)
@@ -154,19 +153,19 @@ func TestGroup(t *testing.T) {
 			want   []string
 			err    error
 		}{
-			"one":             {user(1001), []string{single}, []string{single}, nil},
-			"twice is once":   {user(1001), []string{single, single}, []string{single}, nil},
-			"batch":           {user(1001), []string{handle}, parts, nil},
-			"batch and part":  {user(1001), []string{handle, parts[0], single}, all, nil},
-			"all":             {user(1001), nil, all, nil},
-			"all, root":       {user(0), nil, all, nil},
-			"all of nobody":   {user(1002), nil, nil, nil},
-			"another's batch": {user(1002), []string{handle}, nil, datamovement.ErrNotFound},
-			"no such batch":   {user(1001), []string{"batch-00112233445566778899"}, nil, datamovement.ErrNotFound},
-			"no batch's name": {user(1001), []string{"batch-x,dm.cray.hpe.com/initiator=y"}, nil, datamovement.ErrInvalid},
-			"no uid":          {user(1001), []string{""}, nil, datamovement.ErrInvalid},
-			"too many":        {user(1001), []string{"a", "b", "c", "d", "e", "f"}, nil, datamovement.ErrExhausted},
-			"found out later": {user(1001), []string{"nnf-dm-missing"}, []string{"nnf-dm-missing"}, nil},
+			"one":                              {user(1001), []string{single}, []string{single}, nil},
+			"the same uid twice":               {user(1001), []string{single, single}, []string{single}, nil},
+			"batch":                            {user(1001), []string{handle}, parts, nil},
+			"batch and one of its movements":   {user(1001), []string{handle, parts[0], single}, all, nil},
+			"all":                              {user(1001), nil, all, nil},
+			"all, root":                        {user(0), nil, all, nil},
+			"all, of a user without movements": {user(1002), nil, nil, nil},
+			"another's batch":                  {user(1002), []string{handle}, nil, datamovement.ErrNotFound},
+			"no such batch":                    {user(1001), []string{"batch-00112233445566778899"}, nil, datamovement.ErrNotFound},
+			"invalid handle":                   {user(1001), []string{"batch-x,dm.cray.hpe.com/initiator=y"}, nil, datamovement.ErrInvalid},
+			"invalid uid":                      {user(1001), []string{""}, nil, datamovement.ErrInvalid},
+			"too many":                         {user(1001), []string{"a", "b", "c", "d", "e", "f"}, nil, datamovement.ErrExhausted},
+			"missing, detected by follow":      {user(1001), []string{"nnf-dm-missing"}, []string{"nnf-dm-missing"}, nil},
 		} {
 			g, err := s.group(t.Context(), tt.caller, job7, tt.uids)
 			if tt.err != nil {
@@ -190,7 +189,7 @@ func TestGroup(t *testing.T) {
 			g.release()
 		}
 		if _, err := s.group(t.Context(), user(1001), datamovement.WorkflowRef{Name: "job7"}, nil); !errors.Is(err, datamovement.ErrInvalid) {
-			t.Errorf("half a workflow: %v", err)
+			t.Errorf("workflow without namespace: %v", err)
 		}
 		for _, f := range s.feeds {
 			if f.users != 0 {
@@ -200,9 +199,8 @@ func TestGroup(t *testing.T) {
 	})
 }
 
-// story follows a group and writes down what it is shown, one entry for each
-// round.
-func story(t *testing.T, s *Service, caller datamovement.Caller, uids ...string) (rounds chan string, ended chan error) {
+// record follows a group and records what follow shows, one entry per round.
+func record(t *testing.T, s *Service, caller datamovement.Caller, uids ...string) (rounds chan string, ended chan error) {
 	t.Helper()
 	rounds, ended = make(chan string, 100), make(chan error, 1)
 	g, err := s.group(t.Context(), caller, job7, uids)
@@ -230,16 +228,16 @@ func story(t *testing.T, s *Service, caller datamovement.Caller, uids ...string)
 	return rounds, ended
 }
 
-// Whoever follows sees each state once, and the end of each in whatever way.
+// A follower gets each state once, and the end of each movement.
 func TestFollow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		_, uids := batched(t, s, "", "a", "b", "c")
 		a, b, d := uids[0], uids[1], uids[2]
-		rounds, ended := story(t, s, user(1001), uids...)
+		rounds, ended := record(t, s, user(1001), uids...)
 		want := func(text string) {
 			t.Helper()
 			synctest.Wait()
-			var got []string // states in between may be shown, or not
+			var got []string // intermediate states may be missing
 			for len(rounds) > 0 {
 				round := <-rounds
 				if got = append(got, round); round == text {
@@ -260,7 +258,7 @@ func TestFollow(t *testing.T) {
 		want(d + " deleted")
 		select {
 		case err := <-ended:
-			t.Fatalf("ended though one runs: %v", err)
+			t.Fatalf("ended while one movement is running: %v", err)
 		default:
 		}
 		c.set(b, finished(nnf.MovementSuccess))
@@ -271,16 +269,16 @@ func TestFollow(t *testing.T) {
 	})
 }
 
-// What has been deleted is not asked for again and again, whatever else goes on.
+// A deleted movement is not read again, whatever happens to the others.
 func TestFollowDeleted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		_, uids := batched(t, s, "", "a", "b")
-		rounds, ended := story(t, s, user(1001), uids...)
+		rounds, ended := record(t, s, user(1001), uids...)
 		synctest.Wait()
 		c.requests()
 		c.mu.Lock()
 		delete(c.movements, uids[0])
-		c.tell(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Delete(rabbit, uids[0]) })
+		c.notify(rabbit, func(h kube.Handler[nnf.DataMovement]) { h.Delete(rabbit, uids[0]) })
 		c.mu.Unlock()
 		wait.Advance(time.Hour)
 		for range 10 {
@@ -291,7 +289,7 @@ func TestFollowDeleted(t *testing.T) {
 			t.Errorf("%d requests for one deletion", len(got))
 		}
 		if n := len(rounds); n > 15 {
-			t.Errorf("looked %d times", n)
+			t.Errorf("%d reads", n)
 		}
 		c.set(uids[1], finished(nnf.MovementSuccess))
 		if err := <-ended; err != nil {
@@ -300,24 +298,24 @@ func TestFollowDeleted(t *testing.T) {
 	})
 }
 
-// Following ends with what ends it, and never shows what is another's.
+// Following ends on errors and at a shutdown, and never shows movements of other users.
 func TestFollowEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		uid := created(t, s)
-		_, ended := story(t, s, user(1002), uid)
+		_, ended := record(t, s, user(1002), uid)
 		if err := <-ended; !errors.Is(err, datamovement.ErrNotFound) || log.count("uid=1002") != 1 {
 			t.Errorf("another user: %v", err)
 		}
-		_, ended = story(t, s, user(1001), "nnf-dm-missing")
+		_, ended = record(t, s, user(1001), "nnf-dm-missing")
 		if err := <-ended; !errors.Is(err, datamovement.ErrNotFound) {
 			t.Errorf("missing: %v", err)
 		}
-		_, first := story(t, s, user(1001), uid)
-		_, second := story(t, s, user(1001), uid)
+		_, first := record(t, s, user(1001), uid)
+		_, second := record(t, s, user(1001), uid)
 		synctest.Wait()
-		_, third := story(t, s, user(1001), uid)
+		_, third := record(t, s, user(1001), uid)
 		if err := <-third; !errors.Is(err, datamovement.ErrExhausted) {
-			t.Errorf("over the limit of waiters: %v", err)
+			t.Errorf("above the limit of waiters: %v", err)
 		}
 		s.EndWaits()
 		for _, ended := range []chan error{first, second} {

@@ -33,8 +33,8 @@ const (
 )
 
 var (
-	job7 = datamovement.WorkflowRef{Name: "job7", Namespace: "default"}
-	wish = datamovement.Request{Workflow: job7, Source: mount0 + "/out/", Destination: "/lus/global/alice/", Slots: -1, MaxSlots: -1}
+	job7         = datamovement.WorkflowRef{Name: "job7", Namespace: "default"}
+	usualRequest = datamovement.Request{Workflow: job7, Source: mount0 + "/out/", Destination: "/lus/global/alice/", Slots: -1, MaxSlots: -1}
 )
 
 // States and results of version 1.
@@ -48,7 +48,7 @@ const (
 	unknownStatus = v1.DataMovementStatusResponse_UNKNOWN_STATUS
 )
 
-// lines is a log that can be read while it is written.
+// lines is a log that can be read concurrently.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -101,7 +101,7 @@ func bubble(t *testing.T, f func(t *testing.T, s *Service, c *cluster, log *line
 
 func created(t *testing.T, s *Service) string {
 	t.Helper()
-	uid, err := s.Create(t.Context(), user(1001), wish)
+	uid, err := s.Create(t.Context(), user(1001), usualRequest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func wantState(t *testing.T, s *Service, uid string, wait int64, state v1.DataMo
 	}
 }
 
-// soon is more than any answer takes here.
+// soon is longer than any response takes.
 const soon = 30 * time.Second
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -126,7 +126,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// testServer is a served socket. Connections are those of the user uid at the time.
+// testServer is a served socket. Connections belong to the user uid at that time.
 type testServer struct {
 	*cluster
 	s    *Service
@@ -145,7 +145,7 @@ type testServer struct {
 
 const testMemory = 256 << 10
 
-// held is what the requests of a user take.
+// held returns the memory of a user's requests.
 func (r *testServer) held(uid uint32) int64 {
 	r.meters.mu.Lock()
 	defer r.meters.mu.Unlock()
@@ -209,7 +209,7 @@ func (r *testServer) dial(t *testing.T) *grpc.ClientConn {
 var wire7 = &v1.DataMovementWorkflow{Name: "job7", Namespace: "default"}
 
 func wireWish() *v1.DataMovementCreateRequest {
-	return &v1.DataMovementCreateRequest{Workflow: wire7, Source: wish.Source, Destination: wish.Destination, Slots: -1, MaxSlots: -1}
+	return &v1.DataMovementCreateRequest{Workflow: wire7, Source: usualRequest.Source, Destination: usualRequest.Destination, Slots: -1, MaxSlots: -1}
 }
 
 func reason(err error) v2.ErrorReason {
@@ -230,7 +230,7 @@ func (r *testServer) slots(uid string) (out [2]int) {
 	return out
 }
 
-// many makes movements with long names.
+// many creates movements with long names.
 func (r *testServer) many(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

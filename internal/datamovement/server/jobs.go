@@ -15,35 +15,33 @@ import (
 )
 
 const (
-	// jobWindow is how long what was read of a workflow and its mounts is good for
-	// further creations.
+	// jobWindow is how long further creations may use the cached workflow and mounts.
 	//
-	// Why that is safe. Every creation uses a workflow, and the two ClientMounts
-	// that its paths depend on, that were each read by a GET, which the API server
-	// answers from its newest state, not longer ago than this. A list that the
-	// server has at hand only says which ClientMounts to read. A refusal is never
-	// based on what is remembered, nor on a list that may be out of date.
+	// This is safe: every creation uses a workflow, and the two ClientMounts that its
+	// paths depend on, each read by a GET within this window. The API server answers a
+	// GET from its latest state. A list from the server's cache only determines which
+	// ClientMounts to read. A refusal is never based on cached data, nor on a list that
+	// can be outdated.
 	//
-	// The workflow may have left PreRun, or a mount may be unmounted, since it was
-	// read: between a check and the creation that follows there is always some time.
-	// So a creation based on what is remembered is confirmed: the workflow and the
-	// mounts are read again after it, and a movement that would not be allowed any
-	// more is cancelled. Further creations read them anyway, so in a loop of
-	// creations this costs nothing.
+	// Since the read, the workflow may have left PreRun, or a mount may have been
+	// unmounted: some time always passes between a check and the creation. A creation
+	// based on cached data is therefore confirmed: the workflow and the mounts are read
+	// again after it, and a movement that is no longer allowed is cancelled. Further
+	// creations read them anyway, so in a loop of creations this costs nothing.
 	jobWindow = time.Second
-	// relistAfter is how long a list says which ClientMounts there are. Those of a
-	// workflow do not change while it stays as it is: when it changes, when a source
-	// is in none of them, or when one is not mounted, they are listed again.
+	// relistAfter is how long a list of ClientMounts is used. The ClientMounts of a
+	// workflow do not change while the workflow does not change. They are listed again
+	// if it changes, if no ClientMount contains a source, or if one is not mounted.
 	relistAfter = time.Minute
-	// confirmRetry is the pause after a confirmation that the API server did not
-	// answer, and confirmTries how often that is tried.
+	// confirmRetry is the pause after a confirmation without a response of the API
+	// server, and confirmTries the number of attempts.
 	confirmRetry = 2 * time.Second
 	confirmTries = 60
-	// manyJobs is how many are remembered before those out of date are dropped.
+	// manyJobs is how many jobs are cached before outdated ones are dropped.
 	manyJobs = 64
 )
 
-// job is what was read for the copies of one workflow.
+// job is the cached data for the copies of one workflow.
 type job struct {
 	workflow *dws.Workflow
 	read     time.Time // when the reads started
@@ -55,8 +53,8 @@ type job struct {
 type mountSet struct {
 	items  []*dws.ClientMount
 	listed time.Time
-	newest bool                   // the list was a consistent read, by this job
-	read   map[mountName]struct{} // were read by this job since the list
+	newest bool                   // this job read the list consistently, not from a cache
+	read   map[mountName]struct{} // read by this job since the list
 }
 
 type mountName struct{ namespace, name string }
@@ -68,7 +66,7 @@ func (s *mountSet) mounts() (out []datamovement.Mount) {
 	return out
 }
 
-// replace puts cm, or with nil nothing, in the place of the one of that name.
+// replace replaces the ClientMount with that name by cm, or removes it if cm is nil.
 func (s *mountSet) replace(name mountName, cm *dws.ClientMount) {
 	var items []*dws.ClientMount
 	for _, old := range s.items {
@@ -82,30 +80,20 @@ func (s *mountSet) replace(name mountName, cm *dws.ClientMount) {
 	s.items = items
 }
 
-// settle calls choose with the mounts of a namespace until what it chooses was
-// read from the newest state. since is when the creation started: only what was
-// read after that is a reason to refuse it.
-func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string) bool, since time.Time, choose func([]datamovement.Mount) (datamovement.Mount, error)) error {
+// chooseMount calls choose with the mounts of a namespace until the chosen mount was
+// read from the latest state. since is when the creation started: only data that was
+// read after that can be a reason to refuse it.
+func (j *job) chooseMount(ctx context.Context, l *lookup, ns string, keep func(string) bool, since time.Time, choose func([]datamovement.Mount) (datamovement.Mount, error)) error {
 	select {
 	case j.turn <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	defer func() { <-j.turn }()
-	list := func(fromCache bool) (*mountSet, error) {
-		begin := time.Now()
-		items, err := l.clientMounts(ctx, j.workflow, ns, keep, fromCache)
-		if err != nil {
-			return nil, err
-		}
-		set := &mountSet{items: items, listed: begin, newest: !fromCache, read: make(map[mountName]struct{})}
-		j.sets[ns] = set
-		return set, nil
-	}
 	set := j.sets[ns]
 	if set == nil {
 		var err error
-		if set, err = list(true); err != nil {
+		if set, err = j.list(ctx, l, ns, keep, true); err != nil {
 			return err
 		}
 	}
@@ -115,7 +103,7 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 			if set.newest && !set.listed.Before(since) {
 				return err
 			}
-			if set, err = list(false); err != nil {
+			if set, err = j.list(ctx, l, ns, keep, false); err != nil {
 				return err
 			}
 			continue
@@ -131,7 +119,7 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 			set.replace(name, nil)
 		case err != nil:
 			return err
-		case !j.owns(cm): // the name was given to one of another workflow
+		case !j.owns(cm): // now a ClientMount of another workflow
 			set.replace(name, nil)
 		default:
 			set.replace(name, cm)
@@ -140,16 +128,43 @@ func (j *job) settle(ctx context.Context, l *lookup, ns string, keep func(string
 	}
 }
 
-// owns tells whether a ClientMount has the labels of the workflow, by which it was
-// listed.
+// list lists the ClientMounts of a namespace. The caller holds turn.
+func (j *job) list(ctx context.Context, l *lookup, ns string, keep func(string) bool, fromCache bool) (*mountSet, error) {
+	start := time.Now()
+	items, err := l.clientMounts(ctx, j.workflow, ns, keep, fromCache)
+	if err != nil {
+		return nil, err
+	}
+	set := &mountSet{items: items, listed: start, newest: !fromCache, read: make(map[mountName]struct{})}
+	j.sets[ns] = set
+	return set, nil
+}
+
+// latest returns the mounts of a namespace, read from the latest state.
+func (j *job) latest(ctx context.Context, l *lookup, ns string) ([]datamovement.Mount, error) {
+	select {
+	case j.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-j.turn }()
+	set, err := j.list(ctx, l, ns, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	return set.mounts(), nil
+}
+
+// owns reports whether a ClientMount has the labels of the workflow, which select it in
+// a list.
 func (j *job) owns(cm *dws.ClientMount) bool {
 	return cm.Labels[api.LabelWorkflowName] == j.workflow.Name && cm.Labels[api.LabelWorkflowNamespace] == j.workflow.Namespace
 }
 
-// renewed is the job for a workflow that was read again. What was listed for the
-// old one is still a list of what to read, if nothing has changed.
-func (j *job) renewed(wf *dws.Workflow, begin time.Time) *job {
-	out := &job{workflow: wf, read: begin, turn: make(chan struct{}, 1), sets: make(map[string]*mountSet)}
+// renewed returns the job for a workflow that was read again. If the workflow has not
+// changed, the new job keeps the lists, which determine what to read.
+func (j *job) renewed(wf *dws.Workflow, start time.Time) *job {
+	out := &job{workflow: wf, read: start, turn: make(chan struct{}, 1), sets: make(map[string]*mountSet)}
 	if j == nil || j.workflow.UID != wf.UID || j.workflow.ResourceVersion != wf.ResourceVersion {
 		return out
 	}
@@ -160,21 +175,21 @@ func (j *job) renewed(wf *dws.Workflow, begin time.Time) *job {
 	}
 	defer func() { <-j.turn }()
 	for ns, set := range j.sets {
-		if begin.Sub(set.listed) < relistAfter {
+		if start.Sub(set.listed) < relistAfter {
 			out.sets[ns] = &mountSet{items: set.items, listed: set.listed, read: make(map[mountName]struct{})}
 		}
 	}
 	return out
 }
 
-// unlisted is j without its lists.
+// unlisted returns j without its lists.
 func (j *job) unlisted() *job {
 	return &job{workflow: j.workflow, read: j.read, turn: make(chan struct{}, 1), sets: make(map[string]*mountSet)}
 }
 
-// jobs remembers what was read for each user and workflow. A user who may
-// not use a workflow has no entry: the requests to the API server are the same for
-// a workflow of another user and for one that does not exist.
+// jobs caches the job of each user and workflow. A user who may not use a workflow has
+// no entry: the requests to the API server are the same for a workflow of another user
+// and for one that does not exist.
 type jobs struct {
 	mu    sync.Mutex
 	slots map[jobKey]*jobSlot
@@ -189,13 +204,13 @@ type jobKey struct {
 type jobSlot struct {
 	turn chan struct{} // held while reading the workflow
 
-	// Under the lock of jobs:
+	// Guarded by jobs.mu:
 	job         *job
 	unconfirmed []unconfirmed
 	confirming  bool
 }
 
-// unconfirmed is a movement that was created from what was remembered.
+// unconfirmed is a movement that was created from cached data.
 type unconfirmed struct {
 	dm      *nnf.DataMovement
 	request *datamovement.Request
@@ -235,11 +250,12 @@ func (j *jobs) set(sl *jobSlot, job *job) {
 	sl.job = job
 }
 
-// window is how old what is remembered may be.
+// window returns the maximum age of cached data.
 func (s *Service) window() time.Duration { return min(jobWindow, s.settings.Load().LookupExpiry) }
 
-// job returns what was read for a workflow not before the given time, and the
-// identity that copies are made with. Whether the caller may have them is decided for each call.
+// job returns the data of a workflow, read not before notBefore, and the identity of
+// its copies. It authorises the caller in each call. If the caller may use the workflow,
+// but its state does not allow copies, job returns the data with the error.
 func (s *Service) job(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, notBefore time.Time) (*job, datamovement.Identity, error) {
 	object := w.Namespace + "/" + w.Name
 	sl := s.jobs.slot(jobKey{c.UID, w})
@@ -251,7 +267,7 @@ func (s *Service) job(ctx context.Context, c datamovement.Caller, w datamovement
 	defer func() { <-sl.turn }()
 	j := s.jobs.get(sl)
 	if j == nil || j.read.Before(notBefore) {
-		begin := time.Now()
+		start := time.Now()
 		wf, err := s.look.workflow(ctx, w)
 		if err != nil {
 			if datamovement.Explain(err).Kind == datamovement.ErrNotFound {
@@ -259,23 +275,23 @@ func (s *Service) job(ctx context.Context, c datamovement.Caller, w datamovement
 			}
 			return nil, datamovement.Identity{}, datamovement.StepWorkflow.At(err)
 		}
-		j = j.renewed(wf, begin)
+		j = j.renewed(wf, start)
 	}
 	id, v := s.settings.Load().Policy.CreateFor(c, j.workflow)
-	err := s.verdict(c, object, v, datamovement.WorkflowNotFound(w))
-	if err == nil {
-		err = datamovement.CheckWorkflow(j.workflow)
-	}
-	if err != nil {
+	if err := s.verdict(c, object, v, datamovement.WorkflowNotFound(w)); err != nil {
 		s.jobs.set(sl, nil)
 		return nil, datamovement.Identity{}, err
+	}
+	if err := datamovement.CheckWorkflow(j.workflow); err != nil {
+		s.jobs.set(sl, nil)
+		return j, id, err
 	}
 	s.jobs.set(sl, j)
 	return j, id, nil
 }
 
-// confirm starts the confirmation of a movement that was created from what was
-// read before the creation started, or a long time before it ended.
+// confirm starts the confirmation of a movement that was created from data read before
+// the creation started, or more than jobWindow before it ended.
 func (s *Service) confirm(c datamovement.Caller, r *datamovement.Request, j *job, since time.Time, dm *nnf.DataMovement) {
 	now := time.Now()
 	if !j.read.Before(since) && now.Sub(j.read) <= jobWindow {
@@ -297,7 +313,7 @@ func (s *Service) confirm(c datamovement.Caller, r *datamovement.Request, j *job
 	})
 }
 
-// confirmAll runs until nothing is left to be confirmed.
+// confirmAll runs until all movements are confirmed.
 func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, sl *jobSlot) {
 	tries := 0
 	for wait := jobWindow; ; wait = jobWindow {
@@ -308,7 +324,7 @@ func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datam
 			sl.unconfirmed, sl.confirming = nil, false
 			s.jobs.mu.Unlock()
 			if len(todo) > 0 && ctx.Err() == nil {
-				s.log.Warn("could not confirm that new data movements are still allowed: the API server does not answer", "uid", c.UID,
+				s.log.Warn("could not confirm that new data movements are still allowed: the API server does not respond", "uid", c.UID,
 					"workflow", w.Namespace+"/"+w.Name)
 			}
 			return
@@ -334,14 +350,14 @@ func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datam
 	}
 }
 
-// confirmOne cancels a movement that would not be created any more. The error is
-// that of an API server that does not answer.
+// confirmOne cancels a movement that is no longer allowed. It returns an error if the
+// API server does not respond.
 func (s *Service) confirmOne(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, m unconfirmed) error {
 	j, _, err := s.job(ctx, c, w, m.at)
 	if err == nil {
 		var p datamovement.Parts
 		if p, err = s.locate(ctx, j, m.request, m.at); err == nil && p.Source != m.dm.Spec.Source.Path {
-			err = datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "the source is mounted elsewhere on the rabbit now")
+			err = datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "the path of the source on the rabbit has changed")
 		}
 	}
 	f := datamovement.Explain(err)
@@ -351,7 +367,7 @@ func (s *Service) confirmOne(ctx context.Context, c datamovement.Caller, w datam
 	case errors.Is(f.Kind, datamovement.ErrUnavailable) || f.Reason == v2.ErrorReason_INTERNAL:
 		return f
 	}
-	s.record(c, datamovement.Describe(m.dm), "cancelled, for it would not be created any more: "+f.Error())
+	s.record(c, datamovement.Describe(m.dm), "cancelled because it is no longer allowed: "+f.Error())
 	err = s.cancel(ctx, c, s.feed(m.dm.Namespace), m.dm)
 	if f := datamovement.Explain(err); f != nil && f.Kind != datamovement.ErrNotFound {
 		return f

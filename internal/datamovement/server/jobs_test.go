@@ -19,21 +19,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// changes are what ends a user's right to copy from a mount.
+// changes are the changes after which a user may no longer copy from a mount.
 var changes = map[string]func(*cluster){
 	"the workflow leaves PreRun": func(c *cluster) { c.changeWorkflow(func(w *dws.Workflow) { w.Status.State = dws.StatePostRun }) },
-	"the workflow is another user's": func(c *cluster) {
+	"the workflow gets another user": func(c *cluster) {
 		c.changeWorkflow(func(w *dws.Workflow) { w.Spec.UserID = 1002 })
 	},
 	"the workflow is deleted":    func(c *cluster) { c.changeWorkflow(func(w *dws.Workflow) { w.Name = "gone" }) },
-	"the compute unmounts":       func(c *cluster) { c.changeMount(0, func(m *dws.ClientMount) { m.Spec.DesiredState = dws.Unmounted }) },
+	"the compute is unmounting":  func(c *cluster) { c.changeMount(0, func(m *dws.ClientMount) { m.Spec.DesiredState = dws.Unmounted }) },
 	"the compute has unmounted":  func(c *cluster) { c.changeMount(0, func(m *dws.ClientMount) { m.Status.Mounts[0].Ready = false }) },
-	"the rabbit unmounts":        func(c *cluster) { c.changeMount(1, func(m *dws.ClientMount) { m.Spec.DesiredState = dws.Unmounted }) },
+	"the rabbit is unmounting":   func(c *cluster) { c.changeMount(1, func(m *dws.ClientMount) { m.Spec.DesiredState = dws.Unmounted }) },
 	"the ClientMount is deleted": func(c *cluster) { c.changeMounts(func(m []*dws.ClientMount) []*dws.ClientMount { return m[1:] }) },
-	"the name is given to a ClientMount of another workflow": func(c *cluster) {
+	"another workflow's ClientMount has the name": func(c *cluster) {
 		c.changeMount(0, func(m *dws.ClientMount) { m.Labels = map[string]string{} })
 	},
-	"the rabbit mounts it elsewhere": func(c *cluster) {
+	"the rabbit's mount path changes": func(c *cluster) {
 		c.changeMount(1, func(m *dws.ClientMount) { m.Spec.Mounts[0].MountPath = "/mnt/elsewhere" })
 	},
 }
@@ -73,9 +73,9 @@ func (c *cluster) active() (n int) {
 	return n
 }
 
-// After the window nothing is created for what has changed, whatever was
-// remembered, even if the API server's cache still has the state before.
-func TestNothingIsCreatedAfterTheWindow(t *testing.T) {
+// After the window nothing is created from outdated data, whatever is cached, even if the
+// API server's cache still has the old state.
+func TestNoCreationFromOutdatedData(t *testing.T) {
 	for name, change := range changes {
 		for _, late := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", cache out of date ", late), func(t *testing.T) {
@@ -86,8 +86,8 @@ func TestNothingIsCreatedAfterTheWindow(t *testing.T) {
 					}
 					change(c)
 					wait.Advance(jobWindow + time.Millisecond)
-					uid, err := s.Create(t.Context(), user(1001), wish)
-					if name == "the rabbit mounts it elsewhere" {
+					uid, err := s.Create(t.Context(), user(1001), usualRequest)
+					if name == "the rabbit's mount path changes" {
 						if err != nil || c.movements[uid].Spec.Source.Path != "/mnt/elsewhere/out/" {
 							t.Errorf("%q, %v", uid, err)
 						}
@@ -102,9 +102,9 @@ func TestNothingIsCreatedAfterTheWindow(t *testing.T) {
 	}
 }
 
-// A movement that was created within the window of what has changed is cancelled,
-// whether it runs already or not.
-func TestWhatIsCreatedWithinTheWindowIsConfirmed(t *testing.T) {
+// A movement that was created within the window from outdated data is cancelled, whether
+// it is running or not.
+func TestCreationWithinWindowIsConfirmed(t *testing.T) {
 	for name, change := range changes {
 		for _, started := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", started ", started), func(t *testing.T) {
@@ -119,13 +119,13 @@ func TestWhatIsCreatedWithinTheWindowIsConfirmed(t *testing.T) {
 					wait.Advance(2*jobWindow + time.Second)
 					dm := c.movements[second]
 					if started && (dm == nil || !dm.Spec.Cancel) || !started && dm != nil {
-						t.Errorf("it is not cancelled: %+v", dm)
+						t.Errorf("not cancelled: %+v", dm)
 					}
 					if dm := c.movements[first]; dm == nil || dm.Spec.Cancel {
-						t.Errorf("the one that was created before is: %+v", dm)
+						t.Errorf("the earlier one was cancelled: %+v", dm)
 					}
-					if log.count("would not be created any more") != 1 {
-						t.Errorf("%d records", log.count("would not be created any more"))
+					if log.count("no longer allowed") != 1 {
+						t.Errorf("%d records", log.count("no longer allowed"))
 					}
 				})
 			})
@@ -133,8 +133,8 @@ func TestWhatIsCreatedWithinTheWindowIsConfirmed(t *testing.T) {
 	}
 }
 
-// Confirmation costs a loop of creations nothing, one set of reads afterwards,
-// and it waits for an API server that is away.
+// Confirmation costs nothing in a loop of creations and one set of reads afterwards, and
+// it waits for an unreachable API server.
 func TestConfirmation(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		first := created(t, s)
@@ -151,28 +151,28 @@ func TestConfirmation(t *testing.T) {
 			t.Errorf("%d requests afterwards", n)
 		}
 		if c.active() != 16 {
-			t.Errorf("%d live of 16", c.active())
+			t.Errorf("%d of 16 are active", c.active())
 		}
 		created(t, s)
 		wait.Advance(time.Millisecond)
 		last := created(t, s)
 		c.refuse("", apiError(503, ""))
 		wait.Advance(20 * time.Second)
-		changes["the compute unmounts"](c)
+		changes["the compute is unmounting"](c)
 		c.refuse("", nil)
 		wait.Advance(10 * time.Second)
 		if c.movements[last] != nil || c.movements[first] == nil {
-			t.Error("what could not be confirmed for a while is not cancelled, or something else is")
+			t.Error("the unconfirmed movement was not cancelled, or another one was")
 		}
 		wait.Advance(time.Minute)
 		if n := len(s.jobs.slots); n != 1 || s.jobs.slots[jobKey{1001, job7}].confirming {
-			t.Errorf("%d jobs are remembered, and one is still being confirmed", n)
+			t.Errorf("%d jobs are cached, and one is still being confirmed", n)
 		}
 	})
 }
 
-// A refusal is never based on a list that may be out of date.
-func TestRefusalsAreOfTheNewestState(t *testing.T) {
+// A refusal is never based on a list that can be outdated.
+func TestRefusalsUseLatestState(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		c.cached = []*dws.ClientMount{}
 		created(t, s)
@@ -184,8 +184,8 @@ func TestRefusalsAreOfTheNewestState(t *testing.T) {
 	})
 }
 
-// A long batch does not outlive the workflow's state.
-func TestBatchStopsWithTheWorkflow(t *testing.T) {
+// A long batch stops when the workflow leaves PreRun.
+func TestBatchStopsWithWorkflow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		c.mu.Lock()
 		c.onCreate = func() {
@@ -193,34 +193,34 @@ func TestBatchStopsWithTheWorkflow(t *testing.T) {
 			kube.Pause(context.Background(), 2*jobWindow) // a slow server
 		}
 		c.mu.Unlock()
-		_, results, err := s.CreateBatch(t.Context(), user(1001), wish, pairsOf("a", "b", "c"), "")
+		_, results, err := s.CreateBatch(t.Context(), user(1001), usualRequest, pairsOf("a", "b", "c"), "")
 		if err != nil || results[0].err != nil || !errors.Is(results[1].err, datamovement.ErrFailed) || !strings.Contains(fmt.Sprint(results[2].err), "PreRun") {
 			t.Errorf("%+v, %v", results, err)
 		}
 	})
 }
 
-// Data that is cached for one caller is not used for another one.
-func TestRememberedForOneCaller(t *testing.T) {
+// Data that is cached for one caller is not used for another.
+func TestCachePerCaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		created(t, s)
 		c.requests()
 		for _, c2 := range []datamovement.Caller{user(1002), {UID: 1001, GID: 7, RPC: "/test"}} {
-			if _, err := s.Create(t.Context(), c2, wish); err == nil {
+			if _, err := s.Create(t.Context(), c2, usualRequest); err == nil {
 				t.Errorf("created by %+v", c2)
 			}
 		}
 		if got, want := c.requests(), []string{"get workflows default/job7"}; !slices.Equal(got, want) {
-			t.Errorf("%q, want %q: the time of an answer tells which workflows exist", got, want)
+			t.Errorf("%q, want %q: the response time reveals which workflows exist", got, want)
 		}
 	})
 }
 
-// A key belongs to its movement until that is deleted; then it makes another one,
-// whose status has nothing from the first.
+// A key belongs to its movement until the movement is deleted. Then the key creates
+// another one, whose status is independent of the first.
 func TestKeyAfterCancel(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		r := wish
+		r := usualRequest
 		r.Key = "k"
 		make1 := func() string {
 			t.Helper()
@@ -241,23 +241,23 @@ func TestKeyAfterCancel(t *testing.T) {
 		}
 		c.set(first, running)
 		wantState(t, s, first, 1, isRunning, unknownStatus)
-		// A cancel that was under way all the time is about the first one.
+		// A concurrent cancel affects the first one only.
 		if err := s.cancel(t.Context(), user(1001), s.feed(rabbit), cancelledCopy(old)); err != nil {
 			t.Error(err)
 		}
 		wantState(t, s, first, 0, isRunning, unknownStatus)
 		if err := s.Delete(t.Context(), user(1001), job7, first); !errors.Is(err, datamovement.ErrActive) {
-			t.Errorf("delete of the one that runs: %v", err)
+			t.Errorf("delete of the running one: %v", err)
 		}
 		if err := s.Cancel(t.Context(), user(1001), job7, first); err != nil || !c.movements[first].Spec.Cancel {
-			t.Errorf("cancel of the one that runs: %v", err)
+			t.Errorf("cancel of the running one: %v", err)
 		}
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) || !strings.Contains(err.Error(), "is being cancelled") {
-			t.Errorf("while it is cancelled: %v", err)
+			t.Errorf("during the cancellation: %v", err)
 		}
 		for _, result := range []string{nnf.MovementCancelled, nnf.MovementFailed, nnf.MovementInvalid} {
 			c.set(first, finished(result))
-			if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) || !strings.Contains(err.Error(), result) || !strings.Contains(err.Error(), "delete that one") {
+			if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrInvalid) || !strings.Contains(err.Error(), result) || !strings.Contains(err.Error(), "delete it to copy again") {
 				t.Errorf("after it has ended as %s: %v", result, err)
 			}
 		}
@@ -276,10 +276,10 @@ func cancelledCopy(dm *nnf.DataMovement) *nnf.DataMovement {
 	return &out
 }
 
-// The rabbit keeps a movement for a moment after it was deleted.
-func TestKeyOfWhatIsBeingDeleted(t *testing.T) {
+// The rabbit's finalizer keeps a deleted movement for a moment.
+func TestKeyDuringDeletion(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
-		r := wish
+		r := usualRequest
 		r.Key = "k"
 		uid, err := s.Create(t.Context(), user(1001), r)
 		if err != nil {
@@ -288,7 +288,7 @@ func TestKeyOfWhatIsBeingDeleted(t *testing.T) {
 		deleting := metav1.Now()
 		c.set(uid, func(dm *nnf.DataMovement) { dm.DeletionTimestamp = &deleting })
 		if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrUnavailable) || !strings.Contains(err.Error(), "being deleted") {
-			t.Errorf("while the rabbit keeps it: %v", err)
+			t.Errorf("during the deletion: %v", err)
 		}
 		time.AfterFunc(time.Second, func() {
 			c.mu.Lock()

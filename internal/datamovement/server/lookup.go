@@ -17,21 +17,22 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// refreshAfter is how old a cached list must be before a name that is not in it
-// is looked up again. It bounds what wrong names cost the API server.
+// refreshAfter is the minimum age of a cached list before a missing name causes another
+// read. It limits the requests that wrong names cause.
 const refreshAfter = 2 * time.Second
 
-// lookup finds what a request needs and the administrator has set up.
+// lookup reads the objects that a request needs: the workflow and its mounts, and the
+// objects that administrators maintain.
 type lookup struct {
 	api      *apiServer
 	node     string
-	fixed    string // the rabbit by configuration; empty: look it up
+	fixed    string // the rabbit in the configuration; empty: look it up
 	config   string // name of the SystemConfiguration
 	age      func() time.Duration
 	system   *cached[*dws.SystemConfiguration]
 	systems  *cached[[]lus.LustreFileSystem]
 	profiles *cached[[]nnf.DataMovementProfile]
-	last     atomic.Pointer[string] // the rabbit that was found last
+	last     atomic.Pointer[string] // the rabbit that was last found
 }
 
 func newLookup(a *apiServer, o *Options, age func() time.Duration) *lookup {
@@ -59,11 +60,11 @@ func listOf[T any](ctx context.Context, a *apiServer, k kind, ns string) ([]T, e
 	return out, err
 }
 
-// cached keeps one answer of the API server for a while. Several callers at
-// once make one request; each waits no longer than its own context.
+// cached caches one response of the API server. Concurrent callers share one request;
+// each of them stops waiting when its own context ends.
 type cached[T any] struct {
 	fetch func(context.Context) (T, error)
-	turn  chan struct{} // held while asking
+	turn  chan struct{} // held during a request
 	value T
 	at    time.Time // zero: nothing is cached
 }
@@ -72,8 +73,8 @@ func newCached[T any](fetch func(context.Context) (T, error)) *cached[T] {
 	return &cached[T]{fetch: fetch, turn: make(chan struct{}, 1)}
 }
 
-// get returns the answer, not older than age. fresh tells that it was asked for
-// just now. A failure is not cached.
+// get returns the response, not older than age. fresh reports whether this call has
+// read it. Errors are not cached.
 func (c *cached[T]) get(ctx context.Context, age time.Duration) (value T, fresh bool, err error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -91,8 +92,8 @@ func (c *cached[T]) get(ctx context.Context, age time.Duration) (value T, fresh 
 	return value, true, nil
 }
 
-// find calls choose with the cached answer, and with a newer one if it chooses
-// nothing and the answer is not fresh.
+// find calls choose with the cached response, and again with a newer one if choose fails
+// and the response is not fresh.
 func find[T, R any](ctx context.Context, c *cached[T], age time.Duration, choose func(T) (R, error)) (out R, err error) {
 	for _, age := range []time.Duration{age, refreshAfter} {
 		value, fresh, err := c.get(ctx, age)
@@ -106,9 +107,9 @@ func find[T, R any](ctx context.Context, c *cached[T], age time.Duration, choose
 	panic("not reached")
 }
 
-// rabbit returns the rabbit that serves this node, empty for an external
-// compute. A node that the SystemConfiguration does not know may be one that is
-// being added, so the error invites a retry.
+// rabbit returns the rabbit that serves this node, empty for an external compute. If
+// the SystemConfiguration does not list the node, the administrator may be about to
+// add it, so the error allows a retry.
 func (l *lookup) rabbit(ctx context.Context) (string, error) {
 	if l.fixed != "" {
 		return l.fixed, nil
@@ -118,7 +119,7 @@ func (l *lookup) rabbit(ctx context.Context) (string, error) {
 			return name, nil
 		}
 		return "", datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
-			"storage node not found in system configuration: node '%s' is in none of its lists; try again, or tell the administrator", l.node)
+			"storage node not found in system configuration: node '%s' is not listed; try again, or ask the administrator to add the node", l.node)
 	})
 	if err != nil {
 		return "", l.noConfiguration(err)
@@ -127,8 +128,8 @@ func (l *lookup) rabbit(ctx context.Context) (string, error) {
 	return name, nil
 }
 
-// known is rabbit without asking again, as long as one was found: a request that
-// follows a movement must not depend on anything else.
+// known returns the rabbit that was last found, or looks it up: a request that follows
+// a movement must not depend on other objects.
 func (l *lookup) known(ctx context.Context) (string, error) {
 	if p := l.last.Load(); p != nil && l.fixed == "" {
 		return *p, nil
@@ -139,12 +140,12 @@ func (l *lookup) known(ctx context.Context) (string, error) {
 func (l *lookup) noConfiguration(err error) error {
 	if kube.IsNotFound(err) {
 		err = datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
-			"the system configuration '%s' does not exist, so the rabbit of this node is not known: try again, or tell the administrator", l.config)
+			"the system configuration '%s' does not exist, so the rabbit of this node is not known: try again, or ask the administrator to create it", l.config)
 	}
 	return err
 }
 
-// rabbitOf accepts the node's full name, then its short one.
+// rabbitOf looks up the node's full name, then its short name.
 func rabbitOf(sc *dws.SystemConfiguration, node string) (string, bool) {
 	short, _, _ := strings.Cut(node, ".")
 	for _, name := range []string{node, short} {
@@ -160,7 +161,7 @@ func rabbitOf(sc *dws.SystemConfiguration, node string) (string, bool) {
 	return "", false
 }
 
-// workflow reads a workflow. The fault is the one of a missing workflow.
+// workflow reads a workflow. If it does not exist, the error is WorkflowNotFound.
 func (l *lookup) workflow(ctx context.Context, w datamovement.WorkflowRef) (*dws.Workflow, error) {
 	wf := new(dws.Workflow)
 	err := l.api.get(ctx, kindWorkflow, w.Namespace, w.Name, wf)
@@ -170,8 +171,8 @@ func (l *lookup) workflow(ctx context.Context, w datamovement.WorkflowRef) (*dws
 	return wf, err
 }
 
-// clientMounts lists a workflow's ClientMounts in a namespace, or in all of which
-// keep is true.
+// clientMounts lists a workflow's ClientMounts in a namespace, or in all namespaces for
+// which keep returns true.
 func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, keep func(namespace string) bool, fromCache bool) (items []*dws.ClientMount, err error) {
 	labels := map[string]string{api.LabelWorkflowName: wf.Name, api.LabelWorkflowNamespace: wf.Namespace}
 	err = l.api.list(ctx, kindClientMount, ns, labels, fromCache, &items)
@@ -181,24 +182,24 @@ func (l *lookup) clientMounts(ctx context.Context, wf *dws.Workflow, ns string, 
 	return items, err
 }
 
-// source finds the path of the request's source on the rabbit. The servers of
-// Lustre may be on other rabbits only, so those are searched when the own one has
-// nothing.
+// source returns the path of the request's source on the rabbit. The servers of Lustre
+// can be on other rabbits only, so for Lustre those are searched if the node's own
+// rabbit has no such mount.
 func (l *lookup) source(ctx context.Context, r *datamovement.Request, m datamovement.Mount, j *job, rabbit string, since time.Time) (path string, err error) {
 	lustre := m.Type == dws.TypeLustre
 	if rabbit == "" && !lustre {
 		return "", datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND,
-			"no client mounts found: node '%s' has no rabbit, it can copy from lustre only", l.node)
+			"no client mounts found: node '%s' has no rabbit and can copy from lustre only", l.node)
 	}
 	own := datamovement.NewFault(datamovement.ErrFailed, v2.ErrorReason_MOUNT_NOT_FOUND, "no client mounts found on any rabbit")
-	none := false // there are no servers at all
+	none := false // no servers found
 	choose := func(servers []datamovement.Mount) (s datamovement.Mount, err error) {
 		none = len(servers) == 0
 		path, s, err = datamovement.OnRabbit(r, m, servers, l.node, rabbit)
 		return s, err
 	}
 	if rabbit != "" {
-		err := j.settle(ctx, l, rabbit, nil, since, choose)
+		err := j.chooseMount(ctx, l, rabbit, nil, since, choose)
 		f := (*datamovement.Fault)(nil)
 		if err == nil || !lustre || !errors.As(err, &f) {
 			return path, err
@@ -209,7 +210,7 @@ func (l *lookup) source(ctx context.Context, r *datamovement.Request, m datamove
 	if err != nil {
 		return "", own
 	}
-	err = j.settle(ctx, l, "", func(ns string) bool {
+	err = j.chooseMount(ctx, l, "", func(ns string) bool {
 		return slices.ContainsFunc(sc.Spec.StorageNodes, func(s dws.StorageNode) bool { return s.Name == ns })
 	}, since, choose)
 	if f := (*datamovement.Fault)(nil); none && errors.As(err, &f) {
@@ -218,14 +219,14 @@ func (l *lookup) source(ctx context.Context, r *datamovement.Request, m datamove
 	return path, err
 }
 
-// destination finds the global file system of the request's destination.
+// destination returns the global file system of the request's destination.
 func (l *lookup) destination(ctx context.Context, r *datamovement.Request) (dws.ObjectReference, error) {
 	return find(ctx, l.systems, l.age(), func(systems []lus.LustreFileSystem) (dws.ObjectReference, error) {
 		return datamovement.MatchDestination(r, systems)
 	})
 }
 
-// profile finds a profile, the default one for an empty name.
+// profile returns a profile, the default one for an empty name.
 func (l *lookup) profile(ctx context.Context, name string) (*nnf.DataMovementProfile, error) {
 	return find(ctx, l.profiles, l.age(), func(profiles []nnf.DataMovementProfile) (*nnf.DataMovementProfile, error) {
 		return datamovement.ChooseProfile(profiles, name)

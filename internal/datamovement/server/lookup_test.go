@@ -14,16 +14,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// An answer is kept for its time, a failure is not kept, and several callers at
-// once ask once.
-func TestRemembered(t *testing.T) {
+// A response is cached until it expires, an error is not cached, and concurrent callers
+// share one request.
+func TestCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked, broken := 0, errors.New("broken")
+		requests, broken := 0, errors.New("broken")
 		var fail error
 		r := newCached(func(ctx context.Context) (int, error) {
-			asked++
+			requests++
 			kube.Pause(context.WithoutCancel(ctx), time.Second)
-			return asked, fail
+			return requests, fail
 		})
 		get := func(age time.Duration, value int, fresh bool) {
 			t.Helper()
@@ -43,7 +43,7 @@ func TestRemembered(t *testing.T) {
 		wait.Advance(time.Nanosecond)
 		get(time.Hour, 3, true)
 		get(0, 4, true)
-		// A failure does not spoil what is remembered.
+		// An error does not replace the cached response.
 		fail = broken
 		if _, _, err := r.get(t.Context(), 0); !errors.Is(err, broken) {
 			t.Error(err)
@@ -59,16 +59,16 @@ func TestRemembered(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		// Who cannot wait any longer does not.
+		// A caller stops waiting when its context ends.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		begin := time.Now()
-		if _, _, err := r.get(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != time.Millisecond {
-			t.Errorf("%v after %s", err, time.Since(begin))
+		start := time.Now()
+		if _, _, err := r.get(ctx, time.Hour); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Millisecond {
+			t.Errorf("%v after %s", err, time.Since(start))
 		}
 		wait.Advance(time.Minute)
-		if asked != 6 {
-			t.Errorf("asked %d times", asked)
+		if requests != 6 {
+			t.Errorf("%d requests", requests)
 		}
 	})
 }
@@ -87,7 +87,7 @@ func TestRabbitOf(t *testing.T) {
 		system(dws.TypeRabbit, "rabbit-3", "compute-01"),
 	}}}
 	for node, want := range map[string]string{
-		"compute-01":                "rabbit-1", // the first; never one that is no rabbit
+		"compute-01":                "rabbit-1", // the first entry of type Rabbit
 		"compute-01.example.org":    "rabbit-1",
 		"compute-02.example.org":    "rabbit-1", // the full name before the short one
 		"compute-02.elsewhere.org":  "rabbit-2",
@@ -112,12 +112,12 @@ func TestRabbitOf(t *testing.T) {
 		}
 	}
 	if _, ok := rabbitOf(new(dws.SystemConfiguration), "compute-01"); ok {
-		t.Error("found in nothing")
+		t.Error("found in an empty configuration")
 	}
 }
 
-// The rabbit that was found stays known while the API server is away, is looked
-// up again when it moves, and a configured one is never asked for.
+// The last known rabbit is used while the API server is unreachable, and is looked up
+// again when it changes. A configured one is never looked up.
 func TestRabbitIsKnown(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		if _, err := s.look.known(t.Context()); err != nil {
@@ -129,7 +129,7 @@ func TestRabbitIsKnown(t *testing.T) {
 			t.Errorf("%q, %v", name, err)
 		}
 		if _, err := s.look.rabbit(t.Context()); err == nil {
-			t.Error("for new data movements an answer of an hour ago is good enough")
+			t.Error("an outdated rabbit is used for new data movements")
 		}
 		c.refuse("get systemconfigurations", nil)
 		c.system.Spec.StorageNodes[0].Name = "rabbit-09"
@@ -147,16 +147,16 @@ func TestRabbitIsKnown(t *testing.T) {
 			}
 		}
 		if got := c.requests(); len(got) != 0 {
-			t.Errorf("asked for what is configured: %q", got)
+			t.Errorf("requests for the configured rabbit: %q", got)
 		}
 	})
 }
 
-// A missing SystemConfiguration is no fault of the caller.
+// A missing SystemConfiguration is not an error of the caller.
 func TestNoSystemConfiguration(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		c.refuse("get systemconfigurations", errMissing)
-		_, err := s.Create(t.Context(), user(1001), wish)
+		_, err := s.Create(t.Context(), user(1001), usualRequest)
 		if !errors.Is(err, datamovement.ErrUnavailable) || !strings.Contains(err.Error(), "the system configuration 'default' does not exist") {
 			t.Error(err)
 		}
@@ -165,7 +165,7 @@ func TestNoSystemConfiguration(t *testing.T) {
 	})
 }
 
-// What is not in a remembered list is looked up again, but not each time.
+// A name that is missing from a cached list is looked up again, but not each time.
 func TestNewNamesAreFound(t *testing.T) {
 	for name, x := range map[string]struct {
 		list   string
@@ -187,7 +187,7 @@ func TestNewNamesAreFound(t *testing.T) {
 				} else {
 					created(t, s)
 				}
-				r := wish
+				r := usualRequest
 				x.change(&r)
 				listed := func() (n int) {
 					for _, line := range c.requests() {

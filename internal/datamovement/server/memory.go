@@ -10,46 +10,46 @@ import (
 	"time"
 )
 
-// perRequest is what a request is taken to cost beside its own bytes: a
-// goroutine, its stack and the stream's state.
+// perRequest is the memory that is charged for a request in addition to its own bytes:
+// for a goroutine, its stack and the state of the stream.
 const perRequest = 4 << 10
 
-// errTooMuch ends a connection.
-var errTooMuch = errors.New("the requests and answers of one user take more memory than limits.memory_per_user or limits.memory allows")
+// errTooMuch closes a connection.
+var errTooMuch = errors.New("the requests and responses of one user exceed limits.memory_per_user or limits.memory")
 
-// meters count the memory of each user: that of requests, from the first byte of a
-// request until its answer is sent, and what calls hold for the user, such as
-// answers that the client has not read. For requests they look at
-// the frames of the connections (RFC 9113): the limits of gRPC count requests
-// that have come in whole, and those of one connection. For the rest see charge.
+// meters count the memory of each user: of requests, from their first byte until the
+// response is sent, and the charges of calls, such as responses that the client has not
+// read. For requests they parse the HTTP/2 frames of the connections (RFC 9113),
+// because the limits of gRPC cover complete requests only, and only per connection. See
+// charge for the rest.
 type meters struct {
-	most  int64 // bytes per user; 0: any number
-	total int64 // bytes of all users; 0: any number
+	most  int64 // bytes per user; 0: no limit
+	total int64 // bytes of all users; 0: no limit
 	over  func(identity)
-	wait  time.Duration // of answers for space; 0: patience
+	wait  time.Duration // how long responses wait for memory; 0: spaceWait
 
 	mu      sync.Mutex
 	users   map[uint32]*meter
 	sum     int64 // bytes of all users
-	holders int   // users who hold something
+	holders int   // users with charged memory
 }
 
-// meter is one user's.
+// meter counts the memory of one user.
 type meter struct {
 	all   *meters
 	uid   uint32
-	conns int           // a meter is forgotten with its last connection
+	conns int           // the meter is removed with its last connection
 	held  int64         // bytes
-	freed chan struct{} // not nil while a call waits for space; closed when there is some
-	queue int           // calls that wait for space
+	freed chan struct{} // not nil while a call waits for memory; closed when some is freed
+	queue int           // calls that wait for memory
 }
 
-// leastShare is what a user may hold however many users there are.
+// leastShare is the minimum limit of a user, however many users there are.
 const leastShare = 64 << 10
 
-// limit is how much the user may hold; 0: any number. While all users together
-// hold less than half of the total, each may hold the most of one user;
-// otherwise the other half is divided equally. It is called under mu.
+// limit returns the user's limit in bytes; 0: no limit. While all users together use at
+// most half of the total, it is the limit per user; above that, the other half is
+// divided equally among the users. The caller holds mu.
 func (m *meter) limit() int64 {
 	a := m.all
 	if a.total == 0 || a.sum <= a.total/2 {
@@ -62,13 +62,13 @@ func (m *meter) limit() int64 {
 	return share
 }
 
-// soft is the part of a limit up to which answers and further requests are
-// taken. The rest is for the requests that are refused with an error.
+// soft returns the part of a limit up to which responses and new requests are accepted.
+// The rest is for requests that are refused with an error.
 func soft(limit int64) int64 { return limit / 4 * 3 }
 
-// crowded tells that the user should get no more requests: above this they are
-// refused with an error, and only traffic above the limit ends the connection.
-func (m *meter) crowded() bool {
+// aboveSoftLimit reports whether to refuse new requests of the user with an error. Only
+// traffic above the full limit closes the connection.
+func (m *meter) aboveSoftLimit() bool {
 	if m == nil {
 		return false
 	}
@@ -78,7 +78,7 @@ func (m *meter) crowded() bool {
 	return limit > 0 && m.held > soft(limit)
 }
 
-// add changes what the user holds and tells whether that is allowed.
+// add adds bytes to the user's memory and reports whether the limit allows it.
 func (m *meter) add(bytes int64) bool {
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
@@ -87,7 +87,7 @@ func (m *meter) add(bytes int64) bool {
 	return limit == 0 || bytes <= 0 || m.held <= limit
 }
 
-// change is called under mu.
+// change adds bytes to the user's memory. The caller holds mu.
 func (m *meter) change(bytes int64) {
 	before := m.held
 	m.held += bytes
@@ -104,14 +104,14 @@ func (m *meter) change(bytes int64) {
 	}
 }
 
-// dequeue tells that a call waits no more.
+// dequeue ends the wait of a call.
 func (m *meter) dequeue() {
 	m.all.mu.Lock()
 	defer m.all.mu.Unlock()
 	m.queue--
 }
 
-// leave is called under mu.
+// leave removes a connection and its memory. The caller holds mu.
 func (m *meter) leave(bytes int64) {
 	m.change(-bytes)
 	if m.conns--; m.conns == 0 {
@@ -119,8 +119,8 @@ func (m *meter) leave(bytes int64) {
 	}
 }
 
-// watch returns the connection with its traffic counted. The identity gets the
-// user's meter.
+// watch returns the connection with its traffic counted, and sets the user's meter in
+// the identity.
 func (a *meters) watch(c net.Conn, id *identity) net.Conn {
 	if a == nil {
 		return c
@@ -146,53 +146,54 @@ func (a *meters) watch(c net.Conn, id *identity) net.Conn {
 // calls is notified when the first call on a connection starts and the last one
 // ends: a *unixsocket.Conn.
 type calls interface {
-	Begin()
-	End()
+	StartCall()
+	EndCall()
 }
 
-// preface is how many bytes a client sends before its first frame (RFC 9113, 3.4).
+// preface is the number of bytes that a client sends before its first frame (RFC 9113,
+// 3.4).
 const preface = 24
 
-// meteredConn reads along.
+// meteredConn counts the memory of a connection's requests.
 type meteredConn struct {
 	net.Conn
 	id     identity
 	calls  calls // nil: not notified
 	once   sync.Once
 	unread *bufio.Reader
-	polite bool // the last frame ended a request: its handler comes first
+	yield  bool // the last frame ended a request: run its handler first
 
 	mu     sync.Mutex       // reads and writes come from different goroutines
-	live   map[uint32]int64 // bytes of requests, by their streams
-	change int64            // what the frames of one call have added up to
+	live   map[uint32]int64 // bytes of requests, by stream
+	change int64            // sum of the frames of one Read or Write
 	closed bool
 
 	in, out frames
 
-	owed int64 // by the charges of its calls, under the mutex of all meters
-	gone bool  // likewise: nothing is owed any more
+	charged int64 // by its calls; under the mutex of all meters
+	gone    bool  // everything was given back; under the same mutex
 }
 
-// Read fails when the user holds too much. Between two requests it lets others
-// run: a client that sends thousands at once would otherwise fill the scheduler's
-// queue before those of all others.
+// Read fails if the user exceeds the memory limit. Between two requests it yields to
+// other goroutines: otherwise a client that sends thousands of requests at once would
+// fill the scheduler's queue ahead of all other clients.
 func (c *meteredConn) Read(p []byte) (int, error) {
-	if c.polite && c.in.between() {
-		c.polite = false
+	if c.yield && c.in.between() {
+		c.yield = false
 		runtime.Gosched()
 	}
 	n, err := c.unread.Read(p)
-	if n > 0 && !c.count(&c.in, p[:n], c.asked) {
+	if n > 0 && !c.count(&c.in, p[:n], c.received) {
 		c.id.meter.all.over(c.id)
 		return 0, errTooMuch
 	}
 	return n, err
 }
 
-// Write sees which requests are done with.
+// Write detects which requests have ended.
 func (c *meteredConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
-	c.count(&c.out, p[:n], c.answered)
+	c.count(&c.out, p[:n], c.sent)
 	return n, err
 }
 
@@ -211,7 +212,7 @@ func (c *meteredConn) Close() error {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		c.gone = true
-		c.id.meter.leave(held + c.owed)
+		c.id.meter.leave(held + c.charged)
 	})
 	return err
 }
@@ -227,10 +228,10 @@ func (c *meteredConn) count(f *frames, b []byte, see func(frame)) bool {
 	return c.change == 0 || c.id.meter.add(c.change)
 }
 
-// asked takes a frame of the client.
-func (c *meteredConn) asked(f frame) {
+// received handles a frame from the client.
+func (c *meteredConn) received(f frame) {
 	if (f.kind == frameHeaders || f.kind == frameData) && f.flags&flagEndStream != 0 {
-		c.polite = true
+		c.yield = true
 	}
 	_, known := c.live[f.stream]
 	switch {
@@ -243,8 +244,8 @@ func (c *meteredConn) asked(f frame) {
 	}
 }
 
-// answered takes a frame of the server.
-func (c *meteredConn) answered(f frame) {
+// sent handles a frame from the server.
+func (c *meteredConn) sent(f frame) {
 	if f.kind == frameReset || f.kind == frameHeaders && f.flags&flagEndStream != 0 {
 		c.forget(f.stream)
 	}
@@ -252,7 +253,7 @@ func (c *meteredConn) answered(f frame) {
 
 func (c *meteredConn) hold(stream uint32, bytes int64) {
 	if len(c.live) == 0 && c.calls != nil {
-		c.calls.Begin()
+		c.calls.StartCall()
 	}
 	c.live[stream] += bytes
 	c.change += bytes
@@ -266,7 +267,7 @@ func (c *meteredConn) forget(stream uint32) {
 	c.change -= bytes
 	delete(c.live, stream)
 	if len(c.live) == 0 && c.calls != nil {
-		c.calls.End()
+		c.calls.EndCall()
 	}
 }
 
@@ -280,21 +281,21 @@ const (
 	flagEndStream = 1
 )
 
-// frame is the head of one.
+// frame is the header of an HTTP/2 frame.
 type frame struct {
 	kind, flags byte
 	stream      uint32
-	size        int64 // of what follows
+	size        int64 // of the payload
 }
 
-// frames finds the heads of frames in a stream of bytes, however it is cut.
+// frames parses the headers of the frames in a stream of bytes, however it is split.
 type frames struct {
 	head [9]byte
-	have int   // bytes of the head
-	left int64 // bytes to pass over before the next head
+	have int   // bytes of the header so far
+	left int64 // bytes of the payload before the next header
 }
 
-// between tells that the next byte begins a frame.
+// between reports whether the next byte is the first of a frame.
 func (f *frames) between() bool { return f.left == 0 && f.have == 0 }
 
 func (f *frames) feed(b []byte, see func(frame)) {

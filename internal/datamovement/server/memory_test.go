@@ -21,10 +21,10 @@ import (
 
 func bytesOf(kind, flags byte, stream uint32, size int) []byte {
 	b := []byte{byte(size >> 16), byte(size >> 8), byte(size), kind, flags}
-	return append(binary.BigEndian.AppendUint32(b, stream|1<<31), make([]byte, size)...) // the reserved bit means nothing
+	return append(binary.BigEndian.AppendUint32(b, stream|1<<31), make([]byte, size)...) // the reserved bit is ignored
 }
 
-// However the bytes are cut, the same frames are seen.
+// The same frames are found, however the bytes are split.
 func TestFrames(t *testing.T) {
 	var all []byte
 	var want []frame
@@ -42,13 +42,13 @@ func TestFrames(t *testing.T) {
 			rest = rest[n:]
 		}
 		if !slices.Equal(got, want) || !f.between() {
-			t.Errorf("cut after at most %d bytes: %v", most, got)
+			t.Errorf("split after at most %d bytes: %v", most, got)
 		}
 	}
 }
 
-// metered is a connection of a user whose requests come from client, and whose
-// answers are written to it.
+// metered returns a connection of a user. Requests are written to client, and responses
+// are read from it.
 func metered(a *meters, uid uint32) (client net.Conn, c net.Conn, m *meter) {
 	client, server := net.Pipe()
 	id := identity{caller: datamovement.Caller{UID: uid}}
@@ -61,44 +61,44 @@ func TestMeter(t *testing.T) {
 	a := &meters{most: 64 << 10, over: func(identity) { cut++ }}
 	client, c, m := metered(a, 7)
 	go io.Copy(io.Discard, client)
-	say := func(b []byte) error {
+	send := func(b []byte) error {
 		go client.Write(b)
 		_, err := io.ReadFull(c, make([]byte, len(b)))
 		return err
 	}
 	for i, step := range []struct {
-		said, answered []byte
+		sent, answered []byte
 		held           int64
-		crowded        bool
+		aboveSoftLimit bool
 	}{
-		{said: make([]byte, preface)},
-		{said: bytesOf(4, 0, 0, 6)}, // settings
-		{said: bytesOf(frameHeaders, 4, 1, 100), held: perRequest + 100},
-		{said: bytesOf(frameContinuation, 4, 1, 10), held: perRequest + 110},
-		{said: bytesOf(frameData, 0, 1, 1000), held: perRequest + 1110},
-		{said: bytesOf(frameData, flagEndStream, 1, 0), held: perRequest + 1110}, // until it is answered
-		{said: bytesOf(frameHeaders, 4, 3, 100), held: 2*perRequest + 1210},
+		{sent: make([]byte, preface)},
+		{sent: bytesOf(4, 0, 0, 6)}, // settings
+		{sent: bytesOf(frameHeaders, 4, 1, 100), held: perRequest + 100},
+		{sent: bytesOf(frameContinuation, 4, 1, 10), held: perRequest + 110},
+		{sent: bytesOf(frameData, 0, 1, 1000), held: perRequest + 1110},
+		{sent: bytesOf(frameData, flagEndStream, 1, 0), held: perRequest + 1110}, // until the response
+		{sent: bytesOf(frameHeaders, 4, 3, 100), held: 2*perRequest + 1210},
 		{answered: bytesOf(frameHeaders, 4, 1, 20), held: 2*perRequest + 1210},
 		{answered: bytesOf(frameData, 0, 1, 20), held: 2*perRequest + 1210},
 		{answered: bytesOf(frameHeaders, 4|flagEndStream, 1, 20), held: perRequest + 100},
-		{said: bytesOf(frameData, 0, 1, 5000), held: perRequest + 100}, // nobody listens to it
-		{said: bytesOf(frameReset, 0, 3, 4), held: 0},
-		{said: bytesOf(frameHeaders, 4, 5, 45000), held: perRequest + 45000},
-		{said: bytesOf(frameHeaders, 4, 7, 100), held: 2*perRequest + 45100, crowded: true},
+		{sent: bytesOf(frameData, 0, 1, 5000), held: perRequest + 100}, // a closed stream
+		{sent: bytesOf(frameReset, 0, 3, 4), held: 0},
+		{sent: bytesOf(frameHeaders, 4, 5, 45000), held: perRequest + 45000},
+		{sent: bytesOf(frameHeaders, 4, 7, 100), held: 2*perRequest + 45100, aboveSoftLimit: true},
 		{answered: bytesOf(frameReset, 0, 5, 4), held: perRequest + 100},
 	} {
-		if step.said != nil {
-			if err := say(step.said); err != nil {
+		if step.sent != nil {
+			if err := send(step.sent); err != nil {
 				t.Fatalf("step %d: %v", i, err)
 			}
 		} else if _, err := c.Write(step.answered); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}
-		if m.held != step.held || m.crowded() != step.crowded {
-			t.Errorf("step %d: %d bytes are held, want %d; crowded %v", i, m.held, step.held, m.crowded())
+		if m.held != step.held || m.aboveSoftLimit() != step.aboveSoftLimit {
+			t.Errorf("step %d: %d bytes are charged, want %d; above the soft limit: %v", i, m.held, step.held, m.aboveSoftLimit())
 		}
 	}
-	// Another connection of the same user shares the bound, another user does not.
+	// Another connection of the same user shares the limit; another user does not.
 	second, c2, m2 := metered(a, 7)
 	third, c3, _ := metered(a, 8)
 	if m2 != m {
@@ -121,15 +121,15 @@ func TestMeter(t *testing.T) {
 		c.Close()
 	}
 	if m.held != 0 || len(a.users) != 0 {
-		t.Errorf("%d bytes are held, %d users known when all have gone", m.held, len(a.users))
+		t.Errorf("%d bytes are charged, %d users remain after all have disconnected", m.held, len(a.users))
 	}
 	for _, c := range []net.Conn{client, second, third} {
 		c.Close()
 	}
 }
 
-// Whatever comes and goes, nothing is held when the requests are over.
-func TestMeterForgets(t *testing.T) {
+// After all requests have ended, nothing is charged.
+func TestMeterReleases(t *testing.T) {
 	a := &meters{over: func(identity) {}}
 	_, server, m := metered(a, 7)
 	c := server.(*meteredConn)
@@ -138,29 +138,29 @@ func TestMeterForgets(t *testing.T) {
 		stream := uint32(2*rand.N(40) + 1)
 		b := bytesOf(byte(rand.N(10)), byte(rand.N(8)), stream, rand.N(100))
 		if rand.N(2) == 0 {
-			c.count(&c.in, b, c.asked)
+			c.count(&c.in, b, c.received)
 		} else {
-			c.count(&c.out, b, c.answered)
+			c.count(&c.out, b, c.sent)
 		}
 		sum := int64(0)
 		for _, n := range c.live {
 			sum += n
 		}
 		if m.held != sum {
-			t.Fatalf("%d bytes are held by the user, %d by the only connection", m.held, sum)
+			t.Fatalf("%d bytes are charged to the user, %d to the only connection", m.held, sum)
 		}
 	}
 	for stream := range uint32(80) {
-		c.count(&c.out, bytesOf(frameReset, 0, stream, 4), c.answered)
+		c.count(&c.out, bytesOf(frameReset, 0, stream, 4), c.sent)
 	}
 	if m.held != 0 || len(c.live) != 0 {
-		t.Errorf("%d bytes of %d requests stay", m.held, len(c.live))
+		t.Errorf("%d bytes of %d requests remain", m.held, len(c.live))
 	}
 	c.Close()
 }
 
-// Over the wire: a user that holds too much is refused with an error, and
-// disconnected if that does not help; other users are not affected.
+// Over the wire: a user above the memory limit is refused with an error, and disconnected
+// if the client continues; other users are not affected.
 func TestMemoryPerUser(t *testing.T) {
 	r := startServer(t)
 	conn, err := net.Dial("unix", r.path)
@@ -201,7 +201,7 @@ func TestMemoryPerUser(t *testing.T) {
 		wait.Until(t, "the memory of the request", func() bool { return r.held(1001) >= int64(stream/2+1)*40000 })
 	}
 	if err := call(); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("a user who holds too much: %v", err)
+		t.Errorf("a user above the limit: %v", err)
 	}
 	for range 20 {
 		if err = send(stream, 60000); err != nil {
@@ -212,7 +212,7 @@ func TestMemoryPerUser(t *testing.T) {
 	go io.Copy(io.Discard, conn)
 	wait.Until(t, "the end of the connection", func() bool { return r.held(1001) <= testMemory/4*3 })
 	if r.log.count("object=connection") == 0 {
-		t.Error("no record of the end of the connection")
+		t.Error("no record of the closed connection")
 	}
 	r.uid.Store(1002)
 	if err := call(); err != nil {

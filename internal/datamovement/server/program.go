@@ -22,7 +22,7 @@ import (
 	units "github.com/compute-daemons/compute-daemons/systemd"
 )
 
-// Program returns nnf-dm.
+// Program returns the program nnf-dm.
 func Program() *daemon.Program {
 	const name = "nnf-dm"
 	return &daemon.Program{
@@ -40,15 +40,15 @@ func Program() *daemon.Program {
 	}
 }
 
-// describe tells programs which socket the daemon serves.
+// describe adds the path of the socket to the status of the daemon.
 func describe(settings daemon.Configuration, err error, status *systemd.Status) {
 	if err == nil {
 		status.Paths["socket"] = settings.(*Configuration).Socket.Path
 	}
 }
 
-// Configuration is the settings of nnf-dm. Of Service, Socket and Transport, the
-// settings fill some fields, and Start the others.
+// Configuration has the settings of nnf-dm. The settings fill some fields of Service,
+// Socket and Transport; Start fills the others.
 type Configuration struct {
 	daemon.Settings
 	Service           Options
@@ -58,7 +58,7 @@ type Configuration struct {
 	ConnectionReserve int // percent of Connections.Total
 	Choices           struct {
 		Mode        datamovement.OptionMode
-		DCP, MPIRun []string // further options that users may give
+		DCP, MPIRun []string // additional options that users may pass
 	}
 	LogRecords struct {
 		PerSecond float64
@@ -69,7 +69,7 @@ type Configuration struct {
 	ShutdownTimeout time.Duration
 }
 
-// Verify finds options of dcp and mpirun that cannot be allowed.
+// Verify returns an error if the settings allow an invalid option of dcp or mpirun.
 func (c *Configuration) Verify() error {
 	_, err := c.service()
 	return err
@@ -101,8 +101,8 @@ type process struct {
 	listener    *unixsocket.Listener
 	records     *unixsocket.Records
 	connections *unixsocket.Limiter
-	idle        *unixsocket.Idle // for the exit
-	quiet       *unixsocket.Idle // for giving memory back
+	idle        *unixsocket.Idle // for the idle exit
+	quiet       *unixsocket.Idle // for returning memory to the kernel
 	transport   Transport
 	started     func() // logs that the daemon has started
 	shutdown    atomic.Int64
@@ -112,13 +112,13 @@ type process struct {
 	idleTimeout time.Duration
 }
 
-// quietAfter is the time without requests and followed transfers after which memory
-// is given back: longer than the pause between the polls of a client. Open
-// connections do not count.
+// quietAfter is the time without requests and followed transfers after which the daemon
+// returns memory to the kernel. It is longer than the pause between the polls of a
+// client. Open connections do not count as activity.
 const quietAfter = 5 * time.Second
 
-// overLimit is how many connections above its limit a user gets, so that the server can
-// answer why it refuses.
+// overLimit is how many connections above the limit a user gets, so that the server can
+// respond with the reason of the refusal.
 const overLimit = 2
 
 // Start opens the socket and builds the service.
@@ -168,19 +168,19 @@ func (d *process) Run(ctx context.Context) error {
 	defer d.records.Close()
 	defer d.quiet.Stop()
 	defer d.idle.Stop()
-	// The socket exists: a client that connects now is served.
+	// The socket exists: clients that connect from now on are served.
 	d.serve()
 	d.started()
 	d.p.Notifier.Ready()
 	if d.service == nil {
-		d.status("simulated, nothing is copied")
+		d.status("simulated: nothing is copied")
 		return ServeSimulated(ctx, d.transport)
 	}
 	d.status("waiting for requests")
 	return Serve(ctx, d.service, d.transport)
 }
 
-// serve starts to count the idle time, which does not include the start.
+// serve starts the idle timer, which does not include the start of the daemon.
 func (d *process) serve() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -197,7 +197,7 @@ func (d *process) Probe(ctx context.Context) error {
 	return d.transport.Check.Probe(ctx)
 }
 
-// status sets the line of systemctl status.
+// status sets the status line that systemctl status shows.
 func (d *process) status(text string) {
 	d.p.Notifier.Status(d.listener.Addr().String() + ": " + text)
 }
@@ -241,14 +241,14 @@ func (c *Configuration) Table() *config.Table {
 		Settings: slices.Concat(c.socketAndAccess(), c.limits(), c.life()),
 	}, daemon.Defaults{
 		TokenEnv: "NNF_DATA_MOVEMENT_SERVICE_TOKEN_FILE", CertEnv: "NNF_DATA_MOVEMENT_SERVICE_CERT_FILE", QPS: "50", Burst: "100",
-		// Memory grows with the connections, 20 KiB each: with a limit below that the
-		// garbage collector would run all the time.
+		// Each connection takes 20 KiB of memory. With a limit below the sum, the garbage
+		// collector would run continuously.
 		MemLimit: "128MiB", Status: "service, units and paths",
 	})
 }
 
 func (c *Configuration) socketAndAccess() []config.Setting {
-	const names = " An entry is the name of an option, followed by = if the option takes a value: \"--chunksize=\"."
+	const names = " An entry is the name of an option, followed by = if the option takes a value, for example "
 	s := &c.Service.Settings
 	return []config.Setting{
 		{
@@ -269,7 +269,7 @@ func (c *Configuration) socketAndAccess() []config.Setting {
 			Help: "Group of the socket, by name or number. Empty: the group of the process.",
 		}, {
 			Key: "access.root_may_all", Kind: config.Bool, Default: "true", Reload: true, Field: &s.Policy.RootMayAll,
-			Help: "Let root act for any workflow. Copies still run with the user and group of the workflow.",
+			Help: "Allow root to act for any workflow. Copies still run with the user and group of the workflow.",
 		}, {
 			Key: "access.allow_root_copies", Kind: config.Bool, Default: "false", Reload: true, Field: &s.Policy.AllowRootCopies,
 			Help: "Allow workflows of user 0 or group 0. Their copies run as root, or with the group root, on the rabbit.",
@@ -281,10 +281,10 @@ func (c *Configuration) socketAndAccess() []config.Setting {
 			Help: "Which dcp and mpirun options users may give. list: those that are known to be harmless, and those in options.dcp and options.mpirun. none: no options. any: every option. Some options of mpirun run programs, so with any, every user who may copy can run commands as root on the rabbit. Characters with a meaning for the shell are always refused.",
 		}, {
 			Key: "options.dcp", Kind: config.Strings, Reload: true, Field: &c.Choices.DCP,
-			Help: "Additional options of dcp that users may give." + names,
+			Help: "Additional options of dcp that users may give." + names + "\"--chunksize=\".",
 		}, {
 			Key: "options.mpirun", Kind: config.Strings, Reload: true, Field: &c.Choices.MPIRun,
-			Help: "Additional options of mpirun that users may give." + names,
+			Help: "Additional options of mpirun that users may give." + names + "\"--cpus-per-rank=\".",
 		}, {
 			Key: "options.lookup_expiry", Kind: config.Duration, Default: "1m", Min: "0s", Max: "1h", Reload: true, Field: &s.LookupExpiry,
 			Help: "How long the daemon caches the list of global file systems, the default profile and the system configuration.",
@@ -299,37 +299,37 @@ func (c *Configuration) limits() []config.Setting {
 	s := &c.Service.Settings
 	l := &s.Limits
 	return []config.Setting{
-		number("connections", "4096", "8", "65536", "Most concurrent connections of all users.", &c.Connections.Total),
-		number("connections_per_user", "1024", "1", "65536", "Most concurrent connections of one user.", &c.Connections.User.Slots),
-		number("connection_reserve", "10", "0", "50", "Percent of limits.connections that only users without a connection may take. When the others are taken, the daemon closes the connection that has been idle longest of the user with the most connections, if the new caller has fewer.", &c.ConnectionReserve),
-		number("streams_per_user", "2048", "1", "65536", "Most concurrent requests of one user.", &l.Streams),
-		number("waiters_per_user", "1024", "1", "65536", "Most concurrent requests of one user that wait for the end of a transfer.", &l.Waiters),
-		number("creates_per_second", "50", "1", "10000", "Transfers that one user may create per second, on average.", &l.CreatesPerSecond),
-		number("create_burst", "500", "1", "100000", "Transfers that one user may create at once.", &l.CreateBurst),
-		number("movements_per_user", "5000", "1", "1000000", "Most transfers of one user that may exist, including those that have ended. Users delete the latter.", &l.Movements),
+		number("connections", "4096", "8", "65536", "Maximum number of concurrent connections of all users.", &c.Connections.Total),
+		number("connections_per_user", "1024", "1", "65536", "Maximum number of concurrent connections of one user.", &c.Connections.User.Slots),
+		number("connection_reserve", "10", "0", "50", "Percentage of limits.connections that is reserved for users without a connection. When all other connections are in use and a user with fewer connections connects, the daemon closes the longest-idle connection of the user with the most connections.", &c.ConnectionReserve),
+		number("streams_per_user", "2048", "1", "65536", "Maximum number of concurrent requests of one user.", &l.Streams),
+		number("waiters_per_user", "1024", "1", "65536", "Maximum number of concurrent requests of one user that wait for the end of a data movement.", &l.Waiters),
+		number("creates_per_second", "50", "1", "10000", "Average number of data movements that one user may create per second. A call of nnf-dmctl doctor counts as one.", &l.CreatesPerSecond),
+		number("create_burst", "500", "1", "100000", "Number of data movements that one user may create in a burst.", &l.CreateBurst),
+		number("movements_per_user", "5000", "1", "1000000", "Maximum number of data movements of one user, including those that have ended and are not deleted.", &l.Movements),
 		{
 			Key: "limits.movement_bytes_per_user", Kind: config.Size, Default: "16MiB", Min: "64KiB", Max: "1GiB", Reload: true, Field: &l.MovementBytes,
-			Help: "Most bytes in the transfers of one user. A transfer counts 1KiB, plus its paths and options, plus what the rabbit reports about it.",
+			Help: "Maximum size of all data movements of one user. Each counts 1KiB, plus its paths and options, plus what the rabbit reports about it.",
 		},
-		number("batch_size", "1000", "1", "10000", "Most pairs of source and destination in one batch.", &l.BatchSize),
-		number("api_share", "90", "1", "100", "Percent of kubernetes.qps and kubernetes.burst that the requests of one user may take. Users take turns.", &l.API.Percent),
-		number("log_records_per_second", "5", "1", "10000", "Log records per second, on average, that one user may cause by requests that fail or are refused. One record reports how many were suppressed.", &c.LogRecords.PerSecond),
-		number("log_record_burst", "100", "1", "100000", "Such log records that one user may cause at once.", &c.LogRecords.Burst),
+		number("batch_size", "1000", "1", "10000", "Maximum number of pairs of source and destination in one batch.", &l.BatchSize),
+		number("api_share", "90", "1", "100", "Percentage of kubernetes.qps and kubernetes.burst that the requests of one user may take. Users take turns.", &l.API.Percent),
+		number("log_records_per_second", "5", "1", "10000", "Average number of log records per second that one user may cause by requests that fail or are refused. One record reports how many were suppressed.", &c.LogRecords.PerSecond),
+		number("log_record_burst", "100", "1", "100000", "Number of these log records that one user may cause in a burst.", &c.LogRecords.Burst),
 		{
 			Key: "limits.message_size", Kind: config.Size, Default: "256KiB", Min: "4KiB", Max: "4MiB", Field: &c.Transport.MaxMessage,
-			Help: "Most bytes in one request.",
+			Help: "Maximum size of one request.",
 		}, {
 			Key: "limits.memory_per_user", Kind: config.Size, Default: "16MiB", Min: "1MiB", Max: "1GiB", Field: &c.Transport.MaxMemory,
-			Help: "Memory for the requests and answers of one user. A running request counts 4KiB plus its size, an answer its size until the client has read it, a followed transfer 192 bytes. Above three quarters of the limit, requests and answers are refused. The daemon disconnects a client that keeps sending above the limit.",
+			Help: "Memory for the requests and answers of one user. A running request counts 4KiB plus its size, an answer its size until the client has read it, a data movement that a client follows 192 bytes. Above three quarters of the limit, requests and answers are refused. The daemon disconnects a client that keeps sending above the limit.",
 		}, {
 			Key: "limits.memory", Kind: config.Size, Default: "64MiB", Min: "1MiB", Max: "16GiB", Field: &c.Transport.TotalMemory,
 			Help: "Memory for the requests and answers of all users. When half of it is used, the other half is divided equally among the users.",
 		}, {
 			Key: "limits.max_wait", Kind: config.Duration, Default: "1h", Min: "1s", Max: "24h", Reload: true, Field: &s.MaxWait,
-			Help: "How long one request may wait for the end of a transfer, even if it asks for no limit.",
+			Help: "How long one request may wait for the end of a data movement, even if the client sets no limit.",
 		}, {
 			Key: "limits.handshake_time", Kind: config.Duration, Default: "5s", Min: "100ms", Max: "1m", Field: &c.Transport.Handshake,
-			Help: "How long a new connection may take to send its first request.",
+			Help: "How long a new connection may take for the HTTP/2 handshake.",
 		},
 	}
 }
@@ -345,7 +345,7 @@ func (c *Configuration) life() []config.Setting {
 		}, {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
 			Kind: config.Duration, Default: "10s", Min: "0s", Max: "1h", Reload: true, Field: &c.ShutdownTimeout,
-			Help: "How long running requests may take to finish after the daemon was told to stop. Stopping does not affect transfers.",
+			Help: "How long running requests may take to finish when the daemon stops. Stopping does not affect data movements.",
 		},
 	}
 }
@@ -353,7 +353,7 @@ func (c *Configuration) life() []config.Setting {
 // permissions is a fs.FileMode in the syntax of socket.mode.
 type permissions fs.FileMode
 
-// UnmarshalText reads octal permissions with which the owner can use the socket.
+// UnmarshalText parses octal permissions, which must allow the owner to use the socket.
 func (p *permissions) UnmarshalText(data []byte) error {
 	n, err := strconv.ParseUint(string(data), 8, 32)
 	if err != nil || n > 0o777 || !strings.HasPrefix(string(data), "0") {

@@ -16,32 +16,32 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
-// recountAfter is how old a count of what exists may be when a creation is
-// refused. It bounds what a user at the limit costs the API server.
+// recountAfter is the maximum age of the count on which a refusal is based. It limits the
+// requests that a user at the limit causes.
 const recountAfter = 5 * time.Second
 
-// quota counts the data movements of this node that exist, and their bytes, for
-// each user. Each is in every list and in the memory of the watch that all users
-// share, so their number is limited.
+// quota counts the existing data movements of this node and their bytes, for each user.
+// Their number is limited, because each movement is part of every list and takes memory
+// in the watch that all users share.
 //
-// The count is taken from the API server before the first creation, and kept by
-// what the daemon creates and deletes. The end of a workflow also deletes
-// movements, which is noticed when a user reaches a limit: movements are counted
-// again before a creation is refused. So the count may be too high for a while
-// but not too low.
+// The movements are counted by a list from the API server before the first creation;
+// afterwards the daemon updates the count when it creates and deletes movements. The end
+// of a workflow also deletes movements. To account for that, movements are counted again
+// before a creation is refused. So the count can be too high for a while, but never too
+// low.
 type quota struct {
 	turn chan struct{} // held while counting
 
 	mu      sync.Mutex
 	users   map[int64]*usage // by spec.userId
 	counted time.Time        // when the last count started; zero: never
-	pending int              // names the next reservation
-	dropped map[string]bool  // while counting: deleted meanwhile
+	pending int              // number of the last reservation
+	dropped map[string]bool  // deleted during a count; nil otherwise
 }
 
-// usage is what exists of one user.
+// usage has the existing movements of one user.
 type usage struct {
-	items map[string]item // by namespace and name; by a number before the name is known
+	items map[string]item // by namespace and name; by a number until the name is known
 	bytes int64
 }
 
@@ -56,7 +56,7 @@ func newQuota() *quota {
 
 func quotaKey(namespace, name string) string { return namespace + "/" + name }
 
-// put is called under mu.
+// put adds or replaces an item. The caller holds mu.
 func (q *quota) put(uid int64, key string, bytes int64, at time.Time) {
 	h := q.users[uid]
 	if h == nil {
@@ -67,7 +67,7 @@ func (q *quota) put(uid int64, key string, bytes int64, at time.Time) {
 	h.items[key] = item{bytes, at}
 }
 
-// remove is called under mu.
+// remove removes an item. The caller holds mu.
 func (q *quota) remove(uid int64, key string) {
 	h := q.users[uid]
 	if h == nil {
@@ -79,7 +79,7 @@ func (q *quota) remove(uid int64, key string) {
 	}
 }
 
-// drop forgets a movement that was deleted.
+// drop removes a deleted movement.
 func (q *quota) drop(dm *nnf.DataMovement) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,8 +90,8 @@ func (q *quota) drop(dm *nnf.DataMovement) {
 	}
 }
 
-// over returns the setting that one more of that size would exceed, and what
-// there is. It is called under mu.
+// over returns the setting that another movement of that size would exceed, and a
+// description of the user's movements; empty if none. The caller holds mu.
 func (q *quota) over(uid, bytes int64, most Limits) (setting, have string) {
 	h := q.users[uid]
 	if h == nil {
@@ -99,9 +99,9 @@ func (q *quota) over(uid, bytes int64, most Limits) (setting, have string) {
 	}
 	switch {
 	case len(h.items) >= most.Movements:
-		return "limits.movements_per_user", fmt.Sprintf("%d data movements of user %d", len(h.items), uid)
+		return "limits.movements_per_user", fmt.Sprintf("user %d has %d data movements on this node", uid, len(h.items))
 	case h.bytes+bytes > most.MovementBytes:
-		return "limits.movement_bytes_per_user", fmt.Sprintf("%d data movements of user %d with %d KiB of paths and output", len(h.items), uid, h.bytes>>10)
+		return "limits.movement_bytes_per_user", fmt.Sprintf("user %d has %d data movements on this node with %d KiB of paths and output", uid, len(h.items), h.bytes>>10)
 	}
 	return "", ""
 }
@@ -114,19 +114,19 @@ type reservation struct {
 	bytes int64
 }
 
-// made replaces the reservation by the movement that was created.
-func (r *reservation) made(dm *nnf.DataMovement) {
+// commit replaces the reservation by the created movement.
+func (r *reservation) commit(dm *nnf.DataMovement) {
 	r.q.mu.Lock()
 	defer r.q.mu.Unlock()
 	r.q.remove(r.uid, r.key)
 	key := quotaKey(dm.Namespace, dm.Name)
 	r.q.put(r.uid, key, r.bytes, time.Now())
-	delete(r.q.dropped, key) // of an earlier one of that name
+	delete(r.q.dropped, key) // that was an earlier movement with this name
 }
 
-// failed gives the reservation back, unless the movement may have been created
-// all the same: the next count shows whether it was.
-func (r *reservation) failed(err error) {
+// rollBack releases the reservation, unless the movement may have been created despite
+// the error: the next count determines that.
+func (r *reservation) rollBack(err error) {
 	var answer apierrors.APIStatus
 	if !errors.As(err, &answer) || answer.Status().Code >= http.StatusInternalServerError {
 		return
@@ -136,7 +136,7 @@ func (r *reservation) failed(err error) {
 	r.q.remove(r.uid, r.key)
 }
 
-// reserve reserves quota for dm, which c wants to create. Root is not limited.
+// reserve reserves quota for dm, which c is about to create. Root is not limited.
 func (s *Service) reserve(ctx context.Context, c datamovement.Caller, dm *nnf.DataMovement) (*reservation, error) {
 	q, most := s.quota, s.settings.Load().Limits
 	uid, bytes := dm.Spec.UserID, datamovement.Size(dm)
@@ -163,8 +163,8 @@ func (s *Service) reserve(ctx context.Context, c datamovement.Caller, dm *nnf.Da
 	}
 }
 
-// count counts what exists, unless that was done since the count that is known
-// to the caller.
+// count counts the existing movements, unless another call has done so since the count
+// at the time known.
 func (s *Service) count(ctx context.Context, known time.Time) error {
 	q := s.quota
 	select {
@@ -173,7 +173,7 @@ func (s *Service) count(ctx context.Context, known time.Time) error {
 		return ctx.Err()
 	}
 	defer func() { <-q.turn }()
-	begin := time.Now()
+	start := time.Now()
 	q.mu.Lock()
 	if !q.counted.Equal(known) {
 		q.mu.Unlock()
@@ -191,18 +191,38 @@ func (s *Service) count(ctx context.Context, known time.Time) error {
 		return err
 	}
 	before := q.users
-	q.users, q.counted = make(map[int64]*usage), begin
+	q.users, q.counted = make(map[int64]*usage), start
 	for _, dm := range items {
 		if key := quotaKey(dm.Namespace, dm.Name); !dropped[key] {
-			q.put(dm.Spec.UserID, key, datamovement.Size(dm), begin)
+			q.put(dm.Spec.UserID, key, datamovement.Size(dm), start)
 		}
 	}
-	for uid, h := range before { // what the list may be too old for
+	for uid, h := range before { // items that the list may not include yet
 		for key, i := range h.items {
-			if !i.at.Before(begin) {
+			if !i.at.Before(start) {
 				q.put(uid, key, i.bytes, i.at)
 			}
 		}
 	}
 	return nil
+}
+
+// used returns the number of existing movements of a user and their bytes, counted at most
+// recountAfter ago.
+func (s *Service) used(ctx context.Context, uid int64) (movements, bytes int64, err error) {
+	q := s.quota
+	q.mu.Lock()
+	counted := q.counted
+	q.mu.Unlock()
+	if counted.IsZero() || time.Since(counted) >= recountAfter {
+		if err := s.count(ctx, counted); err != nil {
+			return 0, 0, err
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if h := q.users[uid]; h != nil {
+		movements, bytes = int64(len(h.items)), h.bytes
+	}
+	return movements, bytes, nil
 }

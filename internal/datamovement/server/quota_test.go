@@ -17,7 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// exists puts movements of a user into the cluster that this daemon has not made.
+// exists adds movements of a user that this daemon has not created.
 func (c *cluster) exists(uid int64, n, bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -38,8 +38,8 @@ func countLists(requests []string) (n int) {
 	return n
 }
 
-// A user has so many movements and no more, until some are deleted, by whomever.
-// Nobody else is concerned, nor is root.
+// A user cannot exceed the limit of movements until some are deleted, by any program.
+// Other users and root are not affected.
 func TestQuotaMovements(t *testing.T) {
 	for setting, limit := range map[string]func(*Limits){
 		"limits.movements_per_user":      func(l *Limits) { l.Movements = 5 },
@@ -50,7 +50,7 @@ func TestQuotaMovements(t *testing.T) {
 				now := *s.settings.Load()
 				limit(&now.Limits)
 				s.SetSettings(now)
-				r := wish
+				r := usualRequest
 				r.Destination += strings.Repeat("d/", 3400/2) // about 8 KiB is less than two of it
 				if setting == "limits.movement_bytes_per_user" {
 					c.exists(1001, 3, 8192-1024)
@@ -69,10 +69,10 @@ func TestQuotaMovements(t *testing.T) {
 				}
 				f := datamovement.Explain(err)
 				if len(mine) < 2 || len(mine) > 4 || f == nil || !errors.Is(f.Kind, datamovement.ErrExhausted) || f.Field != setting || !strings.Contains(f.Error(), "delete those that have ended") {
-					t.Fatalf("%d were made, then %v", len(mine), err)
+					t.Fatalf("%d were created, then %v", len(mine), err)
 				}
 				if log.count("event=dm-refused") != 1 {
-					t.Error("no record of it")
+					t.Error("no record")
 				}
 				if _, err := s.Create(t.Context(), user(0), r); err != nil {
 					t.Errorf("root: %v", err)
@@ -80,13 +80,13 @@ func TestQuotaMovements(t *testing.T) {
 				c.requests()
 				for range 5 {
 					if _, err := s.Create(t.Context(), user(1001), r); !errors.Is(err, datamovement.ErrExhausted) {
-						t.Errorf("over the limit: %v", err)
+						t.Errorf("above the limit: %v", err)
 					}
 				}
 				if n := countLists(c.requests()); n != 0 {
-					t.Errorf("5 refusals at once cost %d lists", n)
+					t.Errorf("5 concurrent refusals cause %d lists", n)
 				}
-				// The user deletes.
+				// The user deletes some.
 				c.set(mine[0], finished(nnf.MovementSuccess))
 				c.set(mine[1], finished(nnf.MovementSuccess))
 				for _, uid := range mine[:2] {
@@ -112,8 +112,8 @@ func TestQuotaMovements(t *testing.T) {
 	}
 }
 
-// Movements that may have been created count, even if no caller got an answer, and
-// so do those that are created during a count.
+// Movements that may have been created count, even if no caller got a response. So do
+// those that are created during a count.
 func TestQuotaCountIsNotTooLow(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		now := *s.settings.Load()
@@ -123,30 +123,30 @@ func TestQuotaCountIsNotTooLow(t *testing.T) {
 		wait.Advance(time.Millisecond)
 		c.refuse("create", errBroken)
 		for range 2 {
-			if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrUnavailable) {
+			if _, err := s.Create(t.Context(), user(1001), usualRequest); !errors.Is(err, datamovement.ErrUnavailable) {
 				t.Fatal(err)
 			}
 		}
-		c.refuse("create", errInvalid) // a clear answer
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrExhausted) {
+		c.refuse("create", errInvalid) // certainly not created
+		if _, err := s.Create(t.Context(), user(1001), usualRequest); !errors.Is(err, datamovement.ErrExhausted) {
 			t.Errorf("two may have been created: %v", err)
 		}
 		wait.Advance(recountAfter)
-		if _, err := s.Create(t.Context(), user(1001), wish); !errors.Is(err, datamovement.ErrFailed) {
+		if _, err := s.Create(t.Context(), user(1001), usualRequest); !errors.Is(err, datamovement.ErrFailed) {
 			t.Errorf("counted again: %v", err)
 		}
 		c.refuse("create", nil)
 		created(t, s)
 		created(t, s)
 		if n := len(s.quota.users[1001].items); n != 3 {
-			t.Errorf("%d are counted of 3", n)
+			t.Errorf("%d of 3 are counted", n)
 		}
 	})
 }
 
-// While the watch is lost, or shows nothing from the start, a wait ends all the
-// same, and the reads for it are few however many are waited for.
-func TestBlindWaits(t *testing.T) {
+// Waits end even if the watch is lost or has never delivered anything, and they cause few
+// reads, however many waits there are.
+func TestWaitsWithStaleWatch(t *testing.T) {
 	for name, lose := range map[string]func(*Service, *cluster){
 		"from the start": func(*Service, *cluster) {},
 		"later": func(s *Service, c *cluster) {
@@ -182,12 +182,12 @@ func TestBlindWaits(t *testing.T) {
 				c.put(&ended)
 				c.mu.Unlock()
 				c.requests()
-				began := time.Now()
+				start := time.Now()
 				if a := <-done; a.Status != v1.DataMovementStatusResponse_SUCCESS {
 					t.Errorf("%+v", a)
 				}
-				if took := time.Since(began); took > 2*blindAfter {
-					t.Errorf("the wait is blind for %s", took)
+				if took := time.Since(start); took > 2*staleAfter {
+					t.Errorf("the wait took %s", took)
 				}
 				c.requests()
 				wait.Advance(10 * time.Second)
@@ -200,8 +200,8 @@ func TestBlindWaits(t *testing.T) {
 	}
 }
 
-// A wait for what is deleted while the watch is lost ends as well.
-func TestBlindWaitForWhatIsDeleted(t *testing.T) {
+// A wait ends if its movement is deleted while the watch is lost.
+func TestDeletionWithStaleWatch(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
 		c.refuse("watch", errBroken)
@@ -212,16 +212,16 @@ func TestBlindWaitForWhatIsDeleted(t *testing.T) {
 		}()
 		wait.Advance(time.Minute)
 		c.drop(uid)
-		began := time.Now()
-		if err := <-done; !errors.Is(err, datamovement.ErrNotFound) || time.Since(began) > 2*blindAfter {
-			t.Errorf("%v after %s", err, time.Since(began))
+		start := time.Now()
+		if err := <-done; !errors.Is(err, datamovement.ErrNotFound) || time.Since(start) > 2*staleAfter {
+			t.Errorf("%v after %s", err, time.Since(start))
 		}
 	})
 }
 
-// A poll while the watch is lost is answered with the newest state, and with the
-// last one while nothing can be had.
-func TestBlindPolls(t *testing.T) {
+// While the watch is lost, a poll returns the latest state, or the last known one if the
+// API server does not respond.
+func TestPollsWithStaleWatch(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
 		defer s.feed(rabbit).follow()()
@@ -238,12 +238,12 @@ func TestBlindPolls(t *testing.T) {
 			wantState(t, s, uid, 0, isRunning, unknownStatus)
 		}
 		if n := len(slices.DeleteFunc(c.requests(), func(r string) bool { return !strings.HasPrefix(r, "get ") })); n > 2 {
-			t.Errorf("10 polls at once cost %d reads", n)
+			t.Errorf("10 concurrent polls cause %d reads", n)
 		}
 	})
 }
 
-// A name that is given many times is looked up once.
+// A repeated name is looked up once.
 func TestNamesAreLookedUpOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		handle, uids := batched(t, s, "", "a", "b")

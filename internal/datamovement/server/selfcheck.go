@@ -13,14 +13,14 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// SelfCheck checks for the watchdog that clients are accepted and answered: the
-// socket's accept loop runs, and a call of the health service passes through the
-// same interceptors as every call. The call uses a connection inside the process
-// that is made for it: it takes no client's place, no descriptor and no memory
-// between two checks, and does not keep an idle daemon from ending.
+// SelfCheck checks for the watchdog that the daemon accepts connections and responds:
+// the accept loop of the socket runs, and a call of the health service passes through
+// the same interceptors as every call. The call uses a separate connection inside the
+// process: it takes no slot of a client and no file descriptor, keeps no memory between
+// two checks, and does not prevent the idle exit.
 type SelfCheck struct {
 	socket Socket
-	inside *bufconn.Listener // with a buffer, because both ends of HTTP/2 speak first
+	inside *bufconn.Listener // buffered, because both ends of HTTP/2 send first
 	over   chan struct{}
 	end    func()
 }
@@ -30,22 +30,22 @@ type Socket interface {
 	Probe(context.Context) error
 }
 
-// NewSelfCheck makes the SelfCheck of one Transport that listens at socket.
+// NewSelfCheck returns the SelfCheck of the Transport that listens on socket.
 func NewSelfCheck(socket Socket) *SelfCheck {
 	c := &SelfCheck{socket: socket, inside: bufconn.Listen(writeBuffer), over: make(chan struct{})}
 	c.end = sync.OnceFunc(func() { close(c.over) })
 	return c
 }
 
-// Probe returns nil when the service answers. A shutdown has a time limit of its
-// own, so nothing is checked once it has started.
+// Probe returns nil if the service responds. A shutdown has a separate time limit, so
+// Probe checks nothing after it has started.
 func (c *SelfCheck) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answer := make(chan error, 1)
 	go func() {
 		if err := c.socket.Probe(ctx); err != nil {
-			answer <- fmt.Errorf("the socket takes no clients: %w", err)
+			answer <- fmt.Errorf("the socket does not accept connections: %w", err)
 			return
 		}
 		answer <- c.call(ctx)
@@ -65,13 +65,13 @@ func (c *SelfCheck) Probe(ctx context.Context) error {
 	}
 }
 
-// call makes one call of the health service's Check. A gRPC client would keep
-// goroutines and buffers for one call in half a minute.
+// call calls Check of the health service. A gRPC client would keep goroutines and
+// buffers for a call every 30 seconds.
 func (c *SelfCheck) call(ctx context.Context) error {
 	const empty = "\x00\x00\x00\x00\x00" // not compressed, no bytes: a request without fields
 	conn, err := c.inside.DialContext(ctx)
 	if err != nil {
-		return fmt.Errorf("the service does not answer: %w", err)
+		return fmt.Errorf("the service does not respond: %w", err)
 	}
 	defer conn.Close()
 	client := &http.Transport{
@@ -87,20 +87,20 @@ func (c *SelfCheck) call(ctx context.Context) error {
 	r.Header.Set("TE", "trailers")
 	a, err := client.RoundTrip(r)
 	if err != nil {
-		return fmt.Errorf("the service does not answer: %w", err)
+		return fmt.Errorf("the service does not respond: %w", err)
 	}
 	defer a.Body.Close()
-	// The status comes behind the body, or instead of it.
+	// The status follows the body, or replaces it.
 	if _, err := io.Copy(io.Discard, a.Body); err != nil {
-		return fmt.Errorf("the service does not answer: %w", err)
+		return fmt.Errorf("the service does not respond: %w", err)
 	}
 	if code := a.Trailer.Get("Grpc-Status") + a.Header.Get("Grpc-Status"); code != "0" {
-		return fmt.Errorf("the service answers with HTTP status %d and gRPC status %q", a.StatusCode, code)
+		return fmt.Errorf("the service responds with HTTP status %d and gRPC status %q", a.StatusCode, code)
 	}
 	return nil
 }
 
-// serve lets the gRPC server take the calls until it has stopped. wait waits for
+// serve makes the gRPC server serve the calls until it has stopped. wait returns after
 // that.
 func (c *SelfCheck) serve(g *grpc.Server) (wait func()) {
 	if c == nil {
@@ -109,7 +109,7 @@ func (c *SelfCheck) serve(g *grpc.Server) (wait func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = g.Serve(selfListener{c.inside}) // ends when g stops; Probe tells when it ends before
+		_ = g.Serve(selfListener{c.inside}) // ends when g stops; if it ends before, Probe fails
 	}()
 	return func() {
 		c.stop()
@@ -117,7 +117,7 @@ func (c *SelfCheck) serve(g *grpc.Server) (wait func()) {
 	}
 }
 
-// stop is called when the shutdown starts.
+// stop ends the checks. It is called when the shutdown starts.
 func (c *SelfCheck) stop() {
 	if c != nil {
 		c.end()
@@ -134,11 +134,12 @@ func (l selfListener) Accept() (net.Conn, error) {
 	return selfConn{c}, nil
 }
 
-// selfConn is recognized by peerCredentials by its type.
+// selfConn is a connection of SelfCheck; peerCredentials recognizes the type.
 type selfConn struct{ net.Conn }
 
-// Probe returns nil when the locks that requests take can be had; x of their way. Locks know no ctx, so a goroutine of a service that
-// hangs stays behind: the watchdog is about to end the process.
+// Probe returns nil if the locks that requests take can be acquired. Locking cannot be
+// cancelled, so if the service hangs, a goroutine remains: the watchdog is about to
+// kill the process.
 func (s *Service) Probe(ctx context.Context) error {
 	free := make(chan struct{})
 	go func() {

@@ -15,10 +15,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
-// door is a socket whose loop answers, or not.
-type door struct{ err error }
+// fakeSocket is a socket whose accept loop responds to Probe, or not.
+type fakeSocket struct{ err error }
 
-func (d door) Probe(ctx context.Context) error {
+func (d fakeSocket) Probe(ctx context.Context) error {
 	if d.err != nil {
 		<-ctx.Done()
 		return d.err
@@ -36,10 +36,10 @@ func TestSelfCheck(t *testing.T) {
 		}
 	}
 	if open, _ := r.connections.InUse(uint32(os.Getuid())); open != 0 || r.log.count("refused") != 0 {
-		t.Errorf("the question takes %d connections: %d refusals", open, r.log.count("refused"))
+		t.Errorf("the check takes %d connections: %d refusals", open, r.log.count("refused"))
 	}
-	// From the beginning of the shutdown on its own limit counts, while a request
-	// still runs.
+	// After the shutdown has started, only its own time limit applies, while a request is
+	// still running.
 	conn := r.dial(t)
 	held, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, "/datamovement.DataMover/Create")
 	if err != nil {
@@ -53,15 +53,15 @@ func TestSelfCheck(t *testing.T) {
 	select {
 	case <-check.over:
 	case <-time.After(soon / 2):
-		t.Error("it goes on asking during the shutdown")
+		t.Error("the checks continue during the shutdown")
 	}
 	if err := check.Probe(within(t, soon)); err != nil {
 		t.Errorf("during the shutdown: %v", err)
 	}
 }
 
-// What does not answer is told apart.
-func TestSelfCheckMissed(t *testing.T) {
+// The error identifies the part that does not respond.
+func TestSelfCheckFails(t *testing.T) {
 	wide := errors.New("still waiting")
 	late := func(t *testing.T) context.Context {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, wide)
@@ -69,19 +69,19 @@ func TestSelfCheckMissed(t *testing.T) {
 		return ctx
 	}
 	t.Run("accept loop", func(t *testing.T) {
-		p := NewSelfCheck(door{err: wide})
-		if err := p.Probe(late(t)); !errors.Is(err, wide) || !strings.Contains(err.Error(), "takes no clients") {
+		p := NewSelfCheck(fakeSocket{err: wide})
+		if err := p.Probe(late(t)); !errors.Is(err, wide) || !strings.Contains(err.Error(), "does not accept connections") {
 			t.Error(err)
 		}
 	})
-	t.Run("nobody serves", func(t *testing.T) {
-		p := NewSelfCheck(door{})
-		if err := p.Probe(late(t)); err == nil || !strings.Contains(err.Error(), "does not answer") {
+	t.Run("no server", func(t *testing.T) {
+		p := NewSelfCheck(fakeSocket{})
+		if err := p.Probe(late(t)); err == nil || !strings.Contains(err.Error(), "does not respond") {
 			t.Error(err)
 		}
 	})
-	t.Run("a server that answers nothing", func(t *testing.T) {
-		p := NewSelfCheck(door{})
+	t.Run("server does not respond", func(t *testing.T) {
+		p := NewSelfCheck(fakeSocket{})
 		defer p.inside.Close()
 		go func() {
 			for {
@@ -99,12 +99,12 @@ func TestSelfCheckMissed(t *testing.T) {
 				}()
 			}
 		}()
-		if err := p.Probe(late(t)); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		if err := p.Probe(late(t)); err == nil || !strings.Contains(err.Error(), "does not respond") {
 			t.Error(err)
 		}
 	})
-	t.Run("a server that knows no health", func(t *testing.T) {
-		p := NewSelfCheck(door{})
+	t.Run("server without health service", func(t *testing.T) {
+		p := NewSelfCheck(fakeSocket{})
 		g := grpc.NewServer()
 		defer p.serve(g)()
 		defer g.Stop()
@@ -114,8 +114,8 @@ func TestSelfCheckMissed(t *testing.T) {
 	})
 }
 
-// The locks of the service belong to the way.
-func TestProbeOfTheService(t *testing.T) {
+// The check includes the locks of the service.
+func TestServiceProbe(t *testing.T) {
 	s, _ := newService(t, newCluster())
 	f := s.feed(rabbit)
 	for name, lock := range map[string]sync.Locker{"service": &s.mu, "feed": &f.mu, "tombstones": &s.tombstones.mu} {
@@ -130,23 +130,23 @@ func TestProbeOfTheService(t *testing.T) {
 	}
 }
 
-// The daemon's question for itself is no sign of life of a client; a client's is.
+// The self-check does not count as activity; the same call of a client does.
 func TestSelfCheckIsNotActivity(t *testing.T) {
-	told := make(chan struct{}, 100)
-	idle := unixsocket.NewIdle(0, func() { told <- struct{}{} })
+	reported := make(chan struct{}, 100)
+	idle := unixsocket.NewIdle(0, func() { reported <- struct{}{} })
 	defer idle.Stop()
 	r := startServer(t, func(o *Options) { o.Idle = idle })
 	check := r.check
 	idle.Set(time.Millisecond)
-	<-told
+	<-reported
 	for range 3 {
 		if err := check.Probe(within(t, soon)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	select {
-	case <-told:
-		t.Error("the question counts as a client's")
+	case <-reported:
+		t.Error("the self-check counts as activity")
 	case <-time.After(50 * time.Millisecond):
 	}
 	conn := r.dial(t)
@@ -154,8 +154,8 @@ func TestSelfCheckIsNotActivity(t *testing.T) {
 		t.Fatal(err)
 	}
 	select {
-	case <-told:
+	case <-reported:
 	case <-time.After(soon):
-		t.Error("a client's question does not count")
+		t.Error("a client's health check does not count as activity")
 	}
 }

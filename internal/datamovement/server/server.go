@@ -1,19 +1,19 @@
 // Package server serves the Copy Offload API on the socket: both versions of the
-// protocol, the limits and records of each call, and the requests to the API
-// server that it needs. Package datamovement, which is pure, decides what is
-// allowed and what an object looks like.
+// protocol, the limits and log records of each call, and the requests to the API
+// server. Package datamovement, which is pure, decides what is allowed and builds the
+// objects.
 //
 // A call passes from Serve through the interceptors to version1 or version2, which
-// decode it, call a method of Service and encode the answer.
+// decode it, call a method of Service and encode the response.
 //
 // It must not know how the configuration is read, nor anything about the machine
-// but its node's name.
+// except the name of the node.
 //
-// # What costs nothing at idle
+// # Idle cost
 //
-// Data movements are watched only while a request follows one, and for some
-// seconds afterwards. Answers come from that watch: repeated requests for the
-// status of a movement cost the API server nothing.
+// The daemon watches data movements only while a request follows one, and for some
+// seconds afterwards. Responses come from that watch: repeated status requests for a
+// movement cause no request to the API server.
 package server
 
 import (
@@ -42,47 +42,47 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
-// Transport is how the service is reached. Quit gets a value when the daemon was
-// idle for its idle time; nil: the daemon keeps running.
+// Transport configures how clients reach the service. Quit receives a value when the
+// daemon has been idle for its idle time; if Quit is nil, the daemon keeps running.
 type Transport struct {
 	Listener       net.Listener
 	MaxMessage     int           // bytes of one request
-	MaxMemory      int64         // bytes that one user's requests and answers take; 0: any number
-	TotalMemory    int64         // bytes that those of all users take; 0: any number
-	Handshake      time.Duration // until a connection speaks HTTP/2
+	MaxMemory      int64         // bytes for the requests and responses of one user; 0: no limit
+	TotalMemory    int64         // bytes for those of all users; 0: no limit
+	Handshake      time.Duration // time limit for the HTTP/2 handshake
 	Shutdown       func() time.Duration
 	Idle           *unixsocket.Idle
 	Quit           <-chan struct{}
-	Check          *SelfCheck          // of Listener; nil: none
+	Check          *SelfCheck          // of Listener; may be nil
 	StreamsPerUser *unixsocket.Limiter // for a server without a Service
-	Records        *unixsocket.Records // nil: callers may cause any number of log records
+	Records        *unixsocket.Records // nil: no limit for log records caused by callers
 	Log            *slog.Logger
 
-	meters *meters // for tests, which look at them
+	meters *meters // set by tests
 }
 
 const (
 	streamsPerConnection = 256
-	// window is what a client may send before it is read, per stream and per
-	// connection; it bounds the memory of clients that send and do not wait.
+	// window is how many bytes a client may send before the server reads them, per stream
+	// and per connection. It limits the memory of clients that send without waiting.
 	window = 64 << 10
-	// readBuffer is what each connection has for itself. It is small because
-	// requests are, and connections may be thousands.
+	// readBuffer is the size of the read buffer of a connection. It is small because
+	// requests are small, and there can be thousands of connections.
 	readBuffer = 1 << 10
-	// writeBuffer is held while something is written.
+	// writeBuffer is the size of the write buffer, allocated only during writes.
 	writeBuffer = 4 << 10
-	// pingsApart is the least time between two keepalive pings of a client.
+	// pingsApart is the minimum time between two keepalive pings of a client.
 	pingsApart = 10 * time.Second
 )
 
-// Serve serves s until ctx ends or the daemon is idle, then lets running requests
-// end. The error is one of serving: a daemon that cannot be reached must end.
+// Serve serves s until ctx ends or the daemon is idle, then waits for running requests.
+// It returns an error if serving fails: an unreachable daemon must exit.
 func Serve(ctx context.Context, s *Service, t Transport) error {
 	t.StreamsPerUser = s.streams
 	defer s.Close()
 	return serve(ctx, t, func(g *grpc.Server) {
 		v1.RegisterDataMoverServer(g, version1{s: s})
-		v2.RegisterDataMoverServer(g, version2{s: s})
+		v2.RegisterDataMoverServer(g, version2{s: s, messageSize: int64(t.MaxMessage), memory: t.MaxMemory})
 	}, s.EndWaits)
 }
 
@@ -103,7 +103,7 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		grpc.ReadBufferSize(0), // meteredConn has one
 		grpc.WriteBufferSize(writeBuffer),
-		// The kernel tells when a local client is gone; no client is pinged.
+		// The kernel reports disconnected local clients, so the server sends no pings.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsApart, PermitWithoutStream: true}),
 	)
@@ -129,7 +129,7 @@ func serve(ctx context.Context, t Transport, register func(*grpc.Server), stoppi
 	return nil
 }
 
-var errServingEnded = errors.New("the socket is not served any more")
+var errServingEnded = errors.New("the gRPC server has stopped serving the socket")
 
 // untilStop returns nil when it is time to stop.
 func untilStop(ctx context.Context, t Transport, ended chan error) error {
@@ -149,20 +149,21 @@ func untilStop(ctx context.Context, t Transport, ended chan error) error {
 				continue // systemd would not start the daemon again
 			}
 			if l.Quiesce() {
-				t.Log.Info("idle, ending; the next client starts the daemon again", daemon.EventID(EventIdle))
+				t.Log.Info("idle, exiting; the next client starts the daemon again", daemon.EventID(EventIdle))
 				return nil
 			}
 		}
 	}
 }
 
-// graceful gives running requests their time.
+// graceful stops the server when running requests have ended, or after the shutdown
+// timeout.
 func graceful(server *grpc.Server, t Transport) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if l, ok := t.Listener.(*unixsocket.Listener); ok {
-			l.Drain(t.Shutdown()) // later connections are for the next process
+			l.Drain(t.Shutdown()) // the next process serves later connections
 		}
 		server.GracefulStop()
 	}()
@@ -171,24 +172,24 @@ func graceful(server *grpc.Server, t Transport) {
 	select {
 	case <-done:
 	case <-limit.C:
-		t.Log.Warn("requests were still running, they are cut off")
+		t.Log.Warn("the shutdown timeout has expired; running requests are aborted")
 		server.Stop()
 		<-done
 	}
 }
 
-// peerCredentials takes the caller's identity from the kernel. It sends nothing:
-// for the client the channel is an insecure one.
+// peerCredentials identifies callers by kernel peer credentials. It sends nothing:
+// clients use an insecure channel.
 type peerCredentials struct{ meters *meters }
 
-// identity is a connection's caller, and why the connection is refused, if it is.
+// identity is the caller of a connection, with the reason if the connection is refused.
 type identity struct {
 	credentials.CommonAuthInfo
 	caller  datamovement.Caller
 	refused error
-	self    bool         // the daemon itself asks: see SelfCheck
-	meter   *meter       // nil: not counted
-	conn    *meteredConn // likewise
+	self    bool         // a connection of SelfCheck
+	meter   *meter       // nil: memory is not counted
+	conn    *meteredConn // nil: memory is not counted
 }
 
 // AuthType implements credentials.AuthInfo.
@@ -223,7 +224,8 @@ func (p peerCredentials) Clone() credentials.TransportCredentials { return p }
 
 func (peerCredentials) OverrideServerName(string) error { return nil }
 
-// identityOf returns the caller's connection; false when the transport has none.
+// identityOf returns the identity of the caller's connection; false if the transport has
+// none.
 func identityOf(ctx context.Context) (identity, bool) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -233,8 +235,8 @@ func identityOf(ctx context.Context) (identity, bool) {
 	return id, ok
 }
 
-// interceptor handles every call of any service on the socket: it identifies the
-// caller, applies the user's limits, and turns a panic into an error.
+// interceptor handles the calls of all services on the socket: it identifies the
+// caller, applies the limits of the user, and converts panics to errors.
 type interceptor struct {
 	streams *unixsocket.Limiter
 	records *unixsocket.Records
@@ -267,8 +269,8 @@ func (i *interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServer
 
 func (i *interceptor) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	return i.pass(ss.Context(), info.FullMethod, func(ctx context.Context) error {
-		// Our own streams report why they end. Those of gRPC, such as Health.Watch, end
-		// only here, or a shutdown would wait for them.
+		// Our own streams end with an error at a shutdown. Those of gRPC, such as
+		// Health.Watch, must be cancelled here, or a shutdown would wait for them.
 		if strings.HasPrefix(info.FullMethod, "/grpc.") {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
@@ -277,7 +279,7 @@ func (i *interceptor) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 		}
 		err := next(srv, counted{ss, ctx, info.FullMethod, i})
 		if t := chargeOf(ctx); t != nil && errors.Is(ss.Context().Err(), context.Canceled) {
-			t.close() // the client is gone, and with it all that waits to be written
+			t.close() // the client has disconnected, and gRPC drops all pending responses
 		}
 		return err
 	})
@@ -286,7 +288,7 @@ func (i *interceptor) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 func (i *interceptor) pass(ctx context.Context, method string, f func(context.Context) error) error {
 	id, ok := identityOf(ctx)
 	if !ok {
-		return status.Error(codes.Unauthenticated, "the connection does not say who is calling")
+		return status.Error(codes.Unauthenticated, "the connection has no peer credentials")
 	}
 	if id.self {
 		return f(ctx)
@@ -303,7 +305,7 @@ func (i *interceptor) pass(ctx context.Context, method string, f func(context.Co
 		}
 		return grpcError(method, datamovement.LimitExceeded(limit))
 	}
-	if id.meter.crowded() {
+	if id.meter.aboveSoftLimit() {
 		i.audit(c, "", errTooMuch.Error())
 		return grpcError(method, datamovement.LimitExceeded("limits.memory_per_user"))
 	}
@@ -314,8 +316,8 @@ func (i *interceptor) pass(ctx context.Context, method string, f func(context.Co
 	}
 	defer release()
 	if strings.HasPrefix(method, "/grpc.reflection.") && c.UID != 0 {
-		i.audit(c, "", "reflection is for root")
-		return status.Error(codes.PermissionDenied, "reflection is for root")
+		i.audit(c, "", "only root may use server reflection")
+		return status.Error(codes.PermissionDenied, "only root may use server reflection")
 	}
 	ctx = context.WithValue(ctx, callerKey{}, c)
 	if id.conn != nil {
@@ -324,16 +326,16 @@ func (i *interceptor) pass(ctx context.Context, method string, f func(context.Co
 	err = daemon.Safely(func() error { return f(ctx) })
 	if p := (*daemon.PanicError)(nil); errors.As(err, &p) {
 		if !i.records.Allow(c.UID) {
-			return status.Error(codes.Internal, "the daemon failed at this request; its log says more")
+			return status.Error(codes.Internal, "internal error in the daemon; its log has the details")
 		}
-		i.log.Error("a request ended in a panic", "rpc", method, "uid", c.UID, "pid", c.PID, "error", err,
-			"hint", "this is a defect: please report it with the stack", "stack", string(p.Stack), daemon.EventID(eventRPCPanic))
-		return status.Error(codes.Internal, "the daemon failed at this request; its log says more")
+		i.log.Error("a request caused a panic", "rpc", method, "uid", c.UID, "pid", c.PID, "error", err,
+			"hint", "this is a bug: please report it with the stack trace", "stack", string(p.Stack), daemon.EventID(eventRPCPanic))
+		return status.Error(codes.Internal, "internal error in the daemon; its log has the details")
 	}
 	return err
 }
 
-// cutOff records that a connection is ended because of what its user holds.
+// cutOff records that a connection is closed because its user exceeds the memory limit.
 func (i *interceptor) cutOff(id identity) {
 	i.audit(id.caller, "connection", errTooMuch.Error())
 }
@@ -342,7 +344,7 @@ func (i *interceptor) audit(c datamovement.Caller, object, reason string) {
 	audit(i.log, i.records, c, object, reason)
 }
 
-// grpcError is the error of a call in its version of the protocol.
+// grpcError returns the error of a call in the method's version of the protocol.
 func grpcError(method string, err error) error {
 	if strings.HasPrefix(method, "/datamovement.v2.") {
 		return errorV2(err)

@@ -26,12 +26,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
-// A shutdown with everything going on — waits, streams, watches, connections
-// that send nothing — leaves no goroutine, and every request gets an answer.
+// A shutdown during waits, streams, watches and connections without data leaves no
+// goroutine, and every request gets a response.
 func TestShutdownLeavesNothing(t *testing.T) {
 	ours := goleak.IgnoreCurrent()
 	before := runtime.NumGoroutine()
-	t.Run("life", func(t *testing.T) {
+	t.Run("shutdown", func(t *testing.T) {
 		r := startServer(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 		conn := r.dial(t)
 		m, m2, ctx := v1.NewDataMoverClient(conn), v2.NewDataMoverClient(conn), within(t, soon)
@@ -78,12 +78,12 @@ func TestShutdownLeavesNothing(t *testing.T) {
 		for range 3*each + 1 {
 			got[<-ends]++
 		}
-		// Status says how it stands; version 2 says that the daemon stops.
+		// Status returns the current state; version 2 reports that the daemon is stopping.
 		if got[codes.OK] != each || got[codes.Unavailable] != 2*each || got[codes.Canceled] != 1 {
 			t.Errorf("%v", got)
 		}
-		if r.log.count("cut off") != 0 {
-			t.Error("the time for the shutdown was used up")
+		if r.log.count("running requests are aborted") != 0 {
+			t.Error("the shutdown timeout has expired")
 		}
 	})
 	goleak.VerifyNone(t, ours)
@@ -105,7 +105,7 @@ func transport(l net.Listener) Transport {
 	return Transport{Listener: l, MaxMessage: 1 << 16, Handshake: soon, Shutdown: func() time.Duration { return 10 * time.Millisecond }, Log: slog.New(slog.DiscardHandler)}
 }
 
-// A daemon that cannot be reached must end.
+// A daemon that clients cannot reach must exit.
 func TestServeFails(t *testing.T) {
 	s, _ := newService(t, newCluster())
 	if err := Serve(t.Context(), s, transport(broken{errors.New("the socket is broken")})); err == nil || !strings.Contains(err.Error(), "the socket is broken") {
@@ -116,7 +116,7 @@ func TestServeFails(t *testing.T) {
 		t.Error(err)
 	}
 	if err := ServeSimulated(t.Context(), transport(broken{net.ErrClosed})); err == nil {
-		t.Error("a listener that somebody closed is taken for the end")
+		t.Error("a closed listener is treated as a shutdown")
 	}
 }
 
@@ -124,8 +124,8 @@ type panics struct{ broken }
 
 func (panics) Accept() (net.Conn, error) { panic("oh") }
 
-// Idle is a reason to go only under socket activation.
-func TestQuitOfAnOwnSocket(t *testing.T) {
+// The daemon exits when idle only with socket activation.
+func TestNoIdleExitWithOwnSocket(t *testing.T) {
 	quit := make(chan struct{})
 	l, err := net.Listen("unix", t.TempDir()+"/s")
 	if err != nil {
@@ -137,11 +137,11 @@ func TestQuitOfAnOwnSocket(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- ServeSimulated(ctx, tr) }()
 	for range 3 {
-		quit <- struct{}{} // each is read
+		quit <- struct{}{} // received each time
 	}
 	select {
 	case err := <-ended:
-		t.Fatalf("it left: %v", err)
+		t.Fatalf("the server stopped: %v", err)
 	default:
 	}
 	cancel()
@@ -150,8 +150,8 @@ func TestQuitOfAnOwnSocket(t *testing.T) {
 	}
 }
 
-// Who holds a request open is cut off after the time for it, and logged.
-func TestGracefulIsBounded(t *testing.T) {
+// A request that hangs is aborted after the shutdown timeout, and this is logged.
+func TestShutdownTimeout(t *testing.T) {
 	r := startServer(t)
 	conn := r.dial(t)
 	s, err := conn.NewStream(within(t, soon), &grpc.StreamDesc{ClientStreams: true}, "/datamovement.DataMover/Create")
@@ -164,10 +164,10 @@ func TestGracefulIsBounded(t *testing.T) {
 	r.shutdown.Store(int64(20 * time.Millisecond))
 	r.stop()
 	if err := s.RecvMsg(new(v1.DataMovementCreateResponse)); status.Code(err) != codes.Unavailable || errors.Is(err, io.EOF) {
-		t.Errorf("the request that was held: %v", err)
+		t.Errorf("the pending request: %v", err)
 	}
 	<-r.ended
-	if r.log.count("they are cut off") != 1 {
+	if r.log.count("running requests are aborted") != 1 {
 		t.Error("not logged")
 	}
 }
@@ -221,7 +221,7 @@ func TestConnectionLimit(t *testing.T) {
 		}
 	}
 	if err := call(); status.Code(err) != codes.ResourceExhausted || r.log.count("event=dm-refused") != 1 {
-		t.Errorf("over the limit: %v", err)
+		t.Errorf("above the limit: %v", err)
 	}
 	r.uid.Store(1002)
 	if err := call(); err != nil {
@@ -245,13 +245,13 @@ func TestStreamLimit(t *testing.T) {
 	if _, err := m.Version(t.Context(), new(emptypb.Empty)); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("second request: %v", err)
 	}
-	r.stop() // a shutdown does not outwait the wait
+	r.stop() // a shutdown ends the wait
 	if err := <-waited; err != nil {
 		t.Errorf("the waiting request at the shutdown: %v", err)
 	}
 }
 
-// A connection that does not say whose it is gets nowhere.
+// A connection without peer credentials is refused.
 func TestNoIdentity(t *testing.T) {
 	g := &interceptor{log: slog.New(slog.DiscardHandler), over: t.Context()}
 	called := false
@@ -263,16 +263,16 @@ func TestNoIdentity(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	a, b := net.Pipe() // no socket
+	a, b := net.Pipe() // not a socket
 	defer a.Close()
 	defer b.Close()
 	if _, _, err := (peerCredentials{}).ServerHandshake(a); !errors.Is(err, unixsocket.ErrNoPeer) {
 		t.Errorf("handshake: %v", err)
 	}
 	if _, _, err := (peerCredentials{}).ClientHandshake(t.Context(), "", a); err == nil {
-		t.Error("these are no credentials of a client")
+		t.Error("accepted as client credentials")
 	}
 	if c := callerOf(t.Context()); c.RPC != "" {
-		t.Error("a call out of nowhere")
+		t.Error("a call without an identity is accepted")
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
 )
 
-// The kinds of journal records, by their stable MESSAGE_ID. An id is never given
-// to another meaning: sites search and alert by it.
+// The kinds of journal records, by their stable MESSAGE_ID. The meaning of an ID never
+// changes: sites search for IDs and raise alerts on them.
 var (
 	EventStarted       = daemon.Event{ID: "2d6f0c1b8a7e4f52b93c5d1e60a74f21", Name: "dm-started"}
 	EventConfigRefused = daemon.Event{ID: "c85b1e0f4a3d4c6e9f72a1b8d5e36c22", Name: "dm-config-refused"}
@@ -34,8 +34,8 @@ var (
 	eventRPCPanic   = daemon.Event{ID: "0a4d9e7c2f5b48618d3e6b1f7c9a0529", Name: "dm-panic"}
 )
 
-// Events lists them, for the tests that keep the documentation and the message
-// catalogue complete.
+// Events returns all kinds of records, for the documentation, the message catalogue and
+// the tests that check them.
 func Events() []daemon.Event {
 	return []daemon.Event{
 		EventStarted, EventConfigRefused, EventIdle,
@@ -43,29 +43,29 @@ func Events() []daemon.Event {
 	}
 }
 
-// Settings are what may change while the service runs.
+// Settings are the settings that can change while the service runs.
 type Settings struct {
-	Policy       datamovement.Policy   // Node is filled in by the service
-	Choices      *datamovement.Options // which dcp and mpirun options are allowed
+	Policy       datamovement.Policy   // the service sets Node
+	Choices      *datamovement.Options // the allowed options of dcp and mpirun
 	Limits       Limits
 	MaxWait      time.Duration // of one request
-	LookupExpiry time.Duration // how long what the administrator set up is remembered
+	LookupExpiry time.Duration // how long objects that administrators maintain are cached
 }
 
-// Limits are those of one user, but for BatchSize, which is that of a request.
-// Their settings are limits.* of the configuration.
+// Limits are the limits of one user, except BatchSize, which is the limit of a request.
+// They correspond to the settings limits.*.
 type Limits struct {
 	Streams          int
 	Waiters          int
 	CreatesPerSecond int
 	CreateBurst      int
-	Movements        int   // that exist
-	MovementBytes    int64 // of those
+	Movements        int   // existing ones
+	MovementBytes    int64 // of existing ones
 	BatchSize        int
 	API              APIShare
 }
 
-// Options are what the service is made of. Idle and Status may be nil.
+// Options configure a Service. Idle and Status may be nil.
 type Options struct {
 	Node                string // this compute
 	Rabbit              string // empty: looked up
@@ -73,12 +73,12 @@ type Options struct {
 	Client              Client
 	Settings            Settings
 	Idle                *unixsocket.Idle
-	Records             *unixsocket.Records // nil: callers may cause any number of log records
-	Status              func(string)        // told in one line what goes on, when that changes; may be nil
+	Records             *unixsocket.Records // nil: no limit for log records caused by callers
+	Status              func(string)        // called with the status line when it changes
 	Log                 *slog.Logger
 }
 
-// Service is what both versions of the protocol do.
+// Service implements the operations of both versions of the protocol.
 type Service struct {
 	o          Options
 	log        *slog.Logger
@@ -94,19 +94,19 @@ type Service struct {
 
 	streams, waiters, creates *unixsocket.Limiter
 
-	stopping chan struct{} // closed when waits end early
+	stopping chan struct{} // closed when waits must end early
 	stop     func()
-	ending   context.Context // ends in Close
+	ending   context.Context // cancelled by Close
 	end      context.CancelFunc
 
 	mu    sync.Mutex
 	feeds map[string]*feed // by namespace
 }
 
-// New makes a service. It sends no request yet.
+// New returns a service. It sends no request.
 func New(o Options) *Service {
 	s := &Service{
-		o: o, log: o.Log, status: statusLine{tell: o.Status}, quota: newQuota(), api: newAPIServer(o.Client), stopping: make(chan struct{}), feeds: make(map[string]*feed),
+		o: o, log: o.Log, status: statusLine{report: o.Status}, quota: newQuota(), api: newAPIServer(o.Client), stopping: make(chan struct{}), feeds: make(map[string]*feed),
 		streams: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		waiters: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
 		creates: unixsocket.NewLimiter(unixsocket.LimiterOptions{}),
@@ -118,7 +118,7 @@ func New(o Options) *Service {
 	return s
 }
 
-// SetSettings replaces the settings; what is going on keeps its place.
+// SetSettings replaces the settings. Running requests keep their slots.
 func (s *Service) SetSettings(n Settings) {
 	n.Policy.Node = s.o.Node
 	s.settings.Store(&n)
@@ -129,12 +129,12 @@ func (s *Service) SetSettings(n Settings) {
 	s.creates.Set(unixsocket.LimiterOptions{What: "data movements", User: unixsocket.Quota{Rate: float64(l.CreatesPerSecond), Burst: l.CreateBurst}})
 }
 
-// EndWaits lets every request that waits return what is known, now and in
-// future, so that a shutdown need not outwait them.
+// EndWaits ends all current and future waits, so that a shutdown does not have to wait
+// for them.
 func (s *Service) EndWaits() { s.stop() }
 
-// Close ends all watches and returns when their goroutines have ended. No
-// request may come any more.
+// Close ends all watches and returns when their goroutines have ended. No requests may
+// follow.
 func (s *Service) Close() {
 	s.stop()
 	s.end()
@@ -146,7 +146,7 @@ func (s *Service) Close() {
 	}
 }
 
-// feed returns the one of a namespace. Rabbits are few: feeds are kept.
+// feed returns the feed of a namespace. Feeds are kept, because there are few rabbits.
 func (s *Service) feed(namespace string) *feed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,7 +164,7 @@ func (s *Service) feed(namespace string) *feed {
 
 func (s *Service) policy() datamovement.Policy { return s.settings.Load().Policy }
 
-// verdict records a refusal and returns what the caller gets.
+// verdict records a refusal and returns the error for the caller.
 func (s *Service) verdict(c datamovement.Caller, object string, v datamovement.Verdict, missing *datamovement.Fault) error {
 	if v.Allowed() {
 		return nil
@@ -173,9 +173,9 @@ func (s *Service) verdict(c datamovement.Caller, object string, v datamovement.V
 	return v.Err(missing)
 }
 
-// judged turns an error into a Fault. It records errors that blame the request as
-// refusals, and logs those of the API server, whose text the caller does not get.
-func (s *Service) judged(c datamovement.Caller, object string, err error) error {
+// fault converts an error to a Fault. It records invalid requests as refusals, and logs
+// errors of the API server, because the caller does not get their text.
+func (s *Service) fault(c datamovement.Caller, object string, err error) error {
 	f := datamovement.Explain(err)
 	switch {
 	case f == nil:
@@ -190,12 +190,12 @@ func (s *Service) judged(c datamovement.Caller, object string, err error) error 
 	return f
 }
 
-// record is the audit record.
+// record writes an audit record.
 func (s *Service) record(c datamovement.Caller, object, reason string) {
 	audit(s.log, s.o.Records, c, object, reason)
 }
 
-// recordNoMemory is record for an error of charge.
+// recordNoMemory writes an audit record if a charge failed for lack of memory.
 func (s *Service) recordNoMemory(c datamovement.Caller, object string, err error) {
 	if errors.Is(err, errNoMemory) {
 		s.record(c, object, err.Error())
@@ -208,7 +208,7 @@ func audit(log *slog.Logger, records *unixsocket.Records, c datamovement.Caller,
 	}
 }
 
-// NewRecords makes the limits of the log records that callers cause.
+// NewRecords returns the limits of the log records that callers cause.
 func NewRecords(log *slog.Logger, rate float64, burst int) *unixsocket.Records {
 	return unixsocket.NewRecords(unixsocket.RecordOptions{Rate: rate, Burst: burst, Suppressed: func(x unixsocket.Suppressed) {
 		if x.Users == 1 {
@@ -219,10 +219,10 @@ func NewRecords(log *slog.Logger, rate float64, burst int) *unixsocket.Records {
 	}})
 }
 
-// clip bounds what callers get into the log.
+// clip limits the length of texts of callers in log records and errors.
 func clip(s string) string { return text.Clip(s, 512) }
 
-// unwrapped is the innermost fault's cause, whose text is for the log.
+// unwrapped returns the cause of the innermost fault, whose text is for the log.
 func unwrapped(err error) error {
 	for f := (*datamovement.Fault)(nil); errors.As(err, &f); f = nil {
 		cause := f.Cause()
@@ -234,16 +234,16 @@ func unwrapped(err error) error {
 	return err
 }
 
-// statusLine reports in one line for systemctl status where data movements are
-// watched.
+// statusLine reports, in one line for systemctl status, the namespaces in which data
+// movements are watched.
 type statusLine struct {
-	tell func(string) // may be nil
+	report func(string) // may be nil
 
 	mu   sync.Mutex
-	lost map[string]bool // by namespace that is watched
+	lost map[string]bool // by watched namespace
 }
 
-// watch reports that a namespace is watched, or that its watch is lost for now.
+// watch reports that a namespace is watched, or that its watch is lost.
 func (s *statusLine) watch(namespace string, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,22 +252,22 @@ func (s *statusLine) watch(namespace string, lost bool) {
 	}
 	if was, ok := s.lost[namespace]; !ok || was != lost {
 		s.lost[namespace] = lost
-		s.say()
+		s.send()
 	}
 }
 
-// end reports that a namespace is not watched any more.
+// end reports that a namespace is no longer watched.
 func (s *statusLine) end(namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.lost, namespace)
-	s.say()
+	s.send()
 }
 
-// say reports the line. It is called under mu.
-func (s *statusLine) say() {
-	if s.tell != nil {
-		s.tell(s.text())
+// send reports the line. The caller holds mu.
+func (s *statusLine) send() {
+	if s.report != nil {
+		s.report(s.text())
 	}
 }
 
@@ -283,7 +283,7 @@ func (s *statusLine) text() string {
 	}
 	if len(lost) > 0 {
 		slices.Sort(lost)
-		return "the API server does not show the data movements of " + strings.Join(lost, ", ") + ", trying again"
+		return "the watch on the data movements in " + strings.Join(lost, ", ") + " failed; retrying"
 	}
-	return "following data movements of " + strings.Join(slices.Sorted(maps.Keys(s.lost)), ", ")
+	return "watching the data movements in " + strings.Join(slices.Sorted(maps.Keys(s.lost)), ", ")
 }

@@ -30,14 +30,14 @@ func TestStatusPolls(t *testing.T) {
 		synctest.Wait()
 		wantState(t, s, uid, 0, isRunning, unknownStatus)
 		if got := c.requests(); len(got) > 0 {
-			t.Errorf("polls made requests: %q", got)
+			t.Errorf("requests caused by polls: %q", got)
 		}
 		if n := c.watching(); n != 1 {
 			t.Errorf("%d watches", n)
 		}
 		wait.Advance(linger + time.Second)
 		if n := c.watching(); n != 0 {
-			t.Errorf("%d watches though nobody follows", n)
+			t.Errorf("%d watches without followers", n)
 		}
 	})
 }
@@ -50,7 +50,7 @@ func TestStatusWaits(t *testing.T) {
 		if d := time.Since(start); d != 7*time.Second {
 			t.Errorf("waited %s, want the limit", d)
 		}
-		// The end of an invalid request has no end time.
+		// An invalid request that has ended has no end time.
 		time.AfterFunc(time.Minute, func() { c.set(uid, running); c.set(uid, finished(nnf.MovementInvalid)) })
 		start = time.Now()
 		wantState(t, s, uid, -1, completed, invalid)
@@ -104,7 +104,7 @@ func TestAPIServerDown(t *testing.T) {
 		c.refuse("", apiError(500, "secret words of the server"))
 		wait.Advance(time.Second)
 		wantState(t, s, uid, 0, pending, unknownStatus)
-		_, err := s.Create(t.Context(), user(1001), wish)
+		_, err := s.Create(t.Context(), user(1001), usualRequest)
 		if !errors.Is(err, datamovement.ErrUnavailable) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("create: %v", err)
 		}
@@ -114,7 +114,7 @@ func TestAPIServerDown(t *testing.T) {
 	})
 }
 
-// One broken connection is no error for a job; a server that stays away is.
+// A single broken connection causes no error for a job; an unreachable server does.
 func TestReadAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		uid := created(t, s)
@@ -142,8 +142,8 @@ func TestReadAgain(t *testing.T) {
 	})
 }
 
-// Refusals and failures of one user are logged up to a limit, and one record says
-// how many were not; created movements are always logged.
+// Refusals and failures of one user are logged up to a limit, and one record reports the
+// number of suppressed records. Created movements are always logged.
 func TestRecordLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := new(lines)
@@ -169,7 +169,7 @@ func TestRecordLimit(t *testing.T) {
 		}
 		wait.Advance(time.Minute)
 		if log.count("event=dm-suppressed") != 1 || log.count("uid=1001 count=95") != 1 {
-			t.Errorf("no record of what was suppressed:\n%s", log.b.String())
+			t.Errorf("no record of the suppressed records:\n%s", log.b.String())
 		}
 	})
 }
@@ -189,10 +189,10 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// The line changes when what it says does, and is told then only.
+// The line is reported when it changes, and only then.
 func TestStatusLine(t *testing.T) {
 	var got []string
-	s := statusLine{tell: func(text string) { got = append(got, text) }}
+	s := statusLine{report: func(text string) { got = append(got, text) }}
 	want := func(lines ...string) {
 		t.Helper()
 		if !slices.Equal(got, lines) {
@@ -202,19 +202,19 @@ func TestStatusLine(t *testing.T) {
 	}
 	s.watch("rabbit-01", false)
 	s.watch("rabbit-01", false)
-	want("following data movements of rabbit-01")
+	want("watching the data movements in rabbit-01")
 	s.watch("nnf-dm-system", false)
-	want("following data movements of nnf-dm-system, rabbit-01")
+	want("watching the data movements in nnf-dm-system, rabbit-01")
 	s.watch("rabbit-01", true)
 	s.watch("rabbit-01", true)
-	want("the API server does not show the data movements of rabbit-01, trying again")
+	want("the watch on the data movements in rabbit-01 failed; retrying")
 	s.watch("nnf-dm-system", true)
-	want("the API server does not show the data movements of nnf-dm-system, rabbit-01, trying again")
+	want("the watch on the data movements in nnf-dm-system, rabbit-01 failed; retrying")
 	s.end("rabbit-01")
-	want("the API server does not show the data movements of nnf-dm-system, trying again")
+	want("the watch on the data movements in nnf-dm-system failed; retrying")
 	s.watch("nnf-dm-system", false)
-	want("following data movements of nnf-dm-system")
+	want("watching the data movements in nnf-dm-system")
 	s.end("nnf-dm-system")
 	want("waiting for requests")
-	new(statusLine).watch("nobody wants to know", true)
+	new(statusLine).watch("no report function", true)
 }

@@ -14,8 +14,8 @@ import (
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 )
 
-// simulated answers version 1 from memory, for tests of clients: without
-// Kubernetes, without copying, and for every caller.
+// simulated implements version 1 in memory, for tests of clients: without Kubernetes,
+// without copying, and without authorisation.
 type simulated struct {
 	v1.UnimplementedDataMoverServer
 	mu       sync.Mutex
@@ -26,15 +26,15 @@ type simRequest struct {
 	r         *v1.DataMovementCreateRequest
 	started   time.Time
 	ended     time.Time
-	asked     bool // the first Status has been answered
+	running   bool // a Status has returned RUNNING
 	cancelled bool
-	told      bool // that it is being cancelled
+	reported  bool // a Status has returned CANCELLING
 }
 
-// maxSimulated bounds the memory; a test makes fewer.
+// maxSimulated limits the memory. Tests create fewer requests.
 const maxSimulated = 100_000
 
-// ServeSimulated is Serve without a Service.
+// ServeSimulated serves the simulated service until ctx ends or the daemon is idle.
 func ServeSimulated(ctx context.Context, t Transport) error {
 	sim := &simulated{requests: make(map[string]*simRequest)}
 	return serve(ctx, t, func(g *grpc.Server) { v1.RegisterDataMoverServer(g, sim) }, func() {})
@@ -71,7 +71,8 @@ func (s *simulated) Status(_ context.Context, r *v1.DataMovementStatusRequest) (
 	return q.next(uid, time.Now()), nil
 }
 
-// next is the script: running, then completed; cancelling, then cancelled.
+// next returns the next status: RUNNING, then COMPLETED; after Cancel, CANCELLING, then
+// COMPLETED with the result CANCELLED.
 func (q *simRequest) next(uid string, now time.Time) *v1.DataMovementStatusResponse {
 	out := &v1.DataMovementStatusResponse{
 		State: v1.DataMovementStatusResponse_COMPLETED, Status: v1.DataMovementStatusResponse_CANCELLED,
@@ -81,14 +82,14 @@ func (q *simRequest) next(uid string, now time.Time) *v1.DataMovementStatusRespo
 		q.started = now
 	}
 	switch {
-	case q.cancelled && !q.told:
-		q.told = true
+	case q.cancelled && !q.reported:
+		q.reported = true
 		out.State, out.Status = v1.DataMovementStatusResponse_CANCELLING, v1.DataMovementStatusResponse_UNKNOWN_STATUS
 		return out
 	case q.cancelled:
 		return out
-	case !q.asked:
-		q.asked = true
+	case !q.running:
+		q.running = true
 		out.State, out.Status = v1.DataMovementStatusResponse_RUNNING, v1.DataMovementStatusResponse_UNKNOWN_STATUS
 		out.Message, out.CommandStatus = q.message(uid, "in progress"), q.command(50, "3.139s", "Copied 1.000 GiB (50%) in 3.139 secs (326.217 MiB/s) 3 secs left ...", now)
 		out.StartTime = v1.TimeText(q.started)
@@ -135,7 +136,7 @@ func (s *simulated) Cancel(_ context.Context, r *v1.DataMovementCancelRequest) (
 	case q == nil:
 		return &v1.DataMovementCancelResponse{Status: v1.DataMovementCancelResponse_NOT_FOUND, Message: "Request " + uid + " not found"}, nil
 	}
-	q.cancelled, q.told = true, false
+	q.cancelled, q.reported = true, false
 	return &v1.DataMovementCancelResponse{Status: v1.DataMovementCancelResponse_SUCCESS, Message: "Cancel Request " + uid + " initiated successfully"}, nil
 }
 
@@ -164,7 +165,7 @@ func (s *simulated) List(context.Context, *v1.DataMovementListRequest) (*v1.Data
 	return out, nil
 }
 
-// newUUID returns a random one, version 4 of RFC 9562.
+// newUUID returns a random UUID, version 4 of RFC 9562.
 func newUUID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails

@@ -52,21 +52,21 @@ func TestUUID(t *testing.T) {
 	}
 	good := "01234567-89ab-4cde-8f01-23456789abcd"
 	if !isUUID(good) || !isUUID(strings.ToUpper(good)) {
-		t.Error("a good one is refused")
+		t.Error("a valid UUID is refused")
 	}
 	for _, bad := range []string{"", good[1:], good + "0", strings.ReplaceAll(good, "-", "_"), "g" + good[1:], "0-234567089ab-4cde-8f01-23456789abcd", strings.Repeat("-", 36), strings.Repeat("0", 36)} {
 		if isUUID(bad) {
-			t.Errorf("%q passes", bad)
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 }
 
 // The texts of the simulated service, for requests of all kinds.
-func TestSimulatedAnswers(t *testing.T) {
+func TestSimulatedTexts(t *testing.T) {
 	now := time.Now()
 	for _, tt := range []struct {
 		r       *v1.DataMovementCreateRequest
-		first   string // with U for the uid
+		first   string // U is replaced by the uid
 		second  string
 		command string
 	}{
@@ -96,7 +96,7 @@ func TestSimulatedNames(t *testing.T) {
 		status v1.DataMovementStatusResponse_Status
 		cancel v1.DataMovementCancelResponse_Status
 		delete v1.DataMovementDeleteResponse_Status
-		text   string // of all three
+		text   string // of all three responses
 	}{
 		"nonsense": {v1.DataMovementStatusResponse_INVALID, v1.DataMovementCancelResponse_INVALID, v1.DataMovementDeleteResponse_INVALID, "equest nonsense is invalid"},
 		missing:    {v1.DataMovementStatusResponse_NOT_FOUND, v1.DataMovementCancelResponse_NOT_FOUND, v1.DataMovementDeleteResponse_NOT_FOUND, "Request " + missing + " not found"},
@@ -122,7 +122,7 @@ func TestSimulatedNames(t *testing.T) {
 	if l, _ := sim.List(ctx, nil); !slices.Equal(l.Uids, uids) {
 		t.Errorf("%q, want %q", l.Uids, uids)
 	}
-	// A cancel that comes again begins its part of the script again.
+	// A repeated Cancel restarts its sequence of states.
 	for range 2 {
 		if c, _ := sim.Cancel(ctx, &v1.DataMovementCancelRequest{Uid: uids[0]}); c.Status != v1.DataMovementCancelResponse_SUCCESS || c.Message != "Cancel Request "+uids[0]+" initiated successfully" {
 			t.Errorf("%v", c)
@@ -135,8 +135,8 @@ func TestSimulatedNames(t *testing.T) {
 	}
 }
 
-// A test that never deletes does not fill the memory.
-func TestSimulatedIsBounded(t *testing.T) {
+// A test that never deletes does not exhaust the memory.
+func TestSimulatedLimit(t *testing.T) {
 	sim := &simulated{requests: make(map[string]*simRequest)}
 	for len(sim.requests) < maxSimulated {
 		sim.requests[newUUID()] = nil

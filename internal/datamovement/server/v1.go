@@ -15,12 +15,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
-// KeyMetadata is the metadata by which a version 1 client may give a request a
-// key of its own: repeated with the same key, it makes no second movement.
+// KeyMetadata is the gRPC metadata key with which clients of version 1 can send a
+// request key: a repeated request with the same key creates no second movement.
 const KeyMetadata = "nnf-dm-request-key"
 
-// version1 serves version 1 of the protocol: errors that the application finds
-// are in the response, all others are gRPC errors.
+// version1 serves version 1 of the protocol: application errors are in the response,
+// all other errors are gRPC errors.
 type version1 struct {
 	v1.UnimplementedDataMoverServer
 	s *Service
@@ -51,7 +51,7 @@ func (v version1) Delete(ctx context.Context, r *v1.DataMovementDeleteRequest) (
 	return deleteV1(v.s.Delete(ctx, callerOf(ctx), workflowV1(r), r.GetUid()))
 }
 
-// List has no field for an error, so every error is a gRPC one.
+// List returns all errors as gRPC errors, because its response has no field for them.
 func (v version1) List(ctx context.Context, r *v1.DataMovementListRequest) (*v1.DataMovementListResponse, error) {
 	uids, err := v.s.List(ctx, callerOf(ctx), workflowV1(r))
 	if err != nil {
@@ -60,7 +60,7 @@ func (v version1) List(ctx context.Context, r *v1.DataMovementListRequest) (*v1.
 	return &v1.DataMovementListResponse{Uids: uids}, nil
 }
 
-// workflowV1 returns the workflow that a message names. Early clients send none.
+// workflowV1 returns the workflow in a message. Early clients send none.
 func workflowV1(r interface {
 	GetWorkflow() *v1.DataMovementWorkflow
 }) datamovement.WorkflowRef {
@@ -68,8 +68,8 @@ func workflowV1(r interface {
 	return datamovement.WorkflowRef{Name: w.GetName(), Namespace: w.GetNamespace()}
 }
 
-// requestV1 decodes a Create. The key is in the metadata, because version 1 has no
-// field for it.
+// requestV1 decodes a Create request. The key is in the metadata, because version 1
+// has no field for it.
 func requestV1(ctx context.Context, r *v1.DataMovementCreateRequest) datamovement.Request {
 	out := datamovement.Request{
 		Workflow: workflowV1(r), Source: r.GetSource(), Destination: r.GetDestination(), Dryrun: r.GetDryrun(),
@@ -82,7 +82,7 @@ func requestV1(ctx context.Context, r *v1.DataMovementCreateRequest) datamovemen
 	return out
 }
 
-// errorV1 is a gRPC error with code and text.
+// errorV1 returns a gRPC error with code and text.
 func errorV1(err error) error {
 	f := datamovement.Explain(err)
 	if f == nil {
@@ -91,9 +91,9 @@ func errorV1(err error) error {
 	return status.Error(f.Reason.Code(), clip(f.Error()))
 }
 
-// inResponse returns the fault that belongs into a response with gRPC code OK, as
-// clients expect of errors that the application finds; nil for no error. Any other
-// error is returned as a gRPC error.
+// inResponse returns the fault to send in a response with gRPC code OK, as clients
+// expect for application errors, or nil. It returns any other error as a
+// gRPC error.
 func inResponse(err error) (*datamovement.Fault, error) {
 	f := datamovement.Explain(err)
 	if f == nil {
@@ -121,8 +121,8 @@ func createV1(uid string, err error) (*v1.DataMovementCreateResponse, error) {
 	return &v1.DataMovementCreateResponse{Status: v1.DataMovementCreateResponse_FAILED, Message: f.Error()}, nil
 }
 
-// statusV1 returns the status for an error. A movement that does not exist has no
-// message.
+// statusV1 returns the response for an error. The response for a movement that does not
+// exist has no message.
 func statusV1(err error) (*v1.DataMovementStatusResponse, error) {
 	f, err := inResponse(err)
 	if err != nil {
@@ -176,9 +176,9 @@ func deleteV1(err error) (*v1.DataMovementDeleteResponse, error) {
 	return out, nil
 }
 
-// Status returns how far a movement is. With wait not 0 it returns when the
-// movement has ended, after so many seconds, or as late as the daemon allows when
-// wait is negative, and at once when the caller is gone.
+// Status returns the status of a movement. If wait is not 0, it returns when the
+// movement has ended, or after wait seconds. If wait is negative, it waits as long as
+// the daemon allows. It stops waiting if ctx is cancelled.
 func (s *Service) Status(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, uid string, wait int64) (*v1.DataMovementStatusResponse, error) {
 	if err := s.checkNames(c, w, uid); err != nil {
 		return nil, err
@@ -218,8 +218,8 @@ func (s *Service) Status(ctx context.Context, c datamovement.Caller, w datamovem
 	return datamovement.StatusV1(dm), nil
 }
 
-// longest bounds a wait in seconds; a negative one is as long as the daemon
-// allows.
+// longest returns the duration of a wait in seconds, limited by MaxWait; a negative
+// wait means MaxWait.
 func (s *Service) longest(wait int64) time.Duration {
 	most := s.settings.Load().MaxWait
 	if wait < 0 || wait > math.MaxInt64/int64(time.Second) {

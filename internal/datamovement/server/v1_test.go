@@ -17,7 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
-// Every field of a request arrives, and none is required.
+// Every field of a request is decoded, and none is required.
 func TestRequestV1(t *testing.T) {
 	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs(KeyMetadata, "k"))
 	got := requestV1(ctx, &v1.DataMovementCreateRequest{
@@ -38,7 +38,7 @@ func TestRequestV1(t *testing.T) {
 	}
 }
 
-// Every error in version 1: in the response with a status and the text, or as a
+// Every error in version 1: either in the response with a status and the text, or as a
 // gRPC error with the same code and text as in version 2.
 func TestErrorsV1(t *testing.T) {
 	type (
@@ -73,8 +73,8 @@ func TestErrorsV1(t *testing.T) {
 		{"internal", failed(v2.ErrorReason_INTERNAL), codes.Internal, 0, 0, 0, 0},
 		{"denied", datamovement.Verdict{Outcome: datamovement.Denied, Reason: "x"}.Err(nil), codes.PermissionDenied, 0, 0, 0, 0},
 		{"limit", datamovement.LimitExceeded("limits.create_burst"), codes.ResourceExhausted, 0, 0, 0, 0},
-		{"gone", context.Canceled, codes.Canceled, 0, 0, 0, 0},
-		{"late", context.DeadlineExceeded, codes.DeadlineExceeded, 0, 0, 0, 0},
+		{"caller gone", context.Canceled, codes.Canceled, 0, 0, 0, 0},
+		{"timeout", context.DeadlineExceeded, codes.DeadlineExceeded, 0, 0, 0, 0},
 		{"API server", errors.New("secret"), codes.Unavailable, 0, 0, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestVersion1(t *testing.T) {
 	}
 }
 
-// Early clients leave everything out, which must not crash the daemon.
+// Empty requests of early clients must not crash the daemon.
 func TestEmptyRequests(t *testing.T) {
 	m, ctx := v1.NewDataMoverClient(startServer(t).dial(t)), t.Context()
 	if c, err := m.Create(ctx, new(v1.DataMovementCreateRequest)); err != nil || c.Status != v1.DataMovementCreateResponse_INVALID || !strings.Contains(c.Message, "workflow") {
@@ -174,36 +174,36 @@ func TestRequestKey(t *testing.T) {
 	}
 }
 
-// The same failure in the words of both versions: in version 1 what the
-// application finds is in the response, everything else is a gRPC error.
+// The same failure in both versions: in version 1, application errors are in the
+// response, and all others are gRPC errors.
 func TestBothVersions(t *testing.T) {
 	for name, tt := range map[string]struct {
-		world  func(*testServer)
-		wish   func(*v1.DataMovementCreateRequest)
+		setUp  func(*testServer)
+		change func(*v1.DataMovementCreateRequest)
 		status v1.DataMovementCreateResponse_Status // version 1, when code is OK
 		code   codes.Code                           // version 1
 		reason v2.ErrorReason                       // version 2
 		code2  codes.Code                           // of the whole; OK: of the pair
 	}{
-		"fine":        {status: v1.DataMovementCreateResponse_SUCCESS},
-		"invalid":     {wish: func(r *v1.DataMovementCreateRequest) { r.DcpOptions = ";" }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_INVALID_FIELD, code2: codes.InvalidArgument},
-		"destination": {wish: func(r *v1.DataMovementCreateRequest) { r.Destination = "/home/x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_DESTINATION_NOT_FOUND},
-		"profile":     {wish: func(r *v1.DataMovementCreateRequest) { r.Profile = "x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_PROFILE_NOT_FOUND},
-		"xfs":         {world: func(r *testServer) { r.mounts = nil; r.mount(node, mount0, "xfs") }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED},
-		"foreign":     {world: func(r *testServer) { r.uid.Store(1002) }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, code2: codes.NotFound},
-		"state":       {world: func(r *testServer) { r.workflow.Status.State = "DataIn" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_STATE, code2: codes.FailedPrecondition},
-		"denied":      {world: func(r *testServer) { r.workflow.Spec.GroupID = 7 }, code: codes.PermissionDenied, reason: v2.ErrorReason_ACCESS_DENIED, code2: codes.PermissionDenied},
-		"down":        {world: func(r *testServer) { r.refuse("get workflows", errBroken) }, code: codes.Unavailable, reason: v2.ErrorReason_UNAVAILABLE, code2: codes.Unavailable},
-		"no right":    {world: func(r *testServer) { r.refuse("create", errForbidden) }, code: codes.Internal, reason: v2.ErrorReason_INTERNAL},
+		"fine":          {status: v1.DataMovementCreateResponse_SUCCESS},
+		"invalid":       {change: func(r *v1.DataMovementCreateRequest) { r.DcpOptions = ";" }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_INVALID_FIELD, code2: codes.InvalidArgument},
+		"destination":   {change: func(r *v1.DataMovementCreateRequest) { r.Destination = "/home/x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_DESTINATION_NOT_FOUND},
+		"profile":       {change: func(r *v1.DataMovementCreateRequest) { r.Profile = "x" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_PROFILE_NOT_FOUND},
+		"xfs":           {setUp: func(r *testServer) { r.mounts = nil; r.mount(node, mount0, "xfs") }, status: v1.DataMovementCreateResponse_INVALID, reason: v2.ErrorReason_FILESYSTEM_NOT_SUPPORTED},
+		"foreign":       {setUp: func(r *testServer) { r.uid.Store(1002) }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_NOT_FOUND, code2: codes.NotFound},
+		"state":         {setUp: func(r *testServer) { r.workflow.Status.State = "DataIn" }, status: v1.DataMovementCreateResponse_FAILED, reason: v2.ErrorReason_WORKFLOW_STATE, code2: codes.FailedPrecondition},
+		"denied":        {setUp: func(r *testServer) { r.workflow.Spec.GroupID = 7 }, code: codes.PermissionDenied, reason: v2.ErrorReason_ACCESS_DENIED, code2: codes.PermissionDenied},
+		"down":          {setUp: func(r *testServer) { r.refuse("get workflows", errBroken) }, code: codes.Unavailable, reason: v2.ErrorReason_UNAVAILABLE, code2: codes.Unavailable},
+		"no permission": {setUp: func(r *testServer) { r.refuse("create", errForbidden) }, code: codes.Internal, reason: v2.ErrorReason_INTERNAL},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := startServer(t)
-			if tt.world != nil {
-				tt.world(r)
+			if tt.setUp != nil {
+				tt.setUp(r)
 			}
 			q := wireWish()
-			if tt.wish != nil {
-				tt.wish(q)
+			if tt.change != nil {
+				tt.change(q)
 			}
 			ctx, conn := within(t, soon), r.dial(t)
 			v1, err := v1.NewDataMoverClient(conn).Create(ctx, q)
@@ -222,15 +222,15 @@ func TestBothVersions(t *testing.T) {
 			}
 			for _, text := range []string{v1.String(), v2.String(), status.Convert(err).Message()} {
 				if strings.Contains(text, "secret") {
-					t.Errorf("a caller learns what the server says: %s", text)
+					t.Errorf("the error contains the server's text: %s", text)
 				}
 			}
 		})
 	}
 }
 
-// A field that is not set in version 2 means the profile; in version 1 its zero
-// means none, which is what clients that never set it have always got.
+// In version 2 a field that is not set means as in the profile. In version 1 it is 0 and
+// means none, as for all clients that have never set it.
 func TestSlots(t *testing.T) {
 	r := startServer(t)
 	ctx, conn := within(t, soon), r.dial(t)
@@ -245,7 +245,7 @@ func TestSlots(t *testing.T) {
 		"some":       {&v2.CopyOptions{Slots: &four}, [2]int{4, -1}},
 	} {
 		b, err := v2.NewDataMoverClient(conn).CreateBatch(ctx, &v2.CreateBatchRequest{
-			Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, Options: tt.options, Pairs: []*v2.CopyPair{{Source: wish.Source, Destination: wish.Destination}},
+			Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, Options: tt.options, Pairs: []*v2.CopyPair{{Source: usualRequest.Source, Destination: usualRequest.Destination}},
 		})
 		if err != nil {
 			t.Fatal(err)

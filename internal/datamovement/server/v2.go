@@ -13,11 +13,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 )
 
-// version2 serves version 2 of the protocol: errors are gRPC errors with a
-// reason, and one call handles many movements.
+// version2 serves version 2 of the protocol: errors are gRPC errors with a reason, and
+// one call can handle many movements.
 type version2 struct {
 	v2.UnimplementedDataMoverServer
-	s *Service
+	s           *Service
+	messageSize int64 // limit of a request in bytes
+	memory      int64 // limit of the requests and responses of one user in bytes
 }
 
 func (v version2) CreateBatch(ctx context.Context, r *v2.CreateBatchRequest) (*v2.CreateBatchResponse, error) {
@@ -44,8 +46,8 @@ func (v version2) CreateBatch(ctx context.Context, r *v2.CreateBatchRequest) (*v
 	out := &v2.CreateBatchResponse{Uid: handle}
 	for _, made := range results {
 		p := &v2.PairResult{Uid: made.uid}
-		if f := datamovement.Explain(made.err); f != nil {
-			p = &v2.PairResult{Error: &v2.Problem{Reason: f.Reason, Message: f.Error(), Metadata: f.Metadata()}}
+		if made.err != nil {
+			p = &v2.PairResult{Error: datamovement.ProblemV2(made.err)}
 		}
 		out.Results = append(out.Results, p)
 	}
@@ -57,7 +59,7 @@ func workflowV2(r interface{ GetWorkflow() *v2.Workflow }) datamovement.Workflow
 	return datamovement.WorkflowRef{Name: w.GetName(), Namespace: w.GetNamespace()}
 }
 
-// errorV2 is a gRPC error with code, text and reason.
+// errorV2 returns a gRPC error with code, text and reason.
 func errorV2(err error) error {
 	f := datamovement.Explain(err)
 	if f == nil {
@@ -77,8 +79,8 @@ func movementStatus(n snapshot) *v2.MovementStatus {
 	return datamovement.StatusV2(n.dm)
 }
 
-// A message of Watch has no more than so many statuses, and few bytes: a stream
-// whose client does not read holds two of them.
+// Limits of a message of Watch, in statuses and bytes: a stream to a client that does
+// not read holds two messages.
 const (
 	pageStates = 64
 	pageBytes  = 16 << 10
@@ -121,8 +123,8 @@ func (v version2) Watch(r *v2.WatchRequest, stream grpc.ServerStreamingServer[v2
 	return errorV2(err)
 }
 
-// errWaited is the cause when the daemon allows no longer wait.
-var errWaited = datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_TIMEOUT, "the data movements have not ended in the time that limits.max_wait of the daemon's configuration allows: wait again")
+// errWaited is the error of a wait that has reached MaxWait.
+var errWaited = datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_TIMEOUT, "the data movements have not ended within limits.max_wait of the daemon's configuration: wait again")
 
 func (v version2) Wait(ctx context.Context, r *v2.WaitRequest) (*v2.WaitResponse, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, v.s.settings.Load().MaxWait, errWaited)
@@ -136,12 +138,12 @@ func (v version2) Wait(ctx context.Context, r *v2.WaitRequest) (*v2.WaitResponse
 	if err != nil {
 		return nil, errorV2(err)
 	}
-	// If many calls end at once, only a few may build their answers.
+	// If many calls end at the same time, only a few may build their responses.
 	size := 0
 	for _, m := range g.members {
 		size += perStatus + proto.Size(movementStatus(m.shown))
 	}
-	if err := chargeOf(ctx).order(ctx, int64(size)); err != nil {
+	if err := chargeOf(ctx).reserve(ctx, int64(size)); err != nil {
 		v.s.recordNoMemory(callerOf(ctx), "answer", err)
 		return nil, errorV2(err)
 	}
@@ -152,7 +154,7 @@ func (v version2) Wait(ctx context.Context, r *v2.WaitRequest) (*v2.WaitResponse
 	return out, nil
 }
 
-// perStatus is what a status is taken to cost beside its encoded form.
+// perStatus is the memory that is charged for a status in addition to its encoded form.
 const perStatus = 256
 
 func (v version2) Cancel(ctx context.Context, r *v2.CancelRequest) (*v2.CancelResponse, error) {
@@ -179,19 +181,19 @@ func (v version2) Delete(ctx context.Context, r *v2.DeleteRequest) (*v2.DeleteRe
 	uids, err := v.each(ctx, w, r.GetUids(), func(c datamovement.Caller, n snapshot, _ *feed) (bool, error) {
 		err := v.s.Delete(ctx, c, w, n.uid)
 		if errors.Is(err, datamovement.ErrNotFound) {
-			err = nil // another request was faster
+			err = nil // another request has deleted it
 		}
 		return true, err
 	})
 	return &v2.DeleteResponse{Uids: uids}, errorV2(err)
 }
 
-// each does something for all of a group, by their newest state, and returns the
+// each calls do for all movements of a group, with their latest state, and returns the
 // uids for which do returns true.
 func (v version2) each(ctx context.Context, w datamovement.WorkflowRef, names []string, do func(datamovement.Caller, snapshot, *feed) (bool, error)) ([]string, error) {
 	c := callerOf(ctx)
 	if len(names) == 0 {
-		return nil, v.s.judged(c, w.Namespace+"/"+w.Name, datamovement.Invalid("uids", "uids are missing: give at least one"))
+		return nil, v.s.fault(c, w.Namespace+"/"+w.Name, datamovement.Invalid("uids", "uids is empty: at least one uid is required"))
 	}
 	g, err := v.s.group(ctx, c, w, names)
 	if err != nil {
@@ -212,4 +214,13 @@ func (v version2) each(ctx context.Context, w datamovement.WorkflowRef, names []
 		}
 	}
 	return uids, nil
+}
+
+func (v version2) Describe(ctx context.Context, r *v2.DescribeRequest) (*v2.DescribeResponse, error) {
+	out, err := v.s.Describe(ctx, callerOf(ctx), workflowV2(r))
+	if err != nil {
+		return nil, errorV2(err)
+	}
+	out.Limits.MessageSize, out.Limits.Memory = v.messageSize, v.memory
+	return out, nil
 }

@@ -57,7 +57,7 @@ func TestVersion2(t *testing.T) {
 	if err != io.EOF {
 		t.Errorf("the stream ended with %v", err)
 	}
-	// One was cancelled before its start, and is remembered.
+	// One was cancelled before its start, and has a tombstone.
 	for uid, n := range map[string]int{b.Results[2].Uid: 1, b.Uid: 2} {
 		ended, err := m.Wait(ctx, &v2.WaitRequest{Workflow: w, Uids: []string{uid}})
 		if err != nil || len(ended.Movements) != n || ended.Movements[0].Result != v2.MovementResult_MOVEMENT_RESULT_CANCELLED {
@@ -68,11 +68,11 @@ func TestVersion2(t *testing.T) {
 		t.Errorf("delete %v, %v", d, err)
 	}
 	if _, err := m.Wait(ctx, &v2.WaitRequest{Workflow: w, Uids: []string{b.Uid}}); reason(err) != v2.ErrorReason_MOVEMENT_NOT_FOUND {
-		t.Errorf("wait for nothing: %v", err)
+		t.Errorf("wait for a deleted data movement: %v", err)
 	}
 }
 
-// Version 2 without anything is told what is missing.
+// Errors for empty requests of version 2 name the missing field.
 func TestEmptyRequests2(t *testing.T) {
 	r := startServer(t)
 	m, ctx := v2.NewDataMoverClient(r.dial(t)), within(t, soon)
@@ -80,7 +80,7 @@ func TestEmptyRequests2(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"batch":           func() error { _, err := m.CreateBatch(ctx, nil); return err },
 		"batch, no pairs": func() error { _, err := m.CreateBatch(ctx, &v2.CreateBatchRequest{Workflow: w}); return err },
-		"batch, an empty pair's workflow": func() error {
+		"batch, no workflow": func() error {
 			_, err := m.CreateBatch(ctx, &v2.CreateBatchRequest{Pairs: []*v2.CopyPair{nil}})
 			return err
 		},
@@ -101,7 +101,7 @@ func TestEmptyRequests2(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Nothing at all is followed by: nothing.
+	// A Watch of a workflow without movements sends an empty message and ends.
 	s, err := m.Watch(ctx, &v2.WatchRequest{Workflow: w})
 	if err != nil {
 		t.Fatal(err)
@@ -114,8 +114,8 @@ func TestEmptyRequests2(t *testing.T) {
 	}
 }
 
-// A batch's key becomes one of each pair, which the caller has never seen and does
-// not see in a refusal.
+// The key of a batch becomes a derived key of each pair. The caller does not know it, and
+// a refusal does not contain it.
 func TestBatchKeyReused(t *testing.T) {
 	m := v2.NewDataMoverClient(startServer(t).dial(t))
 	r := &v2.CreateBatchRequest{Workflow: &v2.Workflow{Name: "job7", Namespace: "default"}, RequestKey: "my-key", Pairs: []*v2.CopyPair{
@@ -126,12 +126,12 @@ func TestBatchKeyReused(t *testing.T) {
 	}
 	r.Pairs[0].Source = mount0 + "/b"
 	b, err := m.CreateBatch(t.Context(), r)
-	if err != nil || b.Uid != "" || b.Results[0].Error.GetReason() != v2.ErrorReason_INVALID_FIELD || !strings.Contains(b.Results[0].Error.GetMessage(), "request_key is refused: data movement") || !strings.Contains(b.Results[0].Error.GetMessage(), "differs in source") {
+	if err != nil || b.Uid != "" || b.Results[0].Error.GetReason() != v2.ErrorReason_INVALID_FIELD || !strings.Contains(b.Results[0].Error.GetMessage(), "request_key is refused: data movement") || !strings.Contains(b.Results[0].Error.GetMessage(), "a different source") {
 		t.Errorf("%v %v", b, err)
 	}
 }
 
-// The first statuses come in pages, in order, and all of them.
+// The initial statuses are sent in pages, completely and in order.
 func TestWatchPages(t *testing.T) {
 	r := startServer(t, func(o *Options) { o.Settings.Limits.Waiters = 100 })
 	const n = 3*pageStates + 1
@@ -166,7 +166,7 @@ func TestWatchPages(t *testing.T) {
 	}
 }
 
-// A movement of another user and one that does not exist are the same on the wire.
+// A movement of another user and a missing one get identical responses.
 func TestHiddenIsMissingV2(t *testing.T) {
 	missing := datamovement.MovementNotFound("u")
 	a, b := errorV2(datamovement.Verdict{}.Err(missing)), errorV2(missing)

@@ -35,42 +35,42 @@ type objectRef struct {
 	UID        string `json:"uid"`
 }
 
-// requested gets a token that expires, or is invalid as soon as the cluster has lost the
-// node.
-func requested(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
+// fromTokenRequest requests a token that expires after r.Lifetime. If the cluster has a
+// Node r.Node, the token also becomes invalid when that Node is deleted.
+func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
 	if r.Lifetime < MinLifetime {
-		return nil, fmt.Errorf("a token lives %v or longer, not %v", MinLifetime, r.Lifetime)
+		return nil, fmt.Errorf("the lifetime of a token must be at least %v, not %v", MinLifetime, r.Lifetime)
 	}
 	c := &Credentials{Account: r.Account, Bound: true, Source: "TokenRequest for " + r.Account.String()}
-	ask := tokenRequest{APIVersion: "authentication.k8s.io/v1", Kind: "TokenRequest", Spec: tokenRequestSpec{Seconds: int64(r.Lifetime / time.Second)}}
+	request := tokenRequest{APIVersion: "authentication.k8s.io/v1", Kind: "TokenRequest", Spec: tokenRequestSpec{Seconds: int64(r.Lifetime / time.Second)}}
 	if r.Node != "" {
 		var n struct {
 			metav1.ObjectMeta `json:"metadata"`
 		}
 		switch err := admin.Get(ctx, nodes, "", r.Node, &n); {
-		case apierrors.IsNotFound(err): // or the API server has no nodes at all
-			c.note(fmt.Sprintf("the cluster has no Node %q, as is usual for computes: the token ends by its time alone, and works on every node", r.Node))
+		case apierrors.IsNotFound(err): // or the API server does not serve Nodes
+			c.note(fmt.Sprintf("the cluster has no Node %q, as is usual for compute nodes: the token works on every node until it expires", r.Node))
 		case err != nil:
 			return nil, err
 		default:
-			ask.Spec.Bound, c.Node = &objectRef{"v1", "Node", r.Node, string(n.UID)}, r.Node
+			request.Spec.Bound, c.Node = &objectRef{"v1", "Node", r.Node, string(n.UID)}, r.Node
 		}
 	}
-	made, err := create(ctx, admin, r, ask)
-	if err != nil && ask.Spec.Bound != nil && kube.IsInvalid(err) {
-		c.note("this API server does not bind tokens to nodes (Kubernetes 1.31 and later do): the token ends by its time alone, and works on every node")
-		ask.Spec.Bound, c.Node = nil, ""
-		made, err = create(ctx, admin, r, ask)
+	created, err := create(ctx, admin, r, request)
+	if err != nil && request.Spec.Bound != nil && kube.IsInvalid(err) {
+		c.note("this API server does not bind tokens to nodes (Kubernetes 1.31 and later do): the token works on every node until it expires")
+		request.Spec.Bound, c.Node = nil, ""
+		created, err = create(ctx, admin, r, request)
 	}
 	if kube.IsNotFound(err) {
-		return nil, absent(ctx, admin, r)
+		return nil, missingError(ctx, admin, r)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.Token, c.Expires = made.Status.Token, made.Status.Expires.Time
+	c.Token, c.Expires = created.Status.Token, created.Status.Expires.Time
 	if got := time.Until(c.Expires); got < r.Lifetime-time.Minute && r.Lifetime-got > r.Lifetime/20 {
-		c.note(fmt.Sprintf("the API server grants %v at most, not %v", got.Round(time.Minute), r.Lifetime))
+		c.note(fmt.Sprintf("the API server granted a lifetime of %v instead of %v", got.Round(time.Minute), r.Lifetime))
 	}
 	if c.CA, err = authority(ctx, admin, r.Account.Namespace); err != nil {
 		return nil, err
@@ -78,16 +78,16 @@ func requested(ctx context.Context, admin *kube.Client, r Request) (*Credentials
 	return c, nil
 }
 
-func create(ctx context.Context, admin *kube.Client, r Request, ask tokenRequest) (made tokenRequest, err error) {
-	err = admin.CreateFor(ctx, accounts, r.Account.Namespace, r.Account.Name, "token", ask, &made)
-	if err == nil && made.Status.Token == "" {
-		err = errors.New("the API server made no token for " + r.Account.String())
+func create(ctx context.Context, admin *kube.Client, r Request, request tokenRequest) (created tokenRequest, err error) {
+	err = admin.CreateFor(ctx, accounts, r.Account.Namespace, r.Account.Name, "token", request, &created)
+	if err == nil && created.Status.Token == "" {
+		err = errors.New("the API server returned no token for " + r.Account.String())
 	}
-	return made, err
+	return created, err
 }
 
-// authority returns the CA that the cluster publishes in every namespace, or else that of
-// the kubeconfig.
+// authority returns the CA that the cluster publishes in every namespace, or otherwise the
+// one in the kubeconfig.
 func authority(ctx context.Context, admin *kube.Client, namespace string) ([]byte, error) {
 	const published = "kube-root-ca.crt"
 	var m struct {
@@ -95,12 +95,19 @@ func authority(ctx context.Context, admin *kube.Client, namespace string) ([]byt
 		Data              map[string]string `json:"data"`
 	}
 	err := admin.Get(ctx, configMaps, namespace, published, &m)
-	if ca := []byte(m.Data["ca.crt"]); err == nil && checkCA(ca) == nil {
+	ca := []byte(m.Data["ca.crt"])
+	if err == nil {
+		err = checkCA(ca)
+	}
+	if err == nil {
 		return ca, nil
 	}
 	ca, kerr := admin.Authority()
-	if kerr == nil && checkCA(ca) == nil {
+	if kerr == nil {
+		kerr = checkCA(ca)
+	}
+	if kerr == nil {
 		return ca, nil
 	}
-	return nil, fmt.Errorf("the CA of the API server is not known: neither ConfigMap %s/%s nor the kubeconfig has it (%w)", namespace, published, errors.Join(err, kerr))
+	return nil, fmt.Errorf("cannot find the CA of the API server: ConfigMap %s/%s: %w; kubeconfig: %w", namespace, published, err, kerr)
 }

@@ -1,9 +1,9 @@
 // Package credentials fetches the token and the CA with which a daemon reaches the API
-// server: from the Secret of its service account, or by a TokenRequest. It verifies them
+// server, from the Secret of its service account or by a TokenRequest. It verifies them
 // before it returns them: the API server confirms, over a connection with this CA, which
 // account the token belongs to and what it may do.
 //
-// It must not know how credentials get to a node.
+// It must not depend on how credentials get to a node.
 package credentials
 
 import (
@@ -15,21 +15,21 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// Request describes the wanted credentials.
+// Request describes the credentials to fetch.
 type Request struct {
 	Account product.Account
-	Program string // whose rights the account must have: "clientmountd", "nnf-dm"; empty: none
+	Program string // program that determines the required rights: "clientmountd", "nnf-dm"; empty: none
 	Secret  string // name of the Secret; empty: the account's name
 
-	// Bound asks for a token that expires after Lifetime, instead of the one that never
-	// expires and that all computes share. With Node it is valid only while the cluster
-	// has a node of that name.
+	// Bound requests a token that expires after Lifetime, instead of the one that never
+	// expires and that all compute nodes share. With Node, it is valid only while the cluster
+	// has a Node object of that name.
 	Bound    bool
 	Node     string
 	Lifetime time.Duration
 
-	// Address is where computes reach the API server, and where the credentials are
-	// verified; zero: that of the kubeconfig.
+	// Address is where compute nodes reach the API server, and where the credentials are
+	// verified; zero: the one in the kubeconfig.
 	Address inventory.Address
 	// Wait is how long the control plane may take to fill a Secret.
 	Wait time.Duration
@@ -38,33 +38,33 @@ type Request struct {
 // MinLifetime is the shortest lifetime that the API server grants.
 const MinLifetime = 10 * time.Minute
 
-// Credentials are a token and a CA, and what is known of them.
+// Credentials are a token and a CA, with the results of their verification.
 type Credentials struct {
 	Token   string
 	CA      []byte // PEM
 	Account product.Account
 	Expires time.Time // zero: never
-	Bound   bool      // by a TokenRequest
-	Node    string    // that it is bound to
+	Bound   bool      // from a TokenRequest
+	Node    string    // Node that the token is bound to; empty: none
 	Source  string    // for messages: "Secret nnf-system/nnf-clientmount"
-	Server  string    // URL where they were verified
-	Rights  int       // how many were checked
-	Notes   []string  // what an administrator should know
+	Server  string    // URL at which they were verified
+	Rights  int       // number of permissions that were checked
+	Notes   []string  // remarks for the administrator
 
-	disused string // the day on which the control plane declared the token invalid
+	invalidSince string // date on which the control plane marked the token as invalid; empty: it did not
 }
 
 func (c *Credentials) note(text string) { c.Notes = append(c.Notes, text) }
 
-// Get returns the verified credentials of an account. It writes nothing, but has the
-// cluster make a bound token.
+// Get returns the verified credentials of an account. It writes no files. With Bound, it
+// creates a token in the cluster.
 func Get(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
 	if r.Secret == "" {
 		r.Secret = r.Account.Name
 	}
 	get := fromSecret
 	if r.Bound {
-		get = requested
+		get = fromTokenRequest
 	}
 	c, err := get(ctx, admin, r)
 	if err != nil {
@@ -76,20 +76,18 @@ func Get(ctx context.Context, admin *kube.Client, r Request) (*Credentials, erro
 	return c, nil
 }
 
-// The kinds of the cluster that are used here.
+// The resources of the API server that this package uses.
 var (
 	secrets    = kube.Resource{Version: "v1", Plural: "secrets", Kind: "Secret"}
 	accounts   = kube.Resource{Version: "v1", Plural: "serviceaccounts", Kind: "ServiceAccount"}
 	configMaps = kube.Resource{Version: "v1", Plural: "configmaps", Kind: "ConfigMap"}
 	nodes      = kube.Resource{Version: "v1", Plural: "nodes", Kind: "Node"}
-	reviews    = kube.Resource{Group: "authentication.k8s.io", Version: "v1", Plural: "selfsubjectreviews", Kind: "SelfSubjectReview"}
-	accesses   = kube.Resource{Group: "authorization.k8s.io", Version: "v1", Plural: "selfsubjectaccessreviews", Kind: "SelfSubjectAccessReview"}
 )
 
-// remedy returns how to create account, Secret and rights of a program, for messages.
+// remedy returns the hint how to create the account, Secret and rights of a program.
 func remedy(program string) string {
 	if p, _ := product.Of(program); p.Manifest != "" {
-		return "apply " + p.Manifest + " of this package's manifests"
+		return "apply the manifest " + p.Manifest + " of this package"
 	}
 	return "create it"
 }

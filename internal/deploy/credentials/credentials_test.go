@@ -17,14 +17,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// nodesServer is an API server with a node, or one that is too old to bind a token to a
-// node. The API server of the end-to-end tests has no nodes.
+// nodesServer is a fake API server with one Node. With old, it does not bind tokens to
+// Nodes. The API server of the end-to-end tests has no Nodes.
 type nodesServer struct {
 	*httptest.Server
-	node  string // name of its only node
-	old   bool
-	asked []string // the tokens that were requested
-	grant time.Duration
+	node     string // name of the Node
+	old      bool
+	requests []string // the requested tokens
+	grant    time.Duration
+
+	configMap string // kube-root-ca.crt of namespace n; empty: it does not exist
 }
 
 func serveNodes(t *testing.T) (*nodesServer, *kube.Client) {
@@ -62,19 +64,21 @@ func (s *nodesServer) serve(w http.ResponseWriter, r *http.Request) {
 	case path == "/api/v1/nodes/"+s.node:
 		fmt.Fprintf(w, `{"metadata":{"name":%q,"uid":"u-1"}}`, s.node)
 	case strings.HasSuffix(path, "/serviceaccounts/a/token"):
-		var ask tokenRequest
-		_ = json.Unmarshal(body, &ask)
-		s.asked = append(s.asked, fmt.Sprint(ask.Spec.Seconds, ask.Spec.Bound != nil && *ask.Spec.Bound == objectRef{"v1", "Node", s.node, "u-1"}))
-		if s.old && ask.Spec.Bound != nil {
+		var request tokenRequest
+		_ = json.Unmarshal(body, &request)
+		s.requests = append(s.requests, fmt.Sprint(request.Spec.Seconds, request.Spec.Bound != nil && *request.Spec.Bound == objectRef{"v1", "Node", s.node, "u-1"}))
+		if s.old && request.Spec.Bound != nil {
 			fail(http.StatusUnprocessableEntity, "Invalid")
 			return
 		}
-		ends := time.Now().Add(s.grant).UTC().Format(time.RFC3339)
-		fmt.Fprintf(w, `{"status":{"token":"made","expirationTimestamp":%q}}`, ends)
-	case strings.HasSuffix(path, "/selfsubjectreviews") && r.Header.Get("Authorization") == "Bearer made":
+		expires := time.Now().Add(s.grant).UTC().Format(time.RFC3339)
+		fmt.Fprintf(w, `{"status":{"token":"created","expirationTimestamp":%q}}`, expires)
+	case strings.HasSuffix(path, "/selfsubjectreviews") && r.Header.Get("Authorization") == "Bearer created":
 		fmt.Fprint(w, `{"status":{"userInfo":{"username":"system:serviceaccount:n:a"}}}`)
-	case strings.HasSuffix(path, "/selfsubjectaccessreviews") && r.Header.Get("Authorization") == "Bearer made":
+	case strings.HasSuffix(path, "/selfsubjectaccessreviews") && r.Header.Get("Authorization") == "Bearer created":
 		fmt.Fprint(w, `{"status":{"allowed":true}}`)
+	case path == "/api/v1/namespaces/n/configmaps/kube-root-ca.crt" && s.configMap != "":
+		fmt.Fprint(w, s.configMap)
 	default:
 		fail(http.StatusNotFound, "NotFound")
 	}
@@ -85,15 +89,15 @@ func TestBoundToNode(t *testing.T) {
 		name, node string
 		old        bool
 		grant      time.Duration
-		asked      string
+		requests   string
 		bound      string
 		note       string
 	}{
-		{"a node of the cluster", "compute-01", false, 24 * time.Hour, "86400 true", "compute-01", ""},
-		{"no node", "", false, 24 * time.Hour, "86400 false", "", ""},
-		{"a node that the cluster does not know", "compute-02", false, 24 * time.Hour, "86400 false", "", `no Node "compute-02"`},
-		{"an old API server", "compute-01", true, 24 * time.Hour, "86400 true, 86400 false", "", "does not bind tokens to nodes"},
-		{"a shorter time", "", false, time.Hour, "86400 false", "", "grants 1h0m0s at most, not 24h0m0s"},
+		{"known node", "compute-01", false, 24 * time.Hour, "86400 true", "compute-01", ""},
+		{"without node", "", false, 24 * time.Hour, "86400 false", "", ""},
+		{"unknown node", "compute-02", false, 24 * time.Hour, "86400 false", "", `no Node "compute-02"`},
+		{"old API server", "compute-01", true, 24 * time.Hour, "86400 true, 86400 false", "", "does not bind tokens to nodes"},
+		{"shorter lifetime", "", false, time.Hour, "86400 false", "", "granted a lifetime of 1h0m0s instead of 24h0m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, admin := serveNodes(t)
@@ -104,8 +108,8 @@ func TestBoundToNode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(s.asked, ", "); got != tt.asked || c.Node != tt.bound || c.Token != "made" || string(c.CA) != string(s.ca()) || c.Rights != 12 {
-				t.Errorf("asked %s: %+v", got, c)
+			if got := strings.Join(s.requests, ", "); got != tt.requests || c.Node != tt.bound || c.Token != "created" || string(c.CA) != string(s.ca()) || c.Rights != 12 {
+				t.Errorf("requests %s: %+v", got, c)
 			}
 			if notes := strings.Join(c.Notes, "\n"); !strings.Contains(notes, tt.note) || tt.note == "" && notes != "" {
 				t.Errorf("notes: %s", notes)
@@ -114,31 +118,30 @@ func TestBoundToNode(t *testing.T) {
 	}
 }
 
-func TestMinLifetime(t *testing.T) {
-	_, admin := serveNodes(t)
-	r := Request{Account: product.Account{Name: "a", Namespace: "n"}, Program: "clientmountd", Bound: true, Lifetime: time.Minute}
-	if _, err := Get(t.Context(), admin, r); err == nil || !strings.Contains(err.Error(), "10m0s or longer") {
-		t.Errorf("%v", err)
+// The error has both reasons, on one line.
+func TestNoAuthority(t *testing.T) {
+	s, _ := serveNodes(t)
+	config := filepath.Join(t.TempDir(), "config")
+	put(t, filepath.Dir(config), "config", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+		"clusters": [{"name": "c", "cluster": {"server": %q, "insecure-skip-tls-verify": true}}],
+		"users": [{"name": "u", "user": {"token": "administrator"}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}]}`, s.URL), 0o600)
+	admin, err := kube.Dial(kube.Options{Kubeconfig: config, QPS: -1, Environ: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for configMap, reason := range map[string]string{"": `get ConfigMap "n/kube-root-ca.crt": no;`, `{"data":{"ca.crt":"x"}}`: "ConfigMap n/kube-root-ca.crt: it contains no PEM certificate"} {
+		s.configMap = configMap
+		_, err := authority(t.Context(), admin, "n")
+		if err == nil || !strings.Contains(err.Error(), reason) || !strings.HasSuffix(err.Error(), "; kubeconfig: it contains no PEM certificate") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("ConfigMap %q: %v", configMap, err)
+		}
 	}
 }
 
-// The rights that a daemon uses come first, so that a missing one is named first.
-func TestRightsInOrder(t *testing.T) {
-	for _, program := range product.Names() {
-		used := 0
-		for i, r := range rightsOf(program) {
-			if r.used {
-				used++
-				if used != i+1 {
-					t.Errorf("%s: %v comes late", program, r)
-				}
-			}
-		}
-		if used < 3 {
-			t.Errorf("%s uses %d", program, used)
-		}
-	}
-	if len(rightsOf("other")) > 0 {
-		t.Error("rights of a program that is not known")
+func TestMinLifetime(t *testing.T) {
+	_, admin := serveNodes(t)
+	r := Request{Account: product.Account{Name: "a", Namespace: "n"}, Program: "clientmountd", Bound: true, Lifetime: time.Minute}
+	if _, err := Get(t.Context(), admin, r); err == nil || !strings.Contains(err.Error(), "at least 10m0s") {
+		t.Errorf("%v", err)
 	}
 }

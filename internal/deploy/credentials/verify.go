@@ -7,31 +7,31 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// settles is how long an API server may take to learn of an account, a token or a role that
-// was created just before: it answers from a cache that its watches fill, and there may be
+// cacheDelay is how long an API server may take to notice an account, token or role that
+// has just been created: it answers from a cache that its watches fill, and there may be
 // several API servers.
-const settles = 3 * time.Second
+const cacheDelay = 3 * time.Second
 
-// unsettled is a refusal by an API server whose cache may be behind.
-type unsettled struct{ error }
+// staleCacheError is a refusal that an API server with an outdated cache may return.
+type staleCacheError struct{ error }
 
-func (u unsettled) Unwrap() error { return u.error }
+func (e staleCacheError) Unwrap() error { return e.error }
 
-// verify uses the credentials as a daemon would, and retries after a refusal that may end
-// soon: "kubectl apply" and "nnf-deploy credentials" are often one line of a script.
+// verify uses the credentials as a daemon does. It retries after a staleCacheError,
+// because scripts often run "nnf-deploy credentials" directly after "kubectl apply".
 func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	for end := time.Now().Add(settles); ; {
-		err := try(ctx, admin, c, r)
-		if !errors.As(err, new(unsettled)) || time.Now().After(end) {
+	for end := time.Now().Add(cacheDelay); ; {
+		err := verifyOnce(ctx, admin, c, r)
+		if !errors.As(err, new(staleCacheError)) || time.Now().After(end) {
 			return err
 		}
 		select {
@@ -42,10 +42,10 @@ func verify(ctx context.Context, admin *kube.Client, c *Credentials, r Request) 
 	}
 }
 
-func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
-	said, _ := kube.ClaimsOf(c.Token) // a token of another kind has no claims
+func verifyOnce(ctx context.Context, admin *kube.Client, c *Credentials, r Request) error {
+	claims, _ := kube.ClaimsOf(c.Token) // zero for a token that is not a JWT
 	if c.Expires.IsZero() {
-		c.Expires = said.Expires
+		c.Expires = claims.Expires
 	}
 	id := kube.Identity{Token: c.Token, CA: c.CA}
 	if r.Address.Host != "" {
@@ -56,160 +56,70 @@ func try(ctx context.Context, admin *kube.Client, c *Credentials, r Request) err
 		return fmt.Errorf("%s: %w", c.Source, err)
 	}
 	c.Server = as.Address()
-	user, err := whoAmI(ctx, as)
+	user, err := as.WhoAmI(ctx)
 	if err != nil {
-		return explain(c, said, err)
+		return explain(c, claims, err)
 	}
 	if user == "" {
-		user = said.Subject // the server is too old to report it
+		user = claims.Subject // the server is too old to report the user
 	}
 	if user != r.Account.User() {
-		return fmt.Errorf("the token of %s is that of %q, not of %q: is it the right Secret?", c.Source, user, r.Account.User())
+		return fmt.Errorf("the token of %s belongs to %q, not to %q: check --secret, --service-account and --namespace", c.Source, user, r.Account.User())
 	}
 	return checkRights(ctx, as, c, r)
 }
 
-// whoAmI asks the API server for the user of the token; "" if it does not answer that,
-// as before Kubernetes 1.28.
-func whoAmI(ctx context.Context, as *kube.Client) (string, error) {
-	var review struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Status     struct {
-			User struct {
-				Name string `json:"username"`
-			} `json:"userInfo"`
-		} `json:"status,omitzero"`
-	}
-	review.APIVersion, review.Kind = "authentication.k8s.io/v1", "SelfSubjectReview"
-	err := as.Create(ctx, reviews, "", review, &review)
-	if apierrors.IsNotFound(err) || kube.IsForbidden(err) {
-		return "", nil
-	}
-	return review.Status.User.Name, err
-}
-
-// explain returns the likely reason of a refusal.
-func explain(c *Credentials, said kube.Claims, err error) error {
+// explain adds the likely reason and a hint to a refusal.
+func explain(c *Credentials, claims kube.Claims, err error) error {
 	if !apierrors.IsUnauthorized(err) {
-		return fmt.Errorf("the credentials of %s do not work: %w", c.Source, err)
+		return fmt.Errorf("the credentials from %s do not work: %w", c.Source, err)
 	}
 	var why, hint string
-	fresh := false
+	stale := false
 	switch {
-	case !said.Expires.IsZero() && time.Now().After(said.Expires):
-		why, hint = "it expired at "+said.Expires.UTC().Format(time.RFC3339), "delete the Secret and make it anew, or use --bound"
-	case c.disused != "":
-		why = "the control plane has declared it invalid on " + c.disused + ", because nobody used it for a year"
-		hint = "to use it all the same, take the label " + invalidSince + " off the Secret"
-	case said.Subject != "" && said.Subject != c.Account.User():
-		why, hint = fmt.Sprintf("it says that it is for %q, not for %q", said.Subject, c.Account.User()), "is it the right Secret?"
+	case !claims.Expires.IsZero() && time.Now().After(claims.Expires):
+		why, hint = "it expired at "+claims.Expires.UTC().Format(time.RFC3339), "delete the Secret and create it again, or use --bound"
+	case c.invalidSince != "":
+		why = "the control plane marked it as invalid on " + c.invalidSince + ", because it had not been used for a year"
+		hint = "to use it anyway, remove the label " + invalidSinceLabel + " from the Secret"
+	case claims.Subject != "" && claims.Subject != c.Account.User():
+		why, hint = fmt.Sprintf("it was issued for %q, not for %q", claims.Subject, c.Account.User()), "check --secret, --service-account and --namespace"
 	default:
-		why, hint = "was it made by another cluster, or for an account that was deleted since?", "delete the Secret and make it anew"
-		fresh = true
+		why, hint = "another cluster issued it, or its account has been deleted since", "delete the Secret and create it again"
+		stale = true
 	}
 	err = fmt.Errorf("API server %s refuses the token of %s: %s; %s", c.Server, c.Source, why, hint)
-	if fresh {
-		return unsettled{err}
+	if stale {
+		return staleCacheError{err}
 	}
 	return err
 }
 
-// atOnce is how many rights are checked at the same time.
-const atOnce = 8
-
-// checkRights asks the API server about each right of the token. A missing right that the
-// daemon uses is an error; the others are notes.
+// checkRights checks each right of the program at the API server. A missing right that the
+// program uses is an error; other missing rights are a note.
 func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request) error {
-	list := rightsOf(r.Program)
-	allowed, errs := make([]bool, len(list)), make([]error, len(list))
-	var group sync.WaitGroup
-	turns := make(chan struct{}, atOnce)
-	for i, right := range list {
-		group.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			allowed[i], errs[i] = mayI(ctx, as, right)
-		})
+	p, _ := product.Of(r.Program)
+	used, other := api.Permissions(p.Rules)
+	allowed, err := as.Allowed(ctx, slices.Concat(used, other))
+	if err != nil {
+		return fmt.Errorf("cannot check the permissions of %s: %w", c.Account, err)
 	}
-	group.Wait()
-	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-		return fmt.Errorf("the rights of %s cannot be checked: %w", c.Account, errs[i])
-	}
-	c.Rights = len(list)
+	c.Rights = len(allowed)
 	var missing, unused []string
-	for i, right := range list {
+	for i, ok := range allowed {
 		switch {
-		case allowed[i]:
-		case right.used:
-			missing = append(missing, right.String())
+		case ok:
+		case i < len(used):
+			missing = append(missing, used[i].String())
 		default:
-			unused = append(unused, right.String())
+			unused = append(unused, other[i-len(used)].String())
 		}
 	}
 	if len(missing) > 0 {
-		return unsettled{fmt.Errorf("%s may not, in all namespaces: %s; %s, which grants this", c.Account.User(), strings.Join(missing, ", "), remedy(r.Program))}
+		return staleCacheError{fmt.Errorf("%s lacks these permissions in all namespaces: %s; %s, which grants them", c.Account.User(), strings.Join(missing, ", "), remedy(r.Program))}
 	}
 	if len(unused) > 0 {
-		c.note(fmt.Sprintf("%s may not, what this %s does without but older ones need: %s", c.Account.User(), r.Program, strings.Join(unused, ", ")))
+		c.note(fmt.Sprintf("%s lacks permissions that this %s does not need but older versions do: %s", c.Account.User(), r.Program, strings.Join(unused, ", ")))
 	}
 	return nil
-}
-
-// access is a SelfSubjectAccessReview.
-type access struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Spec       struct {
-		Attributes struct {
-			Verb        string `json:"verb"`
-			Group       string `json:"group"`
-			Resource    string `json:"resource"`
-			Subresource string `json:"subresource,omitempty"`
-		} `json:"resourceAttributes"`
-	} `json:"spec"`
-	Status struct {
-		Allowed bool `json:"allowed"`
-	} `json:"status,omitzero"`
-}
-
-func mayI(ctx context.Context, as *kube.Client, r right) (bool, error) {
-	a := access{APIVersion: "authorization.k8s.io/v1", Kind: "SelfSubjectAccessReview"}
-	at := &a.Spec.Attributes
-	at.Verb, at.Group, at.Resource, at.Subresource = r.verb, r.group, r.resource, r.sub
-	err := as.Create(ctx, accesses, "", a, &a)
-	return a.Status.Allowed, err
-}
-
-// right is one verb on one resource, in all namespaces.
-type right struct {
-	group, resource, sub, verb string
-	used                       bool
-}
-
-// String is the form of kubectl auth can-i and of our messages.
-func (r right) String() string {
-	s := r.verb + " " + r.resource + "." + r.group
-	if r.sub != "" {
-		s += "/" + r.sub
-	}
-	return s
-}
-
-// rightsOf returns all rights of a program, those that it uses first.
-func rightsOf(program string) (list []right) {
-	p, _ := product.Of(program)
-	for _, used := range []bool{true, false} {
-		for _, r := range p.Rules {
-			resource, sub, _ := strings.Cut(r.Resource, "/")
-			verbs := r.Other
-			if used {
-				verbs = r.Used
-			}
-			for verb := range strings.FieldsSeq(verbs) {
-				list = append(list, right{r.Group, resource, sub, verb, used})
-			}
-		}
-	}
-	return list
 }

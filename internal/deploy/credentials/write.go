@@ -13,22 +13,23 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
-// Written is a file and what happened to it.
+// Written is the result of writing one file.
 type Written struct {
 	Path   string
-	Change string // "new", "changed", "unchanged"
+	Change string // New, Changed or Unchanged
 }
 
-// What happened to a file.
+// The values of Written.Change.
 const (
 	New       = "new"
 	Changed   = "changed"
 	Unchanged = "unchanged"
 )
 
-// Write writes the credentials into the directory dir, which it creates (0700) if it does
-// not exist. Both files get their names only when both are on the disk, with mode 0600 from
-// the start. A symbolic link in the place of a file is replaced, never followed.
+// Write writes the credentials to the directory dir, which it creates with mode 0700 if it
+// does not exist. The files have mode 0600 from the start, and get their final names when
+// both are on the disk. Write replaces a symbolic link in place of a file, and never
+// follows it.
 func (c *Credentials) Write(dir string) ([]Written, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 		return nil, err
 	}
 	if safepath.EntryOf(info).ReplaceableBy(safepath.Everybody) {
-		return nil, fmt.Errorf("everybody can put files into %s, so nobody could trust those of ours: chmod o-w %s", dir, dir)
+		return nil, fmt.Errorf("every user can write to the directory %s, so its files could not be trusted: run chmod o-w %s", dir, dir)
 	}
 	files := []struct {
 		name string
@@ -58,7 +59,7 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	}()
 	for _, f := range files {
 		w := Written{Path: filepath.Join(dir, f.name)}
-		if w.Change, err = look(root, f.name, f.data); err != nil {
+		if w.Change, err = compare(root, f.name, f.data); err != nil {
 			return nil, fmt.Errorf("%s: %w", w.Path, err)
 		}
 		done = append(done, w)
@@ -87,8 +88,8 @@ func (c *Credentials) Write(dir string) ([]Written, error) {
 	return done, nil
 }
 
-// look compares the existing file with data.
-func look(root *os.Root, name string, data []byte) (string, error) {
+// compare returns the change that is needed so that the file has data and mode 0600.
+func compare(root *os.Root, name string, data []byte) (string, error) {
 	info, err := root.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -96,7 +97,7 @@ func look(root *os.Root, name string, data []byte) (string, error) {
 	case err != nil:
 		return "", err
 	case info.IsDir():
-		return "", errors.New("a folder is there")
+		return "", errors.New("a directory has this name")
 	case !info.Mode().IsRegular() || info.Mode().Perm() != 0o600 || info.Size() != int64(len(data)):
 		return Changed, nil
 	}
@@ -106,7 +107,7 @@ func look(root *os.Root, name string, data []byte) (string, error) {
 	return Unchanged, nil
 }
 
-// stage writes a new file to the disk.
+// stage creates a file, and syncs it to the disk.
 func stage(root *os.Root, name string, data []byte) error {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

@@ -19,7 +19,7 @@ func changes(list []Written) (s string) {
 	return s
 }
 
-// names returns the files in a directory, so that tests see temporary ones.
+// names returns the names of all files in a directory, including temporary ones.
 func names(t *testing.T, dir string) string {
 	t.Helper()
 	list, err := os.ReadDir(dir)
@@ -41,29 +41,29 @@ func TestWrite(t *testing.T) {
 		want    string // changes
 		err     string
 	}{
-		{"nothing there", func(*testing.T, string) {}, "service.token new; service.cert new; ", ""},
-		{"the same", func(t *testing.T, dir string) {
+		{"no files", func(*testing.T, string) {}, "service.token new; service.cert new; ", ""},
+		{"same contents", func(t *testing.T, dir string) {
 			put(t, dir, "service.token", "token", 0o600)
 			put(t, dir, "service.cert", "ca\n", 0o600)
 		},
 			"service.token unchanged; service.cert unchanged; ", ""},
-		{"another token", func(t *testing.T, dir string) {
+		{"different token", func(t *testing.T, dir string) {
 			put(t, dir, "service.token", "nekot", 0o600)
 			put(t, dir, "service.cert", "ca\n", 0o600)
 		},
 			"service.token changed; service.cert unchanged; ", ""},
-		{"open to others", func(t *testing.T, dir string) { put(t, dir, "service.token", "token", 0o644) },
+		{"readable by other users", func(t *testing.T, dir string) { put(t, dir, "service.token", "token", 0o644) },
 			"service.token changed; service.cert new; ", ""},
-		{"a link to a file", func(t *testing.T, dir string) {
+		{"symbolic link to a file", func(t *testing.T, dir string) {
 			put(t, dir, "real", "token", 0o600)
 			link(t, "real", filepath.Join(dir, "service.token"))
 		}, "service.token changed; service.cert new; ", ""},
-		{"a link out of the folder", func(t *testing.T, dir string) { link(t, outside, filepath.Join(dir, "service.token")) },
+		{"symbolic link out of the directory", func(t *testing.T, dir string) { link(t, outside, filepath.Join(dir, "service.token")) },
 			"service.token changed; service.cert new; ", ""},
-		{"a folder in the way", func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "service.cert"), 0o755) },
-			"", "service.cert: a folder is there"},
-		{"everybody's folder", func(t *testing.T, dir string) { chmod(t, dir, 0o777) }, "", "chmod o-w"},
-		{"everybody's folder like /tmp", func(t *testing.T, dir string) { chmod(t, dir, 0o777|fs.ModeSticky) },
+		{"directory with this name", func(t *testing.T, dir string) { mkdir(t, filepath.Join(dir, "service.cert"), 0o755) },
+			"", "service.cert: a directory has this name"},
+		{"directory that all users can write to", func(t *testing.T, dir string) { chmod(t, dir, 0o777) }, "", "chmod o-w"},
+		{"directory with sticky bit, like /tmp", func(t *testing.T, dir string) { chmod(t, dir, 0o777|fs.ModeSticky) },
 			"service.token new; service.cert new; ", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestWrite(t *testing.T) {
 			got, err := some.Write(dir)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) || names(t, dir) != before {
-					t.Errorf("%v; there is %s", err, names(t, dir))
+					t.Errorf("error %v, files %s", err, names(t, dir))
 				}
 				return
 			}
@@ -95,13 +95,13 @@ func TestWrite(t *testing.T) {
 		})
 	}
 	if _, err := os.Lstat(outside); !os.IsNotExist(err) {
-		t.Errorf("the link was followed: %v", err)
+		t.Errorf("Write has followed the link: %v", err)
 	}
 }
 
 // A directory that Write creates has mode 0700, whatever the umask. An existing one keeps
 // its mode.
-func TestWriteFolder(t *testing.T) {
+func TestWriteDirectory(t *testing.T) {
 	base := t.TempDir()
 	if _, err := some.Write(filepath.Join(base, "a", "b")); err != nil {
 		t.Fatal(err)
@@ -113,7 +113,7 @@ func TestWriteFolder(t *testing.T) {
 	}
 	put(t, base, "file", "", 0o600)
 	if _, err := some.Write(filepath.Join(base, "file")); err == nil {
-		t.Error("a file was taken for a folder")
+		t.Error("a file was accepted as a directory")
 	}
 }
 

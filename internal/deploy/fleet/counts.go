@@ -21,22 +21,22 @@ func Count(results []Result) Counts {
 	return c
 }
 
-// order is the order in which states are printed, and the words for each.
+// order lists the states in the order in which they are printed, with their texts.
 var order = []struct {
 	state State
-	words string
+	text  string
 }{
-	{OK, "changed"}, {Differs, "would change"}, {Unchanged, "as wanted already"}, {Failed, "failed"}, {Interrupted, "interrupted, as before"}, {Skipped, "not begun"},
+	{OK, "changed"}, {Differs, "would change"}, {Unchanged, "unchanged"}, {Failed, "failed"}, {Interrupted, "interrupted before any change"}, {Skipped, "not started"},
 }
 
-// String returns all counts in one line.
+// String returns all counts on one line.
 func (c Counts) String() string {
 	total := 0
 	var parts []string
 	for _, o := range order {
 		if n := c[o.state]; n > 0 {
 			total += n
-			parts = append(parts, fmt.Sprintf("%d %s", n, o.words))
+			parts = append(parts, fmt.Sprintf("%d %s", n, o.text))
 		}
 	}
 	noun := "nodes"
@@ -46,11 +46,11 @@ func (c Counts) String() string {
 	return strings.TrimSuffix(fmt.Sprintf("%d %s: %s", total, noun, strings.Join(parts, ", ")), ": ")
 }
 
-// most is the number of items of a host list in a line for people, and the number of lines
-// of causes.
-const most = 20
+// maxShown is the maximum number of items of a printed host list, and of printed lines with
+// causes.
+const maxShown = 20
 
-// Names returns the nodes in one of the states as a host list, cut off after some items.
+// Names returns the nodes in one of the states as a host list of at most maxShown items.
 func Names(results []Result, states ...State) string {
 	var names []string
 	for _, r := range results {
@@ -58,11 +58,11 @@ func Names(results []Result, states ...State) string {
 			names = append(names, r.Node)
 		}
 	}
-	return nodeset.Fold(names, most)
+	return nodeset.Fold(names, maxShown)
 }
 
-// Causes returns why nodes are in this state: one line for all nodes with the same cause,
-// such as "compute-[03-07]: not reachable".
+// Causes returns the causes of the nodes in this state: one line per cause, with all its
+// nodes, such as "compute-[03-07]: not reachable".
 func Causes(results []Result, state State) (lines []string) {
 	var causes []string
 	nodes := map[string][]string{}
@@ -78,23 +78,23 @@ func Causes(results []Result, state State) (lines []string) {
 	}
 	left := 0
 	for i, cause := range causes {
-		if i >= most {
+		if i >= maxShown {
 			left += len(nodes[cause])
 			continue
 		}
-		line := nodeset.Fold(nodes[cause], most)
+		line := nodeset.Fold(nodes[cause], maxShown)
 		if cause != "" {
 			line += ": " + text.Line(cause)
 		}
 		lines = append(lines, line)
 	}
 	if left > 0 {
-		lines = append(lines, fmt.Sprintf("%d more nodes, for other causes", left))
+		lines = append(lines, fmt.Sprintf("%d more nodes with other causes", left))
 	}
 	return lines
 }
 
-// class is the same for nodes with the same cause.
+// class returns the part of the cause that is the same on all nodes.
 func (r *Result) class() string {
 	if r.Class != "" {
 		return r.Class

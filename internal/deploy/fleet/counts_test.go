@@ -9,7 +9,7 @@ import (
 
 func TestCounts(t *testing.T) {
 	counted := []Result{{State: OK}, {State: Unchanged}, {State: Failed}, {State: OK}, {State: Skipped}, {State: Interrupted}}
-	if got := Count(counted).String(); got != "6 nodes: 2 changed, 1 as wanted already, 1 failed, 1 interrupted, as before, 1 not begun" {
+	if got := Count(counted).String(); got != "6 nodes: 2 changed, 1 unchanged, 1 failed, 1 interrupted before any change, 1 not started" {
 		t.Error(got)
 	}
 	if got := Count(counted[:1]).String(); got != "1 node: 1 changed" {
@@ -26,12 +26,12 @@ func TestCounts(t *testing.T) {
 	if got := Names(mixed, Failed); !strings.HasSuffix(got, ",aaaaaaaaaaaaaaaaaaaa and 10 more") {
 		t.Error(got)
 	}
-	if got := Causes(mixed, Failed); len(got) != most+1 || got[0] != "a: cause 0" || got[most] != "10 more nodes, for other causes" {
+	if got := Causes(mixed, Failed); len(got) != maxShown+1 || got[0] != "a: cause 0" || got[maxShown] != "10 more nodes with other causes" {
 		t.Errorf("%q", got)
 	}
 }
 
-// Nodes with the same cause are listed together, even if their errors differ otherwise.
+// Nodes with the same class are on one line, even if their causes differ.
 func TestCauses(t *testing.T) {
 	got := Causes([]Result{
 		{Node: "compute-03", State: Failed, Cause: "not reachable: ssh: connect to host compute-03", Class: "not reachable"},

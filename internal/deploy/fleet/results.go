@@ -20,14 +20,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// A results file has one JSON object a line: first the head, which names all nodes of the
-// run, then one object for each node that has ended. So the file of a run that was killed
-// shows what it had done.
+// A results file has one JSON object per line: first the head, which lists all nodes of the
+// run, then one object for each finished node. The file of a run that was killed thus
+// shows what the run has done.
 const (
 	resultsKind    = "nnf-deploy results"
 	resultsVersion = 1
-	resultsLine    = 32 << 20 // bytes of the longest line, the head of a very large system
-	resultsText    = 4096     // bytes of a cause or a hint, which come from a node
+	resultsLine    = 32 << 20 // maximum length of a line in bytes; the head lists all nodes
+	resultsText    = 4096     // maximum length in bytes of a cause or hint, which can come from a node
 )
 
 type resultsHead struct {
@@ -47,7 +47,7 @@ type resultsNode struct {
 	Hint    string  `json:"hint,omitempty"`
 }
 
-// ErrNoResults reports a file that is not a results file of this version.
+// ErrNoResults is the error for a file that is not a results file.
 var ErrNoResults = errors.New("not a results file of nnf-deploy")
 
 // ResultsFile is a results file that is being written.
@@ -58,9 +58,9 @@ type ResultsFile struct {
 	err  error
 }
 
-// CreateResults creates or replaces the results file at path, with mode 0600. It replaces
-// nothing but a results file. command is the sub-command; a node whose result is not in
-// good has failed.
+// CreateResults creates or replaces the results file at path, with mode 0600. It returns an
+// error if the existing file is not a results file. command is the sub-command. Nodes with
+// a state that is not in good count as failed.
 func CreateResults(path, command string, nodes []string, good ...State) (*ResultsFile, error) {
 	if err := replaceable(path); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func CreateResults(path, command string, nodes []string, good ...State) (*Result
 	return r, nil
 }
 
-// replaceable returns why the file at path must stay.
+// replaceable returns an error if the file at path must not be replaced.
 func replaceable(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -95,7 +95,7 @@ func replaceable(path string) error {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file, and is not replaced", path)
+		return fmt.Errorf("%s is not a regular file, so it is not replaced", path)
 	case info.Size() == 0:
 		return nil
 	}
@@ -107,12 +107,12 @@ func replaceable(path string) error {
 	first, err := bufio.NewReader(io.LimitReader(f, resultsLine)).ReadBytes('\n')
 	head := resultsHead{}
 	if err != nil || json.Unmarshal(first, &head) != nil || head.Kind != resultsKind {
-		return fmt.Errorf("%s has other contents, and is not replaced: %w", path, ErrNoResults)
+		return fmt.Errorf("%s is not replaced: %w", path, ErrNoResults)
 	}
 	return nil
 }
 
-// Add writes the result of a node. Errors are reported by Close.
+// Add writes the result of a node. Close returns the error, if there is one.
 func (r *ResultsFile) Add(res Result) {
 	r.write(resultsNode{
 		Node: res.Node, Result: res.State, Failed: !slices.Contains(r.good, res.State), Seconds: math.Round(res.Time.Seconds()*1000) / 1000,
@@ -128,16 +128,16 @@ func (r *ResultsFile) write(line any) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if r.err = e.Encode(line); r.err == nil {
-		_, r.err = r.f.Write(b.Bytes()) // in one call, so that a line is written whole or not at all
+		_, r.err = r.f.Write(b.Bytes()) // in one call, so that no partial line is written
 	}
 }
 
-// Close returns the first error there was.
+// Close closes the file and returns the first error of all writes.
 func (r *ResultsFile) Close() error {
 	return errors.Join(r.err, r.f.Sync(), r.f.Close())
 }
 
-// Observe returns an observer that also adds each result.
+// Observe returns an observer that also adds each result to the file.
 func (r *ResultsFile) Observe(o Observer) Observer { return &recording{o, r} }
 
 type recording struct {
@@ -145,13 +145,13 @@ type recording struct {
 	file *ResultsFile
 }
 
-func (r *recording) End(res Result) {
+func (r *recording) Finish(res Result) {
 	r.file.Add(res)
-	r.Observer.End(res)
+	r.Observer.Finish(res)
 }
 
-// FailedIn returns the nodes that failed in the run of command whose results file this is,
-// or that it did not start, in the order of that run.
+// FailedIn reads the results file of a run of command, and returns the nodes that failed or
+// were not started, in the order of that run.
 func FailedIn(path, command string) ([]string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -173,7 +173,7 @@ func FailedIn(path, command string) ([]string, error) {
 		return nil, fmt.Errorf("%s: %w", path, errors.Join(ErrNoResults, s.Err()))
 	}
 	if head.Version != resultsVersion {
-		return nil, fmt.Errorf("%s is of version %d, this nnf-deploy reads version %d", path, head.Version, resultsVersion)
+		return nil, fmt.Errorf("%s has version %d, but this nnf-deploy reads version %d", path, head.Version, resultsVersion)
 	}
 	if head.Command != command {
 		return nil, fmt.Errorf("%s has the results of %.40q, not of %q", path, head.Command, command)
@@ -182,7 +182,7 @@ func FailedIn(path, command string) ([]string, error) {
 	for number := 2; s.Scan(); number++ {
 		var n resultsNode
 		if err := json.Unmarshal(s.Bytes(), &n); err != nil || n.Node == "" {
-			return nil, fmt.Errorf("%s:%d: not the result of a node: %w", path, number, ErrNoResults)
+			return nil, fmt.Errorf("%s:%d: the line is not the result of a node: %w", path, number, ErrNoResults)
 		}
 		done[n.Node] = !n.Failed
 	}
@@ -192,8 +192,8 @@ func FailedIn(path, command string) ([]string, error) {
 	return slices.DeleteFunc(head.Nodes, func(n string) bool { return done[n] }), nil
 }
 
-// wholeLines is bufio.ScanLines without a last line that has no line feed: its run was
-// killed while it wrote the line.
+// wholeLines is bufio.ScanLines, but drops a last line without a line feed: the run was
+// killed while it wrote that line.
 func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
 	if atEOF && !bytes.ContainsRune(data, '\n') {
 		return len(data), nil, nil

@@ -53,7 +53,7 @@ func TestResults(t *testing.T) {
 			t.Errorf("%.100q", l)
 		}
 	}
-	// The same file again, and nothing beside it.
+	// A second run replaces the file and leaves no temporary file.
 	results(t, path, []string{"b"}, Result{Node: "b", State: OK})
 	if got, err := FailedIn(path, "install"); err != nil || len(got) > 0 {
 		t.Errorf("%q %v", got, err)
@@ -63,9 +63,9 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// Each result is in the file as soon as it is known. A run that is killed leaves a file
-// that can be read, and the nodes that it did not reach are repeated.
-func TestResultsAreStreamed(t *testing.T) {
+// Each result is in the file as soon as the node is finished. After a killed run, the file is
+// valid, and the nodes that the run did not reach are repeated.
+func TestResultsAreWrittenImmediately(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "results")
 	r, err := CreateResults(path, "install", []string{"a", "b", "c"}, good...)
 	if err != nil {
@@ -73,25 +73,25 @@ func TestResultsAreStreamed(t *testing.T) {
 	}
 	defer r.Close()
 	var seen [][]string
-	look := func() {
+	read := func() {
 		got, err := FailedIn(path, "install")
 		if err != nil {
 			t.Error(err)
 		}
 		seen = append(seen, got)
 	}
-	look()
+	read()
 	task := func(_, _ context.Context, node string, _ func(string)) Result {
-		look()
+		read()
 		return Result{State: map[string]State{"a": OK, "b": Failed, "c": OK}[node]}
 	}
 	Run(t.Context(), t.Context(), []string{"a", "b", "c"}, Options{Parallel: 1}, task, r.Observe(new(recorder)))
-	look()
+	read()
 	want := [][]string{{"a", "b", "c"}, {"a", "b", "c"}, {"b", "c"}, {"b", "c"}, {"b"}}
 	if !slices.EqualFunc(seen, want, slices.Equal) {
 		t.Errorf("%q", seen)
 	}
-	// Killed in the middle of a line.
+	// A run that is killed while it writes a line.
 	data, _ := os.ReadFile(path)
 	for cut := len(data) - 1; cut > strings.Index(string(data), "\n"); cut-- {
 		if err := os.WriteFile(path, data[:cut], 0o600); err != nil {
@@ -103,18 +103,18 @@ func TestResultsAreStreamed(t *testing.T) {
 	}
 }
 
-func TestResultsRefused(t *testing.T) {
+func TestInvalidResults(t *testing.T) {
 	head := `{"kind":"nnf-deploy results","version":1,"command":"install","nodes":["a"]}` + "\n"
 	for _, tt := range []struct{ name, text, why string }{
 		{"empty", "", "not a results file"},
-		{"a SystemConfiguration", "apiVersion: x\nkind: SystemConfiguration\n", "not a results file"},
-		{"an answer", "{\n  \"counts\": {}\n}\n", "not a results file"},
-		{"another kind", `{"kind":"x","version":1,"command":"install"}` + "\n", "not a results file"},
-		{"a newer version", strings.Replace(head, `"version":1`, `"version":2`, 1), "is of version 2, this nnf-deploy reads version 1"},
-		{"another command", strings.Replace(head, "install", "status", 1), `has the results of "status", not of "install"`},
-		{"no head", strings.TrimSuffix(head, "\n"), "not a results file"},
-		{"other lines", head + "hello\n", ":2: not the result of a node"},
-		{"no node", head + "{}\n", ":2: not the result of a node"},
+		{"SystemConfiguration", "apiVersion: x\nkind: SystemConfiguration\n", "not a results file"},
+		{"JSON output", "{\n  \"counts\": {}\n}\n", "not a results file"},
+		{"different kind", `{"kind":"x","version":1,"command":"install"}` + "\n", "not a results file"},
+		{"newer version", strings.Replace(head, `"version":1`, `"version":2`, 1), "has version 2, but this nnf-deploy reads version 1"},
+		{"different command", strings.Replace(head, "install", "status", 1), `has the results of "status", not of "install"`},
+		{"incomplete head", strings.TrimSuffix(head, "\n"), "not a results file"},
+		{"line without JSON", head + "hello\n", ":2: the line is not the result of a node"},
+		{"line without node", head + "{}\n", ":2: the line is not the result of a node"},
 	} {
 		path := filepath.Join(t.TempDir(), "results")
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
@@ -137,8 +137,8 @@ func TestResultsRefused(t *testing.T) {
 	}
 }
 
-// Files other than results files are never replaced.
-func TestResultsReplaceNothingElse(t *testing.T) {
+// CreateResults never replaces files that are not results files.
+func TestResultsDoNotReplaceOtherFiles(t *testing.T) {
 	dir := t.TempDir()
 	file, link, empty := filepath.Join(dir, "system.yaml"), filepath.Join(dir, "link"), filepath.Join(dir, "empty")
 	err := errors.Join(os.WriteFile(file, []byte("kind: SystemConfiguration\n"), 0o600), os.WriteFile(empty, nil, 0o644), os.Symlink(file, link))
@@ -160,8 +160,8 @@ func TestResultsReplaceNothingElse(t *testing.T) {
 	}
 }
 
-// An error of the disk does not stop the run, and is reported at the end.
-func TestResultsThatCannotBeWritten(t *testing.T) {
+// A write error does not stop the run, and Close returns it.
+func TestResultsWriteError(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skip(err)

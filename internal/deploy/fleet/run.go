@@ -1,8 +1,9 @@
-// Package fleet runs one task on many nodes: a limited number at a time, in batches, and
-// it continues with the next node when one has failed. It keeps the results file.
+// Package fleet runs one task on many nodes: in batches, and on a limited number of nodes
+// at a time. A failed node does not stop the others. The package also writes the results
+// file.
 //
-// It must not know what the task is, nor how progress and results are shown: an Observer
-// is called with each change.
+// It must not depend on what the task is, or how progress and results are displayed: it calls
+// an Observer for each change.
 package fleet
 
 import (
@@ -17,58 +18,59 @@ import (
 // State is the result of a node.
 type State string
 
-// The states. Dry runs have Differs instead of OK.
+// The states. A dry run has Differs instead of OK.
 const (
 	OK          State = "ok"
 	Unchanged   State = "unchanged"
 	Differs     State = "differs"
 	Failed      State = "failed"
-	Skipped     State = "skipped"     // not started
-	Interrupted State = "interrupted" // started, and ended before anything was changed
+	Skipped     State = "skipped"     // it was not started
+	Interrupted State = "interrupted" // it was started, and stopped before any change
 )
 
-// Result is the result of one node, with its reason.
+// Result is the result of one node.
 type Result struct {
 	Node    string
 	State   State
 	Time    time.Duration
-	Cause   string   // why it is not OK
-	Class   string   // the cause without what differs from node to node; "": the cause itself
-	Hint    string   // what to do
-	Changes []string // what was changed, or would be
-	Notes   []string // what else there is to know
-	Said    []string // what daemons report of themselves
-	Journal []string // of a daemon that does not get ready
+	Cause   string   // why the state is Failed, Skipped or Interrupted
+	Class   string   // the part of the cause that is the same on all nodes; "": Cause
+	Hint    string   // the next action
+	Changes []string // what was changed or, in a dry run, would be changed
+	Notes   []string // other remarks
+	Status  []string // status texts that the daemons report
+	Journal []string // last journal lines of a daemon that did not become ready
 }
 
-// Options limit how many nodes run at once.
+// Options limit how many nodes run concurrently.
 type Options struct {
 	Parallel    int // at least 1
-	Batch       int // the next nodes start when so many have ended; 0: no batches
-	MaxFailures int // no node starts after so many have failed; 0: no limit
+	Batch       int // nodes in a batch, which must finish before the next batch starts; 0: no batches
+	MaxFailures int // failed nodes after which no further node starts; 0: no limit
 }
 
-// Task is run for a node. When stop ends, it should end before it changes anything; when
-// ctx ends, it must end. step reports its progress.
+// Task is run for a node. When stop is done, it should return unless it has already
+// started to change the node; when ctx is done, it must return. It calls step to report
+// its progress.
 type Task func(ctx, stop context.Context, node string, step func(string)) Result
 
-// Observer is notified of progress, by one goroutine at a time.
+// Observer is notified of progress. Its methods are not called concurrently.
 type Observer interface {
-	Begin(node string)
+	Start(node string)
 	Step(node, step string)
-	End(r Result)
+	Finish(r Result)
 }
 
-// Run runs the task for all nodes, in their order, and returns their results in the same
-// order. After the end of stop it starts no node.
+// Run runs the task for all nodes, in this order, and returns their results in the same
+// order. It starts no node when stop is done.
 func Run(ctx, stop context.Context, nodes []string, o Options, task Task, observer Observer) []Result {
 	r := &runner{o: o, task: task, observer: observer, results: make([]Result, len(nodes))}
 	size := o.Batch
 	if size <= 0 {
 		size = len(nodes)
 	}
-	for begin := 0; begin < len(nodes); begin += size {
-		r.batch(ctx, stop, nodes, begin, min(begin+size, len(nodes)))
+	for start := 0; start < len(nodes); start += size {
+		r.batch(ctx, stop, nodes, start, min(start+size, len(nodes)))
 	}
 	return r.results
 }
@@ -79,30 +81,30 @@ type runner struct {
 	observer Observer
 	results  []Result
 
-	mu     sync.Mutex // for the observer and
+	mu     sync.Mutex // protects failed, and calls of the observer
 	failed int
 }
 
-// batch runs nodes[begin:end] and returns when all have ended.
-func (r *runner) batch(ctx, stop context.Context, nodes []string, begin, end int) {
+// batch runs nodes[start:end] and returns when all are finished.
+func (r *runner) batch(ctx, stop context.Context, nodes []string, start, end int) {
 	var wg sync.WaitGroup
 	free := make(chan struct{}, max(1, r.o.Parallel))
-	for i := begin; i < end; i++ {
+	for i := start; i < end; i++ {
 		got := false
 		select {
 		case free <- struct{}{}:
 			got = true
 		case <-stop.Done():
 		}
-		if why := r.noMore(stop); why != "" {
+		if why := r.skipReason(stop); why != "" {
 			if got {
 				<-free
 			}
 			r.results[i] = Result{Node: nodes[i], State: Skipped, Cause: why}
-			r.hear(func(o Observer) { o.End(r.results[i]) })
+			r.notify(func(o Observer) { o.Finish(r.results[i]) })
 			continue
 		}
-		r.hear(func(o Observer) { o.Begin(nodes[i]) })
+		r.notify(func(o Observer) { o.Start(nodes[i]) })
 		wg.Go(func() {
 			defer func() { <-free }()
 			r.one(ctx, stop, nodes[i], i)
@@ -111,40 +113,40 @@ func (r *runner) batch(ctx, stop context.Context, nodes []string, begin, end int
 	wg.Wait()
 }
 
-// noMore returns why no further node is started, or "".
-func (r *runner) noMore(stop context.Context) string {
+// skipReason returns why no further node is started, or "".
+func (r *runner) skipReason(stop context.Context) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case stop.Err() != nil:
-		return "not begun: interrupted"
+		return "not started: interrupted"
 	case r.o.MaxFailures > 0 && r.failed >= r.o.MaxFailures:
-		return fmt.Sprintf("not begun: %d failed before (--max-failures)", r.failed)
+		return fmt.Sprintf("not started: %d failed before (--max-failures)", r.failed)
 	}
 	return ""
 }
 
 func (r *runner) one(ctx, stop context.Context, node string, i int) {
-	began := time.Now()
-	res := r.task(ctx, stop, node, func(step string) { r.hear(func(o Observer) { o.Step(node, step) }) })
-	res.Node, res.Time = node, time.Since(began)
+	started := time.Now()
+	res := r.task(ctx, stop, node, func(step string) { r.notify(func(o Observer) { o.Step(node, step) }) })
+	res.Node, res.Time = node, time.Since(started)
 	r.results[i] = res
-	r.hear(func(o Observer) {
+	r.notify(func(o Observer) {
 		if res.State == Failed {
 			r.failed++
 		}
-		o.End(res)
+		o.Finish(res)
 	})
 }
 
-func (r *runner) hear(what func(Observer)) {
+func (r *runner) notify(call func(Observer)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	what(r.observer)
+	call(r.observer)
 }
 
-// ParseBatch reads the size of a batch: a number of nodes, or a percentage of all nodes,
-// rounded up. "" is 0: no batches.
+// ParseBatch parses the size of a batch: a number of nodes, or a percentage of all nodes,
+// which is rounded up. It returns 0, no batches, for "".
 func ParseBatch(text string, nodes int) (int, error) {
 	if text == "" {
 		return 0, nil
@@ -152,7 +154,7 @@ func ParseBatch(text string, nodes int) (int, error) {
 	number, percent := strings.CutSuffix(text, "%")
 	n, err := strconv.Atoi(number)
 	if err != nil || n < 1 || percent && n > 100 {
-		return 0, fmt.Errorf("a batch is a number of nodes or a part of them as 10%%, not %.80q", text)
+		return 0, fmt.Errorf("%.80q is neither a number of nodes nor a percentage such as 10%%", text)
 	}
 	if percent {
 		n = (nodes*n + 99) / 100

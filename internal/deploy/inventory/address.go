@@ -10,27 +10,27 @@ import (
 	"strings"
 )
 
-// Address is where computes reach the API server.
+// Address is where compute nodes reach the API server.
 type Address struct {
-	Host string // a name, or an address without brackets
+	Host string // a host name, or an IP address without brackets
 	Port int
 }
 
-// String returns host:port, IPv6 in brackets.
+// String returns host:port, with brackets around an IPv6 address.
 func (a Address) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(a.Port)) }
 
-// Loopback reports whether the address means the host on which it is used.
+// Loopback reports whether the address refers to the host on which it is used.
 func (a Address) Loopback() bool {
 	ip, err := netip.ParseAddr(a.Host)
 	return err == nil && (ip.IsLoopback() || ip.IsUnspecified()) || a.Host == "localhost" || strings.HasSuffix(a.Host, ".localhost")
 }
 
-// instead is what an administrator can do about an address.
-const instead = "give the address that computes use by --kubernetes-service-host and --kubernetes-service-port"
+// addressHint is the hint for an address that compute nodes cannot use.
+const addressHint = "give the address that compute nodes use with --kubernetes-service-host and --kubernetes-service-port"
 
-// ParseServer returns the address in a kubeconfig's server, which is a URL, whose port is 443
-// if it names none, or host and port alone. The daemons know only a host and a port, so a
-// path is an error.
+// ParseServer returns the address in the server field of a kubeconfig: a URL, or a host with
+// an optional port. The default port is 443. The daemons support only a host and a port, so
+// a path is an error.
 func ParseServer(server string) (Address, error) {
 	text := server
 	if !strings.Contains(text, "://") {
@@ -38,15 +38,15 @@ func ParseServer(server string) (Address, error) {
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		return Address{}, fmt.Errorf("API server address %q cannot be read: %w", server, err)
+		return Address{}, fmt.Errorf("API server address %q is not valid: %w", server, err)
 	}
 	switch {
 	case u.Scheme != "https":
-		return Address{}, fmt.Errorf("API server address %q is not https: a token would be sent in the clear; %s", server, instead)
+		return Address{}, fmt.Errorf("API server address %q does not use https, so the token would be sent unencrypted; %s", server, addressHint)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return Address{}, fmt.Errorf("API server address %q has more in it than a host and a port; %s", server, instead)
+		return Address{}, fmt.Errorf("API server address %q contains more than a host and a port; %s", server, addressHint)
 	case strings.Trim(u.Path, "/") != "":
-		return Address{}, fmt.Errorf("API server address %q has a path, which the daemons do not know (is there a proxy in front of the cluster?); %s", server, instead)
+		return Address{}, fmt.Errorf("API server address %q has a path, which the daemons do not support (it may be that of a proxy); %s", server, addressHint)
 	}
 	port := u.Port()
 	if port == "" {
@@ -59,15 +59,15 @@ func ParseServer(server string) (Address, error) {
 	return a, nil
 }
 
-// ForComputes returns the address that computes use: that of a kubeconfig's server, in
-// which host and port replace its own if they are given.
+// ForComputes returns the address that compute nodes use: the one in the server field of a
+// kubeconfig, in which host and port are replaced if they are not empty.
 func ForComputes(server, host, port string) (Address, error) {
 	if host != "" && port != "" {
 		return parse(host, port)
 	}
 	base, err := ParseServer(server)
 	if host != "" {
-		// Only the port of the server is used, and a path does not change it.
+		// Only the port of the server is used, so a path does not matter.
 		if u, uerr := url.Parse(server); err != nil && uerr == nil && u.Host != "" {
 			u.Path, u.RawPath = "", ""
 			base, err = ParseServer(u.String())
@@ -85,7 +85,7 @@ func ForComputes(server, host, port string) (Address, error) {
 	return parse(host, port)
 }
 
-// hostName allows what resolvers allow, including underscores and a dot at the end.
+// hostName matches the names that resolvers accept, including underscores and a final dot.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_.])?$`)
 
 func parse(host, port string) (Address, error) {
@@ -99,7 +99,7 @@ func parse(host, port string) (Address, error) {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case err == nil && ip.Zone() != "":
-		return Address{}, fmt.Errorf("address %q is for one interface of one host", host)
+		return Address{}, fmt.Errorf("address %q has a zone, which is valid on one host only", host)
 	case err == nil:
 	case strings.Contains(host, "://"):
 		return Address{}, fmt.Errorf("host %q is a URL: give the host name or address alone, and the port separately", host)

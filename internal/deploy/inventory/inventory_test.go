@@ -11,7 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// shipped is a file as existing installations have it.
+// shipped is a daemons.yaml as existing installations have it.
 const shipped = `
 - name: nnf-fence
   repository: nnf-sos
@@ -50,30 +50,30 @@ func TestReadDaemons(t *testing.T) {
 func TestReadDaemonsErrors(t *testing.T) {
 	const account = "serviceAccount: {name: a, namespace: n}"
 	for _, tt := range []struct{ text, want string }{
-		{"", "neither a list nor"},
+		{"", "expected a list"},
 		{"[]", "the list is empty"},
 		{"daemons: []", "the list is empty"},
-		{"deamons: []", `: unknown key "deamons", did you mean "daemons"?`},
-		{"daemons: []\nrepos: []", `: unknown key "repos"; known is "daemons"`},
+		{"deamons: []", `: unknown key "deamons", expected "daemons"`},
+		{"daemons: []\nrepos: []", `: unknown key "repos", expected "daemons"`},
 		{"- name: x\n  binary: nnf-dm\n", `:2: unknown key "binary"`},
 		{"- name: x\n  buidCmd: make\n", ":2: unknown key \"buidCmd\", did you mean \"buildCmd\"?"},
 		{"- name: x\n  serviceAccount: {name: a, nmespace: b}\n", `:2: unknown key "nmespace", did you mean "namespace"?`},
-		{"- bin: nnf-dm\n  " + account, "it has no name"},
-		{"- name: ../x\n  " + account, "cannot be a folder"},
-		{"- name: -x\n  " + account, "cannot be a folder"},
-		{"- name: .\n  " + account, "cannot be a folder"},
-		{"- name: a/b\n  " + account, "cannot be a folder"},
-		{"- name: x\n  bin: rm\n", `bin "rm" is not known, there are clientmountd and nnf-dm`},
+		{"- bin: nnf-dm\n  " + account, "name is missing"},
+		{"- name: ../x\n  " + account, "is not a valid directory name"},
+		{"- name: -x\n  " + account, "is not a valid directory name"},
+		{"- name: .\n  " + account, "is not a valid directory name"},
+		{"- name: a/b\n  " + account, "is not a valid directory name"},
+		{"- name: x\n  bin: rm\n", `unknown bin "rm": use clientmountd or nnf-dm`},
 		{"- name: x\n  serviceAccount: {name: a}", "needs a name and a namespace"},
 		{"- name: x", "nothing to install"},
-		{"- name: x\n  serviceAccount: {name: ../../a, namespace: n}", "not the name of a service account"},
-		{"- name: x\n  " + account + "\n- name: x\n  " + account, "entry 2: x is there twice"},
-		{"- name: x\n  bin: nnf-dm\n- name: y\n  bin: nnf-dm\n", "entry 2: y is there twice"},
-		{"- name: x\n  bin: nnf-dm\n  extraArgs: \"a\\nb\"\n", "extraArgs has a line break"},
-		{"- name: x\n  bin: nnf-dm\n  env: [{name: A B, value: c}]\n", `"A B" is not the name of an environment variable`},
-		{"- name: x\n  bin: nnf-dm\n  env: [{name: A, value: \"b\\nc\"}]\n", "the value of A has a line break"},
-		{"- name: [x]", ":1: expected a text, found a list"},
-		{"- name: x\n  env:\n  - {name: A, value: b}\n  - {name: B, value: c, name: D}\n", `:4: key "name" is there twice`},
+		{"- name: x\n  serviceAccount: {name: ../../a, namespace: n}", "not a valid name of a service account"},
+		{"- name: x\n  " + account + "\n- name: x\n  " + account, "entry 2: x is listed twice"},
+		{"- name: x\n  bin: nnf-dm\n- name: y\n  bin: nnf-dm\n", "entry 2: y is listed twice"},
+		{"- name: x\n  bin: nnf-dm\n  extraArgs: \"a\\nb\"\n", "extraArgs contains a line break"},
+		{"- name: x\n  bin: nnf-dm\n  env: [{name: A B, value: c}]\n", `"A B" is not a valid name of an environment variable`},
+		{"- name: x\n  bin: nnf-dm\n  env: [{name: A, value: \"b\\nc\"}]\n", "the value of A contains a line break"},
+		{"- name: [x]", ":1: expected a string, found a list"},
+		{"- name: x\n  env:\n  - {name: A, value: b}\n  - {name: B, value: c, name: D}\n", `:4: duplicate key "name"`},
 		{"- &x\n  name: x\n  bin: nnf-dm\n- <<: *x\n  name: y\n  bin: clientmountd\n  nmae: z\n", `:7: unknown key "nmae", did you mean "name"?`},
 		{"- name: *x\n", "unknown anchor 'x' referenced"},
 		{"- &x [*x]\n", ":1: expected a mapping, found a list"},
@@ -122,7 +122,7 @@ func TestReadSites(t *testing.T) {
 	if s, err := SiteOf(all, "kind"); err != nil || s.SystemConfiguration != "/abs/kind.yaml" || s.Port != "443" {
 		t.Errorf("%+v %v", s, err)
 	}
-	if _, err := SiteOf(all, "kimd"); err == nil || !strings.Contains(err.Error(), `did you mean "kind"?; there are rabbit-tds, admin@tds, tds, kind`) {
+	if _, err := SiteOf(all, "kimd"); err == nil || !strings.Contains(err.Error(), `(known: rabbit-tds, admin@tds, tds, kind), did you mean "kind"?`) {
 		t.Errorf("%v", err)
 	}
 }
@@ -132,8 +132,8 @@ func TestReadSitesErrors(t *testing.T) {
 		{"- name: a\n  systemConfiguraton: x\n", `:2: unknown key "systemConfiguraton", did you mean "systemConfiguration"?`},
 		{"- systemConfiguration: x\n", "entry 1 has no name"},
 		{"- name: a\n", "a has no systemConfiguration"},
-		{"- {name: a, systemConfiguration: x, k8sPort: [1]}\n", ":1: expected a text, found a list"},
-		{"- {name: a, systemConfiguration: x}\n- {name: b, aliases: [a], systemConfiguration: x}\n", `"a" means a as well as b`},
+		{"- {name: a, systemConfiguration: x, k8sPort: [1]}\n", ":1: expected a string, found a list"},
+		{"- {name: a, systemConfiguration: x}\n- {name: b, aliases: [a], systemConfiguration: x}\n", `"a" is a name or alias of both a and b`},
 	} {
 		if got, _, err := ReadSites(file(t, "systems.yaml", tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v %v", tt.text, got, err)
@@ -141,15 +141,15 @@ func TestReadSitesErrors(t *testing.T) {
 	}
 }
 
-// Keys of files for earlier installers are accepted with a warning that names
-// their line.
+// Keys that only earlier installers used are accepted with a warning that has their line
+// number.
 func TestRetiredKeys(t *testing.T) {
 	path := filepath.Join("testdata", "daemons-retired.yaml")
 	daemons, warnings, err := ReadDaemons(path)
 	if err != nil || len(daemons) != 1 || daemons[0].Bin != "clientmountd" || daemons[0].Account != (product.Account{Name: "nnf-clientmount", Namespace: "nnf-system"}) {
 		t.Errorf("%+v %v", daemons, err)
 	}
-	if want := []string{path + ":7: skipNnfNodeName has no effect: no daemon is given the name of its rabbit"}; !slices.Equal(warnings, want) {
+	if want := []string{path + ":7: skipNnfNodeName has no effect: no daemon takes the name of its rabbit"}; !slices.Equal(warnings, want) {
 		t.Errorf("%q", warnings)
 	}
 	text, err := os.ReadFile(path)
@@ -176,8 +176,9 @@ func TestRetiredKeys(t *testing.T) {
 	}
 }
 
-// A retired key makes no other mistake acceptable, and is retired at its place only.
-func TestRetiredKeysAmongMistakes(t *testing.T) {
+// A file with a retired key is still checked for mistakes, and a retired key in another place
+// is an error.
+func TestRetiredKeysAndMistakes(t *testing.T) {
 	const account = "serviceAccount: {name: a, namespace: n}"
 	for _, tt := range []struct{ text, want string }{
 		{"- name: x\n  skipNnfNodeName: true\n  binary: y\n  " + account, `:3: unknown key "binary"`},
@@ -193,7 +194,7 @@ func TestRetiredKeysAmongMistakes(t *testing.T) {
 		}
 	}
 	_, _, err := ReadSites(file(t, "systems.yaml", "- name: a\n  rabbits: {r: {0: c}}\n"))
-	if err == nil || !strings.Contains(err.Error(), "a has no systemConfiguration, the file that names its nodes (rabbits has no effect)") {
+	if err == nil || !strings.Contains(err.Error(), "a has no systemConfiguration, the file that lists its nodes (rabbits has no effect)") {
 		t.Error(err)
 	}
 	_, _, err = ReadSites(file(t, "systems.yaml", "- name: a\n  skipNnfNodeName: true\n  systemConfiguration: x\n"))
@@ -202,8 +203,8 @@ func TestRetiredKeysAmongMistakes(t *testing.T) {
 	}
 }
 
-// FuzzReadDaemons: whatever a file has, it is read or refused with an error of one line
-// that names it.
+// FuzzReadDaemons checks that each file is read, or refused with an error on one line that
+// names the file.
 func FuzzReadDaemons(f *testing.F) {
 	f.Add(shipped)
 	f.Add("daemons: &a\n- &b {name: x, bin: nnf-dm, env: [{name: A, value: off}]}\n- <<: *b\n  name: y\n- *a\n")

@@ -14,34 +14,34 @@ import (
 // Node is a compute node.
 type Node struct {
 	Name   string
-	Rabbit string // the rabbit that it is attached to; empty for an external compute
+	Rabbit string // the rabbit that it is attached to; empty for an external compute node
 }
 
-// maxName is the longest name that DNS and Kubernetes know.
+// maxName is the maximum length of a name in DNS and Kubernetes.
 const maxName = validation.DNS1123SubdomainMaxLength
 
-// dnsName reports whether s is a DNS name as Kubernetes takes it (RFC 1123). It cannot
-// start with the hyphen of an option, and nothing in it means anything to a shell or to
-// ssh.
+// dnsName reports whether s is a DNS name as Kubernetes accepts it (RFC 1123). A
+// DNS name cannot start with a hyphen, like an option, and has no characters that are
+// special to a shell or to ssh.
 func dnsName(s string) bool { return len(validation.IsDNS1123Subdomain(s)) == 0 }
 
-// CheckName returns an error for a name that no node can have.
+// CheckName returns an error if s is not a valid name of a node.
 func CheckName(s string) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("a node's name is empty")
+		return fmt.Errorf("the name of the node is empty")
 	case len(s) > maxName:
-		return fmt.Errorf("a node's name has %d characters, at most %d are possible", len(s), maxName)
+		return fmt.Errorf("the name of a node has %d characters; the maximum is %d", len(s), maxName)
 	case dnsName(strings.ToLower(s)) && s != strings.ToLower(s):
-		return fmt.Errorf("node %s: names are in lower case", text.Quote(s))
+		return fmt.Errorf("node name %s must be in lower case", text.Quote(s))
 	case !dnsName(s):
-		return fmt.Errorf("%s cannot be the name of a node: only a-z, 0-9, hyphens and dots, beginning and ending with a letter or digit", text.Quote(s))
+		return fmt.Errorf("%s is not a valid node name: use only a-z, 0-9, hyphens and dots, with a letter or digit at both ends", text.Quote(s))
 	}
 	return nil
 }
 
-// Nodes returns the compute nodes of a system in the order of the object: those on rabbits,
-// then the external ones, each once.
+// Nodes returns the compute nodes of a system in the order of the object: first those
+// attached to rabbits, then the external ones, each once.
 func Nodes(s System) ([]Node, error) {
 	var all []Node
 	var bad []error
@@ -64,17 +64,17 @@ func Nodes(s System) ([]Node, error) {
 	}
 	switch {
 	case len(bad) > 1:
-		return nil, fmt.Errorf("SystemConfiguration %s: %w (and %d more such names)", s.Name, bad[0], len(bad)-1)
+		return nil, fmt.Errorf("SystemConfiguration %s: %w (and %d more invalid names)", s.Name, bad[0], len(bad)-1)
 	case len(bad) == 1:
 		return nil, fmt.Errorf("SystemConfiguration %s: %w", s.Name, bad[0])
 	case len(all) == 0:
-		return nil, fmt.Errorf("SystemConfiguration %s names no compute node, neither in storageNodes[].computesAccess nor in externalComputeNodes", s.Name)
+		return nil, fmt.Errorf("SystemConfiguration %s lists no compute nodes, neither in storageNodes[].computesAccess nor in externalComputeNodes", s.Name)
 	}
 	return all, nil
 }
 
-// Select returns the nodes that these host lists name, in the order of all. Without a list
-// it returns all.
+// Select returns the nodes in these host lists, in the order of all. Without a list, it
+// returns all.
 func Select(all []Node, lists []string) ([]Node, error) {
 	if len(lists) == 0 {
 		return all, nil
@@ -100,12 +100,12 @@ func Select(all []Node, lists []string) ([]Node, error) {
 		unknown := slices.DeleteFunc(names, func(n string) bool { return !wanted[n] })
 		hint := text.DidYouMean(unknown[0], known)
 		if hint == "" {
-			hint = "; its nodes are " + nodeset.Fold(known, few)
+			hint = "; its nodes are " + nodeset.Fold(known, maxListed)
 		}
-		return nil, fmt.Errorf("not a compute of this system: %.200q%s", nodeset.Fold(unknown, few), hint)
+		return nil, fmt.Errorf("not a compute node of this system: %.200q%s", nodeset.Fold(unknown, maxListed), hint)
 	}
 	return chosen, nil
 }
 
-// few is the number of items of a host list in a message.
-const few = 10
+// maxListed is the maximum number of items of a host list in a message.
+const maxListed = 10

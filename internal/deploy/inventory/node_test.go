@@ -35,10 +35,10 @@ func TestNodes(t *testing.T) {
 		s    System
 		want string
 	}{
-		{system(nil), "names no compute node"},
-		{system(map[string][]string{"r": nil}), "names no compute node"},
-		{system(map[string][]string{"r": {"-oProxyCommand=id"}}, "ok"), `"-oProxyCommand=id" cannot be the name`},
-		{system(nil, "a b", "$(id)", "ok"), "and 1 more such names"},
+		{system(nil), "lists no compute nodes"},
+		{system(map[string][]string{"r": nil}), "lists no compute nodes"},
+		{system(map[string][]string{"r": {"-oProxyCommand=id"}}, "ok"), `"-oProxyCommand=id" is not a valid node name`},
+		{system(nil, "a b", "$(id)", "ok"), "and 1 more invalid names"},
 	} {
 		if got, err := Nodes(tt.s); err == nil || !strings.Contains(err.Error(), tt.want) || got != nil {
 			t.Errorf("want %q: %v %v", tt.want, got, err)
@@ -70,13 +70,13 @@ func TestSelect(t *testing.T) {
 	for _, tt := range []struct{ names, want, err string }{
 		{"", "compute-01 compute-02 compute-03 login-1 login-2 login-3 login-4", ""},
 		{"login-1 compute-02 login-1", "compute-02 login-1", ""},
-		{"compute-2", "", `not a compute of this system: "compute-2", did you mean "compute-0`},
+		{"compute-2", "", `not a compute node of this system: "compute-2", did you mean "compute-0`},
 		{"x y x compute-01", "", `"x,y"; its nodes are compute-[01-03],login-[1-4]`},
 		{"-v", "", `"-v"`},
 		{"login-[2-3] compute-[02,03]", "compute-02 compute-03 login-2 login-3", ""},
 		{"compute-[01-02],login-4", "compute-01 compute-02 login-4", ""},
-		{"compute-[02-09]", "", `not a compute of this system: "compute-[04-09]"`},
-		{"compute-[1-2]", "", `not a compute of this system: "compute-[1-2]"`},
+		{"compute-[02-09]", "", `not a compute node of this system: "compute-[04-09]"`},
+		{"compute-[1-2]", "", `not a compute node of this system: "compute-[1-2]"`},
 		{"compute-[1-999999999]", "", "more than 65536 nodes"},
 		{"compute-[01", "", "[ without ]"},
 	} {

@@ -14,10 +14,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// System is the SystemConfiguration, as far as it names nodes.
+// System is the SystemConfiguration, with the fields that list nodes.
 type System = dws.SystemConfiguration
 
-// kind and object of the SystemConfiguration; there is one in a cluster.
+// Kind and object name of the SystemConfiguration. A cluster uses one such object.
 const (
 	kind   = "SystemConfiguration"
 	object = "default"
@@ -28,18 +28,18 @@ func FromCluster(ctx context.Context, c *kube.Client) (System, error) {
 	var s System
 	version, err := c.Served(ctx, api.GroupDWS, api.VersionsDWS)
 	if err != nil {
-		return s, fmt.Errorf("%w; without it give --system-config FILE", err)
+		return s, fmt.Errorf("%w; alternatively, use --system-config FILE", err)
 	}
 	r := kube.Resource{Group: api.GroupDWS, Version: version, Plural: "systemconfigurations", Kind: kind}
 	err = c.Get(ctx, r, dws.NamespaceSystemConfiguration, object, &s)
 	if kube.IsNotFound(err) {
-		return s, fmt.Errorf("the cluster has no SystemConfiguration %s/%s, which names the computes: is this the right context? otherwise give --system-config FILE", dws.NamespaceSystemConfiguration, object)
+		return s, fmt.Errorf("the cluster has no SystemConfiguration %s/%s, which lists the compute nodes: check --context, or use --system-config FILE", dws.NamespaceSystemConfiguration, object)
 	}
 	return s, err
 }
 
-// document is a whole SystemConfiguration, so that a misspelt key in a file is an error and
-// not a rabbit without computes.
+// document has all fields of a SystemConfiguration, so that a misspelt key in a file is an
+// error, and not a rabbit without compute nodes.
 type document struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -59,8 +59,8 @@ type document struct {
 		} `yaml:"externalComputeNodes"`
 		Ports         any `yaml:"ports"`
 		PortsCooldown any `yaml:"portsCooldownInSeconds"`
-		// Files after an old guide have it. The type no longer has it, and it never
-		// named a node that storageNodes does not name.
+		// Files that follow an old guide have it. The type no longer has it, and it never
+		// listed a node that storageNodes does not list.
 		ComputeNodes any `yaml:"computeNodes"`
 	} `yaml:"spec"`
 }
@@ -80,7 +80,7 @@ func (d *document) system() (s System) {
 	return s
 }
 
-// list is the form in which kubectl prints several objects, and one object with -A.
+// list is the form in which kubectl prints several objects, or one object with -A.
 type list struct {
 	APIVersion string      `yaml:"apiVersion"`
 	Kind       string      `yaml:"kind"`
@@ -88,9 +88,9 @@ type list struct {
 	Items      []yaml.Node `yaml:"items"`
 }
 
-// FromFile reads the SystemConfiguration from a file, which may have other documents and
-// lists as kubectl prints them. Of several it returns the one that the cluster uses,
-// default in namespace default. Keys without effect are warnings.
+// FromFile reads the SystemConfiguration from a file, which may contain other documents,
+// and lists as kubectl prints them. Of several, it returns the one that the cluster uses,
+// default in namespace default. Keys that have no effect are warnings.
 func FromFile(path string) (s System, warnings []string, err error) {
 	documents, err := readYAML(path)
 	if err != nil {
@@ -108,7 +108,7 @@ func FromFile(path string) (s System, warnings []string, err error) {
 		case of == kind:
 			version := scalar(n, "apiVersion")
 			if group, _, _ := strings.Cut(version, "/"); group != api.GroupDWS {
-				return s, nil, y.errorf(n, "a SystemConfiguration of %s, not of %s", text.Quote(version), api.GroupDWS)
+				return s, nil, y.errorf(n, "this SystemConfiguration has apiVersion %s, but its group must be %s", text.Quote(version), api.GroupDWS)
 			}
 			d := new(document)
 			if err := y.decode(n, d); err != nil {
@@ -141,16 +141,16 @@ func FromFile(path string) (s System, warnings []string, err error) {
 	switch len(found) {
 	case 1:
 		if found[0].Spec.ComputeNodes != nil {
-			warnings = append(warnings, path+": computeNodes has no effect: storageNodes and externalComputeNodes name the nodes")
+			warnings = append(warnings, path+": computeNodes has no effect: storageNodes and externalComputeNodes list the nodes")
 		}
 		return found[0].system(), warnings, nil
 	case 0:
-		return s, nil, fmt.Errorf("%s: no SystemConfiguration in it (apiVersion %s/%s, kind %s)", path, api.GroupDWS, api.VersionsDWS[0], kind)
+		return s, nil, fmt.Errorf("%s contains no SystemConfiguration (apiVersion %s/%s, kind %s)", path, api.GroupDWS, api.VersionsDWS[0], kind)
 	}
-	return s, nil, fmt.Errorf("%s: %d SystemConfigurations, which one is it?", path, len(found))
+	return s, nil, fmt.Errorf("%s contains %d SystemConfigurations: keep only that of this system", path, len(found))
 }
 
-// used reports whether it is the object that the cluster uses.
+// used reports whether d is the object that the cluster uses.
 func (d *document) used() bool {
 	m, ok := d.Metadata.(map[string]any)
 	return ok && m["name"] == object && m["namespace"] == dws.NamespaceSystemConfiguration

@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// file puts a text into a file of the test.
+// file writes a text to a temporary file.
 func file(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -24,7 +24,7 @@ func file(t *testing.T, name, text string) string {
 	return path
 }
 
-// names returns the names of the nodes of a system, in their order.
+// names returns the names of the nodes of a system, in order.
 func names(s System) (string, error) {
 	nodes, err := Nodes(s)
 	var list []string
@@ -38,7 +38,7 @@ const head = "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemC
 
 func TestFromFile(t *testing.T) {
 	for _, tt := range []struct{ name, text, want, err string }{
-		{"whole", head + `spec:
+		{"complete", head + `spec:
   ports: [5000-5999, 7000]
   portsCooldownInSeconds: 0
   externalComputeNodes: [{name: login-01}]
@@ -50,23 +50,23 @@ func TestFromFile(t *testing.T) {
     - {index: 1, name: compute-02}
 status: {ready: true}
 `, "compute-01 compute-02 login-01", ""},
-		{"an old list", head + "spec:\n  computeNodes: [{name: x}]\n  storageNodes: [{type: Rabbit, name: r, computesAccess: [{index: 0, name: c}]}]\n", "c", ""},
+		{"old list", head + "spec:\n  computeNodes: [{name: x}]\n  storageNodes: [{type: Rabbit, name: r, computesAccess: [{index: 0, name: c}]}]\n", "c", ""},
 		{"JSON", `{"apiVersion":"dataworkflowservices.github.io/v1alpha6","kind":"SystemConfiguration","spec":{"externalComputeNodes":[{"name":"a"}]}}`, "a", ""},
-		{"among others", "apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n---\n" + head + "spec: {externalComputeNodes: [{name: a}]}\n---\n", "a", ""},
-		{"misspelt", head + "spec:\n  storageNodes:\n  - name: r\n    computeAccess:\n    - {index: 0, name: c}\n", "", `:7: unknown key "computeAccess", did you mean "computesAccess"?`},
-		{"twice", head + "spec: {}\n---\n" + head + "spec: {}\n", "", "2 SystemConfigurations"},
-		{"wrong kind", "apiVersion: v1\nkind: ConfigMap\n", "", "no SystemConfiguration in it (apiVersion dataworkflowservices.github.io/v1alpha7"},
-		{"wrong group", "apiVersion: example.org/v1\nkind: SystemConfiguration\n", "", `of "example.org/v1", not of dataworkflowservices.github.io`},
-		{"empty", "", "", "no SystemConfiguration in it"},
+		{"among other documents", "apiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n---\n" + head + "spec: {externalComputeNodes: [{name: a}]}\n---\n", "a", ""},
+		{"misspelt key", head + "spec:\n  storageNodes:\n  - name: r\n    computeAccess:\n    - {index: 0, name: c}\n", "", `:7: unknown key "computeAccess", did you mean "computesAccess"?`},
+		{"two objects", head + "spec: {}\n---\n" + head + "spec: {}\n", "", "2 SystemConfigurations"},
+		{"wrong kind", "apiVersion: v1\nkind: ConfigMap\n", "", "contains no SystemConfiguration (apiVersion dataworkflowservices.github.io/v1alpha7"},
+		{"wrong group", "apiVersion: example.org/v1\nkind: SystemConfiguration\n", "", `has apiVersion "example.org/v1", but its group must be dataworkflowservices.github.io`},
+		{"empty", "", "", "contains no SystemConfiguration"},
 		{"no YAML", "a: b: c", "", "mapping values are not allowed"},
-		{"a word", "hello", "", `:1: expected a mapping, found "hello"`},
+		{"scalar", "hello", "", `:1: expected a mapping, found "hello"`},
 		{"wrong type", head + "spec: {storageNodes: {name: r}}", "", ":4: expected a list, found a mapping"},
-		{"a number", head + "spec: {storageNodes: [{name: r, computesAccess: [{name: c, index: x}]}]}", "", `:4: expected a number, found "x"`},
-		{"with a byte order mark", "\ufeff" + head + "spec: {externalComputeNodes: [{name: a}]}", "a", ""},
-		{"a key twice somewhere", "--- # first\n" + head + "status: {a: 1, b: {c: 2, c: 3}}\n", "", `:5: key "c" is there twice`},
-		{"a list in itself", "&x\nkind: List\nitems: [*x]\n", "", "no SystemConfiguration in it"},
-		{"an alias in a list", "kind: List\nitems:\n- &x {kind: Pod}\n- *x\n", "", "no SystemConfiguration in it"},
-		{"a key twice", head + "spec:\n  ports: []\n  ports: []\n", "", `:6: key "ports" is there twice`},
+		{"not a number", head + "spec: {storageNodes: [{name: r, computesAccess: [{name: c, index: x}]}]}", "", `:4: expected a number, found "x"`},
+		{"byte order mark", "\ufeff" + head + "spec: {externalComputeNodes: [{name: a}]}", "a", ""},
+		{"duplicate key in a free part", "--- # first\n" + head + "status: {a: 1, b: {c: 2, c: 3}}\n", "", `:5: duplicate key "c"`},
+		{"list that contains itself", "&x\nkind: List\nitems: [*x]\n", "", "contains no SystemConfiguration"},
+		{"alias in a list", "kind: List\nitems:\n- &x {kind: Pod}\n- *x\n", "", "contains no SystemConfiguration"},
+		{"duplicate key", head + "spec:\n  ports: []\n  ports: []\n", "", `:6: duplicate key "ports"`},
 	} {
 		path := file(t, "system.yaml", tt.text)
 		s, warnings, err := FromFile(path)
@@ -76,7 +76,7 @@ status: {ready: true}
 			}
 			continue
 		}
-		if (len(warnings) == 1) != (tt.name == "an old list") || len(warnings) > 0 && warnings[0] != path+": computeNodes has no effect: storageNodes and externalComputeNodes name the nodes" {
+		if (len(warnings) == 1) != (tt.name == "old list") || len(warnings) > 0 && warnings[0] != path+": computeNodes has no effect: storageNodes and externalComputeNodes list the nodes" {
 			t.Errorf("%s: %q", tt.name, warnings)
 		}
 		if got, nerr := names(s); err != nil || nerr != nil || got != tt.want {
@@ -88,8 +88,7 @@ status: {ready: true}
 	}
 }
 
-// kubectl prints a list even if there is one object, when it is asked for all
-// namespaces.
+// With -A, kubectl prints a list even if there is only one object.
 func TestFromList(t *testing.T) {
 	const item = "- apiVersion: dataworkflowservices.github.io/v1alpha7\n  kind: SystemConfiguration\n  metadata: {name: NAME, namespace: default}\n  spec: {externalComputeNodes: [{name: NAME-node}]}\n"
 	const pod = "- apiVersion: v1\n  kind: Pod\n  spec: {containers: []}\n"
@@ -100,20 +99,20 @@ func TestFromList(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, text, want, err string }{
-		{"of kubectl", string(kubectl), "compute-01 compute-02", ""},
+		{"from kubectl", string(kubectl), "compute-01 compute-02", ""},
 		{"among other objects", head + pod + one("x") + pod, "x-node", ""},
-		{"of several, the one in use", head + one("a") + one("default") + one("b"), "default-node", ""},
-		{"of its own kind", strings.Replace(head, "kind: List", "kind: SystemConfigurationList", 1) + one("x"), "x-node", ""},
+		{"several, one in use", head + one("a") + one("default") + one("b"), "default-node", ""},
+		{"SystemConfigurationList", strings.Replace(head, "kind: List", "kind: SystemConfigurationList", 1) + one("x"), "x-node", ""},
 		{"JSON", `{"apiVersion":"v1","kind":"List","items":[{"apiVersion":"dataworkflowservices.github.io/v1alpha6","kind":"SystemConfiguration","spec":{"externalComputeNodes":[{"name":"a"}]}}]}`, "a", ""},
 		{"beside another document", "kind: ConfigMap\n---\n" + head + one("x"), "x-node", ""},
-		{"of several, none in use", head + one("a") + one("b"), "", "2 SystemConfigurations, which one is it?"},
-		{"twice the one in use", head + one("default") + one("default"), "", "2 SystemConfigurations"},
-		{"of nothing", head + pod, "", "no SystemConfiguration in it"},
-		{"empty", "apiVersion: v1\nkind: List\nitems: []\n", "", "no SystemConfiguration in it"},
-		{"misspelt inside", head + pod + strings.Replace(one("x"), "externalComputeNodes", "externalComputeNode", 1), "", `:11: unknown key "externalComputeNode", did you mean "externalComputeNodes"?`},
-		{"misspelt outside", strings.Replace(head, "metadata", "metdata", 1) + one("x"), "", `:3: unknown key "metdata"`},
-		{"of another group", head + strings.Replace(one("x"), "dataworkflowservices.github.io", "example.org", 1), "", `of "example.org/v1alpha7"`},
-		{"of texts", head + "- hello\n", "", `:5: expected a mapping, found "hello"`},
+		{"several, none in use", head + one("a") + one("b"), "", "2 SystemConfigurations: keep only that of this system"},
+		{"two in use", head + one("default") + one("default"), "", "2 SystemConfigurations"},
+		{"only other objects", head + pod, "", "contains no SystemConfiguration"},
+		{"empty", "apiVersion: v1\nkind: List\nitems: []\n", "", "contains no SystemConfiguration"},
+		{"misspelt key in an item", head + pod + strings.Replace(one("x"), "externalComputeNodes", "externalComputeNode", 1), "", `:11: unknown key "externalComputeNode", did you mean "externalComputeNodes"?`},
+		{"misspelt key of the list", strings.Replace(head, "metadata", "metdata", 1) + one("x"), "", `:3: unknown key "metdata"`},
+		{"different group", head + strings.Replace(one("x"), "dataworkflowservices.github.io", "example.org", 1), "", `has apiVersion "example.org/v1alpha7"`},
+		{"list of strings", head + "- hello\n", "", `:5: expected a mapping, found "hello"`},
 	} {
 		path := file(t, "system.yaml", tt.text)
 		s, _, err := FromFile(path)
@@ -129,8 +128,7 @@ func TestFromList(t *testing.T) {
 	}
 }
 
-// client returns an administrator's client of an API server that has the given answers, by
-// path.
+// client returns a client of a fake API server that returns these answers, by path.
 func client(t *testing.T, answers map[string]string) *kube.Client {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -176,8 +174,8 @@ func TestFromCluster(t *testing.T) {
 	}{
 		{"newest", map[string]string{group: served("v1alpha7"), at("v1alpha7"): object}, "c1 login", ""},
 		{"older", map[string]string{group: served("v1alpha6"), at("v1alpha6"): object}, "c1 login", ""},
-		{"no such definitions", nil, "", "does not serve dataworkflowservices.github.io at all"},
-		{"no object", map[string]string{group: served("v1alpha7")}, "", "has no SystemConfiguration default/default, which names the computes: is this the right context? otherwise give --system-config FILE"},
+		{"group is not served", nil, "", "does not serve dataworkflowservices.github.io"},
+		{"no object", map[string]string{group: served("v1alpha7")}, "", "has no SystemConfiguration default/default, which lists the compute nodes: check --context, or use --system-config FILE"},
 		{"not allowed", map[string]string{group: served("v1alpha7"), at("v1alpha7"): forbidden}, "", "may not get systemconfigurations"},
 	} {
 		s, err := FromCluster(t.Context(), client(t, tt.answers))

@@ -17,13 +17,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// YAML is read by version 3 directly and not through JSON, as Kubernetes does: a text stays
-// as it was written, where JSON would have "false" for off, and nodes have lines.
+// The files are decoded with yaml.v3, not through JSON as Kubernetes does: a string stays
+// unchanged, where JSON would have "false" for off, and errors have line numbers.
 
-// maxFile bounds the size of a file: ten thousand nodes need less than 1 MiB.
+// maxFile is the maximum size of a file in bytes. Ten thousand nodes need less than 1 MiB.
 const maxFile = 16 << 20
 
-// readYAML returns the documents of a file.
+// readYAML returns the YAML documents of a file.
 func readYAML(path string) (documents []*yaml.Node, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -50,7 +50,7 @@ func readYAML(path string) (documents []*yaml.Node, err error) {
 	}
 }
 
-// syntaxError moves the line, with which an error of the reader starts, behind the path.
+// syntaxError puts the line number, with which errors of the decoder start, after the path.
 func syntaxError(path string, err error) error {
 	what := strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "yaml: ")), " ")
 	if at, rest, ok := strings.Cut(strings.TrimPrefix(what, "line "), ": "); ok {
@@ -61,32 +61,33 @@ func syntaxError(path string, err error) error {
 	return fmt.Errorf("%s: %s", path, what)
 }
 
-// retired are keys that files for earlier installers have, by the type of their
-// mapping, with the reason why they have no effect.
+// retired has the keys that only earlier installers used, by the type of their mapping,
+// with the reason why they have no effect.
 var retired = map[reflect.Type]map[string]string{
-	reflect.TypeFor[Daemon]():          {"skipNnfNodeName": "no daemon is given the name of its rabbit"},
+	reflect.TypeFor[Daemon]():          {"skipNnfNodeName": "no daemon takes the name of its rabbit"},
 	reflect.TypeFor[product.Account](): {"token": "nnf-deploy sets the path of the token itself", "cert": "nnf-deploy sets the path of the CA itself"},
 	reflect.TypeFor[Site](): {
-		"master": "nothing is installed there", "workers": "nothing is installed there", "rabbits": "systemConfiguration names the nodes",
-		"ports": "they are in the SystemConfiguration", "overrides": "they are for the cluster's side",
+		"master": "nothing is installed there", "workers": "nothing is installed there", "rabbits": "systemConfiguration lists the nodes",
+		"ports": "they are in the SystemConfiguration", "overrides": "they apply only to the cluster",
 	},
 }
 
-// strict decodes the nodes of one file. An unknown key is an error, unless it is retired,
-// which is a warning.
+// strict decodes the nodes of one file. An unknown key is an error; a retired key is a
+// warning.
 type strict struct {
 	path     string
 	warnings []string
 	checked  map[visit]bool
 }
 
-// visit is a node that was checked, so that a file full of aliases is checked once.
+// visit is a node that has been checked against a type. It keeps the time bounded for a
+// file with many aliases.
 type visit struct {
 	n *yaml.Node
 	t reflect.Type
 }
 
-// decode decodes a node into the value that into points to.
+// decode checks a node, and decodes it into the value that into points to.
 func (s *strict) decode(n *yaml.Node, into any) error {
 	if err := s.check(n, reflect.TypeOf(into).Elem()); err != nil {
 		return err
@@ -101,7 +102,7 @@ func (s *strict) errorf(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", s.path, n.Line, fmt.Sprintf(format, args...))
 }
 
-// check returns an error for the first place where a node does not match the type.
+// check returns an error for the first part of a node that does not match the type.
 func (s *strict) check(n *yaml.Node, t reflect.Type) error {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -143,7 +144,7 @@ func (s *strict) check(n *yaml.Node, t reflect.Type) error {
 	return nil
 }
 
-var kindNames = map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a text"}
+var kindNames = map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "a string"}
 
 // found describes a node in an error.
 func found(n *yaml.Node) string {
@@ -153,7 +154,7 @@ func found(n *yaml.Node) string {
 	return kindNames[n.Kind]
 }
 
-// field checks one key of a mapping that becomes a struct.
+// field checks one key of a mapping that is decoded into a struct.
 func (s *strict) field(key, value *yaml.Node, t reflect.Type) error {
 	if key.ShortTag() == "!!merge" {
 		if value.Kind != yaml.SequenceNode {
@@ -176,14 +177,14 @@ func (s *strict) field(key, value *yaml.Node, t reflect.Type) error {
 	return s.errorf(key, "unknown key %s%s", text.Quote(key.Value), text.DidYouMean(key.Value, known))
 }
 
-// mapping calls each for the keys of a mapping, which must be different.
+// mapping calls each for the keys of a mapping. Duplicate keys are an error.
 func (s *strict) mapping(n *yaml.Node, each func(key, value *yaml.Node) error) error {
 	seen := map[string]bool{}
 	for pair := range slices.Chunk(n.Content, 2) {
 		key, value := pair[0], pair[1]
 		if key.Kind == yaml.ScalarNode && key.ShortTag() != "!!merge" {
 			if seen[key.Value] {
-				return s.errorf(key, "key %s is there twice", text.Quote(key.Value))
+				return s.errorf(key, "duplicate key %s", text.Quote(key.Value))
 			}
 			seen[key.Value] = true
 		}
@@ -194,8 +195,8 @@ func (s *strict) mapping(n *yaml.Node, each func(key, value *yaml.Node) error) e
 	return nil
 }
 
-// free checks a node of any form for keys that are there twice. The node of an alias is
-// checked at its own place.
+// free checks a node of any form for duplicate keys. It does not follow aliases: their
+// nodes are checked where they are defined.
 func (s *strict) free(n *yaml.Node) error {
 	if n.Kind == yaml.MappingNode {
 		return s.mapping(n, func(_, value *yaml.Node) error { return s.free(value) })
@@ -208,7 +209,7 @@ func (s *strict) free(n *yaml.Node) error {
 	return nil
 }
 
-// kindOf returns the kind of a Kubernetes object; "" if it has none.
+// kindOf returns the kind of a Kubernetes object, or "".
 func (s *strict) kindOf(n *yaml.Node) (string, error) {
 	if n.Kind != yaml.MappingNode && n.ShortTag() != "!!null" {
 		return "", s.errorf(n, "expected a mapping, found %s", found(n))
@@ -216,7 +217,7 @@ func (s *strict) kindOf(n *yaml.Node) (string, error) {
 	return scalar(n, "kind"), nil
 }
 
-// scalar returns the value of a key of a mapping; "" if there is none.
+// scalar returns the value of a key of a mapping, or "".
 func scalar(n *yaml.Node, key string) string {
 	for pair := range slices.Chunk(n.Content, 2) {
 		if pair[0].Value == key && pair[1].Kind == yaml.ScalarNode {
@@ -226,8 +227,8 @@ func scalar(n *yaml.Node, key string) string {
 	return ""
 }
 
-// readList reads a YAML list of entries, alone or below a key. Retired keys are
-// returned as warnings.
+// readList reads a YAML list of entries, alone or below a key. Retired keys are returned as
+// warnings.
 func readList[T any](path, key string) (list []T, warnings []string, err error) {
 	documents, err := readYAML(path)
 	if err != nil {
@@ -241,13 +242,13 @@ func readList[T any](path, key string) (list []T, warnings []string, err error) 
 	if top := entries; top.Kind == yaml.MappingNode {
 		err = s.mapping(top, func(k, value *yaml.Node) error {
 			if k.Value != key {
-				return s.errorf(k, "unknown key %s%s; known is %q", text.Quote(k.Value), text.DidYouMean(k.Value, []string{key}), key)
+				return s.errorf(k, "unknown key %s, expected %q", text.Quote(k.Value), key)
 			}
 			entries = value
 			return nil
 		})
 	} else if top.Kind != yaml.SequenceNode {
-		err = fmt.Errorf("%s: neither a list nor %q with one", path, key+":")
+		err = fmt.Errorf("%s: expected a list, alone or below %q", path, key+":")
 	}
 	if err == nil {
 		err = s.decode(entries, &list)

@@ -8,19 +8,25 @@ import (
 	"strings"
 )
 
-// Fold returns a host list that expands to these names, each once, of at most so many items;
-// 0 is no limit. If that leaves nodes out, their number follows. Names must not have commas
-// or brackets in them.
+// Fold returns a host list that expands to these names, each once. The list has at most most
+// items (0: no limit), followed by the number of nodes that this leaves out; the ranges between
+// two brackets count as that many items. Names must not contain commas or brackets.
 func Fold(names []string, most int) string {
 	items := fold(names)
 	var texts []string
 	left := 0
-	for i, item := range items {
-		if most > 0 && i >= most {
+	limit := most
+	for _, item := range items {
+		shown := item
+		if most > 0 {
+			shown = item.head(limit)
+		}
+		if shown == nil {
 			left += item.size()
 			continue
 		}
-		texts = append(texts, item.String())
+		texts = append(texts, shown.String())
+		left, limit = left+item.size()-shown.size(), limit-shown.items()
 	}
 	text := strings.Join(texts, ",")
 	if left > 0 {
@@ -29,15 +35,15 @@ func Fold(names []string, most int) string {
 	return text
 }
 
-// pattern is names that differ in their numbers only: text, number, text, ...,
-// number, text. It expands to all combinations of the numbers.
+// pattern represents names that differ only in their numbers. It consists of text, number,
+// text, ..., number, text, and expands to all combinations of the numbers.
 type pattern struct {
 	texts   []string
-	numbers [][]string // digits as in the names, each different from the others
+	numbers [][]string // digits as in the names, without duplicates
 }
 
-// fold merges names along one number after the other, the last one first: names
-// mostly differ in that.
+// fold merges names that differ in one number, starting with the last number, because names
+// mostly differ in that one.
 func fold(names []string) []*pattern {
 	var items []*pattern
 	seen := map[string]bool{}
@@ -49,8 +55,8 @@ func fold(names []string) []*pattern {
 			items, most = append(items, p), max(most, len(p.numbers))
 		}
 	}
-	// Counted from the end of the name, so that names with a different number of
-	// numbers do not get in each other's way.
+	// Positions are counted from the end of the name, because names can have different
+	// numbers of numbers.
 	for back := 1; back <= most; back++ {
 		byRest := map[string]*pattern{}
 		var merged []*pattern
@@ -102,8 +108,8 @@ func parse(name string) *pattern {
 	return p
 }
 
-// without returns the pattern without one of its numbers as a key, which is different for
-// different patterns.
+// without returns a key for the pattern without one of its numbers. Different patterns have
+// different keys.
 func (p *pattern) without(at int) string {
 	var b strings.Builder
 	for i, text := range p.texts {
@@ -124,6 +130,29 @@ func (p *pattern) size() int {
 	return n
 }
 
+// items returns the number of ranges between the brackets that have the most.
+func (p *pattern) items() int {
+	n := 1
+	for _, numbers := range p.numbers {
+		n = max(n, len(ranges(numbers)))
+	}
+	return n
+}
+
+// head returns the pattern with at most limit items, or nil.
+func (p *pattern) head(limit int) *pattern {
+	if limit <= 0 {
+		return nil
+	}
+	short := &pattern{p.texts, slices.Clone(p.numbers)}
+	for i, numbers := range short.numbers {
+		if list := ranges(numbers); len(list) > limit {
+			short.numbers[i] = slices.Concat(list[:limit]...)
+		}
+	}
+	return short
+}
+
 func (p *pattern) String() string {
 	var b strings.Builder
 	for i, numbers := range p.numbers {
@@ -131,47 +160,49 @@ func (p *pattern) String() string {
 		if len(numbers) == 1 {
 			b.WriteString(numbers[0])
 		} else {
-			b.WriteString("[" + ranges(numbers) + "]")
+			var list []string
+			for _, r := range ranges(numbers) {
+				if last := r[len(r)-1]; last != r[0] {
+					list = append(list, r[0]+"-"+last)
+				} else {
+					list = append(list, last)
+				}
+			}
+			b.WriteString("[" + strings.Join(list, ",") + "]")
 		}
 	}
 	b.WriteString(p.texts[len(p.texts)-1])
 	return b.String()
 }
 
-// compare sorts by value, and numbers of the same value by their width.
+// compare orders numbers by value, and equal values by width.
 func compare(a, b string) int {
 	x, _ := strconv.ParseUint(a, 10, 64)
 	y, _ := strconv.ParseUint(b, 10, 64)
 	return cmp.Or(cmp.Compare(x, y), cmp.Compare(len(a), len(b)))
 }
 
-// ranges returns the text in brackets for sorted numbers.
-func ranges(numbers []string) string {
+// ranges splits sorted numbers into those that belong to one range.
+func ranges(numbers []string) (list [][]string) {
 	left := make(map[string]bool, len(numbers))
 	for _, n := range numbers {
 		left[n] = true
 	}
-	var list []string
 	for _, first := range numbers {
-		if !left[first] {
-			continue
-		}
-		last := first
+		var one []string
 		for next := first; left[next]; next = successor(first, next) {
 			delete(left, next)
-			last = next
+			one = append(one, next)
 		}
-		if last == first {
-			list = append(list, first)
-		} else {
-			list = append(list, first+"-"+last)
+		if one != nil {
+			list = append(list, one)
 		}
 	}
-	return strings.Join(list, ",")
+	return list
 }
 
-// successor returns the next number in the range that starts with first, with the padding
-// of that range.
+// successor returns the number after digits in the range that starts with first, with the
+// padding of that range.
 func successor(first, digits string) string {
 	value, _ := strconv.ParseUint(digits, 10, 64)
 	width := 0

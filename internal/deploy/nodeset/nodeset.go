@@ -1,7 +1,7 @@
-// Package nodeset reads and writes host lists, the short form of many node
-// names that Slurm, pdsh and ClusterShell use: compute-[01-20,30].
+// Package nodeset expands and folds host lists, the compact form for many node names that
+// Slurm, pdsh and ClusterShell use: compute-[01-20,30].
 //
-// It must not know which nodes there are, or what a valid node name is.
+// It must not depend on which nodes exist, or on what a valid node name is.
 package nodeset
 
 import (
@@ -11,21 +11,21 @@ import (
 	"strings"
 )
 
-// Limits of a host list's expansion.
+// Limits of the expansion of a host list.
 const (
 	MaxNodes = 1 << 16 // names in one list
 	MaxName  = 253     // bytes in one name, as in DNS
-	maxDigit = 18      // digits in one number, so that it fits into 64 bits
+	maxDigit = 18      // digits in one number, so that its value has at most 64 bits
 )
 
-// errTooMany reports a host list that expands to more than MaxNodes names.
+// errTooMany is the error for a host list that expands to more than MaxNodes names.
 var errTooMany = fmt.Errorf("it expands to more than %d nodes", MaxNodes)
 
-// Expand returns the names to which a host list expands, in their order, each once.
+// Expand returns the names to which a host list expands, in this order, each once.
 //
-// A list is names with commas between them. A name may contain brackets with numbers and
-// ranges of numbers, anywhere and several times. A leading zero pads all numbers of a
-// range to the width of the first: [08-11] expands to 08, 09, 10 and 11.
+// A list consists of names separated by commas. A name may contain brackets with numbers
+// and ranges of numbers, at any position and more than once. A leading zero pads all
+// numbers of a range to the width of the first: [08-11] expands to 08, 09, 10 and 11.
 func Expand(list string) ([]string, error) {
 	var names []string
 	seen := map[string]bool{}
@@ -74,13 +74,13 @@ func ExpandAll(lists []string) ([]string, error) {
 	return names, nil
 }
 
-// cut splits a list at its first comma outside of brackets.
+// cut splits a list at its first comma outside brackets.
 func cut(list string) (item, rest string, more bool, err error) {
 	inside := false
 	for i := range len(list) {
 		switch c := list[i]; {
 		case c == '[' && inside:
-			return "", "", false, errors.New("a bracket inside of brackets")
+			return "", "", false, errors.New("brackets inside brackets")
 		case c == '[':
 			inside = true
 		case c == ']' && !inside:
@@ -97,21 +97,21 @@ func cut(list string) (item, rest string, more bool, err error) {
 	return list, "", false, nil
 }
 
-// numbers is one range inside of brackets.
+// numbers is one range inside brackets.
 type numbers struct {
 	first, last uint64
-	width       int // 0: no padding
+	width       int // minimum number of digits; 0: no padding
 }
 
 func (n numbers) text(value uint64) string { return fmt.Sprintf("%0*d", n.width, value) }
 
-// part is a text, followed by brackets unless it is the last.
+// part is a text, followed by brackets unless it is the last part of a name.
 type part struct {
 	text   string
 	ranges []numbers
 }
 
-// expandItem calls each for all names of one item, whose brackets are balanced.
+// expandItem calls each for all names of one item. The brackets of the item are balanced.
 func expandItem(item string, each func(name string) error) error {
 	var parts []part
 	for rest := item; ; {
@@ -131,7 +131,7 @@ func expandItem(item string, each func(name string) error) error {
 	if item == "" {
 		return errors.New("a name is empty")
 	}
-	// Before anything is allocated: the product of all brackets, and the longest name.
+	// Check the number of names and the longest name before allocating anything.
 	total, length := uint64(1), 0
 	for _, p := range parts {
 		length += len(p.text)
@@ -140,7 +140,7 @@ func expandItem(item string, each func(name string) error) error {
 		}
 		count, digits := uint64(0), 0
 		for _, r := range p.ranges {
-			count += r.last - r.first + 1 // below 1e18 each, and a few hundred thousand at most
+			count += r.last - r.first + 1 // no overflow: below 1e18 each, and a few hundred thousand at most
 			digits = max(digits, len(r.text(r.last)))
 			if count > MaxNodes {
 				return errTooMany
@@ -172,7 +172,7 @@ func product(prefix string, parts []part, each func(string) error) error {
 	return nil
 }
 
-// parseRanges reads the text in brackets.
+// parseRanges parses the text in brackets.
 func parseRanges(text string) ([]numbers, error) {
 	var list []numbers
 	for item := range strings.SplitSeq(text, ",") {

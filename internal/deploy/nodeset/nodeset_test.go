@@ -49,7 +49,7 @@ func TestExpand(t *testing.T) {
 		{"c[001-02]", "!padded to different widths"},
 		{"c[1", "![ without ]"},
 		{"c1]", "!] without ["},
-		{"c[[1]]", "!bracket inside"},
+		{"c[[1]]", "!brackets inside"},
 		{"c[1-999999999]", "!more than 65536 nodes"},
 		{"c[0-999999999999999999]", "!more than 65536 nodes"},
 		{"c[1-300][1-300]", "!more than 65536 nodes"},
@@ -58,7 +58,7 @@ func TestExpand(t *testing.T) {
 		{strings.Repeat("a", 250) + "[1-1000]", "!more than 253 characters"},
 	} {
 		got, err := Expand(tt.list)
-		if tt.list == "c[01-100]" { // the padding is a least width
+		if tt.list == "c[01-100]" { // the padding is a minimum width
 			if err != nil || len(got) != 100 || got[0] != "c01" || got[99] != "c100" {
 				t.Errorf("%s: %v %v", tt.list, got, err)
 			}
@@ -125,11 +125,38 @@ func TestFoldMost(t *testing.T) {
 	}
 }
 
-// sorted is a set of names.
+// A list of nodes that are scattered over a large system is bounded as well.
+func TestFoldScattered(t *testing.T) {
+	for _, tt := range []struct {
+		names string
+		most  int
+		want  string
+	}{
+		{"c1 c3 c5 c7", 4, "c[1,3,5,7]"},
+		{"c1 c3 c5 c6 c7 c9", 3, "c[1,3,5-7] and 1 more"},
+		{"c1 c3 c5 d1 d3 d5", 4, "c[1,3,5],d1 and 2 more"},
+		{"c1 c3 c5 d1", 3, "c[1,3,5] and 1 more"},
+		{"c1 c3 c5", 1, "c1 and 2 more"},
+		{"x0c0 x0c2 x0c4 x2c0 x2c2 x2c4 y", 2, "x[0,2]c[0,2] and 3 more"},
+	} {
+		if got := Fold(strings.Fields(tt.names), tt.most); got != tt.want {
+			t.Errorf("%s, %d items: %s, want %s", tt.names, tt.most, got, tt.want)
+		}
+	}
+	var names []string
+	for i := range 5000 {
+		names = append(names, fmt.Sprintf("compute-%05d", 2*i))
+	}
+	if got := Fold(names, 4); got != "compute-[00000,00002,00004,00006] and 4996 more" {
+		t.Error(got)
+	}
+}
+
+// sorted returns the sorted names without duplicates.
 func sorted(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
 
-// FuzzExpand: whatever is given, there are no more names than allowed, none is
-// too long or twice, and the folded list expands to the same.
+// FuzzExpand checks that there are never more names than allowed, that none is too long or
+// duplicate, and that the folded list expands to the same names.
 func FuzzExpand(f *testing.F) {
 	for _, seed := range []string{"compute-[01-20,30]", "c[1-999999999]", "a[1-2]b[01-02],c", "[0-1][0-1]", "c[1-03]", "c[[1]]", "a,,b", "c[09-11,9-11]", "x1000c[0-7]s[0-7]b[0-1]n0"} {
 		f.Add(seed)
@@ -157,7 +184,7 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
-// FuzzFold: a folded list expands to the names that were folded, as a set.
+// FuzzFold checks that a folded list expands to the same set of names.
 func FuzzFold(f *testing.F) {
 	f.Add("compute-01 compute-02 compute-10 login")
 	f.Add("1 01 001 2 02 10 010")

@@ -1,7 +1,7 @@
-// Package payload reads what is sent to nodes from the administrator's host: packages, or
-// programs without a package, which it can build.
+// Package payload reads the files that nnf-deploy sends to nodes: packages, or programs
+// without a package, which it can build.
 //
-// It must not know what nodes there are, nor what is on them.
+// It must not depend on the nodes or on what they have.
 package payload
 
 import (
@@ -28,14 +28,14 @@ type File struct {
 	Sum  string // SHA-256, in hexadecimal
 }
 
-// Payload is packages or programs, or neither: then the programs of the nodes stay
-// as they are.
+// Payload has packages, or programs, or neither. If it is empty, the programs on the nodes
+// are not changed.
 type Payload struct {
 	Packages []Package
 	Programs []Program
 }
 
-// Arches returns the machines (uname -m) for which there is a program or package of this
+// Arches returns the architectures (uname -m) for which p has a program or package of this
 // name.
 func (p Payload) Arches(name string) (list []string) {
 	for _, one := range p.Packages {
@@ -66,25 +66,25 @@ func read(path string) (File, error) {
 type Program struct {
 	File
 	Name string
-	Arch string // as uname -m calls it
+	Arch string // as printed by uname -m
 }
 
 var machines = map[elf.Machine]string{elf.EM_X86_64: "x86_64", elf.EM_AARCH64: "aarch64"}
 
-// Programs returns the daemons of these names in a directory, and the programs that come
-// with them.
+// Programs reads the daemons with these names from a directory, and their clients if they
+// are there.
 func Programs(dir string, names []string) (Payload, error) {
 	var p Payload
 	for _, name := range names {
 		one, err := program(dir, name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return Payload{}, fmt.Errorf("%s is not in %s: build it (make build-daemon), or name the folder that has it", name, dir)
+			return Payload{}, fmt.Errorf("%s is not in %s: build it with make build-daemon, or give the directory that contains it", name, dir)
 		} else if err != nil {
 			return Payload{}, err
 		}
 		p.Programs = append(p.Programs, one)
 		d, _ := product.Of(name)
-		for _, other := range d.Beside { // if they are there
+		for _, other := range d.Clients {
 			one, err := program(dir, other)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
@@ -110,26 +110,26 @@ func program(dir, name string) (Program, error) {
 	defer e.Close()
 	arch, known := machines[e.Machine]
 	if !known {
-		return Program{}, fmt.Errorf("%s is for %s: the daemons are for x86_64 and aarch64", path, e.Machine)
+		return Program{}, fmt.Errorf("%s is built for %s: the daemons support x86_64 and aarch64", path, e.Machine)
 	}
 	return Program{File: f, Name: name, Arch: arch}, nil
 }
 
-// Build runs a build command in a directory, without a shell. Its output goes to w.
+// Build runs a build command in a directory, without a shell. Its output is written to w.
 func Build(ctx context.Context, dir, command string, w io.Writer) error {
 	words := strings.Fields(command)
 	if len(words) == 0 {
 		return errors.New("the build command is empty")
 	}
 	if st, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("the folder to build in: %w", err)
+		return fmt.Errorf("build directory: %w", err)
 	} else if !st.IsDir() {
-		return fmt.Errorf("%s is no folder to build in", dir)
+		return fmt.Errorf("build directory %s is not a directory", dir)
 	}
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, w, w
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s in %s: %w; --binary-dir or --rpm take what is built already", command, dir, err)
+		return fmt.Errorf("%s in %s: %w; to install existing builds, use --binary-dir or --rpm", command, dir, err)
 	}
 	return nil
 }

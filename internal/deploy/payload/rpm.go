@@ -19,12 +19,12 @@ type Package struct {
 	File
 	Name   string
 	NEVRA  string // name-epoch:version-release.arch, without epoch if it has none
-	Arch   string // of machines, as uname -m calls it; noarch fits all
-	Header string // SHA-256 of its header, as rpm's SHA256HEADER: the same package, and not only of the same version
+	Arch   string // as printed by uname -m, or noarch
+	Header string // SHA-256 of the header, as rpm's SHA256HEADER; it differs between two builds of the same version
 }
 
-// Packages reads package files. It leaves out source packages and those of other names,
-// and returns their paths in skipped.
+// Packages reads package files. It leaves out source packages and packages with other
+// names, and returns their paths in skipped.
 func Packages(paths, names []string) (p Payload, skipped []string, err error) {
 	for _, path := range paths {
 		one, source, err := readPackage(path)
@@ -37,14 +37,14 @@ func Packages(paths, names []string) (p Payload, skipped []string, err error) {
 		}
 		for _, other := range p.Packages {
 			if other.Name == one.Name && other.Arch == one.Arch {
-				return Payload{}, nil, fmt.Errorf("%s and %s are both %s for %s: which one is it to be?", other.Path, path, one.Name, one.Arch)
+				return Payload{}, nil, fmt.Errorf("%s and %s are both %s for %s: give only one of them", other.Path, path, one.Name, one.Arch)
 			}
 		}
 		p.Packages = append(p.Packages, one)
 	}
 	for _, name := range names {
 		if len(p.Arches(name)) == 0 {
-			return Payload{}, nil, fmt.Errorf("no package of %s is among the files: --only-daemon leaves one daemon out", name)
+			return Payload{}, nil, fmt.Errorf("none of the files is a package of %s: add one, or select the other daemon with --only-daemon", name)
 		}
 	}
 	return p, skipped, nil
@@ -62,7 +62,7 @@ func readPackage(path string) (one Package, source bool, err error) {
 	}
 	one = Package{Name: tags[tagName], Arch: tags[tagArch], Header: sum}
 	if one.Name == "" || tags[tagVersion] == "" || one.Arch == "" {
-		return Package{}, false, errors.New("its header has no name, version or architecture")
+		return Package{}, false, errors.New("the header has no name, version or architecture")
 	}
 	epoch := ""
 	if e := tags[tagEpoch]; e != "" {
@@ -83,7 +83,7 @@ const (
 	tagSourceRPM = 1044
 )
 
-// Types of a tag's value.
+// Types of the value of a tag.
 const (
 	typeInt32  = 4
 	typeString = 6
@@ -99,8 +99,8 @@ var (
 	headerMagic = []byte{0x8e, 0xad, 0xe8, 0x01}
 )
 
-// header reads the main header of a package, and returns its texts and numbers by tag, and
-// its SHA-256.
+// header reads the main header of a package. It returns its strings and numbers by tag, and
+// the SHA-256 of the header.
 func header(r io.Reader) (tags map[uint32]string, sum string, err error) {
 	lead := make([]byte, leadSize)
 	if _, err := io.ReadFull(r, lead); err != nil || !bytes.HasPrefix(lead, leadMagic) {
@@ -112,7 +112,7 @@ func header(r io.Reader) (tags map[uint32]string, sum string, err error) {
 	}
 	if pad := len(signature) % 8; pad > 0 {
 		if _, err := io.CopyN(io.Discard, r, int64(8-pad)); err != nil {
-			return nil, "", errors.New("the package is cut off")
+			return nil, "", errors.New("the package is truncated")
 		}
 	}
 	main, entries, err := section(r)
@@ -139,19 +139,19 @@ func header(r io.Reader) (tags map[uint32]string, sum string, err error) {
 	return tags, hex.EncodeToString(digest[:]), nil
 }
 
-// section reads one header structure of the file.
+// section reads one header structure: its data, and the number of its index entries.
 func section(r io.Reader) (data []byte, entries int, err error) {
 	intro := make([]byte, 16)
 	if _, err := io.ReadFull(r, intro); err != nil || !bytes.HasPrefix(intro, headerMagic) {
-		return nil, 0, errors.New("not an RPM package: it has no header where one must be")
+		return nil, 0, errors.New("not an RPM package: a header is missing")
 	}
 	n, size := uint64(binary.BigEndian.Uint32(intro[8:])), uint64(binary.BigEndian.Uint32(intro[12:]))
 	if n*16+size > headLimit {
-		return nil, 0, errors.New("not an RPM package: its header is too large")
+		return nil, 0, errors.New("not an RPM package: the header is too large")
 	}
-	var body bytes.Buffer // grows with what is read, not with the size that the file claims
+	var body bytes.Buffer // grows with the data that is read, not with the size that the file claims
 	if got, err := io.CopyN(&body, r, int64(n*16+size)); err != nil || uint64(got) != n*16+size {
-		return nil, 0, errors.New("the package is cut off")
+		return nil, 0, errors.New("the package is truncated")
 	}
 	return append(intro, body.Bytes()...), int(n), nil
 }

@@ -7,19 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
-// build makes packages with rpmbuild.
+// build builds a package with rpmbuild.
 func build(t *testing.T, name, version, epoch string) (path string) {
 	t.Helper()
-	for _, tool := range []string{"rpmbuild", "rpm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("E2E_REQUIRE") == "1" {
-				t.Fatal(err)
-			}
-			t.Skip("packages cannot be built here (apt-get install rpm): ", err)
-		}
-	}
+	require.Tool(t, "rpmbuild", "rpm")
 	dir := t.TempDir()
 	spec := filepath.Join(dir, "x.spec")
 	text := "Name: " + name + "\nVersion: " + version + "\nRelease: 3\n" + epoch + "Summary: s\nLicense: l\nBuildArch: noarch\n%description\nd\n%files\n"
@@ -37,8 +32,8 @@ func build(t *testing.T, name, version, epoch string) (path string) {
 	return list[0]
 }
 
-// The name, version and header checksum of a package are those that rpm reports.
-func TestPackageIsReadAsRpmReadsIt(t *testing.T) {
+// Packages reads the same name, version and header checksum as rpm.
+func TestPackageLikeRpm(t *testing.T) {
 	for _, epoch := range []string{"", "Epoch: 7\n"} {
 		path := build(t, "nnf-dm", "1.2.3", epoch)
 		out, err := exec.Command("rpm", "-qp", "--qf", "%{NEVRA} %{SHA256HEADER}", path).Output()
@@ -51,7 +46,7 @@ func TestPackageIsReadAsRpmReadsIt(t *testing.T) {
 		}
 		one := p.Packages[0]
 		if have := one.NEVRA + " " + one.Header; have != string(out) {
-			t.Errorf("%s, rpm says %s", have, out)
+			t.Errorf("%s, rpm prints %s", have, out)
 		}
 		if one.Arch != "noarch" || one.Size == 0 || len(one.Sum) != 64 {
 			t.Errorf("%+v", one)
@@ -82,13 +77,13 @@ func TestPackages(t *testing.T) {
 		skipped int
 		err     string
 	}{
-		{"others are left out", []string{one, other, source[0]}, []string{"nnf-dm"}, 2, ""},
-		{"two of the same", []string{one, two}, []string{"nnf-dm"}, 0, "which one is it to be"},
-		{"one is missing", []string{one}, []string{"nnf-dm", "clientmountd"}, 0, "no package of clientmountd is among the files"},
-		{"only a source package", []string{source[0]}, []string{"nnf-dm"}, 0, "no package of nnf-dm"},
-		{"cut off", []string{cut}, []string{"nnf-dm"}, 0, "cut.rpm: the package is cut off"},
-		{"not one", []string{"rpm_test.go"}, []string{"nnf-dm"}, 0, "rpm_test.go: not an RPM package"},
-		{"not there", []string{"/nonexistent/x.rpm"}, nil, 0, "/nonexistent/x.rpm: no such file or directory"},
+		{"other packages are left out", []string{one, other, source[0]}, []string{"nnf-dm"}, 2, ""},
+		{"two with the same name", []string{one, two}, []string{"nnf-dm"}, 0, "give only one of them"},
+		{"missing package", []string{one}, []string{"nnf-dm", "clientmountd"}, 0, "none of the files is a package of clientmountd"},
+		{"only a source package", []string{source[0]}, []string{"nnf-dm"}, 0, "none of the files is a package of nnf-dm"},
+		{"truncated", []string{cut}, []string{"nnf-dm"}, 0, "cut.rpm: the package is truncated"},
+		{"not a package", []string{"rpm_test.go"}, []string{"nnf-dm"}, 0, "rpm_test.go: not an RPM package"},
+		{"missing file", []string{"/nonexistent/x.rpm"}, nil, 0, "/nonexistent/x.rpm: no such file or directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, skipped, err := Packages(tt.files, tt.names)
@@ -99,7 +94,7 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// FuzzHeader: whatever a file is, it is read or refused, without much memory.
+// FuzzHeader checks that each file is read or refused.
 func FuzzHeader(f *testing.F) {
 	head := append(append([]byte{}, leadMagic...), make([]byte, leadSize-4)...)
 	empty := append(append([]byte{}, headerMagic...), make([]byte, 12)...)

@@ -29,7 +29,7 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// has reports whether a text has this line, with any number of blanks between words.
+// has reports whether a text has this line, with any number of spaces between words.
 func has(text, line string) bool {
 	for l := range strings.Lines(text) {
 		if slices.Equal(strings.Fields(l), strings.Fields(line)) {
@@ -39,7 +39,29 @@ func has(text, line string) bool {
 	return false
 }
 
-// The units in the tree are those of the table.
+// The guide lists exactly the rights that the daemons use.
+func TestPermissionsInGuide(t *testing.T) {
+	var want, got []string
+	for _, d := range Daemons {
+		for _, r := range d.Rules {
+			if r.Used != "" {
+				want = append(want, fmt.Sprintf("| `%s` | `%s` | `%s` | %s |\n", d.Account.Name, r.Group, r.Resource, strings.Join(strings.Fields(r.Used), ", ")))
+			}
+		}
+	}
+	_, section, _ := strings.Cut(read(t, "docs/credentials.md"), "\n## Permissions of the accounts\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for line := range strings.Lines(section) {
+		if strings.HasPrefix(line, "| `") {
+			got = append(got, line)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the guide has %q, want %q", got, want)
+	}
+}
+
+// The table lists exactly the units in the source tree.
 func TestUnits(t *testing.T) {
 	var want, got []string
 	for _, d := range Daemons {
@@ -50,7 +72,7 @@ func TestUnits(t *testing.T) {
 		}
 		_, group, _ := strings.Cut(d.Owner, ":")
 		if (group == "root") == has(service, "User="+d.Name) || group != "root" && group != d.Name {
-			t.Errorf("%s runs as another user than the group %s of its credentials", d.Service(), group)
+			t.Errorf("%s does not run as a user of the group %s of its credentials", d.Service(), group)
 		}
 		if !has(read(t, "systemd/system-preset/80-"+d.Name+".preset"), "enable "+d.Enabled()) {
 			t.Errorf("the preset of %s does not enable %s", d.Name, d.Enabled())
@@ -71,8 +93,8 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// The packages bring the programs, units and directories of the table, with the same
-// owners and modes, and so does tmpfiles.d.
+// The packages contain the programs, units and directories of the table, with the same owners
+// and modes, and tmpfiles.d has the same directories.
 func TestPackages(t *testing.T) {
 	list, err := packaging.Packages(root + "nfpm.yaml")
 	if err != nil {
@@ -104,7 +126,7 @@ func TestPackages(t *testing.T) {
 		for _, dir := range d.ConfigDirectories() {
 			want[dir] = d.DirectoryMode + " " + d.Owner
 			if !has(tmpfiles, "d "+dir+" "+d.DirectoryMode+" "+owner+" -") {
-				t.Errorf("tmpfiles.d does not make %s with mode %s and owner %s", dir, d.DirectoryMode, d.Owner)
+				t.Errorf("tmpfiles.d does not create %s with mode %s and owner %s", dir, d.DirectoryMode, d.Owner)
 			}
 		}
 		for p, w := range want {
@@ -119,8 +141,7 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// The daemons have the settings that nnf-deploy writes, and look for them where it
-// puts them.
+// The daemons have the settings that nnf-deploy writes, and read the file that it writes.
 func TestSettings(t *testing.T) {
 	tables := map[string]*config.Table{
 		"clientmountd": new(clientmount.Configuration).Table(),
@@ -139,8 +160,8 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// Account, Secret and role are those of the manifest, which a Near-Node Flash
-// installation brings, too: nothing more is granted and nothing less.
+// Account, Secret and role are the same as in the manifest, and so as in a Near-Node Flash
+// installation.
 func TestManifests(t *testing.T) {
 	for _, d := range Daemons {
 		var granted, want []string
@@ -181,8 +202,7 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// A tool that insists on rights that the daemons do not use would keep sites from
-// working.
+// No right of older versions is listed as used: nnf-deploy would refuse accounts without it.
 func TestOlderVerbsAreNotUsed(t *testing.T) {
 	for _, d := range Daemons {
 		for _, r := range d.Rules {

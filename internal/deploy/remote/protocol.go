@@ -15,23 +15,26 @@ import (
 	"time"
 )
 
-// The protocol of one session. The stream belongs to the login shell first: its
-// start-up files may print anything, and may read what is sent. So nothing is
-// sent before the command has reported that it runs, and only lines with the session's
-// marker are an answer.
+// The protocol of one session. At first, the login shell uses the stream: its start-up
+// files may print anything, and may read the input. Therefore nnf-deploy sends nothing
+// before the command has reported that it runs, and takes only lines with the marker of
+// the session as an answer.
 //
-//	node: MARKER ready                     the command runs; start-up files are through
-//	we:   MARKER LENGTH SHA256, the text   the script inside its wrapper
-//	node: MARKER begun                     it arrived unchanged; else: MARKER damaged
-//	we:   the script's standard input
+//	node: MARKER ready                     the command runs; the start-up files have finished
+//	host: MARKER LENGTH SHA256, the text   the script inside its wrapper
+//	node: MARKER started                   the text arrived unchanged; otherwise: MARKER damaged
+//	host: the standard input of the script
 //	node: MARKER LENGTH TEXT               for each line that the script prints
-//	node: MARKER exit CODE LINES           the script has ended, after so many lines
+//	node: MARKER exit CODE LINES           the script has exited, after LINES lines
 //
-// A marker may be anywhere in a line: output of others that lacks a newline precedes it.
-// It is new for each session. The command does not contain it as the node prints it, so
-// that a shell that echoes its command gives no answer.
+// A marker may be anywhere in a line, after the output of another program without a newline.
+// Each session has a new marker. The command does not contain it in the form that the node
+// prints, so the echo of a shell that prints its command is not an answer.
+//
+// Both ends belong to the same nnf-deploy, and nothing of the protocol is stored on the
+// node, so versions may change it.
 
-// session names one run of a script.
+// session identifies one run of a script.
 type session struct{ id string }
 
 func newSession() (session, error) {
@@ -44,10 +47,10 @@ const markerPrefix = "nnf-deploy:"
 
 func (s session) marker() string { return markerPrefix + s.id }
 
-// command is what the node's login shell has to run. Every login shell
-// understands it, even one that is not a POSIX shell: it is one word in single quotes
+// command returns the command line for the login shell of the node. Every login shell
+// accepts it, even if it is not a POSIX shell: the script is one word in single quotes
 // without quotes, line breaks, backslashes and exclamation marks. dd reads byte by byte,
-// because input that it read beyond the script would be lost.
+// because the script would not get input that dd has read in advance.
 func (s session) command(sudo bool) string {
 	prefix := "exec "
 	if sudo {
@@ -61,18 +64,18 @@ func (s session) command(sudo bool) string {
 		`echo "$m damaged"; exit 125'`
 }
 
-// The wrapper around a script prefixes its lines with the marker and their length, and
-// reports its exit code after them. It is part of the text that is verified, so that no
-// line of the script is ever run outside it.
+// The wrapper prefixes the lines of a script with the marker and their length, and reports
+// the exit code after them. It is part of the verified text, so no line of the script can
+// run outside it.
 const (
-	wrapperBefore = "echo \"$m begun\"\n{ (\n"
+	wrapperBefore = "echo \"$m started\"\n{ (\n"
 	wrapperAfter  = "\n)\necho \"$m $?\"; } | {\nc=125 i=0 e=\nwhile [ -z \"$e\" ] && IFS= read -r l; do\n" +
 		"case $l in *\"$m \"*) e=1 c=${l##*\"$m \"} l=${l%\"$m \"*}; [ -n \"$l\" ] || break ;; esac\n" +
 		"i=$((i + 1))\nprintf '%s %s %s\\n' \"$m\" \"${#l}\" \"$l\"\ndone\n" +
 		"echo \"$m exit $c $i\"\nexit \"$c\"; }\nexit\n"
 )
 
-// frame is a script as it is sent.
+// frame returns a script in the form in which it is sent.
 func (s session) frame(script Script) []byte {
 	return frame(s.marker(), wrapperBefore+script.Text+wrapperAfter)
 }
@@ -82,14 +85,14 @@ func frame(marker, text string) []byte {
 	return fmt.Appendf(nil, "%s %d %x\n%s", marker, len(text), sum, text)
 }
 
-// errFrame reports a malformed request.
-var errFrame = errors.New("what was sent is not a framed script")
+// errFrame is the error for malformed input of ReadFrame.
+var errFrame = errors.New("not a framed script")
 
-// frameLimit bounds the script that ReadFrame reads, in bytes.
+// frameLimit is the maximum size in bytes of a script that ReadFrame reads.
 const frameLimit = 1 << 20
 
-// ReadFrame reads and verifies one framed script, and returns the frame of the changed
-// script. It is for fake nodes: on a real node the command reads the script.
+// ReadFrame reads and verifies one framed script, and returns the changed script with a new
+// frame. It is for fake nodes; on a real node, the command reads the script.
 func ReadFrame(r *bufio.Reader, change func(text string) string) ([]byte, error) {
 	line, err := r.ReadString('\n')
 	if err != nil {
@@ -114,32 +117,32 @@ func ReadFrame(r *bufio.Reader, change func(text string) string) ([]byte, error)
 }
 
 const (
-	lineLimit  = 1 << 20 // of a line of the answer, in bytes
-	noiseLimit = 4 << 10 // of the output of others that is kept for messages, in bytes
+	lineLimit  = 1 << 20 // maximum length in bytes of a line of the answer
+	noiseLimit = 4 << 10 // bytes of output of other programs that are kept for messages
 )
 
-// answer parses the output of a session and writes the script's lines to out. Its memory
-// is bounded, whatever the node sends.
+// answer parses the output of a session and writes the lines of the script to out. Its
+// memory is bounded, whatever the node sends.
 type answer struct {
-	marker string
-	out    io.Writer
-	ready  chan struct{} // closed when the command has started
-	begun  chan struct{} // closed when the script is verified and has started
+	marker  string
+	out     io.Writer
+	ready   chan struct{} // closed when the command has started
+	started chan struct{} // closed when the script is verified and has started
 
-	mu      sync.Mutex // Write may still run when ssh has ended
-	line    []byte     // not complete yet
-	over    bool       // the line has more than lineLimit bytes
-	lines   int        // written to out
-	missing string     // the tool that the node lacks
-	damaged string     // why the answer or the request cannot be trusted
-	ended   bool       // "exit" has arrived
+	mu      sync.Mutex // Write may still run when ssh has exited
+	line    []byte     // the incomplete last line
+	tooLong bool       // the line has more than lineLimit bytes
+	lines   int        // number of lines written to out
+	missing string     // the tool that is missing on the node
+	damaged string     // why the answer or the request is unreliable; "": no problem
+	exited  bool       // the line "exit" has arrived
 	code    int
-	noise   tail // output of others
+	noise   tail // output of other programs
 	err     error
 }
 
 func newAnswer(s session, out io.Writer) *answer {
-	return &answer{marker: s.marker() + " ", out: out, ready: make(chan struct{}), begun: make(chan struct{}), noise: tail{limit: noiseLimit}}
+	return &answer{marker: s.marker() + " ", out: out, ready: make(chan struct{}), started: make(chan struct{}), noise: tail{limit: noiseLimit}}
 }
 
 // Write implements io.Writer.
@@ -153,49 +156,49 @@ func (a *answer) Write(p []byte) (int, error) {
 		if i >= 0 {
 			part = p[:i]
 		}
-		if room := lineLimit - len(a.line); len(part) > room {
-			part, a.over = part[:max(room, 0)], true
+		if space := lineLimit - len(a.line); len(part) > space {
+			part, a.tooLong = part[:max(space, 0)], true
 		}
 		a.line = append(a.line, part...)
 		if i < 0 {
 			break
 		}
 		p = p[i+1:]
-		a.take(a.line, a.over)
-		a.line, a.over = a.line[:0], false
+		a.parse(a.line, a.tooLong)
+		a.line, a.tooLong = a.line[:0], false
 	}
 	return n, a.err
 }
 
-// take parses one line. A line without the marker is output of others.
-func (a *answer) take(line []byte, over bool) {
+// parse parses one line. A line without the marker is output of another program.
+func (a *answer) parse(line []byte, tooLong bool) {
 	before, text, ours := bytes.Cut(line, []byte(a.marker))
 	if !ours {
-		a.keep(line)
+		a.addNoise(line)
 		return
 	}
-	a.keep(before)
+	a.addNoise(before)
 	word, rest, two := strings.Cut(string(text), " ")
 	switch {
-	case a.ended:
-		a.fail("there is more after its end")
+	case a.exited:
+		a.fail("output follows the end of the answer")
 	case word == "ready" && !closed(a.ready):
 		close(a.ready)
 	case !closed(a.ready):
-		a.fail("it answers before it is ready")
-	case word == "missing" && !closed(a.begun):
+		a.fail("an answer arrived before the command was ready")
+	case word == "missing" && !closed(a.started):
 		a.missing = rest
-	case word == "damaged" && !closed(a.begun):
-		a.fail("the script was damaged on its way")
-	case word == "begun" && !closed(a.begun):
-		close(a.begun)
-	case !closed(a.begun):
-		a.fail("it answers before the script runs")
+	case word == "damaged" && !closed(a.started):
+		a.fail("the script arrived damaged")
+	case word == "started" && !closed(a.started):
+		close(a.started)
+	case !closed(a.started):
+		a.fail("an answer arrived before the script started")
 	case word == "exit":
 		a.exit(rest)
 	default:
-		if !two || over || word != strconv.Itoa(len(rest)) {
-			a.fail("another program writes into its lines")
+		if !two || tooLong || word != strconv.Itoa(len(rest)) {
+			a.fail("another program writes into the output of the script")
 			return
 		}
 		a.lines++
@@ -211,11 +214,11 @@ func (a *answer) exit(text string) {
 	n, err2 := strconv.Atoi(lines)
 	switch {
 	case err != nil || err2 != nil:
-		a.fail("another program writes into its lines")
+		a.fail("another program writes into the output of the script")
 	case n != a.lines:
-		a.fail(fmt.Sprintf("%d of its %d lines came", a.lines, n))
+		a.fail(fmt.Sprintf("%d of %d lines arrived", a.lines, n))
 	}
-	a.ended, a.code = true, c
+	a.exited, a.code = true, c
 }
 
 func (a *answer) fail(why string) {
@@ -224,8 +227,8 @@ func (a *answer) fail(why string) {
 	}
 }
 
-// keep keeps output of others for messages.
-func (a *answer) keep(line []byte) {
+// addNoise keeps output of other programs for messages.
+func (a *answer) addNoise(line []byte) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return
 	}
@@ -233,68 +236,79 @@ func (a *answer) keep(line []byte) {
 	_, _ = a.noise.Write([]byte("\n"))
 }
 
-// others returns the last line of the output of others, as an addition to a message.
-func (a *answer) others() string {
+// printed returns the last line that another program has printed, as an addition to a
+// message.
+func (a *answer) printed() string {
 	if !bytes.Contains(a.line, []byte(a.marker)) {
-		a.keep(a.line)
+		a.addNoise(a.line)
 		a.line = nil
 	}
-	if said := lastLine(a.noise.String()); said != "" {
-		return "; it printed: " + said
+	if line := lastLine(a.noise.String()); line != "" {
+		return "; it printed: " + line
 	}
 	return ""
 }
 
 const (
-	again       = "run it again: it continues where it stopped"
-	startUpHint = "start-up files of a login shell must neither read nor print anything where no person sits: in bash, put what does behind: case $- in *i*) ;; *) return ;; esac"
+	rerunHint   = "run the command again: it continues where it stopped"
+	startUpHint = "start-up files of a login shell must not read input or print anything in non-interactive sessions; in bash, put such commands after: case $- in *i*) ;; *) return ;; esac"
 )
 
-// judge returns the error of an ssh that has ended, if there is one.
-func (a *answer) judge(node string, code int, stderr string) error {
+// result returns the error of an ssh that has exited with code, or nil.
+func (a *answer) result(node string, code int, stderr string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ran := closed(a.ready)
 	switch {
-	case code == 255 && !a.ended:
+	case code == 255 && !a.exited:
 		return failure(node, code, stderr, ran)
 	case !ran:
 		e := failure(node, code, stderr, false)
 		if e.Kind == Failed && e.Hint == "" {
-			text := fmt.Sprintf("it ended with exit code %d", code)
+			text := fmt.Sprintf("exit code %d", code)
 			if e.Text != "" {
 				text += ": " + e.Text
 			}
-			e.Kind, e.Text, e.Hint = NoShell, text+a.others(), "try: ssh "+node+" true; it must end with exit code 0"
+			e.Kind, e.Text, e.Hint = NoShell, text+a.printed(), "check that ssh "+node+" true exits with code 0"
 		}
 		return e
 	case a.missing != "":
 		return &Error{Node: node, Kind: Failed, Code: code, Text: a.missing + " is missing on this node"}
 	case a.damaged != "":
-		return &Error{Node: node, Kind: Disturbed, Code: code, Text: a.damaged + a.others(), Hint: startUpHint}
-	case !a.ended:
-		return &Error{Node: node, Kind: Lost, Code: code, Text: "its answer is cut off", Hint: again}
+		return &Error{Node: node, Kind: Disturbed, Code: code, Text: a.damaged + a.printed(), Hint: startUpHint}
+	case !a.exited:
+		return &Error{Node: node, Kind: Lost, Code: code, Text: "the answer is truncated", Hint: rerunHint}
 	case a.code != 0:
 		return &Error{Node: node, Kind: Failed, Code: a.code, Text: lastLine(stderr)}
 	}
 	return nil
 }
 
-// consumed returns the error of a node where another program read standard input until
-// its end.
+// consumed returns the error for a node on which another program waits for standard input.
 func (a *answer) consumed(node string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return &Error{Node: node, Kind: Disturbed, Text: "the start-up files of the login shell on " + node + " read standard input" + a.others(), Hint: startUpHint}
+	return &Error{Node: node, Kind: Disturbed, Text: "the start-up files of the login shell on " + node + " read standard input" + a.printed(), Hint: startUpHint}
 }
 
-// noStart returns the error of a node on which the command has not started.
-func (a *answer) noStart(node string, limit time.Duration) error {
+// notStarted returns the error for a node on which the command has not started within limit.
+func (a *answer) notStarted(node string, limit time.Duration) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return &Error{
-		Node: node, Kind: NoShell, Text: fmt.Sprintf("the login has not ended after %v", limit) + a.others(),
-		Hint: "try: ssh " + node + " true; do the start-up files of its login shell wait for something? for slow logins raise --connect-timeout",
+		Node: node, Kind: Slow, Text: fmt.Sprintf("the login did not finish within %v", limit) + a.printed(),
+		Hint: "check whether the node is overloaded, and that ssh " + node + " true returns; for slow logins, raise --connect-timeout",
+	}
+}
+
+// notSent returns the error for a node on which the script has not started within limit, although
+// the command has.
+func (a *answer) notSent(node string, limit time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &Error{
+		Node: node, Kind: Slow, Text: fmt.Sprintf("the script did not start within %v", limit) + a.printed(),
+		Hint: "check whether the node is overloaded; if it is not, a program that the login shell starts reads the input: " + startUpHint,
 	}
 }
 

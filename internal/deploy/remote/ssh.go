@@ -1,10 +1,10 @@
-// Package remote runs the program's own scripts on nodes through the administrator's ssh
-// and its configuration: names, keys, agent, jump hosts, shared connections.
+// Package remote runs the program's own scripts on nodes with the administrator's ssh and
+// its configuration: names, keys, agent, jump hosts, shared connections.
 //
-// Only text of this program ever becomes part of a command line on a node: the scripts,
-// and everything that varies, are sent on standard input.
+// Only constant text of this program becomes part of a command line on a node. The scripts,
+// and everything variable, are sent on standard input.
 //
-// It must not know what the scripts do.
+// It must not depend on what the scripts do.
 package remote
 
 import (
@@ -25,32 +25,28 @@ type Script struct {
 	Text string // POSIX shell; it must not be empty and must not use $m
 }
 
-// Shell runs a script on a node with stdin as its input. It writes the lines that the
-// script prints to stdout, without output of others. It returns when the script has ended,
-// even if stdin is not read to its end. Each error is an *Error.
+// Shell runs a script on a node, with stdin as its input. It writes the lines that the
+// script prints to stdout, without the output of other programs. It returns when the script
+// has exited, even if stdin has not been read to its end. Each error is an *Error.
 type Shell interface {
 	Run(ctx context.Context, node string, s Script, stdin io.Reader, stdout io.Writer) error
 }
 
-// SSH is the Shell that calls the administrator's ssh.
+// SSH is the Shell that runs the administrator's ssh.
 type SSH struct {
-	Program string   // "": ssh
-	Options []string // arguments; one that does not start with "-" is an option of ssh_config(5)
-	User    string   // "": as ssh_config says
-	Sudo    bool     // become root by sudo
-	Connect time.Duration
-	Login   time.Duration // from Connect until the login shell runs the command; 0: 20s
+	Program string        // "": ssh
+	Options []string      // arguments; those that do not start with "-" are options of ssh_config(5)
+	User    string        // login name; "": as in ssh_config
+	Sudo    bool          // become root with sudo
+	Connect time.Duration // limit for the connection; 0: 10s
+	Login   time.Duration // usual limit from then until the login shell runs the command; 0: 20s
 }
 
-// How long ssh may take to end after a signal, and the login shell to run the command
-// after the end of its input.
-const (
-	grace = 2 * time.Second
-	last  = 5 * time.Second
-)
+// killDelay is how long ssh may take to exit after a signal.
+const killDelay = 2 * time.Second
 
-// arguments returns the arguments of ssh, which uses the first value that it gets for an
-// option: those of the administrator precede ours.
+// arguments returns the arguments of ssh. The administrator's options precede ours, because
+// ssh uses the first value of each option.
 func (s *SSH) arguments(node string, in session) []string {
 	var args []string
 	for _, o := range s.Options {
@@ -61,10 +57,10 @@ func (s *SSH) arguments(node string, in session) []string {
 	}
 	connect, _ := s.limits()
 	args = append(args, "-T", "-x",
-		"-o", "BatchMode=yes", // thirty prompts at once could not be answered
+		"-o", "BatchMode=yes", // prompts of many nodes could not be answered
 		"-o", fmt.Sprintf("ConnectTimeout=%d", int(connect.Seconds()+0.999)),
-		"-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", // for a node that dies meanwhile
-		"-o", "ClearAllForwardings=yes", // forwardings of interactive logins have no use here
+		"-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", // detect a node that goes down
+		"-o", "ClearAllForwardings=yes", // forwardings are for interactive logins
 	)
 	if s.User != "" {
 		args = append(args, "-l", s.User)
@@ -72,7 +68,7 @@ func (s *SSH) arguments(node string, in session) []string {
 	return append(args, "--", node, in.command(s.Sudo))
 }
 
-// limits returns how long a connection and a login may take.
+// limits returns the limits for connection and login.
 func (s *SSH) limits() (connect, login time.Duration) {
 	connect, login = s.Connect, s.Login
 	if connect <= 0 {
@@ -84,8 +80,12 @@ func (s *SSH) limits() (connect, login time.Duration) {
 	return connect, login
 }
 
-// errLogin ends an ssh whose login shell never ran the command.
-var errLogin = errors.New("the login shell did not run the command")
+// The causes for stopping an ssh whose login shell has not run the command, or the script.
+var (
+	errLogin    = errors.New("the login shell did not run the command")
+	errConsumed = errors.New("another program reads the input")
+	errScript   = errors.New("the script did not start")
+)
 
 // Run implements Shell.
 func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Reader, stdout io.Writer) error {
@@ -100,85 +100,150 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := exec.CommandContext(ctx, program, s.arguments(node, in)...)
-	// A process group of its own: Ctrl-C reaches nnf-deploy, which decides which ssh ends.
+	// ssh gets its own process group, so that Ctrl-C signals only nnf-deploy, which decides
+	// which ssh to stop.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = grace
-	heard := newAnswer(in, stdout)
+	cmd.WaitDelay = killDelay
+	answer := newAnswer(in, stdout)
 	stderr := &tail{limit: 8 << 10}
-	cmd.Stdout, cmd.Stderr = heard, stderr
-	feed, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for a reader that waits for this function
+	cmd.Stdout, cmd.Stderr = answer, stderr
+	feed, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for stdin, which may wait for this function
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return &Error{Node: node, Kind: Program, Text: err.Error(), Hint: "see --ssh and PATH"}
+		return &Error{Node: node, Kind: Program, Text: err.Error(), Hint: "check --ssh and PATH"}
 	}
 	connect, login := s.limits()
-	over, fed := make(chan struct{}), make(chan struct{})
-	late := false // the end of the input came before the login shell ran the command
+	limit := connect + login
+	exited, fed := make(chan struct{}), make(chan struct{})
+	unsent := false // the script did not start in time, so its input was not sent
 	go func() {
 		defer close(fed)
 		defer feed.Close()
-		if !await(heard.ready, over, connect+login) {
-			if closed(over) {
+		if !await(answer.ready, exited, limit) {
+			if closed(exited) {
 				return
 			}
-			// A program that reads there gets EOF now, and the command starts after it.
-			late = true
+			if cause := s.second(ctx, program, node, answer.ready, exited, limit); cause != nil {
+				cancel(cause)
+				return
+			}
+			if closed(exited) {
+				return
+			}
+		}
+		if _, err := feed.Write(in.frame(script)); err != nil {
+			return // ssh has exited and reports the reason
+		}
+		// Send the input only when the script reads it. If another program has read a part of the
+		// script, the end of the input makes the command report it. If the script starts all the
+		// same, it takes the missing input for an empty one, so its answer does not count.
+		if !await(answer.started, exited, limit) {
+			if closed(exited) {
+				return
+			}
+			unsent = true
 			feed.Close()
-			if !await(heard.ready, over, last) && !closed(over) {
-				cancel(errLogin)
+			if !await(exited, nil, limit) {
+				cancel(errScript)
 			}
 			return
 		}
-		if _, err := feed.Write(in.frame(script)); err != nil {
-			return // ssh has ended, and reports why
-		}
-		// Only this script gets its input.
-		if !await(heard.begun, over, login) || stdin == nil {
+		if stdin == nil {
 			return
 		}
-		go func() { // ends with its reader or with ssh
+		go func() { // returns when stdin ends or ssh exits
 			defer feed.Close()
-			_, _ = io.Copy(feed, stdin) // if it fails, so does the script, which reports why
+			_, _ = io.Copy(feed, stdin) // if this fails, the script fails and reports the reason
 		}()
-		<-over
+		<-exited
 	}()
 	err = cmd.Wait()
-	close(over)
+	close(exited)
 	<-fed
 	exit := (*exec.ExitError)(nil)
 	switch {
 	case ctx.Err() != nil && context.Cause(ctx) == errLogin:
-		return heard.noStart(node, connect+login+last)
+		return answer.notStarted(node, 2*limit)
+	case ctx.Err() != nil && context.Cause(ctx) == errConsumed:
+		return answer.consumed(node)
+	case ctx.Err() != nil && context.Cause(ctx) == errScript, unsent && closed(answer.started):
+		return answer.notSent(node, limit)
 	case ctx.Err() != nil:
-		return &Error{Node: node, Kind: Ended, Text: context.Cause(ctx).Error()}
-	case late && closed(heard.ready):
-		return heard.consumed(node)
+		return &Error{Node: node, Kind: Interrupted, Text: context.Cause(ctx).Error()}
 	case err == nil, errors.Is(err, exec.ErrWaitDelay): // a shared connection may keep our pipes
-		return heard.judge(node, 0, stderr.String())
+		return answer.result(node, 0, stderr.String())
 	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return heard.judge(node, exit.ExitCode(), stderr.String())
+		return answer.result(node, exit.ExitCode(), stderr.String())
 	}
-	return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: again}
+	return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: rerunHint}
 }
 
-// await reports whether what is closed before over is, and within limit.
-func await(what, over <-chan struct{}, limit time.Duration) bool {
+// second finds out why the command of a session has not started within limit: the login is slow,
+// or its start-up files wait for input. A second login without input distinguishes the two cases,
+// however busy the node and this host are. If it finishes while the first one, which had limit more
+// time, still waits, the first one waits for input. second returns nil if the first session is
+// ready or has exited, or else the cause for stopping it.
+func (s *SSH) second(ctx context.Context, program, node string, ready, exited <-chan struct{}, limit time.Duration) error {
+	in, err := newSession()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, s.arguments(node, in)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = killDelay
+	answer := newAnswer(in, io.Discard)
+	cmd.Stdout = answer
+	if err := cmd.Start(); err != nil {
+		return errLogin
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // only whether the command has started counts
+	}()
+	defer func() {
+		cancel()
+		<-ended
+	}()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-what:
+	case <-ready:
+	case <-exited:
+	case <-answer.ready:
+		// The first session may become ready at the same time.
+		if !await(ready, exited, limit/4) && !closed(exited) {
+			return errConsumed
+		}
+	case <-timer.C:
+		if !closed(ready) {
+			return errLogin
+		}
+	}
+	return nil
+}
+
+// await reports whether event is closed within limit, and before exited.
+func await(event, exited <-chan struct{}, limit time.Duration) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-event:
 		return true
-	case <-over:
+	case <-exited:
 		return false
 	case <-timer.C:
-		return closed(what)
+		return closed(event)
 	}
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last limit bytes that are written to it.
 type tail struct {
 	limit int
 	data  bytes.Buffer
@@ -186,8 +251,8 @@ type tail struct {
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.data.Write(p)
-	if over := t.data.Len() - t.limit; over > 0 {
-		t.data.Next(over)
+	if excess := t.data.Len() - t.limit; excess > 0 {
+		t.data.Next(excess)
 	}
 	return len(p), nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// program writes a stand-in for ssh: a shell script that gets its arguments.
+// program writes a fake ssh: a shell script.
 func program(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ssh")
@@ -29,13 +29,13 @@ func program(t *testing.T, text string) string {
 	return path
 }
 
-// command returns the last argument of ssh, the command that it runs.
+// command sets $last to the last argument of ssh, the command to run.
 const command = "for last; do :; done\n"
 
 func TestArguments(t *testing.T) {
 	for _, tt := range []struct {
 		ssh  SSH
-		want []string // parts that have to be there, in this order
+		want []string // required parts, in this order
 	}{
 		{SSH{}, []string{"-o BatchMode=yes", "-o ConnectTimeout=10", "-- compute-01 exec sh -c"}},
 		{SSH{Connect: 1500 * time.Millisecond}, []string{"-o ConnectTimeout=2"}},
@@ -54,8 +54,8 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// The script and its input arrive unchanged, whatever they contain, and no part of them is
-// on a command line.
+// The script and its input arrive unchanged, whatever they contain, and are not on a command
+// line.
 func TestRun(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	s := &SSH{Program: program(t, `printf '%s\n' "$@" >`+log+"\n"+command+`exec /bin/sh -c "$last"`)}
@@ -66,7 +66,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := fmt.Sprintf("%x  -\n  a\tb \\n $x\n\nlast\n", sha256.Sum256([]byte(stdin))); out.String() != want {
-		t.Errorf("%q came back, want %q", out.String(), want)
+		t.Errorf("%q was returned, want %q", out.String(), want)
 	}
 	data, err := os.ReadFile(log)
 	if err != nil {
@@ -78,9 +78,9 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The command is one word in single quotes for every shell, csh and fish included,
-// and does not have the marker in the form in which it is answered.
-func TestCommandIsForEveryShell(t *testing.T) {
+// The command is one word in single quotes in every shell, including csh and fish, and does
+// not contain the marker in the form that the node prints.
+func TestCommandInEveryShell(t *testing.T) {
 	in, err := newSession()
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestCommandIsForEveryShell(t *testing.T) {
 	}
 }
 
-// Login shells differ: none of these may stumble over the command.
+// Each of these login shells runs the command.
 func TestLoginShells(t *testing.T) {
 	for _, shell := range []string{"sh", "bash", "dash", "busybox sh", "zsh", "csh", "tcsh", "fish", "ksh"} {
 		words := strings.Fields(shell)
@@ -101,7 +101,7 @@ func TestLoginShells(t *testing.T) {
 			if words[0] == "sh" || words[0] == "bash" {
 				t.Error(err)
 			}
-			t.Logf("%s is not here", words[0])
+			t.Logf("%s is not installed", words[0])
 			continue
 		}
 		s := &SSH{Program: program(t, command+"exec "+shell+` -c "$last"`)}
@@ -119,27 +119,27 @@ func TestErrors(t *testing.T) {
 		kind                  Kind
 		text, hint            string
 	}{
-		{"dead", `echo 'ssh: connect to host x port 22: Connection refused' >&2; exit 255`, "true", Unreachable, "ssh: connect to host x port 22: Connection refused", "sshd is not"},
-		{"away", `echo 'ssh: connect to host x port 22: No route to host' >&2; exit 255`, "true", Unreachable, "No route", "is the node up?"},
-		{"late", `echo 'ssh: connect to host x port 22: Connection timed out' >&2; exit 255`, "true", Unreachable, "timed out", "is the node up?"},
-		{"unknown", `echo 'ssh: Could not resolve hostname x: Name or service not known' >&2; exit 255`, "true", Unreachable, "Could not resolve", "DNS"},
+		{"connection refused", `echo 'ssh: connect to host x port 22: Connection refused' >&2; exit 255`, "true", Unreachable, "ssh: connect to host x port 22: Connection refused", "sshd does not run"},
+		{"no route", `echo 'ssh: connect to host x port 22: No route to host' >&2; exit 255`, "true", Unreachable, "No route", "check that the node is up"},
+		{"timeout", `echo 'ssh: connect to host x port 22: Connection timed out' >&2; exit 255`, "true", Unreachable, "timed out", "check that the node is up"},
+		{"unknown name", `echo 'ssh: Could not resolve hostname x: Name or service not known' >&2; exit 255`, "true", Unreachable, "Could not resolve", "DNS"},
 		{"host key", `printf 'IT IS POSSIBLE\nHost key verification failed.\n' >&2; exit 255`, "true", HostKey, "Host key verification failed.", "known_hosts"},
-		{"key", `printf 'banner\nroot@x: Permission denied (publickey).\n' >&2; exit 255`, "true", Denied, "root@x: Permission denied (publickey).", "try: ssh x true"},
+		{"key", `printf 'banner\nroot@x: Permission denied (publickey).\n' >&2; exit 255`, "true", Denied, "root@x: Permission denied (publickey).", "check that ssh x true"},
 		{"sudo", `echo 'sudo: a password is required' >&2; exit 1`, "true", Root, "a password is required", "NOPASSWD"},
 		{"option", `echo 'command-line: line 0: Bad configuration option: nonsense' >&2; exit 255`, "true", Program, "Bad configuration option", "--ssh-option"},
-		{"something else", `echo 'kex_exchange_identification: read: Connection reset by peer' >&2; exit 255`, "true", Unreachable, "kex_exchange", "try: ssh x true"},
-		{"broken", command + `sh -c "$last"; exit 255`, "kill -9 $PPID; echo x", Lost, "", "run it again"},
-		{"cut off", command + `sh -c "$last" | grep --line-buffered -v ' exit '; exit 0`, "echo x", Lost, "cut off", "run it again"},
-		{"a line is missing", command + `sh -c "$last" | grep --line-buffered -v ' second$'; exit 0`, "echo first; echo second", Disturbed, "1 of its 2 lines came", "start-up files"},
-		{"the script", run, "echo started; printf 'one\ntwo\n' >&2; exit 3", Failed, "two", ""},
-		{"the script, with ssh's own exit code", run, "exit 255", Failed, "", ""},
-		{"silent", run, "exit 3", Failed, "", ""},
-		{"no login", `echo 'This account is currently not available.'; exit 1`, "true", NoShell, "it ended with exit code 1; it printed: This account is currently not available.", "ssh x true"},
-		{"start-up files exit the shell", `exit 0`, "true", NoShell, "it ended with exit code 0", "ssh x true"},
-		{"no sh", `echo 'fish: Unknown command: sh' >&2; exit 127`, "true", Failed, "Unknown command", "a program is missing"},
+		{"closed before the login", `echo 'kex_exchange_identification: read: Connection reset by peer' >&2; exit 255`, "true", Unreachable, "kex_exchange", "check that ssh x true"},
+		{"broken connection", command + `sh -c "$last"; exit 255`, "kill -9 $PPID; echo x", Lost, "", "run the command again"},
+		{"truncated", command + `sh -c "$last" | grep --line-buffered -v ' exit '; exit 0`, "echo x", Lost, "truncated", "run the command again"},
+		{"missing line", command + `sh -c "$last" | grep --line-buffered -v ' second$'; exit 0`, "echo first; echo second", Disturbed, "1 of 2 lines arrived", "start-up files"},
+		{"failed script", run, "echo started; printf 'one\ntwo\n' >&2; exit 3", Failed, "two", ""},
+		{"failed script with exit code 255", run, "exit 255", Failed, "", ""},
+		{"failed script without a message", run, "exit 3", Failed, "", ""},
+		{"no login", `echo 'This account is currently not available.'; exit 1`, "true", NoShell, "exit code 1; it printed: This account is currently not available.", "ssh x true"},
+		{"start-up files exit the shell", `exit 0`, "true", NoShell, "exit code 0", "ssh x true"},
+		{"no sh", `echo 'fish: Unknown command: sh' >&2; exit 127`, "true", Failed, "Unknown command", "a basic program"},
 		{"no dd", command + `mkdir $0.bin; for p in sh sha256sum; do ln -s "$(command -v $p)" $0.bin; done
 			PATH=$0.bin exec sh -c "$(echo "$last" | sed "s/^exec sh -c '//; s/'\$//; s|PATH=[^;]*;|PATH=$0.bin;|")"`, "true", Failed, "dd is missing on this node", ""},
-		{"killed", `kill -9 $$`, "true", Lost, "signal: killed", "run it again"},
+		{"killed", `kill -9 $$`, "true", Lost, "signal: killed", "run the command again"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &SSH{Program: program(t, tt.program)}
@@ -156,21 +156,21 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// The memory for the messages of ssh is bounded.
+// Only a bounded part of the standard error of ssh is kept.
 func TestStandardErrorIsBounded(t *testing.T) {
 	s := &SSH{Program: program(t, command+`exec sh -c "$last"`)}
-	err := s.Run(t.Context(), "x", Script{Text: `i=0; while [ $i -lt 2000 ]; do echo "line $i of a long story, and on it goes" >&2; i=$((i+1)); done; exit 3`}, nil, io.Discard)
-	if e := (*Error)(nil); !errors.As(err, &e) || e.Text != "line 1999 of a long story, and on it goes" {
+	err := s.Run(t.Context(), "x", Script{Text: `i=0; while [ $i -lt 2000 ]; do echo "line $i of many" >&2; i=$((i+1)); done; exit 3`}, nil, io.Discard)
+	if e := (*Error)(nil); !errors.As(err, &e) || e.Text != "line 1999 of many" {
 		t.Errorf("%v", err)
 	}
 }
 
-// Ctrl-C on the terminal does not reach ssh. The end of the context ends it, even if it
-// ignores SIGTERM.
-func TestTheEnd(t *testing.T) {
-	for _, deaf := range []string{"", "trap '' TERM\n"} {
+// Ctrl-C on the terminal does not reach ssh. When the context is done, Run stops ssh, even if
+// it ignores SIGTERM.
+func TestContextStopsSSH(t *testing.T) {
+	for _, trap := range []string{"", "trap '' TERM\n"} {
 		ready := filepath.Join(t.TempDir(), "pid")
-		s := &SSH{Program: program(t, deaf+"echo $$ >"+ready+".new && mv "+ready+".new "+ready+"\nwhile :; do sleep 0.1; done")}
+		s := &SSH{Program: program(t, trap+"echo $$ >"+ready+".new && mv "+ready+".new "+ready+"\nwhile :; do sleep 0.1; done")}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		failed := make(chan error, 1)
 		go func() { failed <- s.Run(ctx, "x", Script{Text: "true"}, nil, io.Discard) }()
@@ -188,11 +188,11 @@ func TestTheEnd(t *testing.T) {
 		}
 		cancel(errors.New("enough"))
 		err = <-failed
-		if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Ended || e.Text != "enough" {
+		if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Interrupted || e.Text != "enough" {
 			t.Errorf("%v", err)
 		}
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
-			t.Errorf("it still runs: %v", err)
+			t.Errorf("ssh still runs: %v", err)
 		}
 	}
 }

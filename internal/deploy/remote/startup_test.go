@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -14,16 +13,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/sshd"
 )
 
 // startUp is what a start-up file does before a command runs, and the expected outcome.
 type startUp struct {
 	name, text string
 	kind       Kind   // of the error, if there is one
-	cause      string // "": the right answer
+	cause      string // "": no error
 }
 
-// startUps are the files of testdata and some that cannot be worked around.
+// startUps returns the files in testdata, and some for which an error is expected.
 func startUps(t *testing.T) []startUp {
 	t.Helper()
 	paths, err := filepath.Glob("testdata/bashrc-*")
@@ -41,15 +43,15 @@ func startUps(t *testing.T) []startUp {
 	return append(list,
 		startUp{"prints later", "{ for i in 1 2 3 4 5 6 7 8 9; do printf noise; done; } &\n", 0, ""},
 		startUp{"reads a line and waits for it", "read answer\n", Disturbed, "the start-up files of the login shell on x read standard input"},
-		startUp{"reads all", "cat >/dev/null\n", Disturbed, "the start-up files of the login shell on x read standard input"},
-		startUp{"never ends", "sleep 20 &\nwait\n", NoShell, "the login has not ended"},
-		startUp{"ends the shell", "echo 'no commands here'\nexit 4\n", NoShell, "it ended with exit code 4; it printed: no commands here"},
+		startUp{"reads to the end", "cat >/dev/null\n", Disturbed, "the start-up files of the login shell on x read standard input"},
+		startUp{"never returns", "sleep 60 &\nwait\n", Slow, "the login did not finish"},
+		startUp{"exits the shell", "echo 'no commands here'\nexit 4\n", NoShell, "exit code 4; it printed: no commands here"},
 		startUp{"reads while the script is sent", "dd bs=1 count=100 <&0 >/dev/null 2>&1 & sleep 0.1\n", Disturbed, ""},
 	)
 }
 
-// The answer is right, or the error names the cause, whatever the start-up files of the
-// login shell do. The input of a script never becomes part of it.
+// Whatever the start-up files of the login shell do, the answer is correct, or the error gives
+// the cause. The input of a script never becomes part of the script.
 func TestStartUpFiles(t *testing.T) {
 	for _, tt := range startUps(t) {
 		t.Run(tt.name, func(t *testing.T) {
@@ -58,11 +60,10 @@ func TestStartUpFiles(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte(tt.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// bash reads .bashrc for a command when sshd has started it.
-			s := &SSH{
+			// bash with -c reads .bashrc if sshd has started it.
+			s := tt.limits(&SSH{
 				Program: program(t, command+"exec env -i PATH=/usr/bin:/bin HOSTNAME=x SSH_CLIENT='127.0.0.1 1 1' HOME="+home+` bash -c "$last"`),
-				Connect: time.Second, Login: 3 * time.Second,
-			}
+			})
 			if tt.name == "reads while the script is sent" {
 				disturbed(t, s, home)
 				return
@@ -72,22 +73,32 @@ func TestStartUpFiles(t *testing.T) {
 	}
 }
 
-// check runs a script that prints its input.
+// limits sets time limits: short ones where an error is expected after them, otherwise limits that a
+// busy machine does not reach.
+func (tt *startUp) limits(s *SSH) *SSH {
+	s.Connect, s.Login = 5*time.Second, time.Minute
+	if tt.kind != 0 {
+		s.Connect, s.Login = 2*time.Second, 6*time.Second
+	}
+	return s
+}
+
+// check runs a script that prints its input, and checks its output.
 func (tt *startUp) check(t *testing.T, s *SSH, dir string) {
 	t.Helper()
-	trap := filepath.Join(dir, "sprung")
+	trap := filepath.Join(dir, "executed")
 	text := strings.Repeat("# "+strings.Repeat("x", 70)+"\n", 100) + "while read -r line; do echo \"got $line\"; done\n"
-	var want, given strings.Builder
+	var want, input strings.Builder
 	for i := range 50 {
-		fmt.Fprintf(&given, "line %d; touch %s\n", i, trap)
+		fmt.Fprintf(&input, "line %d; touch %s\n", i, trap)
 		fmt.Fprintf(&want, "got line %d; touch %s\n", i, trap)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
-	err := s.Run(ctx, "x", Script{Text: text}, strings.NewReader(given.String()), &out)
+	err := s.Run(ctx, "x", Script{Text: text}, strings.NewReader(input.String()), &out)
 	if _, failed := os.Stat(trap); failed == nil {
-		t.Error("what the script was given was run")
+		t.Error("the input of the script was executed")
 	}
 	e := (*Error)(nil)
 	switch {
@@ -100,65 +111,46 @@ func (tt *startUp) check(t *testing.T, s *SSH, dir string) {
 	}
 }
 
-// disturbed: a program takes a part of the script while it is sent. The script does not
-// run, and its input is not sent. If the program was too slow, the script runs.
+// disturbed checks a session in which another program reads a part of the script. The script
+// does not run, and its input is not sent. If the other program is too slow, the script runs.
 func disturbed(t *testing.T, s *SSH, dir string) {
 	t.Helper()
 	trap := filepath.Join(dir, "ran")
-	given := &reads{Reader: strings.NewReader("secret\n")}
+	input := &countingReader{Reader: strings.NewReader("secret\n")}
 	var out bytes.Buffer
-	err := s.Run(t.Context(), "x", Script{Text: strings.Repeat("#\n", 4000) + "touch " + trap + "\n"}, given, &out)
+	err := s.Run(t.Context(), "x", Script{Text: strings.Repeat("#\n", 4000) + "touch " + trap + "\n"}, input, &out)
 	if _, missing := os.Stat(trap); (missing == nil) != (err == nil) {
-		t.Errorf("it was run: %v, error: %v", missing == nil, err)
+		t.Errorf("the script has run: %v, error: %v", missing == nil, err)
 	}
-	if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.Kind != Disturbed || given.n > 0) {
-		t.Errorf("%#v, %d reads", err, given.n)
+	if e := (*Error)(nil); err != nil && (!errors.As(err, &e) || e.Kind != Disturbed || input.n > 0) {
+		t.Errorf("%#v, %d reads", err, input.n)
 	}
 }
 
-type reads struct {
+// countingReader counts the calls of Read.
+type countingReader struct {
 	io.Reader
 	n int
 }
 
-func (r *reads) Read(p []byte) (int, error) {
+func (r *countingReader) Read(p []byte) (int, error) {
 	r.n++
 	return r.Reader.Read(p)
 }
 
-// server is a real sshd for one connection at a time, without a port: ssh runs it
-// as its ProxyCommand.
+// server is a real sshd without a port, for one connection at a time: ssh starts it as its
+// ProxyCommand.
 type server struct {
 	home, sshd string
 	options    []string
 }
 
-// separation makes the directory that sshd needs where systemd does not start it.
-func separation(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		return
-	}
-	if err := os.Mkdir("/run/sshd", 0o755); err == nil {
-		t.Cleanup(func() { _ = os.Remove("/run/sshd") })
-	} else if !errors.Is(err, fs.ErrExist) {
-		t.Fatal(err)
-	}
-}
-
-// newServer skips the test where there is no sshd. The login shell is shell, with
-// its home directory in home.
+// newServer skips the test if sshd is not installed. The home directory of the login shell is
+// home.
 func newServer(t *testing.T, shell string) *server {
 	t.Helper()
 	sshd := "/usr/sbin/sshd"
-	for _, tool := range []string{sshd, "ssh", "ssh-keygen"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("E2E_REQUIRE") == "1" {
-				t.Fatal(err)
-			}
-			t.Skip("apt-get install openssh-server: ", err)
-		}
-	}
+	require.Tool(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -187,9 +179,9 @@ func newServer(t *testing.T, shell string) *server {
 	return s
 }
 
-// Behind a real sshd the login shell reads its start-up files before the command.
-func TestStartUpFilesBehindSSHD(t *testing.T) {
-	separation(t)
+// With a real sshd, the login shell reads its start-up files before it runs the command.
+func TestStartUpFilesWithSSHD(t *testing.T) {
+	sshd.Directory(t)
 	const title, reads = "printf '\\033]0;node\\007'\n", "read answer\n"
 	type login struct{ shell, file string }
 	bash := login{"bash", ".bashrc"}
@@ -225,10 +217,7 @@ func TestStartUpFilesBehindSSHD(t *testing.T) {
 		t.Run(tt.shell+" "+tt.name, func(t *testing.T) {
 			program := strings.Fields(tt.shell)[0]
 			if _, err := exec.LookPath(program); err != nil {
-				if program == "bash" || program == "dash" {
-					t.Fatal(err)
-				}
-				t.Skip(err)
+				require.Missing(t, err.Error())
 			}
 			t.Parallel()
 			s := newServer(t, tt.shell)
@@ -236,9 +225,37 @@ func TestStartUpFilesBehindSSHD(t *testing.T) {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(tt.text), 0o600)); err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
-			tt.check(t, &SSH{Options: s.options, Connect: 3 * time.Second, Login: 4 * time.Second}, s.home)
-			t.Logf("%.1f s", time.Since(began).Seconds())
+			started := time.Now()
+			tt.check(t, tt.limits(&SSH{Options: s.options}), s.home)
+			t.Logf("%.1f s", time.Since(started).Seconds())
 		})
+	}
+}
+
+// A login that takes longer than the usual limit succeeds: a slow node is not broken.
+func TestSlowLogin(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const limit = 5 * time.Second
+	// The second login takes as long as the first one.
+	s := &SSH{Program: program(t, command+"echo x >>"+dir+"/logins; sleep 6; exec sh -c \"$last\""), Connect: limit / 2, Login: limit / 2}
+	var out bytes.Buffer
+	if err := s.Run(t.Context(), "x", Script{Text: "read -r line; echo \"got $line\"\n"}, strings.NewReader("it\n"), &out); err != nil || out.String() != "got it\n" {
+		t.Errorf("%q %v", out.String(), err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "logins")); err != nil || string(data) != "x\nx\n" {
+		t.Errorf("%q %v: the login was not slow", data, err)
+	}
+}
+
+// The answer of a script that starts too late does not count, because its input was not sent.
+func TestSlowStart(t *testing.T) {
+	t.Parallel()
+	s := &SSH{Program: program(t, command+`exec sh -c 'dd() { sleep 5; command dd "$@"; }; '"eval \"\${1#exec sh -c ?}\"" x "${last%?}"`), Connect: 2 * time.Second, Login: 2 * time.Second}
+	input := &countingReader{Reader: strings.NewReader("it\n")}
+	var out bytes.Buffer
+	err := s.Run(t.Context(), "x", Script{Text: "read -r line; echo \"got $line\"\n"}, input, &out)
+	if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Slow || !strings.Contains(e.Text, "the script did not start within 4s") || input.n > 0 {
+		t.Errorf("%#v, %d reads", err, input.n)
 	}
 }

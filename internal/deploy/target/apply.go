@@ -15,7 +15,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// The scripts as they are run on nodes.
+// The scripts that run on nodes.
 var (
 	//go:embed scripts/prelude.sh
 	prelude string
@@ -35,7 +35,7 @@ var (
 	collectScript = remote.Script{Name: "collect", Text: bare(prelude + shared + collectText)}
 )
 
-// bare returns a script without its comment lines.
+// bare returns a script without comment lines and empty lines.
 func bare(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -46,16 +46,16 @@ func bare(text string) string {
 	return b.String()
 }
 
-// Steps reports the progress of a node to an observer.
+// Steps is called with each step of a node.
 type Steps func(step string)
 
-// after is how long Apply waits for a switch after the connection broke.
-const after = 10 * time.Minute
+// switchLimit is how long Apply waits for a switch after the connection broke.
+const switchLimit = 10 * time.Minute
 
-// Apply carries a plan out. Until the switch starts on the node, the end of stop ends
-// Apply, and the node stays as it is. From then on Apply waits for the switch until ctx
-// ends, even if the connection breaks. For an Outcome that is not ok it returns an
-// error, too.
+// Apply applies a plan. If stop is done before the switch has started on the node, Apply
+// returns and the node is unchanged. From then on, Apply waits for the switch until ctx is
+// done, even if the connection breaks. If the state of the Outcome is not ok, it also
+// returns an error.
 func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, step Steps) (*Outcome, error) {
 	run, err := newRun()
 	if err != nil {
@@ -63,20 +63,20 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	}
 	session, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	staged, through := make(chan struct{}), make(chan struct{})
-	answer := &reader{signals: map[string]func(){
-		"staged": sync.OnceFunc(func() { close(staged) }),
-		"heard":  sync.OnceFunc(func() { close(through) }),
+	staged, finished := make(chan struct{}), make(chan struct{})
+	answer := &outcomeReader{signals: map[string]func(){
+		"staged":  sync.OnceFunc(func() { close(staged) }),
+		"confirm": sync.OnceFunc(func() { close(finished) }),
 	}}
 	in, feed := io.Pipe()
 	fed := make(chan error, 1)
-	gone := false // "go" was sent: only the node knows its state
+	goSent := false // from now on, only the node can report its state
 	go func() {
 		fed <- func() error {
 			defer feed.Close()
 			a := newArchive(p, run)
 			if _, err := fmt.Fprintf(feed, "archive %d\n", a.size); err != nil {
-				return nil // the script has ended, and reports why
+				return nil // the script has exited and reports the reason
 			}
 			if err := a.write(feed); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 				return err
@@ -90,11 +90,11 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 				return nil
 			}
 			step("switch")
-			gone = true
-			_, _ = io.WriteString(feed, "go "+run+"\n") // the node reports whether it arrived
+			goSent = true
+			_, _ = io.WriteString(feed, "go "+run+"\n") // the node reports whether this has arrived
 			select {
-			case <-through:
-				_, _ = io.WriteString(feed, "heard "+run+"\n")
+			case <-finished:
+				_, _ = io.WriteString(feed, "confirmed "+run+"\n")
 			case <-session.Done():
 			}
 			return nil
@@ -102,47 +102,48 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	}()
 	halt := context.AfterFunc(stop, func() {
 		select {
-		case <-staged: // "go" may have been sent: the goroutine above decides
+		case <-staged: // the goroutine above decides whether to send "go"
 		default:
 			cancel(context.Cause(stop))
 		}
 	})
 	defer halt()
 	step("upload")
-	err = shell.Run(session, node, applyScript, in, &bounded{answer, mostBytes})
+	err = shell.Run(session, node, applyScript, in, &bounded{answer, maxAnswer})
 	cancel(nil)
 	in.Close()
 	ferr := <-fed
 	switch {
 	case ferr != nil:
 		return nil, ferr
-	case stop.Err() != nil && !gone:
-		return nil, &remote.Error{Node: node, Kind: remote.Ended, Text: "nothing was changed"}
+	case stop.Err() != nil && !goSent:
+		return nil, &remote.Error{Node: node, Kind: remote.Interrupted, Text: "nothing was changed"}
 	case answer.problem != nil:
 		return nil, answer.problem
 	case err == nil:
-		return answer.outcome.judge(run)
-	case gone && ctx.Err() != nil:
-		return nil, left(ctx)
-	case gone:
+		return answer.outcome.check(run)
+	case goSent && ctx.Err() != nil:
+		return nil, stoppedWaiting(ctx)
+	case goSent:
 		o, err := collect(ctx, shell, node, run, step)
 		if ctx.Err() != nil {
-			err = left(ctx)
+			err = stoppedWaiting(ctx)
 		}
 		return o, err
 	}
 	return nil, err
 }
 
-// left is the error if the administrator does not wait for the end of a switch.
-func left(ctx context.Context) error {
-	return problemf("it goes on there: nnf-deploy status tells what became of it", "left in the middle of the switch: %v", context.Cause(ctx))
+// stoppedWaiting returns the error for a ctx that is done before the end of the switch.
+func stoppedWaiting(ctx context.Context) error {
+	return problemf("the switch continues on the node: see nnf-deploy status for its result", "stopped waiting during the switch: %v", context.Cause(ctx))
 }
 
-// collect asks the node for the outcome of a switch during which the connection broke.
+// collect connects again after the connection broke during the switch, and returns the
+// outcome.
 func collect(ctx context.Context, shell remote.Shell, node, run string, step Steps) (*Outcome, error) {
 	step("reconnect")
-	var answer *reader
+	var answer *outcomeReader
 	var err error
 	for try := range 5 {
 		if try > 0 {
@@ -152,7 +153,7 @@ func collect(ctx context.Context, shell remote.Shell, node, run string, step Ste
 			case <-time.After(time.Duration(try) * 2 * time.Second):
 			}
 		}
-		answer, err = ask(ctx, shell, node, run)
+		answer, err = collectOnce(ctx, shell, node, run)
 		if e := (*remote.Error)(nil); err == nil || answer.problem != nil || !errors.As(err, &e) || e.Kind != remote.Unreachable && e.Kind != remote.Lost {
 			break
 		}
@@ -161,48 +162,48 @@ func collect(ctx context.Context, shell remote.Shell, node, run string, step Ste
 	case answer.problem != nil:
 		return nil, answer.problem
 	case err != nil:
-		return nil, problemf("run it again: it goes on where it stopped", "the connection broke during the switch and does not come back (%v)", err)
+		return nil, problemf("run the command again: it continues where it stopped", "the connection broke during the switch, and reconnecting failed (%v)", err)
 	case answer.outcome.Run != run:
-		return nil, problemf("run it again", "the connection broke before the switch; nothing was changed")
+		return nil, problemf("run the command again", "the connection broke before the switch; nothing was changed")
 	}
-	return answer.outcome.judge(run)
+	return answer.outcome.check(run)
 }
 
-// ask is one attempt to get the outcome of a run.
-func ask(ctx context.Context, shell remote.Shell, node, run string) (*reader, error) {
-	through, over := make(chan struct{}), make(chan struct{})
-	answer := &reader{signals: map[string]func(){"heard": sync.OnceFunc(func() { close(through) })}}
+// collectOnce is one attempt to get the outcome of a run.
+func collectOnce(ctx context.Context, shell remote.Shell, node, run string) (*outcomeReader, error) {
+	finished, exited := make(chan struct{}), make(chan struct{})
+	answer := &outcomeReader{signals: map[string]func(){"confirm": sync.OnceFunc(func() { close(finished) })}}
 	in, feed := io.Pipe()
 	go func() {
 		defer feed.Close()
-		if _, err := fmt.Fprintf(feed, "wait %s %s\n", seconds(after), run); err != nil {
-			return // the script has ended, and reports why
+		if _, err := fmt.Fprintf(feed, "wait %s %s\n", seconds(switchLimit), run); err != nil {
+			return // the script has exited and reports the reason
 		}
 		select {
-		case <-through:
-			_, _ = io.WriteString(feed, "heard "+run+"\n")
-		case <-over:
+		case <-finished:
+			_, _ = io.WriteString(feed, "confirmed "+run+"\n")
+		case <-exited:
 		}
 	}()
-	err := shell.Run(ctx, node, collectScript, in, &bounded{answer, mostBytes})
-	close(over)
+	err := shell.Run(ctx, node, collectScript, in, &bounded{answer, maxAnswer})
+	close(exited)
 	in.Close()
 	return answer, err
 }
 
-// judge returns an error for an outcome that is not ok, or not that of this run.
-func (o *Outcome) judge(run string) (*Outcome, error) {
+// check returns the outcome, and an error if it is not ok or belongs to another run.
+func (o *Outcome) check(run string) (*Outcome, error) {
 	switch {
 	case o.Run != run:
-		return nil, problemf("run it again", "it does not say what became of the switch")
+		return nil, problemf("run the command again", "the node did not report the result of the switch")
 	case o.State == "ok":
 		return o, nil
 	}
 	hint := o.Hint
 	if hint == "" {
-		hint = "run it again when the cause is gone"
+		hint = "fix the cause, then run the command again"
 	}
-	state := map[string]string{"old": "the node is as before", "unready": "the new version stays", "mixed": "old and new are mixed", "partly": "what was removed before stays removed"}[o.State]
+	state := map[string]string{"old": "the previous state was restored", "unready": "the new version stays installed", "mixed": "old and new files are mixed", "partly": "the removal is incomplete"}[o.State]
 	return o, problemf(hint, "%s; %s", o.Cause, state)
 }
 
@@ -212,27 +213,27 @@ func newRun() (string, error) {
 	return hex.EncodeToString(b), err
 }
 
-// Outcome is the result of a switch as the node reports it.
+// Outcome is the result of a switch, as reported by the node.
 type Outcome struct {
 	Run     string
-	State   string // ok, old (it failed and was undone), unready (new, but a daemon does not get ready), mixed, partly (removed)
+	State   string // ok, old (failed and undone), unready (new, but a daemon is not ready), mixed (undoing failed), partly (removed)
 	Cause   string
 	Hint    string
-	Notes   []string // what else there is to know
-	Said    []string // what daemons report of themselves
-	Journal []string // the last lines of a daemon that does not get ready
+	Notes   []string // other remarks
+	Status  []string // status texts that the daemons report
+	Journal []string // the last journal lines of a daemon that did not become ready
 }
 
-// reader parses the answer of the apply and the collect script as it arrives.
-type reader struct {
+// outcomeReader parses the answer of the apply and collect scripts as it arrives.
+type outcomeReader struct {
 	outcome Outcome
 	problem *Problem
-	rest    string            // of a line that is not complete
-	signals map[string]func() // called for lines of one word
+	rest    string            // the incomplete last line
+	signals map[string]func() // called for lines that consist of this word
 }
 
 // Write implements io.Writer.
-func (r *reader) Write(p []byte) (int, error) {
+func (r *outcomeReader) Write(p []byte) (int, error) {
 	r.rest += string(p)
 	for {
 		line, rest, whole := strings.Cut(r.rest, "\n")
@@ -240,12 +241,12 @@ func (r *reader) Write(p []byte) (int, error) {
 			break
 		}
 		r.rest = rest
-		r.take(strings.Split(line, "\t"))
+		r.parse(strings.Split(line, "\t"))
 	}
 	return len(p), nil
 }
 
-func (r *reader) take(f []string) {
+func (r *outcomeReader) parse(f []string) {
 	switch o := &r.outcome; {
 	case len(f) == 1 && r.signals[f[0]] != nil:
 		r.signals[f[0]]()
@@ -255,8 +256,8 @@ func (r *reader) take(f []string) {
 		o.Run, o.State, o.Cause, o.Hint = f[1], f[2], f[3], f[4]
 	case f[0] == "note" && len(f) >= 2:
 		o.Notes = append(o.Notes, f[1])
-	case f[0] == "said" && len(f) >= 2:
-		o.Said = append(o.Said, f[1])
+	case f[0] == "status" && len(f) >= 2:
+		o.Status = append(o.Status, f[1])
 	case f[0] == "journal" && len(f) >= 2:
 		o.Journal = append(o.Journal, strings.Join(f[1:], " "))
 	}

@@ -13,11 +13,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-func TestInstallFromNothing(t *testing.T) {
+func TestInstallOnNewNode(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
 			s := newTestNode(t)
@@ -58,13 +59,13 @@ func TestInstallFromNothing(t *testing.T) {
 				t.Errorf("a second run would change:\n%s", changes(p))
 			}
 			if log := s.Log(); len(log) != 0 {
-				t.Errorf("to look changes nothing: %q", log)
+				t.Errorf("the probe has changed something: %q", log)
 			}
 		})
 	}
 }
 
-// restarted returns the units that were started or restarted since the last call.
+// restarted returns the units that have been started or restarted since the last call.
 func (s *testNode) restarted() (list []string) {
 	for _, line := range s.Log() {
 		if verb, unit, _ := strings.Cut(line, " "); verb == "restart" || verb == "start" {
@@ -74,8 +75,8 @@ func (s *testNode) restarted() (list []string) {
 	return list
 }
 
-// Only daemons of which something has changed are restarted.
-func TestOnlyWhatChangedIsRestarted(t *testing.T) {
+// Only daemons with a change are restarted.
+func TestOnlyChangedDaemonsAreRestarted(t *testing.T) {
 	s := newTestNode(t)
 	old := s.packages("1", "exit 0", "")
 	w := wanted(old)
@@ -90,8 +91,8 @@ func TestOnlyWhatChangedIsRestarted(t *testing.T) {
 	if got := s.restarted(); !slices.Equal(got, []string{"nnf-dm.service"}) {
 		t.Errorf("a new token of one daemon restarts %q", got)
 	}
-	fresh := s.packages("2", "exit 0", "")
-	w.Payload.Packages = append(w.Payload.Packages[:0:0], fresh.Packages[0], old.Packages[1])
+	newer := s.packages("2", "exit 0", "")
+	w.Payload.Packages = append(w.Payload.Packages[:0:0], newer.Packages[0], old.Packages[1])
 	s.install(w)
 	if got := s.restarted(); !slices.Equal(got, []string{"clientmountd.service"}) || !strings.Contains(s.Get("usr/bin/clientmountd"), "Version 2") {
 		t.Errorf("a new package of one daemon restarts %q", got)
@@ -100,7 +101,7 @@ func TestOnlyWhatChangedIsRestarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p := s.plan(w); changes(p) != "permissions /etc/nnf-dm/service.token\n" {
-		t.Errorf("a token that was opened:\n%s", changes(p))
+		t.Errorf("a token with a wrong mode:\n%s", changes(p))
 	}
 	s.install(w)
 	if got := s.restarted(); len(got) != 0 || s.Files("etc/nnf-dm")["/etc/nnf-dm/service.token"][:10] != "-rw-r-----" {
@@ -109,12 +110,12 @@ func TestOnlyWhatChangedIsRestarted(t *testing.T) {
 	w.Force = true
 	s.install(w)
 	if got := s.restarted(); !slices.Equal(got, []string{"clientmountd.service", "nnf-dm.service"}) {
-		t.Errorf("by force %q", got)
+		t.Errorf("with Force, %q were restarted", got)
 	}
 }
 
-// If a new version does not get ready, the old one is back, to the byte, and runs.
-func TestNotReadyPutsTheOldBack(t *testing.T) {
+// If a new version does not become ready, the old one is restored exactly, and runs.
+func TestNotReadyRestoresOldVersion(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
 			s := newTestNode(t)
@@ -128,35 +129,34 @@ func TestNotReadyPutsTheOldBack(t *testing.T) {
 
 			w := wanted(payloads("2", "exit 1", ""))
 			w.Daemons[0].Token = []byte("another token")
-			s.Put("run/fake/journal", "level=ERROR the API server says no\n\x1b[31mlast\tline\n", 0o600)
+			s.Put("run/fake/journal", "clientmountd: error: /etc/clientmountd/config.toml:1: unknown key \"x\"\n\x1b[31mlast\tline\n", 0o600)
 			o, err := s.apply(w)
 			problem := (*Problem)(nil)
 			if !errors.As(err, &problem) || o == nil || o.State != "old" || !strings.Contains(problem.Text, "clientmountd.service is not ready") ||
-				!strings.HasSuffix(problem.Text, "; the node is as before") || !strings.Contains(problem.Hint, "journalctl -u clientmountd.service") {
+				!strings.HasSuffix(problem.Text, "; the previous state was restored") || !strings.Contains(problem.Hint, "journalctl -u clientmountd.service") {
 				t.Fatalf("%v %+v", err, o)
 			}
-			if len(o.Journal) != 2 || o.Journal[0] != "level=ERROR the API server says no" {
+			if len(o.Journal) != 2 || o.Journal[0] != `clientmountd: error: /etc/clientmountd/config.toml:1: unknown key "x"` {
 				t.Errorf("%q", o.Journal)
 			}
 			if after := s.state(); after != before {
 				t.Errorf("before:\n%s\nafter:\n%s", before, after)
 			}
 			if now := s.Get("run/fake/running.clientmountd.service"); now != running || s.Get("run/fake/active.clientmountd.service") != "active\n" {
-				t.Error("what runs is not the old one")
+				t.Error("the old version does not run")
 			}
 			s.nothingStaged()
 			w = wanted(payloads("3", "exit 0", ""))
 			s.install(w)
 			if !strings.Contains(s.Get("usr/bin/clientmountd"), "Version 3") {
-				t.Error("a good one was not installed after that")
+				t.Error("the next version was not installed")
 			}
 		})
 	}
 }
 
-// The first version on a node has nothing to go back to: it stays, and the next run tries
-// again.
-func TestNotReadyOnAFreshNode(t *testing.T) {
+// If no version ran before, the new one stays, and the next run retries.
+func TestNotReadyOnNewNode(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 1", ""))
 	o, err := s.apply(w)
@@ -182,23 +182,23 @@ func TestPackageTransactionFails(t *testing.T) {
 		t.Fatalf("%v %+v", err, o)
 	}
 	if s.state() != before {
-		t.Error("the node is not as before")
+		t.Error("the node has changed")
 	}
 	s.nothingStaged()
 }
 
-// The scripts keep their state in the directory of the table.
-func TestScriptsNameTheProduct(t *testing.T) {
+// The scripts keep their state in the directory in the product table.
+func TestScriptsUseStateDirectory(t *testing.T) {
 	for name, text := range map[string]string{"shared": shared, "switch": switchText} {
 		if !strings.Contains(text, "\nD=$R"+product.StateDirectory) {
-			t.Errorf("%s does not work in %s", name, product.StateDirectory)
+			t.Errorf("%s does not use %s", name, product.StateDirectory)
 		}
 	}
 }
 
-// The switch calls the client of a daemon that is ready, as users do. If the client gets no
-// answer, that is a note and not a failure.
-func TestClientIsAsked(t *testing.T) {
+// When a daemon is ready, the switch calls its client, as users do. If the client gets no
+// answer, this is a note and not a failure.
+func TestClientWithoutAnswerIsNote(t *testing.T) {
 	s := newTestNode(t)
 	p := s.bare("1", "exit 0")
 	for i := range p.Programs {
@@ -207,12 +207,12 @@ func TestClientIsAsked(t *testing.T) {
 		}
 	}
 	o, err := s.apply(wanted(p))
-	if want := []string{"nnf-dm runs, and nnf-dmctl gets no answer from it: version failed"}; err != nil || o.State != "ok" || !slices.Equal(o.Notes, want) {
+	if want := []string{"nnf-dm runs, but nnf-dmctl gets no answer from it: version failed"}; err != nil || o.State != "ok" || !slices.Equal(o.Notes, want) {
 		t.Errorf("%v %+v, want the notes %q", err, o, want)
 	}
 }
 
-// The scripts as they are sent, and the fake commands of nodes.
+// Checks the scripts in the form in which they are sent, and the fake commands of nodes.
 func TestScriptsLint(t *testing.T) {
 	for _, s := range []remote.Script{probeScript, applyScript, collectScript, {Name: "switch", Text: bare(switchText)}} {
 		for _, shell := range []string{"dash", "bash", "busybox"} {
@@ -221,7 +221,7 @@ func TestScriptsLint(t *testing.T) {
 				args = []string{shell, "sh", "-n"}
 			}
 			if _, err := exec.LookPath(shell); err != nil {
-				t.Logf("%s is not here", shell)
+				t.Logf("%s is not installed", shell)
 				continue
 			}
 			cmd := exec.Command(args[0], args[1:]...)
@@ -231,15 +231,10 @@ func TestScriptsLint(t *testing.T) {
 			}
 		}
 		if strings.Contains(s.Text, "\n#") || strings.HasPrefix(s.Text, "#") {
-			t.Errorf("%s is sent with its comments", s.Name)
+			t.Errorf("%s is sent with comments", s.Name)
 		}
 	}
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		if os.Getenv("E2E_REQUIRE") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip("shellcheck is not installed, make lint installs it: ", err)
-	}
+	require.Tool(t, "shellcheck")
 	stubs, err := filepath.Glob("../remote/fakenode/bin/*")
 	if err != nil || len(stubs) < 5 {
 		t.Fatal(stubs, err)

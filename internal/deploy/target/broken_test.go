@@ -14,8 +14,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// If not all of the archive arrives, nothing changes, and nothing is left.
-func TestConnectionBreaksWhileSending(t *testing.T) {
+// If the archive does not arrive completely, nothing changes, and nothing is left behind.
+func TestConnectionBreaksDuringUpload(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	before := s.state()
@@ -25,7 +25,7 @@ func TestConnectionBreaksWhileSending(t *testing.T) {
 		s.Fault(fmt.Sprint("cut ", n))
 		_, err := Apply(t.Context(), t.Context(), s.shell, s.Name, func() *Plan { s.Fault(""); p := s.plan(w); s.Fault(fmt.Sprint("cut ", n)); return p }(), func(string) {})
 		if err == nil {
-			t.Fatalf("%d bytes were enough", n)
+			t.Fatalf("no error after %d bytes", n)
 		}
 		s.Fault("")
 		s.settle()
@@ -36,11 +36,11 @@ func TestConnectionBreaksWhileSending(t *testing.T) {
 	}
 	s.install(w)
 	if !strings.Contains(s.Get("usr/bin/nnf-dmctl"), "Version 2") {
-		t.Error("it is not new in the end")
+		t.Error("the next run did not install the new version")
 	}
 }
 
-// settle waits until no process holds the lock of the node any more.
+// settle waits until no process holds the lock of the node.
 func (s *testNode) settle() {
 	s.t.Helper()
 	wait.Until(s.t, "the end of the switch", func() bool {
@@ -52,8 +52,8 @@ func (s *testNode) settle() {
 	})
 }
 
-// The connection breaks after everything has arrived: before "go" the node stays old; after
-// it the switch continues, and its result is fetched.
+// If the connection breaks before "go", the node stays unchanged. If it breaks after "go", the
+// switch continues, and Apply fetches the result.
 func TestConnectionBreaksAtTheSwitch(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -67,7 +67,7 @@ func TestConnectionBreaksAtTheSwitch(t *testing.T) {
 	s.Fault("")
 	s.settle()
 	if s.state() != before {
-		t.Error("without the word it switched")
+		t.Error("the node has changed without \"go\"")
 	}
 	s.nothingStaged()
 
@@ -84,12 +84,12 @@ func TestConnectionBreaksAtTheSwitch(t *testing.T) {
 		t.Fatalf("%v %+v %q", err, o, steps)
 	}
 	if !s.plan(w).Empty() {
-		t.Error("the node is not new")
+		t.Error("the node does not have the new version")
 	}
 	s.nothingStaged()
 }
 
-// Ctrl-C: before the switch the node stays old; during the switch Apply waits for it.
+// After Ctrl-C, a node before the switch stays unchanged; during the switch, Apply waits.
 func TestStop(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -110,46 +110,46 @@ func TestStop(t *testing.T) {
 		s.settle()
 		if at == "switch" {
 			if err != nil || o.State != "ok" || !s.plan(w).Empty() {
-				t.Errorf("in the switch: %v %+v", err, o)
+				t.Errorf("during the switch: %v %+v", err, o)
 			}
 			continue
 		}
-		if e := (*remote.Error)(nil); !errors.As(err, &e) || e.Kind != remote.Ended {
+		if e := (*remote.Error)(nil); !errors.As(err, &e) || e.Kind != remote.Interrupted {
 			t.Errorf("at %s: %v", at, err)
 		}
 		if s.state() != before {
-			t.Errorf("at %s it changed", at)
+			t.Errorf("at %s: the node has changed", at)
 		}
 		s.nothingStaged()
 	}
 }
 
-// If nnf-deploy ends during the switch, the node completes the switch on its own.
-func TestLeave(t *testing.T) {
+// If nnf-deploy stops waiting during the switch, the node completes the switch.
+func TestStopWaiting(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	w := wanted(s.bare("2", "sleep 0.5; exit 0"))
 	p := s.plan(w)
 	s.Fault("hold switching")
-	ctx, leave := context.WithCancelCause(t.Context())
+	ctx, cancel := context.WithCancelCause(t.Context())
 	_, err := Apply(ctx, t.Context(), s.shell, s.Name, p, func(step string) {
 		if step == "switch" {
-			time.AfterFunc(300*time.Millisecond, func() { leave(errors.New("enough")) })
+			time.AfterFunc(300*time.Millisecond, func() { cancel(errors.New("enough")) })
 		}
 	})
-	if err == nil || err.Error() != "left in the middle of the switch: enough" {
+	if err == nil || err.Error() != "stopped waiting during the switch: enough" {
 		t.Errorf("%v", err)
 	}
 	s.Fault("")
 	s.settle()
 	if !s.plan(w).Empty() {
-		t.Errorf("the node is not new: %s", changes(s.plan(w)))
+		t.Errorf("the node does not have the new version: %s", changes(s.plan(w)))
 	}
 	s.nothingStaged()
 }
 
-// The switch is killed, as by a power cut: the next run finishes it, including the restart
-// that is still missing although all files are new.
+// If the switch is killed, as by a power failure, the next run completes it, including
+// restarts that are missing although all files are new.
 func TestSwitchIsKilled(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
@@ -174,34 +174,35 @@ func TestSwitchIsKilled(t *testing.T) {
 	}
 	s.nothingStaged()
 	if !s.plan(w).Empty() {
-		t.Error("it is not finished")
+		t.Error("the next run did not complete the switch")
 	}
 }
 
-// Of two runs at once the second fails.
-func TestTwoAtOnce(t *testing.T) {
+// Of two concurrent runs, the second fails.
+func TestConcurrentRuns(t *testing.T) {
 	s := newTestNode(t)
-	p := s.plan(wanted(s.bare("1", "sleep 1; exit 0")))
+	p := s.plan(wanted(s.bare("1", `until [ -e "$R/run/fake/refused" ]; do /bin/sleep 0.05; done; exit 0`)))
 	first := make(chan error)
-	begun := make(chan struct{})
+	started := make(chan struct{})
 	go func() {
 		_, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
 			if step == "switch" {
-				close(begun)
+				close(started)
 			}
 		})
 		first <- err
 	}()
-	<-begun
-	if _, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {}); err == nil || !strings.Contains(err.Error(), "another nnf-deploy is at work") {
+	<-started
+	if _, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {}); err == nil || !strings.Contains(err.Error(), "another nnf-deploy is changing this node") {
 		t.Errorf("the second: %v", err)
 	}
+	s.Put("run/fake/refused", "", 0o600)
 	if err := <-first; err != nil {
 		t.Errorf("the first: %v", err)
 	}
 }
 
-// uninstall must succeed.
+// uninstall removes the daemons.
 func (s *testNode) uninstall(w *Want) {
 	s.t.Helper()
 	p, err := s.remove(w, false)
@@ -213,7 +214,7 @@ func (s *testNode) uninstall(w *Want) {
 	}
 }
 
-// nothingKept: nnf-deploy keeps nothing on the node any more.
+// nothingKept checks that the state directory of nnf-deploy is removed.
 func (s *testNode) nothingKept() {
 	s.t.Helper()
 	if left := s.Files(product.StateDirectory); len(left) > 0 {
@@ -221,9 +222,9 @@ func (s *testNode) nothingKept() {
 	}
 }
 
-// An uninstall whose answer never arrived leaves nothing that a later run would act on:
-// above all the next install keeps the packages that it goes back to.
-func TestForgetIsOfItsRun(t *testing.T) {
+// If the result of an uninstall is never confirmed, its leftovers do not affect later runs: the
+// next install keeps its packages, which are needed to restore this version.
+func TestForgetOnlyOwnRun(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
 	s.install(w)
@@ -234,16 +235,16 @@ func TestForgetIsOfItsRun(t *testing.T) {
 	s.Fault("break switching")
 	_, err = Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
 		if step == "reconnect" {
-			s.Fault("hostkey") // nor does the second connection work
+			s.Fault("hostkey") // reconnecting fails, too
 		}
 	})
 	if err == nil {
-		t.Fatal("its answer arrived")
+		t.Fatal("no error")
 	}
 	s.Fault("")
 	s.settle()
 	if s.Get("var/lib/nnf-deploy/packages/clientmountd.rpm") != "" || s.Get("usr/bin/clientmountd") != "" {
-		t.Error("it was not removed")
+		t.Error("the daemon was not removed")
 	}
 	if p, err := s.remove(w, false); err != nil || changes(p) != "remove /var/lib/nnf-deploy\n" {
 		t.Errorf("another uninstall: %v %s", err, changes(p))
@@ -251,15 +252,15 @@ func TestForgetIsOfItsRun(t *testing.T) {
 	s.install(w)
 	before := s.state()
 	if s.Get("var/lib/nnf-deploy/packages/clientmountd.rpm") == "" {
-		t.Error("the package to go back to is gone")
+		t.Error("the package was not kept")
 	}
 	o, err := s.apply(wanted(s.packages("2", "exit 1", "")))
 	if err == nil || o.State != "old" || s.state() != before {
-		t.Errorf("the node is not as before: %v %+v", err, o)
+		t.Errorf("the old version was not restored: %v %+v", err, o)
 	}
 }
 
-// An uninstall whose connection breaks and comes back leaves as little as any other.
+// An uninstall that has to reconnect removes the state directory, too.
 func TestForgetAfterReconnect(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -281,7 +282,7 @@ func TestForgetAfterReconnect(t *testing.T) {
 	s.nothingKept()
 }
 
-// If one daemon is removed, everything of the other stays.
+// The removal of one daemon does not affect the other.
 func TestForgetOneDaemon(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -297,9 +298,9 @@ func TestForgetOneDaemon(t *testing.T) {
 	s.nothingKept()
 }
 
-// A restart that is pending after an interrupted run stays pending during a run for the
-// other daemon, and ends with the removal of the daemon.
-func TestPendingIsOfItsDaemon(t *testing.T) {
+// A restart that is pending after an interrupted run stays pending when the other daemon is
+// installed, and is no longer pending when the daemon is removed.
+func TestPendingPerDaemon(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
 	s.install(w)

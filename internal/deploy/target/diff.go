@@ -11,8 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Diff plans what has to change on a node. It reads nothing but its arguments. The
-// error is a *Problem.
+// Diff plans the changes that bring a node with this report into the wanted state. It depends
+// only on its arguments. The error is a *Problem.
 func Diff(w *Want, r *Report) (*Plan, error) {
 	if err := r.usable(); err != nil {
 		return nil, err
@@ -26,7 +26,7 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 		}
 	}
 	if r.Interrupted {
-		d.p.note("an earlier run was interrupted here; what it left is cleared away")
+		d.p.note("an earlier run was interrupted; its leftovers are removed")
 	}
 	if err := d.space(); err != nil {
 		return nil, err
@@ -35,14 +35,13 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 	return d.p, nil
 }
 
-// usable returns the reason why nothing can be changed on the node now, if there is
-// one.
+// usable returns an error if the node cannot be changed now.
 func (r *Report) usable() error {
 	switch {
 	case r.Systemd == "":
-		return problemf("nnf-deploy is for nodes that are up, not for images", "systemd does not run there")
+		return problemf("nnf-deploy installs on running nodes, not in images", "systemd does not run on the node")
 	case r.Busy:
-		return problemf("wait for its end, then run it again", "another nnf-deploy is at work there")
+		return problemf("wait until it has finished, then run the command again", "another nnf-deploy is changing this node")
 	}
 	return nil
 }
@@ -52,11 +51,11 @@ type differ struct {
 	w     *Want
 	r     *Report
 	p     *Plan
-	bare  int64           // bytes of programs without a package
-	units map[string]bool // daemons whose unit changes
+	bare  int64           // size in bytes of programs without a package
+	units map[string]bool // daemons with a changed unit
 }
 
-// packages plans the package of a daemon.
+// packages plans the changes of the package of a daemon.
 func (d *differ) packages(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) == 0 {
 		return nil
@@ -75,13 +74,13 @@ func (d *differ) packages(daemon *Daemon) error {
 	}
 	switch owner := d.r.Owners[product.Path(daemon.Bin)]; {
 	case there:
-		d.p.change("replace", p.NEVRA, have.NEVRA)
+		d.p.change("replace", p.NEVRA, "is "+have.NEVRA)
 	case owner != "":
-		d.p.change("replace", p.NEVRA, owner)
+		d.p.change("replace", p.NEVRA, "is "+owner)
 	default:
 		d.p.change("install", p.NEVRA, "")
 	}
-	name := d.p.carry(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf accepts no file without it
+	name := d.p.addMember(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf requires this suffix
 	d.p.step("package", name, p.Name)
 	d.p.restart(daemon.Bin)
 	d.units[daemon.Bin] = true
@@ -89,10 +88,10 @@ func (d *differ) packages(daemon *Daemon) error {
 }
 
 func (d *differ) wrongArch(bin string) error {
-	return problemf("give one that is built for it", "what is given of %s is for %s, and the node is %s", bin, strings.Join(d.w.Payload.Arches(bin), ", "), d.r.Arch)
+	return problemf("give a build for this architecture", "the given %s is for %s, but the node is %s", bin, strings.Join(d.w.Payload.Arches(bin), ", "), d.r.Arch)
 }
 
-// programs plans the programs of a daemon that are not in a package.
+// programs plans the changes of the programs of a daemon that are not in a package.
 func (d *differ) programs(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) > 0 {
 		return nil
@@ -100,12 +99,12 @@ func (d *differ) programs(daemon *Daemon) error {
 	path := product.Path(daemon.Bin)
 	if len(d.w.Payload.Programs) == 0 {
 		if d.r.Files[path].State == "absent" {
-			return problemf("give it with --rpm or --binary-dir", "%s is not installed there", daemon.Bin)
+			return problemf("add --rpm or --binary-dir", "%s is not installed on the node", daemon.Bin)
 		}
 		return nil
 	}
 	if owner := d.r.Owners[path]; owner != "" {
-		return problemf("give packages (--rpm), or remove that one first", "%s belongs to the package %s there", path, owner)
+		return problemf("install packages (--rpm), or remove that package first", "%s belongs to the package %s on the node", path, owner)
 	}
 	found, names := false, daemon.product().Programs()
 	for i := range d.w.Payload.Programs {
@@ -130,10 +129,11 @@ func (d *differ) programs(daemon *Daemon) error {
 	return nil
 }
 
-// place plans one file, and reports whether it changes.
-func (d *differ) place(f *file, what string) bool {
-	have, asked := d.r.Files[f.path]
-	if !asked {
+// place plans the change of one file, and reports whether it changes. step is the verb of
+// the manifest.
+func (d *differ) place(f *file, step string) bool {
+	have, reported := d.r.Files[f.path]
+	if !reported {
 		have.State = "absent"
 	}
 	verb := "replace"
@@ -151,15 +151,15 @@ func (d *differ) place(f *file, what string) bool {
 	if f.program != nil {
 		m.path = f.program.Path
 	}
-	d.p.step(what, d.p.carry(m), f.mode, f.owner, f.path)
+	d.p.step(step, d.p.addMember(m), f.mode, f.owner, f.path)
 	if f.bin != "" && verb != "permissions" {
 		d.p.restart(f.bin)
 	}
 	return true
 }
 
-// unit plans the unit of a daemon: what hides the wanted one makes way, unless it is
-// the administrator's.
+// unit plans the changes of the unit of a daemon. Units that hide the wanted one are removed
+// or renamed, unless they belong to the administrator.
 func (d *differ) unit(daemon *Daemon) error {
 	bin := daemon.Bin
 	if bin == "" {
@@ -170,19 +170,19 @@ func (d *differ) unit(daemon *Daemon) error {
 	p := daemon.product()
 	path, socket := p.OwnUnits()
 	text, there := d.r.Contents[path]
-	whose := unitOwner(bin, text)
+	author := unitOwner(bin, text)
 	switch {
-	case there && whose == installer && (packaged || bare):
+	case there && author == ownerInstaller && (packaged || bare):
 		d.p.change("retire", path, "")
 		d.p.step("retire", path)
 		d.unitChanges(bin)
-	case there && whose == own && packaged:
+	case there && author == ownerProgram && packaged:
 		d.p.step("remove", path)
 		d.p.step("remove", socket)
-		d.p.change("remove", path, "it hides the package's")
+		d.p.change("remove", path, "it hides the unit of the package")
 		d.unitChanges(bin)
-	case there && whose == foreign:
-		d.p.note("%s is yours and stays: it hides the unit that belongs to this version", path)
+	case there && author == ownerAdministrator:
+		d.p.note("%s is your own file and is kept: it hides the unit of this version", path)
 		bare = false
 	}
 	if bare && (d.units[bin] || !there) {
@@ -198,18 +198,18 @@ func (d *differ) unit(daemon *Daemon) error {
 		}
 		text := d.r.Contents[path]
 		switch dropInOwner(&p, path, text) {
-		case installer:
+		case ownerInstaller:
 			d.p.change("retire", path, "")
 			d.p.step("retire", path)
 			d.unitChanges(bin)
 			if now, _ := product.Credentials(daemon.Name); tokenFile(text) != now {
-				d.p.note("%s is not used any more, and still opens the API server to who can read it: remove it", tokenFile(text))
+				d.p.note("%s is no longer used, but whoever can read it can still use its token: remove it", tokenFile(text))
 			}
-		case foreign:
+		case ownerAdministrator:
 			if replacesCommand(text) && path > p.DropIn() {
-				d.p.note("%s is yours and stays: its command wins over what nnf-deploy sets", path)
+				d.p.note("%s is your own file and is kept: its ExecStart overrides that of nnf-deploy", path)
 			}
-		case ours:
+		case ownerDeploy:
 			if want, _ := daemon.dropIn(); want == "" {
 				d.p.change("remove", path, "")
 				d.p.step("remove", path)
@@ -225,7 +225,7 @@ func (d *differ) unitChanges(bin string) {
 	d.p.restart(bin)
 }
 
-// files plans the credentials and settings of a daemon.
+// files plans the changes of the credentials and settings of a daemon.
 func (d *differ) files(daemon *Daemon) error {
 	list, err := d.w.files(daemon)
 	if err != nil {
@@ -234,14 +234,14 @@ func (d *differ) files(daemon *Daemon) error {
 	p := daemon.product()
 	if daemon.Bin != "" {
 		for _, path := range p.ConfigDirectories() {
-			d.p.step("folder", p.DirectoryMode, p.Owner, path)
-			if have := d.r.Files[path]; have.State == "folder" && ("0"+have.Mode != p.DirectoryMode || have.Owner != p.Owner) {
+			d.p.step("directory", p.DirectoryMode, p.Owner, path)
+			if have := d.r.Files[path]; have.State == "directory" && ("0"+have.Mode != p.DirectoryMode || have.Owner != p.Owner) {
 				d.p.change("permissions", path, "")
 			}
 		}
 	}
 	if daemon.Name != daemon.Bin && len(daemon.Token) > 0 {
-		d.p.step("newfolder", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // which other software may own
+		d.p.step("newdirectory", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // an existing one may belong to other software
 	}
 	for i := range list {
 		if d.place(&list[i], "file") && list[i].path == p.DropIn() {
@@ -251,7 +251,7 @@ func (d *differ) files(daemon *Daemon) error {
 	return nil
 }
 
-// enable plans that systemd starts the daemon, now and at boot.
+// enable plans the steps after which systemd runs the daemon, now and at boot.
 func (d *differ) enable(daemon *Daemon) error {
 	if daemon.Bin == "" {
 		return nil
@@ -259,7 +259,7 @@ func (d *differ) enable(daemon *Daemon) error {
 	p := daemon.product()
 	u, service := d.r.Units[p.Enabled()], d.r.Units[p.Service()]
 	if u.Load == "masked" || service.Load == "masked" {
-		return problemf("systemctl unmask "+p.Enabled(), "%s is masked there", p.Enabled())
+		return problemf("run systemctl unmask "+p.Enabled()+" on the node", "%s is masked on the node", p.Enabled())
 	}
 	if d.units[p.Name] || u.File != "enabled" {
 		d.p.step("reload")
@@ -286,7 +286,7 @@ func (d *differ) enable(daemon *Daemon) error {
 	return nil
 }
 
-// run adds the restarts.
+// run adds the restarts to the plan.
 func (d *differ) run() {
 	for _, bin := range d.p.bins {
 		p, _ := product.Of(bin)
@@ -296,17 +296,17 @@ func (d *differ) run() {
 		if running(d.r.Units[p.Service()]) {
 			d.p.change("restart", p.Service(), "")
 		}
-		d.p.step(append([]string{"ready", p.Service(), seconds(d.w.Ready)}, p.Beside...)...)
+		d.p.step(append([]string{"ready", p.Service(), seconds(d.w.Ready)}, p.Clients...)...)
 	}
 }
 
-// running reports whether a restart interrupts the unit.
+// running reports whether the unit runs, so that a restart interrupts it.
 func running(u Unit) bool { return u.Active != "" && u.Active != "inactive" && u.Active != "failed" }
 
-// spare is what a file system must have left when everything is in place, in KiB.
+// spare is the free space in KiB that must remain on a file system.
 const spare = 1024
 
-// space returns an error for a disk that would be full, before anything is sent.
+// space returns an error if a file system has too little space for the plan.
 func (d *differ) space() error {
 	staging, bare := d.p.Bytes()/1024, d.bare/1024
 	if d.p.Empty() {
@@ -321,10 +321,10 @@ func (d *differ) space() error {
 			continue
 		}
 		if need.dir == product.BinDirectory && free == d.r.Space[product.StateDirectory] {
-			need.kib += staging // most likely the same file system
+			need.kib += staging // probably the same file system
 		}
 		if free < need.kib+spare {
-			return problemf("make room, or move the folder to another file system", "the file system of %s is full: %s free, %s needed", need.dir, size(free), size(need.kib+spare))
+			return problemf("free space there, or move the directory to another file system", "the file system of %s is full: %s free, %s needed", need.dir, size(free), size(need.kib+spare))
 		}
 	}
 	return nil

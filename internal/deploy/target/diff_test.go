@@ -10,7 +10,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// settled is the report of a node that is as wanted, by packages.
+// settled returns the report of a node that is in the wanted state, installed from packages.
 func settled(w *Want) *Report {
 	r := newReport()
 	r.Arch, r.Systemd = "x86_64", "252"
@@ -22,7 +22,7 @@ func settled(w *Want) *Report {
 		}
 		p := d.product()
 		for _, path := range p.ConfigDirectories() {
-			r.Files[path] = FileState{"folder", strings.TrimPrefix(p.DirectoryMode, "0"), p.Owner}
+			r.Files[path] = FileState{"directory", strings.TrimPrefix(p.DirectoryMode, "0"), p.Owner}
 		}
 		r.Files[product.Path(d.Bin)] = FileState{"x", "755", "root:root"}
 		r.Packages[d.Bin] = Installed{d.Bin + "-1", "h1"}
@@ -55,35 +55,35 @@ func TestDiff(t *testing.T) {
 		name   string
 		want   func(*Want)
 		report func(*Report)
-		says   string // changes, or a problem behind "!"
+		result string // changes, or "!" and an error
 	}{
-		{"as wanted", nil, nil, ""},
-		{"no programs are brought", func(w *Want) { w.Payload = payload.Payload{} }, nil, ""},
-		{"none are brought, and none is there", func(w *Want) { w.Payload = payload.Payload{} },
-			func(r *Report) { r.Files["/usr/bin/clientmountd"] = FileState{State: "absent"} }, "!clientmountd is not installed there"},
-		{"a newer package", func(w *Want) {
+		{"no difference", nil, nil, ""},
+		{"without programs", func(w *Want) { w.Payload = payload.Payload{} }, nil, ""},
+		{"without programs, not installed", func(w *Want) { w.Payload = payload.Payload{} },
+			func(r *Report) { r.Files["/usr/bin/clientmountd"] = FileState{State: "absent"} }, "!clientmountd is not installed on the node"},
+		{"newer package", func(w *Want) {
 			w.Payload = pack("2")
 			w.Payload.Packages = append(w.Payload.Packages[:2], pack("1").Packages[2:]...)
 		}, nil,
 			"replace clientmountd-2 (is clientmountd-1)\nrestart clientmountd.service\n"},
-		{"the same version, built anew", func(w *Want) { w.Payload.Packages[0].Header = "other" }, nil,
+		{"same version, rebuilt", func(w *Want) { w.Payload.Packages[0].Header = "other" }, nil,
 			"replace clientmountd-1 (is clientmountd-1)\nrestart clientmountd.service\n"},
-		{"an older package of another name", nil, func(r *Report) {
+		{"older package with another name", nil, func(r *Report) {
 			delete(r.Packages, "clientmountd")
 			r.Owners["/usr/bin/clientmountd"] = "nnf-clientmount-1.0-1.x86_64"
 		}, "replace clientmountd-1 (is nnf-clientmount-1.0-1.x86_64)\nrestart clientmountd.service\n"},
-		{"by force", func(w *Want) { w.Force = true; w.Daemons = w.Daemons[:1] }, nil,
+		{"force", func(w *Want) { w.Force = true; w.Daemons = w.Daemons[:1] }, nil,
 			"replace clientmountd-1 (is clientmountd-1)\nreplace " + token + "\nreplace " + cert + "\nreplace " + conf + "\nrestart clientmountd.service\n"},
-		{"the token is another one", nil, func(r *Report) { f := r.Files[token]; f.State = "0000"; r.Files[token] = f }, "replace " + token + "\nrestart clientmountd.service\n"},
-		{"the token is open", nil, func(r *Report) { f := r.Files[token]; f.Mode = "644"; r.Files[token] = f }, "permissions " + token + "\n"},
-		{"the token is somebody's", nil, func(r *Report) { f := r.Files[token]; f.Owner = "user:user"; r.Files[token] = f }, "permissions " + token + "\n"},
-		{"the folder is open", nil, func(r *Report) { r.Files["/etc/nnf-dm"] = FileState{"folder", "755", "root:root"} }, "permissions /etc/nnf-dm\n"},
-		{"the folder is not there", nil, func(r *Report) { r.Files["/etc/nnf-dm"] = FileState{State: "absent"} }, ""},
-		{"the token is a link", nil, func(r *Report) { r.Files[token] = FileState{State: "link"} }, "replace " + token + "\nrestart clientmountd.service\n"},
-		{"the token is missing", nil, func(r *Report) { r.Files[token] = FileState{State: "absent"} }, "write " + token + "\nrestart clientmountd.service\n"},
-		{"the API server moves", func(w *Want) { w.Host = "fd00::1"; w.Daemons = w.Daemons[:1] }, nil, "replace " + conf + "\nrestart clientmountd.service\n"},
+		{"different token", nil, func(r *Report) { f := r.Files[token]; f.State = "0000"; r.Files[token] = f }, "replace " + token + "\nrestart clientmountd.service\n"},
+		{"token readable by others", nil, func(r *Report) { f := r.Files[token]; f.Mode = "644"; r.Files[token] = f }, "permissions " + token + "\n"},
+		{"token owned by a user", nil, func(r *Report) { f := r.Files[token]; f.Owner = "user:user"; r.Files[token] = f }, "permissions " + token + "\n"},
+		{"directory readable by others", nil, func(r *Report) { r.Files["/etc/nnf-dm"] = FileState{"directory", "755", "root:root"} }, "permissions /etc/nnf-dm\n"},
+		{"directory missing", nil, func(r *Report) { r.Files["/etc/nnf-dm"] = FileState{State: "absent"} }, ""},
+		{"token is a link", nil, func(r *Report) { r.Files[token] = FileState{State: "link"} }, "replace " + token + "\nrestart clientmountd.service\n"},
+		{"token missing", nil, func(r *Report) { r.Files[token] = FileState{State: "absent"} }, "write " + token + "\nrestart clientmountd.service\n"},
+		{"new address of the API server", func(w *Want) { w.Host = "fd00::1"; w.Daemons = w.Daemons[:1] }, nil, "replace " + conf + "\nrestart clientmountd.service\n"},
 		{"arguments", func(w *Want) { w.Daemons[1].Arguments = []string{"--x"} }, nil, "write " + nnfdm.DropIn() + "\n"},
-		{"no arguments any more", nil, func(r *Report) { r.Contents[clientmountd.DropIn()] = "[Service]\n" }, "remove " + clientmountd.DropIn() + "\nrestart clientmountd.service\n"},
+		{"arguments removed", nil, func(r *Report) { r.Contents[clientmountd.DropIn()] = "[Service]\n" }, "remove " + clientmountd.DropIn() + "\nrestart clientmountd.service\n"},
 		{"disabled", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "loaded", Active: "active", File: "disabled"} }, "enable nnf-dm.socket\n"},
 		{"stopped", nil, func(r *Report) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "inactive", File: "enabled"}
@@ -93,18 +93,18 @@ func TestDiff(t *testing.T) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "activating", File: "enabled"}
 		}, "restart clientmountd.service\n"},
 		{"failed", nil, func(r *Report) { r.Units["nnf-dm.service"] = Unit{Load: "loaded", Active: "failed"} }, "start nnf-dm.service\n"},
-		{"a restart is missing", nil, func(r *Report) { r.Interrupted, r.Pending = true, []string{"clientmountd", "nnf-dm"} }, "start nnf-dm.service\nrestart clientmountd.service\n"},
-		{"masked", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "masked"} }, "!nnf-dm.socket is masked there"},
-		{"no systemd", nil, func(r *Report) { r.Systemd = "" }, "!systemd does not run there"},
-		{"busy", nil, func(r *Report) { r.Busy = true }, "!another nnf-deploy is at work there"},
-		{"another machine", nil, func(r *Report) { r.Arch = "ppc64le" }, "!what is given of clientmountd is for x86_64, aarch64, and the node is ppc64le"},
-		{"full", func(w *Want) { w.Payload = pack("2") }, func(r *Report) { r.Space["/var/lib/nnf-deploy"] = 20 << 10 },
+		{"pending restart", nil, func(r *Report) { r.Interrupted, r.Pending = true, []string{"clientmountd", "nnf-dm"} }, "start nnf-dm.service\nrestart clientmountd.service\n"},
+		{"masked", nil, func(r *Report) { r.Units["nnf-dm.socket"] = Unit{Load: "masked"} }, "!nnf-dm.socket is masked on the node"},
+		{"no systemd", nil, func(r *Report) { r.Systemd = "" }, "!systemd does not run on the node"},
+		{"busy", nil, func(r *Report) { r.Busy = true }, "!another nnf-deploy is changing this node"},
+		{"other architecture", nil, func(r *Report) { r.Arch = "ppc64le" }, "!the given clientmountd is for x86_64, aarch64, but the node is ppc64le"},
+		{"full file system", func(w *Want) { w.Payload = pack("2") }, func(r *Report) { r.Space["/var/lib/nnf-deploy"] = 20 << 10 },
 			"!the file system of /var/lib/nnf-deploy is full: 20.0 MiB free, 21.0 MiB needed"},
-		{"full, and nothing to do", nil, func(r *Report) { clear(r.Space); r.Space["/etc"] = 0 }, ""},
+		{"full file system, no difference", nil, func(r *Report) { clear(r.Space); r.Space["/etc"] = 0 }, ""},
 		{"/etc is full", func(w *Want) { w.Port = "1" }, func(r *Report) { r.Space["/etc"] = 0 }, "!the file system of /etc is full: 0.0 MiB free, 1.0 MiB needed"},
-		{"programs over a package", func(w *Want) {
+		{"programs instead of a package", func(w *Want) {
 			w.Payload = payload.Payload{Programs: []payload.Program{{Name: "clientmountd", Arch: "x86_64"}, {Name: "nnf-dm", Arch: "x86_64"}}}
-		}, nil, "!/usr/bin/clientmountd belongs to the package clientmountd-1 there"},
+		}, nil, "!/usr/bin/clientmountd belongs to the package clientmountd-1 on the node"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := wanted(pack("1"))
@@ -123,18 +123,18 @@ func TestDiff(t *testing.T) {
 			} else {
 				got = changes(p)
 			}
-			if got != tt.says {
-				t.Errorf("have:\n%s\nwant:\n%s", got, tt.says)
+			if got != tt.result {
+				t.Errorf("have:\n%s\nwant:\n%s", got, tt.result)
 			}
 			if !maps.Equal(before, r.Files) {
-				t.Error("the report has changed")
+				t.Error("Diff has changed the report")
 			}
 		})
 	}
 }
 
-// A package manager that was killed leaves two versions installed: both are named, and the
-// wanted one is installed again.
+// If the package manager was killed and two versions are installed, the plan shows both, and
+// installs the wanted one again.
 func TestTwoVersionsInstalled(t *testing.T) {
 	r, err := parseReport(strings.NewReader("nnf-deploy\tprobe\t1\npackage\tclientmountd\tclientmountd-0\th0\npackage\tclientmountd\tclientmountd-1\th1\nend\n"))
 	if err != nil {
@@ -149,7 +149,7 @@ func TestTwoVersionsInstalled(t *testing.T) {
 	}
 }
 
-// Only what has changed is sent.
+// Only changed files are sent.
 func TestBytes(t *testing.T) {
 	w := wanted(pack("2"))
 	p, err := Diff(w, settled(wanted(pack("1"))))
@@ -163,7 +163,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// Only root can read a drop-in with the environment of daemons.yaml, which may have secrets.
+// Only root can read a drop-in with the environment of daemons.yaml, which may contain secrets.
 func TestDropInMode(t *testing.T) {
 	for _, tt := range []struct {
 		d    Daemon

@@ -16,7 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-func TestMain(m *testing.M) { fakenode.Tests(m) }
+func TestMain(m *testing.M) { fakenode.RunTests(m) }
 
 // testNode is one fake node, reached through the fake ssh.
 type testNode struct {
@@ -29,13 +29,13 @@ type testNode struct {
 func newTestNode(t *testing.T) *testNode {
 	f := fakenode.New(t)
 	s := &testNode{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
-	s.answers("clientmountd", &systemd.Status{Version: systemd.StatusVersion, Mounts: new(systemd.MountStatus)})
-	s.answers("nnf-dm", &systemd.Status{Version: systemd.StatusVersion})
+	s.setStatus("clientmountd", &systemd.Status{Version: systemd.StatusVersion, Mounts: new(systemd.MountStatus)})
+	s.setStatus("nnf-dm", &systemd.Status{Version: systemd.StatusVersion})
 	return s
 }
 
-// answers sets the answer of a program to status -o json; nil: it is too old for it.
-func (s *testNode) answers(program string, status *systemd.Status) {
+// setStatus sets the answer of a program to status -o json; nil: it is too old to answer.
+func (s *testNode) setStatus(program string, status *systemd.Status) {
 	s.t.Helper()
 	path := "run/fake/answer." + program
 	if status == nil {
@@ -51,7 +51,7 @@ func (s *testNode) answers(program string, status *systemd.Status) {
 	s.Put(path, string(data), 0o600)
 }
 
-// program is a fake daemon. The fake systemctl calls it with "ready" to start it.
+// program returns a fake daemon. The fake systemctl runs it with "ready" to start it.
 func program(version, ready string) string {
 	return `#!/bin/sh
 name=${0##*/}
@@ -71,7 +71,7 @@ esac
 `
 }
 
-// bare returns the programs of a version in a directory.
+// bare returns programs of a version without packages.
 func (s *testNode) bare(version, ready string) payload.Payload {
 	s.t.Helper()
 	var p payload.Payload
@@ -85,8 +85,7 @@ func (s *testNode) bare(version, ready string) payload.Payload {
 	return p
 }
 
-// packages returns the packages of a version; a line can be put in front of
-// their programs.
+// packages returns the packages of a version; line is inserted before their programs.
 func (s *testNode) packages(version, ready, line string) payload.Payload {
 	s.t.Helper()
 	var p payload.Payload
@@ -117,7 +116,7 @@ func wanted(p payload.Payload) *Want {
 	}
 }
 
-// plan probes the node and compares.
+// plan probes the node and returns the plan.
 func (s *testNode) plan(w *Want) *Plan {
 	s.t.Helper()
 	r, err := Probe(s.t.Context(), s.shell, w)
@@ -136,7 +135,7 @@ func (s *testNode) apply(w *Want) (*Outcome, error) {
 	return Apply(s.t.Context(), s.t.Context(), s.shell, s.Name, s.plan(w), func(string) {})
 }
 
-// install must succeed.
+// install applies the plan, which must succeed.
 func (s *testNode) install(w *Want) *Outcome {
 	s.t.Helper()
 	o, err := s.apply(w)
@@ -146,7 +145,7 @@ func (s *testNode) install(w *Want) *Outcome {
 	return o
 }
 
-// state is all that nnf-deploy may change.
+// state describes all files that nnf-deploy may change.
 func (s *testNode) state() string {
 	var b strings.Builder
 	files := s.Files("etc", "usr")
@@ -156,17 +155,17 @@ func (s *testNode) state() string {
 	return b.String()
 }
 
-// nothingStaged: no file of a run is left anywhere.
+// nothingStaged checks that no temporary file of a run is left.
 func (s *testNode) nothingStaged() {
 	s.t.Helper()
 	for path := range s.Files("etc", "usr", "var") {
 		if strings.Contains(path, ".nnf-deploy-") || strings.Contains(path, "/stage") || strings.HasSuffix(path, "/pending") {
-			s.t.Errorf("%s is left", path)
+			s.t.Errorf("left behind: %s", path)
 		}
 	}
 }
 
-// changes are those of a plan, one a line.
+// changes returns the changes of a plan, one per line.
 func changes(p *Plan) string {
 	var b strings.Builder
 	for _, c := range p.Changes {

@@ -15,10 +15,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
-// Untrusted text is never executed: neither contents nor arguments nor files of the node.
-func TestNothingOfOthersIsRun(t *testing.T) {
+// Untrusted text is never executed: contents, arguments, and files on the node.
+func TestUntrustedTextIsNotExecuted(t *testing.T) {
 	s := newTestNode(t)
-	trap := filepath.Join(t.TempDir(), "sprung")
+	trap := filepath.Join(t.TempDir(), "executed")
 	evil := "'; touch " + trap + " #\n$(touch " + trap + ")\n`touch " + trap + "`\"; touch " + trap + "\n"
 	w := wanted(s.packages("1", "exit 0", ""))
 	w.Host = `api"; $(touch ` + trap + `)`
@@ -33,7 +33,7 @@ func TestNothingOfOthersIsRun(t *testing.T) {
 	s.Put("run/fake/journal", evil, 0o644)
 	s.install(w)
 	if s.Get("etc/clientmountd/service.token") != evil {
-		t.Error("the token is not what was given")
+		t.Error("the token was changed")
 	}
 	for _, want := range []string{`"--x=$$(touch ` + trap + `)" "a'b" "c\"d" "%%n $$HOME"`, "Environment=\"GOGC=`touch " + trap + "`\""} {
 		if text := s.Get(dir + "50-nnf-deploy.conf"); !strings.Contains(text, want) {
@@ -51,11 +51,11 @@ func TestNothingOfOthersIsRun(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(trap); err == nil {
-		t.Error("it was run")
+		t.Error("untrusted text was executed")
 	}
 }
 
-// Names that would escape from a path are refused before any node is contacted.
+// Invalid names of daemons are refused before any node is contacted.
 func TestCheck(t *testing.T) {
 	for _, tt := range []struct {
 		d    Daemon
@@ -63,14 +63,14 @@ func TestCheck(t *testing.T) {
 	}{
 		{Daemon{Name: "nnf-data-movement", Bin: "nnf-dm"}, ""},
 		{Daemon{Name: "nnf-fence"}, ""},
-		{Daemon{Name: "../x"}, "cannot be that of a folder"},
-		{Daemon{Name: ".."}, "cannot be that of a folder"},
-		{Daemon{Name: "a b"}, "cannot be that of a folder"},
-		{Daemon{Name: "a\nb"}, "cannot be that of a folder"},
-		{Daemon{Name: ""}, "cannot be that of a folder"},
-		{Daemon{Name: "x", Bin: "rm"}, "none that nnf-deploy can install"},
-		{Daemon{Name: "x", Bin: "nnf-dm", Arguments: []string{"a\nb"}}, "line break"},
-		{Daemon{Name: "x", Bin: "nnf-dm", Environment: []Variable{{"A B", "c"}}}, "no name of an environment variable"},
+		{Daemon{Name: "../x"}, "is not a valid directory name"},
+		{Daemon{Name: ".."}, "is not a valid directory name"},
+		{Daemon{Name: "a b"}, "is not a valid directory name"},
+		{Daemon{Name: "a\nb"}, "is not a valid directory name"},
+		{Daemon{Name: ""}, "is not a valid directory name"},
+		{Daemon{Name: "x", Bin: "rm"}, "is not supported"},
+		{Daemon{Name: "x", Bin: "nnf-dm", Arguments: []string{"a\nb"}}, "control character"},
+		{Daemon{Name: "x", Bin: "nnf-dm", Environment: []Variable{{"A B", "c"}}}, "not a valid name of an environment variable"},
 	} {
 		err := (&Want{Daemons: []Daemon{tt.d}}).Check()
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A link in the place of a file is replaced, and its target stays.
+// A symbolic link in place of a file is replaced, and its target is not changed.
 func TestLinksAreReplaced(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.packages("1", "exit 0", ""))
@@ -103,13 +103,13 @@ func TestLinksAreReplaced(t *testing.T) {
 	}
 }
 
-// Errors that show before anything is sent.
-func TestNodesThatCannotBe(t *testing.T) {
+// Errors that are detected before anything is sent.
+func TestUnusableNodes(t *testing.T) {
 	for _, tt := range []struct{ name, file, text, want, hint string }{
-		{"full disk", "run/fake/free", "300", "the file system of /var/lib/nnf-deploy is full: 0.3 MiB free, 1.0 MiB needed", "make room"},
+		{"full disk", "run/fake/free", "300", "the file system of /var/lib/nnf-deploy is full: 0.3 MiB free, 1.0 MiB needed", "free space"},
 		{"not root", "run/fake/uid", "1000", "the login is not root", "--sudo"},
-		{"another machine", "run/fake/arch", "riscv64", "what is given of clientmountd is for x86_64, and the node is riscv64", "built for it"},
-		{"masked", "run/fake/masked.clientmountd.service", "", "clientmountd.service is masked there", "systemctl unmask clientmountd.service"},
+		{"other architecture", "run/fake/arch", "riscv64", "the given clientmountd is for x86_64, but the node is riscv64", "for this architecture"},
+		{"masked", "run/fake/masked.clientmountd.service", "", "clientmountd.service is masked on the node", "systemctl unmask clientmountd.service"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newTestNode(t)
@@ -124,18 +124,18 @@ func TestNodesThatCannotBe(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			if s.state() != before {
-				t.Error("something has changed")
+				t.Error("the node has changed")
 			}
 		})
 	}
 }
 
-// Errors that show only while staging: nothing changes, and nothing is left.
+// After an error while staging, nothing is changed, and nothing is left behind.
 func TestStagingFails(t *testing.T) {
 	for _, tt := range []struct{ name, path, want string }{
-		{"a folder in the place of a file", "etc/clientmountd/service.token/x", "/etc/clientmountd/service.token is a folder"},
-		{"a file in the place of a folder", "etc/nnf-dm", "/etc/nnf-dm is not a folder"},
-		{"a file in the place of ours", "var/lib/nnf-deploy", "cannot make /var/lib/nnf-deploy"},
+		{"a directory in place of a file", "etc/clientmountd/service.token/x", "/etc/clientmountd/service.token is a directory"},
+		{"a file in place of a directory", "etc/nnf-dm", "/etc/nnf-dm is not a directory"},
+		{"a file in place of the state directory", "var/lib/nnf-deploy", "cannot create /var/lib/nnf-deploy"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newTestNode(t)
@@ -152,7 +152,7 @@ func TestStagingFails(t *testing.T) {
 	}
 }
 
-func TestFaultsOfTheWayThere(t *testing.T) {
+func TestConnectionErrors(t *testing.T) {
 	s := newTestNode(t)
 	w := wanted(s.bare("1", "exit 0"))
 	for fault, want := range map[string]remote.Kind{"dead": remote.Unreachable, "hostkey": remote.HostKey, "denied": remote.Denied, "sudo": remote.Root} {
@@ -177,7 +177,7 @@ func (f flood) Run(_ context.Context, _ string, _ remote.Script, _ io.Reader, st
 	return nil
 }
 
-// A node that sends too much costs a bounded amount of memory, and is an error.
+// A node that sends too much is an error, and the used memory is bounded.
 func TestFlood(t *testing.T) {
 	for _, line := range []string{"x", "note\tx\n", "nnf-deploy\tprobe\t1\n", "journal\ty\n"} {
 		var before, after runtime.MemStats
@@ -189,18 +189,18 @@ func TestFlood(t *testing.T) {
 		}
 		o, err := Apply(t.Context(), t.Context(), flood{line}, "n", new(Plan), func(string) {})
 		if err == nil {
-			t.Errorf("%q: it went well: %+v", line, o)
+			t.Errorf("%q: no error: %+v", line, o)
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		if more := int64(after.HeapAlloc) - int64(before.HeapAlloc); more > 64<<20 {
-			t.Errorf("%q: %d MiB are kept", line, more>>20)
+			t.Errorf("%q: %d MiB are still in use", line, more>>20)
 		}
 	}
 }
 
-// FuzzReport: whatever a node answers, the result is an error, or a plan whose manifest the
-// scripts can read.
+// FuzzReport checks that any answer of a node is an error, or leads to a plan with a valid
+// manifest.
 func FuzzReport(f *testing.F) {
 	f.Add("nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\nfile\tabsent\t-\t-\t/etc/clientmountd/service.token\nend\n")
 	f.Add("nnf-deploy\tprobe\t1\nsystemd\tx\narch\tx86_64\ncontent\t/etc/systemd/system/clientmountd.service.d/a b.conf\tW1NlcnZpY2VdCg==\nunit\tclientmountd.service\tQWN0aXZlU3RhdGU9YWN0aXZlCg==\npending\tnnf-dm\nend\n")
@@ -220,7 +220,7 @@ func FuzzReport(f *testing.F) {
 			t.Errorf("%+v", m)
 		}
 		if p, err := Remove(w, r, false); err == nil && r.Files["/usr/bin/clientmountd"].State != "absent" && r.Statuses["clientmountd"].Status == nil {
-			t.Errorf("without knowing of its mounts clientmountd is removed: %s", changes(p))
+			t.Errorf("clientmountd is removed although its mounts are unknown: %s", changes(p))
 		}
 		if p, err := Remove(w, r, true); err == nil {
 			plans = append(plans, p)
@@ -228,26 +228,26 @@ func FuzzReport(f *testing.F) {
 		for _, p := range plans {
 			for _, s := range p.steps {
 				if strings.ContainsAny(s, "\n\t'\"$`\\;*?") {
-					t.Errorf("%q is in the manifest", s)
+					t.Errorf("the manifest contains %q", s)
 				}
 			}
 		}
 	})
 }
 
-// FuzzOutcome: whatever a node answers during the switch, in pieces of any size, only an
-// answer with the run and "ok" is a success.
+// FuzzOutcome checks that only an answer with the run and "ok" is a success, in pieces of any
+// size.
 func FuzzOutcome(f *testing.F) {
 	const run = "0123456789abcdef"
-	f.Add("staged\nswitching\nresult\t"+run+"\tok\t\t\nnote\tx\nheard\n", 3)
-	f.Add("result\t"+run+"\told\tstart: x\thint\njournal\ta\tb\nsaid\tc\n", 1)
+	f.Add("staged\nswitching\nresult\t"+run+"\tok\t\t\nnote\tx\nconfirm\n", 3)
+	f.Add("result\t"+run+"\told\tstart: x\thint\njournal\ta\tb\nstatus\tc\n", 1)
 	f.Add("result\tffff\tok\t\t\nerror\tx\ty\nresult\t"+run+"\tok", 7)
-	f.Add("heard\nheard\nstaged\tx\nresult\n\nerror\n", 2)
+	f.Add("confirm\nconfirm\nstaged\tx\nresult\n\nerror\n", 2)
 	f.Fuzz(func(t *testing.T, answer string, size int) {
-		hear := func(size int) (*reader, string) {
+		parse := func(size int) (*outcomeReader, string) {
 			words := ""
-			r := &reader{signals: map[string]func(){}}
-			for _, word := range []string{"staged", "switching", "heard"} {
+			r := &outcomeReader{signals: map[string]func(){}}
+			for _, word := range []string{"staged", "switching", "confirm"} {
 				r.signals[word] = func() { words += word + " " }
 			}
 			for rest := []byte(answer); len(rest) > 0; {
@@ -259,12 +259,12 @@ func FuzzOutcome(f *testing.F) {
 			}
 			return r, words
 		}
-		whole, words := hear(len(answer))
-		pieces, same := hear(size)
+		whole, words := parse(len(answer))
+		pieces, same := parse(size)
 		if !reflect.DeepEqual(whole.outcome, pieces.outcome) || words != same {
 			t.Fatalf("%+v %q, in pieces of %d: %+v %q", whole.outcome, words, size, pieces.outcome, same)
 		}
-		if _, err := whole.outcome.judge(run); err == nil && !strings.Contains(answer, "result\t"+run+"\tok\t") {
+		if _, err := whole.outcome.check(run); err == nil && !strings.Contains(answer, "result\t"+run+"\tok\t") {
 			t.Errorf("%q is a success", answer)
 		}
 	})

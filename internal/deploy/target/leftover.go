@@ -8,58 +8,58 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// owner is who has written a unit or drop-in.
+// owner is the author of a unit or drop-in.
 type owner int
 
 const (
-	foreign   owner = iota // the administrator: it stays, and is named
-	installer              // an earlier installer: it is retired
-	own                    // "PROGRAM install"
-	ours                   // nnf-deploy
+	ownerAdministrator owner = iota // the file is kept, and reported
+	ownerInstaller                  // an earlier installer: the file is renamed
+	ownerProgram                    // "PROGRAM install"
+	ownerDeploy                     // nnf-deploy
 )
 
-// unitOwner returns who has written the unit of a program below /etc/systemd/system. A
-// unit that the install of an earlier daemon has written names a PID file that no daemon
-// ever wrote, and has no other directives than these.
+// unitOwner returns the owner of the unit of a program below /etc/systemd/system. The units
+// that "install" of the earlier daemons wrote have a PID file that no daemon ever created,
+// and only the directives in this function.
 func unitOwner(bin, text string) owner {
 	if strings.HasPrefix(text, systemd.WrittenBy(bin)) {
-		return own
+		return ownerProgram
 	}
 	keys, values := directives(text)
 	for _, k := range keys {
 		if !slices.Contains([]string{"Description", "Requires", "After", "PIDFile", "ExecStartPre", "ExecStart", "Restart", "WantedBy"}, k) {
-			return foreign
+			return ownerAdministrator
 		}
 	}
 	pid := systemd.OlderPIDFile(bin)
 	if values["PIDFile"] == pid && values["ExecStartPre"] == "/bin/rm -f "+pid {
-		return installer
+		return ownerInstaller
 	}
-	return foreign
+	return ownerAdministrator
 }
 
-// dropInOwner returns who has written a drop-in. The drop-in of an earlier installer
-// replaces the command by one with the options for the credentials, and sets nothing
-// else but the environment.
+// dropInOwner returns the owner of a drop-in. The drop-in of an earlier installer replaces
+// the command with one that has the options for the credentials, and otherwise sets only
+// the environment.
 func dropInOwner(p *product.Daemon, path, text string) owner {
 	if path == p.DropIn() {
-		return ours
+		return ownerDeploy
 	}
 	keys, values := directives(text)
 	for _, k := range keys {
 		if k != "ExecStart" && k != "Environment" {
-			return foreign
+			return ownerAdministrator
 		}
 	}
 	command := values["ExecStart"]
 	if path == p.OlderDropIn() && strings.HasPrefix(command, product.Path(p.Name)+" ") &&
 		strings.Contains(command, "--service-token-file=") && strings.Contains(command, "--kubernetes-service-host=") {
-		return installer
+		return ownerInstaller
 	}
-	return foreign
+	return ownerAdministrator
 }
 
-// tokenFile returns the file with the token that a drop-in's command names.
+// tokenFile returns the path of the token file in the command of a drop-in, or "".
 func tokenFile(text string) string {
 	_, values := directives(text)
 	for _, word := range strings.Fields(values["ExecStart"]) {
@@ -70,13 +70,13 @@ func tokenFile(text string) string {
 	return ""
 }
 
-// replacesCommand reports whether a drop-in has a command of its own.
+// replacesCommand reports whether a drop-in sets ExecStart.
 func replacesCommand(text string) bool {
 	_, values := directives(text)
 	return values["ExecStart"] != ""
 }
 
-// directives returns the keys in a unit file, and the last value of each.
+// directives returns the keys in a unit file, and the last value of each key.
 func directives(text string) (keys []string, values map[string]string) {
 	values = map[string]string{}
 	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {

@@ -39,13 +39,13 @@ func TestUnitOwner(t *testing.T) {
 		name, bin, text string
 		want            owner
 	}{
-		{"an earlier daemon's", "clientmountd", oldUnit, installer},
-		{"of another daemon", "nnf-dm", oldUnit, foreign},
-		{"edited", "clientmountd", strings.Replace(oldUnit, "Restart=", "MemoryMax=1G\nRestart=", 1), foreign},
-		{"by our install", "clientmountd", "# Written by clientmountd install. x\n" + oldUnit, own},
-		{"by another's install", "nnf-dm", "# Written by clientmountd install. x\n", foreign},
-		{"somebody's", "clientmountd", "[Service]\nExecStart=/usr/bin/clientmountd\n", foreign},
-		{"empty", "clientmountd", "", foreign},
+		{"earlier daemon", "clientmountd", oldUnit, ownerInstaller},
+		{"other daemon", "nnf-dm", oldUnit, ownerAdministrator},
+		{"edited", "clientmountd", strings.Replace(oldUnit, "Restart=", "MemoryMax=1G\nRestart=", 1), ownerAdministrator},
+		{"install of this program", "clientmountd", "# Written by clientmountd install. x\n" + oldUnit, ownerProgram},
+		{"install of another program", "nnf-dm", "# Written by clientmountd install. x\n", ownerAdministrator},
+		{"administrator", "clientmountd", "[Service]\nExecStart=/usr/bin/clientmountd\n", ownerAdministrator},
+		{"empty", "clientmountd", "", ownerAdministrator},
 	} {
 		if got := unitOwner(tt.bin, tt.text); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
@@ -60,12 +60,12 @@ func TestDropInOwner(t *testing.T) {
 		name, path, text string
 		want             owner
 	}{
-		{"the installer's", path, oldOverride, installer},
-		{"with another name", strings.Replace(path, "override", "site", 1), oldOverride, foreign},
-		{"edited", path, oldOverride + "MemoryMax=1G\n", foreign},
-		{"environment alone", path, "[Service]\nEnvironment=GOGC=off\n", foreign},
-		{"another program", path, strings.ReplaceAll(oldOverride, "/usr/bin/clientmountd", "/opt/clientmountd"), foreign},
-		{"ours", d.DropIn(), "[Service]\n", ours},
+		{"installer", path, oldOverride, ownerInstaller},
+		{"other name", strings.Replace(path, "override", "site", 1), oldOverride, ownerAdministrator},
+		{"edited", path, oldOverride + "MemoryMax=1G\n", ownerAdministrator},
+		{"only environment", path, "[Service]\nEnvironment=GOGC=off\n", ownerAdministrator},
+		{"other program", path, strings.ReplaceAll(oldOverride, "/usr/bin/clientmountd", "/opt/clientmountd"), ownerAdministrator},
+		{"nnf-deploy", d.DropIn(), "[Service]\n", ownerDeploy},
 	} {
 		if got := dropInOwner(&d, tt.path, tt.text); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
@@ -73,9 +73,9 @@ func TestDropInOwner(t *testing.T) {
 	}
 }
 
-// What an earlier installer has left makes way, and is put back if the new version does not
-// get ready. The administrator's files stay.
-func TestEarlierInstallerMakesWay(t *testing.T) {
+// The files of an earlier installer are renamed, and restored if the new version does not
+// become ready. The administrator's files are kept.
+func TestFilesOfEarlierInstaller(t *testing.T) {
 	const unit, dropIns = "etc/systemd/system/clientmountd.service", "etc/systemd/system/clientmountd.service.d/"
 	s := newTestNode(t)
 	s.Put(unit, oldUnit, 0o644)
@@ -87,7 +87,7 @@ func TestEarlierInstallerMakesWay(t *testing.T) {
 	before := s.state()
 
 	if _, err := s.apply(wanted(s.bare("1", "exit 1"))); err == nil {
-		t.Fatal("it got ready")
+		t.Fatal("no error")
 	}
 	if after := s.state(); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
@@ -100,43 +100,43 @@ func TestEarlierInstallerMakesWay(t *testing.T) {
 			t.Errorf("%q is not among\n%s", want, changes(p))
 		}
 	}
-	for _, want := range []string{"/" + dropIns + "99-site.conf is yours and stays: its command wins over what nnf-deploy sets", "/etc/client-mount/service.token is not used any more"} {
+	for _, want := range []string{"/" + dropIns + "99-site.conf is your own file and is kept: its ExecStart overrides that of nnf-deploy", "/etc/client-mount/service.token is no longer used"} {
 		if !slices.ContainsFunc(p.Notes, func(n string) bool { return strings.HasPrefix(n, want) }) {
 			t.Errorf("%q has no %q", p.Notes, want)
 		}
 	}
 	w.Daemons[0].Name = "client-mount"
-	if p := s.plan(w); strings.Contains(strings.Join(p.Notes, "\n"), "is not used any more") {
-		t.Errorf("of the token that is still used: %q", p.Notes)
+	if p := s.plan(w); strings.Contains(strings.Join(p.Notes, "\n"), "is no longer used") {
+		t.Errorf("a note about the token that is still used: %q", p.Notes)
 	}
 	w.Daemons[0].Name = "clientmountd"
 	s.install(w)
 	if s.Get(unit) != "" || s.Get(dropIns+"override.conf") != "" || s.Get(unit+".retired-by-nnf-deploy") != oldUnit || s.Get(dropIns+"override.conf.retired-by-nnf-deploy") != oldOverride {
-		t.Error("they are not beside")
+		t.Error("the files were not renamed")
 	}
 	if s.Get(dropIns+"99-site.conf") == "" {
-		t.Error("what is the administrator's is gone")
+		t.Error("a file of the administrator was removed")
 	}
 	if p := s.plan(w); !p.Empty() {
 		t.Errorf("a second run:\n%s", changes(p))
 	}
 }
 
-// From programs to packages: the unit that the program has written itself would hide the
-// package's.
+// When packages replace programs, the units of "PROGRAM install" are removed, because they
+// would hide those of the packages.
 func TestFromProgramsToPackages(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
 	w := wanted(s.packages("2", "exit 0", ""))
 	s.install(w)
 	if s.Get("etc/systemd/system/clientmountd.service")+s.Get("etc/systemd/system/nnf-dm.socket") != "" {
-		t.Error("the unit of the program is still there")
+		t.Error("a unit of \"PROGRAM install\" was not removed")
 	}
 	s.nothingStaged()
 	if p := s.plan(w); !p.Empty() {
 		t.Errorf("a second run:\n%s", changes(p))
 	}
-	// The other way is an error.
+	// Programs do not replace packages.
 	r, err := Probe(t.Context(), s.shell, wanted(s.bare("3", "exit 0")))
 	if err != nil {
 		t.Fatal(err)

@@ -11,34 +11,34 @@ import (
 	"time"
 )
 
-// Plan is what has to change on a node.
+// Plan has the changes that a node needs.
 type Plan struct {
 	Changes []Change
-	Notes   []string // what is unusual and stays as it is
+	Notes   []string // remarks about unusual things that are not changed
 
 	bins    []string // daemons to restart
 	members []member // of the archive
-	steps   []string // of the manifest
+	steps   []string // lines of the manifest
 }
 
-// Change is one change, for people.
+// Change is one change, for display.
 type Change struct {
-	Verb string // install, replace, write, permissions, retire, remove, enable, start, restart, stop
-	What string // a path, package, unit
-	Was  string // for replace: what is there
+	Verb   string // install, replace, write, permissions, retire, remove, enable, start, restart, stop
+	What   string // a path, package or unit
+	Detail string // what is replaced, or why; can be empty
 }
 
 func (c Change) String() string {
-	if c.Was != "" {
-		return fmt.Sprintf("%s %s (is %s)", c.Verb, c.What, c.Was)
+	if c.Detail != "" {
+		return fmt.Sprintf("%s %s (%s)", c.Verb, c.What, c.Detail)
 	}
 	return c.Verb + " " + c.What
 }
 
-// Empty reports whether the node is as wanted.
+// Empty reports whether the node is already in the wanted state.
 func (p *Plan) Empty() bool { return len(p.Changes) == 0 }
 
-// Bytes is the size of what has to be sent.
+// Bytes returns the size of the files to send.
 func (p *Plan) Bytes() (n int64) {
 	for _, m := range p.members {
 		n += m.size
@@ -46,7 +46,7 @@ func (p *Plan) Bytes() (n int64) {
 	return n
 }
 
-// member is one file of the archive: bytes, or a file of the administrator's host.
+// member is one file of the archive: data, or a file on the administrator's host.
 type member struct {
 	name string
 	sum  string
@@ -55,32 +55,32 @@ type member struct {
 	size int64
 }
 
-func (p *Plan) change(verb, what, was string) {
-	p.Changes = append(p.Changes, Change{verb, what, was})
+func (p *Plan) change(verb, what, detail string) {
+	p.Changes = append(p.Changes, Change{verb, what, detail})
 }
 
 func (p *Plan) note(format string, args ...any) {
 	p.Notes = append(p.Notes, fmt.Sprintf(format, args...))
 }
 
-// word is a field of the manifest, which the switch script reads: fields are separated
-// by blanks, lines by line feeds.
+// word matches a field of the manifest, which the switch script reads. Fields are separated
+// by spaces.
 var word = regexp.MustCompile(`^[A-Za-z0-9@._:/+-]+$`)
 
 // step adds a line to the manifest.
 func (p *Plan) step(fields ...string) {
 	for _, f := range fields {
 		if !word.MatchString(f) {
-			// All of it was checked before: names of daemons, our own paths.
-			panic(fmt.Sprintf("%q cannot stand in a manifest", f))
+			// Names of daemons have been checked before, and paths are constant.
+			panic(fmt.Sprintf("%q is not valid in a manifest", f))
 		}
 	}
 	p.steps = append(p.steps, strings.Join(fields, " "))
 }
 
-// carry adds a member to the archive and returns its name there, which ends with the
-// member's.
-func (p *Plan) carry(m member) string {
+// addMember adds a member to the archive. It returns the name in the archive, which ends
+// with m.name.
+func (p *Plan) addMember(m member) string {
 	m.name = fmt.Sprintf("m%d%s", len(p.members), m.name)
 	p.members = append(p.members, m)
 	return m.name
@@ -92,7 +92,7 @@ func (p *Plan) restart(bin string) {
 	}
 }
 
-// Problem is the reason why a node cannot be changed as wanted, with a hint.
+// Problem is an error about the state of a node, with a hint.
 type Problem struct{ Text, Hint string }
 
 func (p *Problem) Error() string { return p.Text }
@@ -101,8 +101,8 @@ func problemf(hint, format string, args ...any) *Problem {
 	return &Problem{Text: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// archive is a plan as a tar stream: the members, the manifest, and the checksums of
-// all of them.
+// archive is a plan as a tar stream: the members, the manifest, the switch script, and the
+// checksums of all files.
 type archive struct {
 	members []member
 	size    int64
@@ -126,13 +126,13 @@ func newArchive(p *Plan, run string) *archive {
 	for _, m := range a.members {
 		a.size += block + (m.size+block-1)/block*block
 	}
-	a.size += 2 * block // the end
+	a.size += 2 * block // end of the archive
 	return a
 }
 
-const block = 512 // bytes, of tar
+const block = 512 // size in bytes of a tar block
 
-// write writes the archive, exactly a.size bytes of it.
+// write writes the archive, which has exactly a.size bytes.
 func (a *archive) write(w io.Writer) error {
 	t := tar.NewWriter(w)
 	for _, m := range a.members {
@@ -159,7 +159,7 @@ func (m *member) write(w io.Writer) error {
 	if n, err := io.Copy(w, io.LimitReader(f, m.size)); err != nil {
 		return err
 	} else if n != m.size {
-		return fmt.Errorf("%s has changed while it was sent", m.path)
+		return fmt.Errorf("%s changed while it was being sent", m.path)
 	}
 	return nil
 }

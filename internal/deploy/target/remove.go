@@ -8,9 +8,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Remove plans that daemons are stopped, and that packages, programs and everything
-// that nnf-deploy has brought are removed. It never touches mounts. If clientmountd has
-// mounts in place, force is needed, because they would never be unmounted.
+// Remove plans the removal of daemons: it stops them, and removes packages, programs and
+// everything that nnf-deploy has installed. It never touches mounts. If clientmountd has
+// mounts in place, force is required, because no daemon would unmount them.
 func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 	if err := r.usable(); err != nil {
 		return nil, err
@@ -21,7 +21,7 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 			return nil, err
 		}
 	}
-	if r.Forgotten && d.p.Empty() {
+	if r.Unconfirmed && d.p.Empty() {
 		d.p.change("remove", product.StateDirectory, "")
 	}
 	d.p.step("reload")
@@ -31,7 +31,7 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 
 func (d *differ) remove(daemon *Daemon, force bool) error {
 	bin, p := daemon.Bin, daemon.product()
-	if why, hint := d.r.mounts(bin).inTheWay(); why != "" {
+	if why, hint := d.r.mounts(bin).blockRemoval(); why != "" {
 		if !force {
 			return problemf(hint, "%s", why)
 		}
@@ -39,7 +39,7 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 	}
 	if bin != "" {
 		d.removeProgram(&p)
-		d.p.step("unkeep", bin)
+		d.p.step("discard", bin)
 	}
 	for _, path := range daemon.paths() {
 		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && !strings.HasPrefix(path, product.BinDirectory+"/") {
@@ -61,26 +61,27 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 	return nil
 }
 
-// inTheWay returns why clientmountd must not be removed: no daemon would unmount its
-// mounts. "": nothing is mounted.
-func (m *Mounts) inTheWay() (why, hint string) {
-	const look = "look there with findmnt; --force removes it all the same: mounts stay, and no daemon unmounts them"
+// blockRemoval returns why clientmountd must not be removed, with a hint, or "" if nothing is
+// mounted: no daemon would unmount its mounts.
+func (m *Mounts) blockRemoval() (why, hint string) {
+	const check = "check with findmnt on the node; --force removes the daemon anyway, and its mounts stay until you unmount them"
 	switch {
 	case m == nil:
 		return "", ""
 	case m.Unknown != "":
-		return "it is not known whether clientmountd has mounts in place there: " + m.Unknown, "install the present version first, or " + look
+		return "cannot determine whether clientmountd has mounts in place: " + m.Unknown, "install the current version first, or " + check
 	case m.Count > 0:
-		return fmt.Sprintf("clientmountd has mounts in place there, for %d ClientMounts", m.Count), "wait for the jobs, or take --force: mounts stay, and no daemon unmounts them"
+		return fmt.Sprintf("clientmountd has mounts in place for %d ClientMounts", m.Count), "wait until the jobs have ended; --force removes the daemon anyway, and its mounts stay until you unmount them"
 	case m.Unreadable > 0:
-		return fmt.Sprintf("%d records of clientmountd cannot be read there, so something may be mounted", m.Unreadable), look
+		return fmt.Sprintf("%d records of clientmountd cannot be read, so mounts may be in place", m.Unreadable), check
 	}
 	return "", ""
 }
 
-// removeProgram plans the end of the daemon, its units, and its package or programs.
+// removeProgram plans to stop the daemon, and to remove its units and its package or
+// programs.
 func (d *differ) removeProgram(p *product.Daemon) {
-	for _, unit := range slices.Backward(p.Units()) { // the socket first, which would start the service again
+	for _, unit := range slices.Backward(p.Units()) { // the socket first, because it would start the service again
 		if u, known := d.r.Units[unit]; known && u.Load != "not-found" && u.Active != "inactive" {
 			d.p.change("stop", unit, "")
 			d.p.step("stop", unit)
@@ -88,9 +89,9 @@ func (d *differ) removeProgram(p *product.Daemon) {
 	}
 	unit, socket := p.OwnUnits()
 	text, there := d.r.Contents[unit]
-	whose := unitOwner(p.Name, text)
-	if there && whose == foreign {
-		d.p.note("%s is yours and stays", unit)
+	author := unitOwner(p.Name, text)
+	if there && author == ownerAdministrator {
+		d.p.note("%s is your own file and is kept", unit)
 	}
 	if have, installed := d.r.Packages[p.Name]; installed {
 		d.p.change("remove", have.NEVRA, "")
@@ -98,17 +99,17 @@ func (d *differ) removeProgram(p *product.Daemon) {
 		return
 	}
 	if owner := d.r.Owners[product.Path(p.Name)]; owner != "" {
-		d.p.note("%s belongs to %s and stays", product.Path(p.Name), owner)
+		d.p.note("%s belongs to the package %s and is kept", product.Path(p.Name), owner)
 		return
 	}
-	if there && (whose == own || whose == installer) {
+	if there && (author == ownerProgram || author == ownerInstaller) {
 		d.p.change("remove", unit, "")
-		d.p.step("unmake", p.Name)
+		d.p.step("deregister", p.Name)
 		d.p.step("drop", unit)
 		d.p.step("drop", socket)
 	}
-	if there && whose == foreign {
-		return // the unit that stays needs them
+	if there && author == ownerAdministrator {
+		return // the remaining unit needs them
 	}
 	for _, program := range p.Programs() {
 		path := product.Path(program)

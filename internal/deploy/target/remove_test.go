@@ -19,7 +19,7 @@ func (s *testNode) remove(w *Want, force bool) (*Plan, error) {
 	return Remove(w, r, force)
 }
 
-// After uninstall nothing of ours is on the node, whether it came by packages or programs.
+// After uninstall, nothing of nnf-deploy remains on the node, with packages and with programs.
 func TestRemoveLeavesNothing(t *testing.T) {
 	for _, kind := range []string{"packages", "programs"} {
 		t.Run(kind, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 				}
 			}
 			if p, err := s.remove(w, false); err != nil || !p.Empty() {
-				t.Errorf("a second time: %v %s", err, changes(p))
+				t.Errorf("a second uninstall: %v %s", err, changes(p))
 			}
 		})
 	}
@@ -70,9 +70,9 @@ func (s *testNode) fileState(state, path string) string {
 	return ""
 }
 
-// No daemon would unmount what clientmountd has mounted: its own answer decides, and no
-// answer does not mean no mounts.
-func TestRemoveMindsMounts(t *testing.T) {
+// clientmountd is not removed while it has mounts, because no daemon would unmount them. A
+// missing answer does not mean that there are no mounts.
+func TestRemoveWithMounts(t *testing.T) {
 	answer := func(m systemd.MountStatus) *systemd.Status {
 		return &systemd.Status{Version: systemd.StatusVersion, Mounts: &m}
 	}
@@ -82,19 +82,19 @@ func TestRemoveMindsMounts(t *testing.T) {
 		want, hint string
 		shown      Mounts
 	}{
-		{"mounts", answer(systemd.MountStatus{Count: 2}), "clientmountd has mounts in place there, for 2 ClientMounts", "wait for the jobs", Mounts{Count: 2}},
+		{"mounts", answer(systemd.MountStatus{Count: 2}), "clientmountd has mounts in place for 2 ClientMounts", "wait until the jobs", Mounts{Count: 2}},
 		{"idle", answer(systemd.MountStatus{}), "", "", Mounts{}},
-		{"damaged records", answer(systemd.MountStatus{Unreadable: 1}), "1 records of clientmountd cannot be read there, so something may be mounted", "findmnt", Mounts{Unreadable: 1}},
-		{"it does not know", answer(systemd.MountStatus{Error: "settings: bad"}), "it is not known whether clientmountd has mounts in place there: settings: bad", "findmnt", Mounts{Unknown: "settings: bad"}},
-		{"older", nil, "it is not known whether clientmountd has mounts in place there: clientmountd 1 does not answer status -o json: it is not JSON: unexpected end of JSON input", "install the present version", Mounts{Unknown: "*"}},
-		{"newer", &systemd.Status{Version: systemd.StatusVersion + 1}, "it has version 2, and this program reads version 1", "findmnt", Mounts{Unknown: "*"}},
-		{"no mounts in it", &systemd.Status{Version: systemd.StatusVersion}, "tells nothing of mounts", "findmnt", Mounts{Unknown: "*"}},
+		{"damaged records", answer(systemd.MountStatus{Unreadable: 1}), "1 records of clientmountd cannot be read, so mounts may be in place", "findmnt", Mounts{Unreadable: 1}},
+		{"unknown number", answer(systemd.MountStatus{Error: "settings: bad"}), "cannot determine whether clientmountd has mounts in place: settings: bad", "findmnt", Mounts{Unknown: "settings: bad"}},
+		{"older version", nil, "cannot determine whether clientmountd has mounts in place: clientmountd 1 gives no valid answer to status -o json: not JSON: unexpected end of JSON input", "install the current version", Mounts{Unknown: "*"}},
+		{"newer version", &systemd.Status{Version: systemd.StatusVersion + 1}, "unsupported version 2 (this program reads version 1)", "findmnt", Mounts{Unknown: "*"}},
+		{"answer without mounts", &systemd.Status{Version: systemd.StatusVersion}, "does not report mounts", "findmnt", Mounts{Unknown: "*"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newTestNode(t)
 			w := wanted(s.packages("1", "exit 0", ""))
 			s.install(w)
-			s.answers("clientmountd", tt.status)
+			s.setStatus("clientmountd", tt.status)
 			r, err := Probe(t.Context(), s.shell, w)
 			if err != nil {
 				t.Fatal(err)

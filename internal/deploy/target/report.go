@@ -18,10 +18,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// Probe finds out the state of a node. It changes nothing.
+// Probe returns the state of a node, and changes nothing.
 func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	var out bytes.Buffer
-	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, mostBytes})
+	err := shell.Run(ctx, w.Node, probeScript, strings.NewReader(request(w)), &bounded{&out, maxAnswer})
 	silent := out.Len() == 0
 	report, perr := parseReport(&out)
 	if e := (*remote.Error)(nil); errors.As(err, &e) && (e.Kind != remote.Failed || silent) {
@@ -30,10 +30,11 @@ func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	return report, perr
 }
 
-// mostBytes bounds the answer of a node.
-const mostBytes = 4 << 20
+// maxAnswer is the maximum size in bytes of the answer of a node.
+const maxAnswer = 4 << 20
 
-// bounded discards what is beyond its limit, so that a node cannot fill our memory.
+// bounded writes at most left bytes to w and discards the rest, so that a node cannot exhaust
+// the memory.
 type bounded struct {
 	w    io.Writer
 	left int
@@ -50,7 +51,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// request is the standard input of the probe script.
+// request returns the standard input of the probe script.
 func request(w *Want) string {
 	var b strings.Builder
 	for _, d := range w.Daemons {
@@ -74,33 +75,33 @@ func request(w *Want) string {
 	return b.String() + "end\n"
 }
 
-// Report is the state of a node as its probe reports it.
+// Report is the state of a node, as the probe script reports it.
 type Report struct {
 	Arch        string
-	Systemd     string // version; "": it does not run
+	Systemd     string // version; "": systemd does not run
 	Files       map[string]FileState
 	Contents    map[string]string // of units and drop-ins
 	Units       map[string]Unit
-	Packages    map[string]Installed // by name
-	Owners      map[string]string    // package that a path belongs to
-	Packaged    map[string]bool      // whether a package brought the program's unit
-	Versions    map[string]string    // of programs
-	Expiry      map[string]time.Time // of tokens that have one; zero: they do not expire
-	BadExpiry   map[string]bool      // tokens whose expiry is not a valid date
-	Space       map[string]int64     // KiB free
-	Statuses    map[string]Answered  // of programs, by themselves
-	Busy        bool                 // another run is in progress
-	Interrupted bool                 // an earlier run was interrupted
-	Forgotten   bool                 // all was removed there, and the answer never arrived
-	Pending     []string             // daemons that an interrupted run has not restarted
+	Packages    map[string]Installed    // by name
+	Owners      map[string]string       // package that owns a path
+	Packaged    map[string]bool         // whether the unit of a program comes from a package
+	Versions    map[string]string       // of programs
+	Expiry      map[string]time.Time    // of service account tokens, by path; zero: the token does not expire
+	BadExpiry   map[string]bool         // tokens whose expiry is not a valid date
+	Space       map[string]int64        // free space in KiB, by directory
+	Statuses    map[string]StatusAnswer // of programs, from "status -o json"
+	Busy        bool                    // another nnf-deploy is changing the node
+	Interrupted bool                    // an earlier run was interrupted
+	Unconfirmed bool                    // everything was removed, but the result was not confirmed
+	Pending     []string                // daemons that an interrupted run did not restart
 }
 
-// FileState is the state of a path. State is the SHA-256 of a file, or "absent", "folder", "link"
-// or "other".
+// FileState is the state of a path. State is the SHA-256 of a file, or "absent",
+// "directory", "link" or "other".
 type FileState struct{ State, Mode, Owner string }
 
-// Answered is a program's answer to "status -o json", or the reason why it is missing.
-type Answered struct {
+// StatusAnswer is the answer of a program to "status -o json", or the error.
+type StatusAnswer struct {
 	*systemd.Status
 	Err error
 }
@@ -108,22 +109,31 @@ type Answered struct {
 // Installed is an installed package.
 type Installed struct{ NEVRA, Header string }
 
-// Unit is the state of a unit as "systemctl show" reports it.
+// Unit is the state of a unit, from "systemctl show".
 type Unit struct {
 	Load, Active, File string // LoadState, ActiveState, UnitFileState
-	Status             string // StatusText: what the daemon reports, for people
+	Status             string // StatusText: the status that the daemon reports
 }
 
 func newReport() *Report {
 	return &Report{
 		Files: map[string]FileState{}, Contents: map[string]string{}, Units: map[string]Unit{}, Packages: map[string]Installed{},
-		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, BadExpiry: map[string]bool{}, Space: map[string]int64{}, Statuses: map[string]Answered{},
+		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, BadExpiry: map[string]bool{}, Space: map[string]int64{}, Statuses: map[string]StatusAnswer{},
 	}
 }
 
-// parseReport reads the answer of the probe: lines of fields with tabs between them.
+// parseReport parses the answer of the probe script.
 func parseReport(in io.Reader) (*Report, error) {
 	r := newReport()
+	if err := parseLines(in, r.parse); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parseLines parses the answer of a script: lines of fields separated by tabs. It calls each for
+// the lines between the first one and the end.
+func parseLines(in io.Reader, each func(fields []string)) error {
 	started, ended := false, false
 	var problem *Problem
 	s := bufio.NewScanner(in)
@@ -138,24 +148,24 @@ func parseReport(in io.Reader) (*Report, error) {
 		case f[0] == "end":
 			ended = true
 		case started && !ended:
-			r.take(f)
+			each(f)
 		}
 	}
 	switch {
 	case problem != nil:
-		return nil, problem
+		return problem
 	case s.Err() != nil:
-		return nil, &Problem{Text: "its answer is not understood: " + s.Err().Error()}
+		return &Problem{Text: "cannot parse its answer: " + s.Err().Error()}
 	case !started:
-		return nil, &Problem{Text: "it gives no answer", Hint: "does its login shell run commands?"}
+		return &Problem{Text: "it returned no answer", Hint: "check that its login shell runs commands"}
 	case !ended:
-		return nil, &Problem{Text: "its answer is cut off", Hint: "run it again"}
+		return &Problem{Text: "its answer is truncated", Hint: "run the command again"}
 	}
-	return r, nil
+	return nil
 }
 
-// take adds one line. It ignores lines that it does not understand.
-func (r *Report) take(f []string) {
+// parse adds one line to the report. It ignores unknown lines.
+func (r *Report) parse(f []string) {
 	at := func(i int) string {
 		if i < len(f) {
 			return f[i]
@@ -181,13 +191,13 @@ func (r *Report) take(f []string) {
 			r.BadExpiry[at(1)] = true
 		}
 	case "unit":
-		data, _ := base64.StdEncoding.DecodeString(at(2)) // a damaged answer is an unknown state
+		data, _ := base64.StdEncoding.DecodeString(at(2)) // a damaged line is an unknown state
 		p := systemd.Properties(string(data))
 		r.Units[at(1)] = Unit{p["LoadState"], p["ActiveState"], p["UnitFileState"], p["StatusText"]}
 	case "package":
 		one := Installed{at(2), at(3)}
 		if other, twice := r.Packages[at(1)]; twice && other != one {
-			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: neither of them is whole
+			one = Installed{NEVRA: other.NEVRA + ", " + one.NEVRA} // a transaction was killed: both are incomplete
 		}
 		r.Packages[at(1)] = one
 	case "owner":
@@ -197,11 +207,11 @@ func (r *Report) take(f []string) {
 	case "version":
 		r.Versions[at(1)] = strings.TrimPrefix(at(2), "Version ")
 	case "space":
-		if n, err := strconv.ParseInt(at(2), 10, 54); err == nil && n >= 0 { // in bytes it still fits into 64 bits
+		if n, err := strconv.ParseInt(at(2), 10, 54); err == nil && n >= 0 { // the number of bytes still has at most 64 bits
 			r.Space[at(1)] = n
 		}
 	case "status":
-		var a Answered
+		var a StatusAnswer
 		data, err := base64.StdEncoding.DecodeString(at(2))
 		if a.Err = err; err == nil {
 			a.Status, a.Err = systemd.ParseStatus(data)
@@ -211,8 +221,8 @@ func (r *Report) take(f []string) {
 		r.Busy = true
 	case "interrupted":
 		r.Interrupted = true
-	case "forgotten":
-		r.Forgotten = true
+	case "unconfirmed":
+		r.Unconfirmed = true
 	case "pending":
 		r.Pending = append(r.Pending, at(1))
 	}
@@ -221,27 +231,27 @@ func (r *Report) take(f []string) {
 // DaemonState is the state of one daemon on a node.
 type DaemonState struct {
 	Name    string
-	Well    bool   // installed, running, with a valid token
+	Healthy bool   // installed, running, with a valid token
 	Version string // of the program; "": not installed
 	Package string
-	Unit    string // ActiveState of the enabled unit; "": there is none
+	Unit    string // ActiveState of the enabled unit; "": no unit
 	Enabled string
-	Says    string  // what it reports of itself, for people
-	API     string  // answers, no answer, connecting; "": not reported
-	Mounts  *Mounts // nil: the daemon does not mount
-	Token   string
-	Expires time.Time // when Token is TokenEnds
+	Status  string    // status text that the daemon reports
+	API     string    // answers, no answer, connecting; "": not reported
+	Mounts  *Mounts   // nil: the daemon does not mount
+	Token   string    // one of the constants below
+	Expires time.Time // if Token is TokenExpires
 }
 
 // Mounts describes clientmountd's mounts on a node.
 type Mounts struct {
 	Count      int    // ClientMounts with mounts in place
 	Unreadable int    // records that cannot be read: something may be mounted
-	Unknown    string // why the numbers are not known; "": they are
+	Unknown    string // why the numbers are unknown; "": they are known
 }
 
-// version returns that of an installed program, "" if it is not known. Programs that are
-// too old for "status -o json" print it.
+// version returns the version of an installed program, or "" if it is unknown. Programs that
+// are too old for "status -o json" print it with "version".
 func (r *Report) version(bin string) string {
 	if a := r.Statuses[bin]; a.Status != nil && a.ProgramVersion != "" {
 		return a.ProgramVersion
@@ -249,8 +259,8 @@ func (r *Report) version(bin string) string {
 	return r.Versions[bin]
 }
 
-// mounts returns the mounts of an installed program; nil if it is not installed or does not
-// mount.
+// mounts returns the mounts of an installed program, or nil if the program is not installed
+// or does not mount.
 func (r *Report) mounts(bin string) *Mounts {
 	if p, _ := product.Of(bin); !p.Mounts || r.Files[product.Path(bin)].State == "absent" {
 		return nil
@@ -258,32 +268,32 @@ func (r *Report) mounts(bin string) *Mounts {
 	a, m := r.Statuses[bin], new(Mounts)
 	switch {
 	case a.Status == nil && a.Err == nil:
-		m.Unknown = bin + " was not asked"
+		m.Unknown = bin + " was not queried"
 	case a.Err != nil:
 		version := r.version(bin)
 		if version == "" {
-			version = "of an unknown version"
+			version = "(unknown version)"
 		}
-		m.Unknown = fmt.Sprintf("%s %s does not answer status -o json: %v", bin, version, a.Err)
+		m.Unknown = fmt.Sprintf("%s %s gives no valid answer to status -o json: %v", bin, version, a.Err)
 	case a.Status.Mounts == nil:
-		m.Unknown = "status -o json of " + bin + " tells nothing of mounts"
+		m.Unknown = "status -o json of " + bin + " does not report mounts"
 	case a.Status.Mounts.Error != "":
 		m.Unknown = a.Status.Mounts.Error
 	case a.Status.Mounts.Count < 0 || a.Status.Mounts.Unreadable < 0:
-		m.Unknown = "status -o json of " + bin + " has a negative number"
+		m.Unknown = "status -o json of " + bin + " reports a negative number"
 	default:
 		m.Count, m.Unreadable = a.Status.Mounts.Count, a.Status.Mounts.Unreadable
 	}
 	return m
 }
 
-// States of a token.
+// States of a token. They are values of the JSON output, so they must not change.
 const (
-	TokenMissing = "missing"
-	TokenEnds    = "ends"
-	TokenForever = "does not end"
-	TokenUnknown = "not a service account's"
-	TokenInvalid = "its expiry is not a valid date"
+	TokenMissing   = "missing"
+	TokenExpires   = "ends"
+	TokenPermanent = "does not end"
+	TokenUnknown   = "not a service account's"
+	TokenInvalid   = "its expiry is not a valid date"
 )
 
 // Daemons returns the states of the wanted daemons.
@@ -306,18 +316,18 @@ func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
 	case !claims:
 		s.Token = TokenUnknown
 	case ends.IsZero():
-		s.Token = TokenForever
+		s.Token = TokenPermanent
 	default:
-		s.Token, s.Expires = TokenEnds, ends
+		s.Token, s.Expires = TokenExpires, ends
 	}
-	good := s.Token == TokenForever || s.Token == TokenUnknown || s.Token == TokenEnds && ends.After(now)
+	good := s.Token == TokenPermanent || s.Token == TokenUnknown || s.Token == TokenExpires && ends.After(now)
 	if d.Bin == "" {
-		s.Well = good
+		s.Healthy = good
 		return s
 	}
 	p := d.product()
 	running, enabled := r.Units[p.Service()], r.Units[p.Enabled()]
-	s.Version, s.Package, s.Says = r.version(d.Bin), r.Packages[d.Bin].NEVRA, running.Status
+	s.Version, s.Package, s.Status = r.version(d.Bin), r.Packages[d.Bin].NEVRA, running.Status
 	if enabled.Load != "not-found" {
 		s.Unit, s.Enabled = enabled.Active, enabled.File
 	}
@@ -328,6 +338,6 @@ func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
 	if a := r.Statuses[d.Bin]; a.Status != nil {
 		s.API = a.API
 	}
-	s.Well = good && s.Unit == "active" && s.API != systemd.APISilent
+	s.Healthy = good && s.Unit == "active" && s.API != systemd.APISilent
 	return s
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-func TestAnswersThatAreNone(t *testing.T) {
+func TestInvalidAnswers(t *testing.T) {
 	for _, tt := range []struct{ answer, want string }{
-		{"", "it gives no answer"},
-		{"Welcome to compute-01\n", "it gives no answer"},
-		{"nnf-deploy\tprobe\t1\narch\tx86_64\n", "its answer is cut off"},
+		{"", "it returned no answer"},
+		{"Welcome to compute-01\n", "it returned no answer"},
+		{"nnf-deploy\tprobe\t1\narch\tx86_64\n", "its answer is truncated"},
 		{"error\tthe login is not root\tuse --sudo\n", "the login is not root"},
-		{"nnf-deploy\tprobe\t1\n" + strings.Repeat("x", 2<<20), "its answer is not understood: bufio.Scanner: token too long"},
+		{"nnf-deploy\tprobe\t1\n" + strings.Repeat("x", 2<<20), "cannot parse its answer: bufio.Scanner: token too long"},
 		{"noise\nunit\tx\nnnf-deploy\tprobe\t1\nunit\nunit\tx\nfile\nspace\tx\ty\nmounts\tx\ncontent\tx\t!!\nclaims\tx\t!!\nunknown\nend\n", ""},
 	} {
 		r, err := parseReport(strings.NewReader(tt.answer))
@@ -36,29 +36,29 @@ func TestDaemonState(t *testing.T) {
 		report func(*Report)
 		want   DaemonState
 	}{
-		{"well", func(r *Report) {
+		{"healthy", func(r *Report) {
 			r.Expiry[path] = time.Time{}
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
-			r.Statuses["clientmountd"] = Answered{Status: &systemd.Status{API: systemd.APIAnswers}}
-		}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenForever}},
-		{"ends later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenEnds}},
-		{"has ended", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenEnds}},
-		{"ends in no year", func(r *Report) { r.BadExpiry[path] = true }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenInvalid}},
+			r.Statuses["clientmountd"] = StatusAnswer{Status: &systemd.Status{API: systemd.APIAnswers}}
+		}, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenPermanent}},
+		{"expires later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", Token: TokenExpires}},
+		{"expired", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenExpires}},
+		{"invalid expiry", func(r *Report) { r.BadExpiry[path] = true }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenInvalid}},
 		{"no token", func(r *Report) { r.Files[path] = FileState{State: "absent"} }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenMissing}},
-		{"no token that says anything", func(*Report) {}, DaemonState{Well: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
+		{"not a service account token", func(*Report) {}, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
 		{"not installed", func(r *Report) { r.Units["clientmountd.service"] = Unit{Load: "not-found", Active: "inactive"} }, DaemonState{Token: TokenUnknown}},
-		{"no API server", func(r *Report) {
+		{"API server does not answer", func(r *Report) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
-			r.Statuses["clientmountd"] = Answered{Status: &systemd.Status{API: systemd.APISilent}}
+			r.Statuses["clientmountd"] = StatusAnswer{Status: &systemd.Status{API: systemd.APISilent}}
 		}, DaemonState{Unit: "active", Enabled: "enabled", API: "no answer", Token: TokenUnknown}},
-		{"its own version", func(r *Report) {
+		{"version from the status", func(r *Report) {
 			r.Versions["clientmountd"] = "1"
-			r.Statuses["clientmountd"] = Answered{Status: &systemd.Status{ProgramVersion: "2"}}
-		}, DaemonState{Well: true, Version: "2", Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
-		{"too old for a status", func(r *Report) {
+			r.Statuses["clientmountd"] = StatusAnswer{Status: &systemd.Status{ProgramVersion: "2"}}
+		}, DaemonState{Healthy: true, Version: "2", Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
+		{"too old for status -o json", func(r *Report) {
 			r.Versions["clientmountd"] = "1"
-			r.Statuses["clientmountd"] = Answered{Err: errors.New("it is not JSON")}
-		}, DaemonState{Well: true, Version: "1", Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
+			r.Statuses["clientmountd"] = StatusAnswer{Err: errors.New("it is not JSON")}
+		}, DaemonState{Healthy: true, Version: "1", Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
 		{"failed", func(r *Report) {
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "failed", File: "disabled"}
 		}, DaemonState{Unit: "failed", Enabled: "disabled", Token: TokenUnknown}},
@@ -67,15 +67,15 @@ func TestDaemonState(t *testing.T) {
 		r := settled(w)
 		tt.report(r)
 		got := r.Daemons(w, now)[0]
-		got.Name, got.Package, got.Says, got.Mounts, got.Expires = "", "", "", nil, time.Time{}
+		got.Name, got.Package, got.Status, got.Mounts, got.Expires = "", "", "", nil, time.Time{}
 		if got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
 }
 
-// Numbers from a node that are out of bounds are ignored.
-func TestForeignNumbers(t *testing.T) {
+// Numbers from a node that are out of range are ignored.
+func TestNumbersOutOfRange(t *testing.T) {
 	claims := func(text string) []string {
 		return []string{"claims", "/t", base64.RawURLEncoding.EncodeToString([]byte(text))}
 	}
@@ -94,7 +94,7 @@ func TestForeignNumbers(t *testing.T) {
 		{"no base64", []string{"claims", "/t", "!!"}, -1, false},
 	} {
 		r := newReport()
-		r.take(tt.line)
+		r.parse(tt.line)
 		got, known := r.Expiry["/t"]
 		if known != (tt.expires != -1) || known && got.Unix() != tt.expires || r.BadExpiry["/t"] != tt.bad {
 			t.Errorf("%s: %v %v %v", tt.name, got, known, r.BadExpiry)
@@ -105,7 +105,7 @@ func TestForeignNumbers(t *testing.T) {
 	}
 	for text, want := range map[string]int64{"0": 0, "1048576": 1 << 20, "-1": -1, "9223372036854775807": -1, "x": -1, "": -1} {
 		r := newReport()
-		r.take([]string{"space", "/", text})
+		r.parse([]string{"space", "/", text})
 		if got, known := r.Space["/"]; known != (want >= 0) || known && got != want {
 			t.Errorf("%q KiB: %d %v", text, got, known)
 		}

@@ -1,11 +1,11 @@
-// Package target brings one node to the state that is wanted: it finds out what is
-// there, plans the difference, and makes the change in one go, or not at all.
+// Package target brings one node into the wanted state: it inspects the node, plans the
+// difference, and applies the plan as a whole or not at all.
 //
-// Two calls to the node are enough, one if there is nothing to do. What is sent is
-// staged and verified first; the switch then runs on the node by itself, so that
-// neither a broken connection nor Ctrl-C leaves it half way.
+// It needs two connections to the node, or one if there is nothing to do. The files are
+// staged and verified first. The switch then runs on the node independently, so neither a
+// broken connection nor Ctrl-C can stop it half way.
 //
-// It must not know how many nodes there are, nor where credentials come from.
+// It must not depend on the number of nodes, or on where credentials come from.
 package target
 
 import (
@@ -22,20 +22,20 @@ import (
 
 // Want is the wanted state of a node.
 type Want struct {
-	Node    string // as the SystemConfiguration calls it
+	Node    string // name in the SystemConfiguration
 	Host    string // of the API server
 	Port    string
 	Daemons []Daemon
 	Payload payload.Payload
-	Force   bool          // replace what is the same, too
-	Ready   time.Duration // how long a daemon may take until it reports that it is ready
+	Force   bool          // replace files and packages even if they are the same
+	Ready   time.Duration // limit for a daemon to report that it is ready
 }
 
-// Daemon is one program with its credentials and settings.
+// Daemon is the wanted state of one daemon: its program, credentials and settings.
 type Daemon struct {
 	Name        string   // of the directory with its credentials, below /etc
-	Bin         string   // one of product.Daemons; "": only credentials are wanted
-	Token, CA   []byte   // none: they are installed by other means
+	Bin         string   // one of product.Daemons; "": only credentials are installed
+	Token, CA   []byte   // empty: nnf-deploy does not install credentials for it
 	Arguments   []string // for its command line
 	Environment []Variable
 }
@@ -43,21 +43,21 @@ type Daemon struct {
 // Variable is an environment variable.
 type Variable struct{ Name, Value string }
 
-// product returns the daemon's entry in the table.
+// product returns the entry of the daemon in the product table.
 func (d *Daemon) product() product.Daemon {
-	p, _ := product.Of(d.Bin) // Check has refused the others
+	p, _ := product.Of(d.Bin) // Check has refused unknown programs
 	return p
 }
 
-// Check returns an error for a name that cannot be that of a directory, and for a
-// program that nnf-deploy does not know.
+// Check returns an error for a daemon name that is not a valid directory name, for an
+// unknown program, and for arguments and variables that cannot be in a unit.
 func (w *Want) Check() error {
 	for _, d := range w.Daemons {
 		if !product.ValidName(d.Name) {
-			return fmt.Errorf("the daemon's name %.80q cannot be that of a folder below /etc", d.Name)
+			return fmt.Errorf("daemon name %.80q is not a valid directory name", d.Name)
 		}
 		if _, known := product.Of(d.Bin); !known {
-			return fmt.Errorf("the program %.80q of %s is none that nnf-deploy can install: %s", d.Bin, d.Name, strings.Join(product.Names(), ", "))
+			return fmt.Errorf("%.80q, the program of %s, is not supported: use one of %s", d.Bin, d.Name, strings.Join(product.Names(), ", "))
 		}
 		if _, err := d.dropIn(); err != nil {
 			return fmt.Errorf("%s: %w", d.Name, err)
@@ -66,12 +66,12 @@ func (w *Want) Check() error {
 	return nil
 }
 
-// file is one wanted file.
+// file is a wanted file.
 type file struct {
 	path, mode, owner string
 	content           []byte
-	program           *payload.Program // instead of content
-	bin               string           // the daemon that reads it; "": none has to be restarted for it
+	program           *payload.Program // replaces content if it is not nil
+	bin               string           // daemon to restart if the file changes; "": none
 }
 
 func (f *file) sum() string {
@@ -93,7 +93,7 @@ func (f *file) size() int64 {
 	return int64(len(f.content))
 }
 
-// files returns the wanted files of a daemon, without its program.
+// files returns the wanted files of a daemon, without its programs.
 func (w *Want) files(d *Daemon) ([]file, error) {
 	p := d.product()
 	token, ca := product.Credentials(d.Name)
@@ -109,7 +109,7 @@ func (w *Want) files(d *Daemon) ([]file, error) {
 	text, err := d.dropIn()
 	if text != "" {
 		mode := "0644"
-		if len(d.Environment) > 0 { // it may have secrets, such as the password of a proxy
+		if len(d.Environment) > 0 { // it may contain secrets, such as the password of a proxy
 			mode = "0600"
 		}
 		list = append(list, file{path: p.DropIn(), mode: mode, owner: "root:root", content: []byte(text), bin: d.Bin})
@@ -117,8 +117,8 @@ func (w *Want) files(d *Daemon) ([]file, error) {
 	return list, err
 }
 
-// paths returns all files that nnf-deploy may have installed for a daemon, besides its
-// package and its program.
+// paths returns the paths of all files that nnf-deploy may have installed for a daemon,
+// except its package and the daemon itself.
 func (d *Daemon) paths() []string {
 	token, ca := product.Credentials(d.Name)
 	list := []string{token, ca}
@@ -126,18 +126,21 @@ func (d *Daemon) paths() []string {
 		return list
 	}
 	p := d.product()
-	for _, program := range p.Beside {
+	for _, program := range p.Clients {
 		list = append(list, product.Path(program))
 	}
 	return append(list, p.Settings(), p.DropIn())
 }
 
-const written = "# Written by nnf-deploy, which replaces it. A file of your own with a later name wins.\n"
+// header is the first line of the files that nnf-deploy writes. A changed header would make
+// the next run replace these files on every node, and restart the daemons.
+const header = "# Written by nnf-deploy, which replaces it. A file of your own with a later name wins.\n"
 
-// settings returns the configuration file. Go's quotes are those of TOML here: names of
-// nodes and addresses have no characters that TOML escapes in another way.
+// settings returns the contents of the configuration file. It quotes values as in Go, which
+// is correct in TOML, too: names of nodes and addresses have no characters for which the
+// escapes differ.
 func (w *Want) settings(d *Daemon) string {
-	text, section := written, ""
+	text, section := header, ""
 	set := func(key, value string) {
 		table, name, _ := strings.Cut(key, ".")
 		switch {
@@ -161,13 +164,14 @@ func (w *Want) settings(d *Daemon) string {
 	return text
 }
 
-// dropIn returns the drop-in with arguments and environment for the unit; "": none.
+// dropIn returns the contents of the drop-in with arguments and environment, or "" if no
+// drop-in is needed.
 func (d *Daemon) dropIn() (string, error) {
 	if d.Bin == "" || len(d.Arguments)+len(d.Environment) == 0 {
 		return "", nil
 	}
 	var b strings.Builder
-	b.WriteString(written + "[Service]\n")
+	b.WriteString(header + "[Service]\n")
 	if len(d.Arguments) > 0 {
 		b.WriteString("ExecStart=\nExecStart=" + product.Path(d.Bin))
 		for _, a := range d.Arguments {

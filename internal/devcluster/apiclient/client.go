@@ -1,8 +1,7 @@
-// Package apiclient does to any object of the cluster what a test or a
-// demonstration asks for by name, so that neither needs kubectl: apply, get,
-// patch, delete, wait.
+// Package apiclient applies, gets, patches and deletes objects of any kind and waits
+// for them, so that tests and demos do not need kubectl.
 //
-// It must not know any particular kind of object.
+// It must not know any particular kind.
 package apiclient
 
 import (
@@ -25,7 +24,7 @@ type Client struct {
 	mapper  meta.ResettableRESTMapper
 }
 
-// New makes a client. It does not connect yet.
+// New returns a client. It does not connect.
 func New(config *rest.Config) (*Client, error) {
 	objects, err := dynamic.NewForConfig(config)
 	if err != nil {
@@ -38,15 +37,14 @@ func New(config *rest.Config) (*Client, error) {
 	return &Client{objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(groups))}, nil
 }
 
-// Target names one object. An empty Namespace means a resource without
-// namespaces.
+// Target identifies an object. Namespace is empty for cluster-scoped resources.
 type Target struct {
 	Resource  string // "clientmounts", "clientmount", or with version and group: "clientmounts.v1alpha6.dataworkflowservices.github.io"
 	Namespace string
 	Name      string
 }
 
-// ParseTarget reads RESOURCE and [NAMESPACE/]NAME.
+// ParseTarget parses RESOURCE and [NAMESPACE/]NAME.
 func ParseTarget(resource, name string) (Target, error) {
 	t := Target{Resource: resource, Name: name}
 	if space, rest, ok := strings.Cut(name, "/"); ok {
@@ -56,7 +54,7 @@ func ParseTarget(resource, name string) (Target, error) {
 		}
 	}
 	if t.Resource == "" || t.Name == "" || strings.Contains(t.Name, "/") {
-		return t, fmt.Errorf("%s %q: want RESOURCE and [NAMESPACE/]NAME", resource, name)
+		return t, fmt.Errorf("%s %q: expected RESOURCE and [NAMESPACE/]NAME", resource, name)
 	}
 	return t, nil
 }
@@ -68,8 +66,8 @@ func (t Target) String() string {
 	return t.Resource + " " + t.Namespace + "/" + t.Name
 }
 
-// open finds the REST resource of a target in the version asked for or the
-// server's preferred one.
+// open returns the REST resource of a target in the requested version or in the
+// preferred version of the server.
 func (c *Client) open(_ context.Context, t Target) (dynamic.ResourceInterface, error) {
 	partial := schema.GroupVersionResource{}
 	full, groupResource := schema.ParseResourceArg(t.Resource)
@@ -98,9 +96,9 @@ func (c *Client) scoped(m *meta.RESTMapping, resource schema.GroupVersionResourc
 	namespaced := m.Scope.Name() == meta.RESTScopeNameNamespace
 	switch {
 	case namespaced && namespace == "":
-		return nil, fmt.Errorf("%s live in namespaces: give NAMESPACE/NAME", resource.Resource)
+		return nil, fmt.Errorf("%s are namespaced: use NAMESPACE/NAME", resource.Resource)
 	case !namespaced && namespace != "":
-		return nil, fmt.Errorf("%s have no namespace: give NAME", resource.Resource)
+		return nil, fmt.Errorf("%s are not namespaced: use NAME", resource.Resource)
 	case namespaced:
 		return c.objects.Resource(resource).Namespace(namespace), nil
 	}

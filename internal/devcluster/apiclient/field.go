@@ -7,10 +7,9 @@ import (
 	"strings"
 )
 
-// Field follows a dotted path through an object: names of fields and numbers of
-// list elements counted from 0; a dot in a name is written "\.". It returns the
-// value as text (strings as they are, everything else as JSON) and whether it
-// is there.
+// Field returns the value at a dotted path of an object, and whether it exists. The
+// path has names of fields and indices of list elements, starting from 0; a dot in a
+// name is written "\.". Strings are returned unchanged, other values as JSON.
 func Field(object map[string]any, path string) (string, bool) {
 	var at any = object
 	for _, name := range splitPath(path) {

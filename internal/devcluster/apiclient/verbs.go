@@ -12,28 +12,28 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// strict makes the server refuse unknown and doubled fields instead of
-// dropping them.
+// strict makes the server reject unknown and duplicate fields instead of dropping
+// them.
 const strict = metav1.FieldValidationStrict
 
-// Outcome of Apply.
+// Outcome is the result of Apply.
 type Outcome string
 
-// What Apply did.
+// The results of Apply.
 const (
 	Created   Outcome = "created"
 	Changed   Outcome = "changed"
 	Unchanged Outcome = "unchanged"
 )
 
-// Apply creates the object or, when it exists, merges the given fields into it
-// (JSON merge patch: lists are replaced, null removes). A namespaced object
-// without namespace goes to "default". Unknown fields are an error.
+// Apply creates the object or, if it exists, merges the given fields into it (JSON
+// merge patch: lists are replaced, null removes a field). The default namespace is
+// "default". Unknown fields are an error.
 func (c *Client) Apply(ctx context.Context, object *unstructured.Unstructured) (Outcome, error) {
 	kind := object.GroupVersionKind()
 	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
 	if meta.IsNoMatchError(err) {
-		c.mapper.Reset() // the definition may be younger than our discovery
+		c.mapper.Reset() // the definition may be newer than the cached discovery
 		mapping, err = c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
 	}
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Client) Apply(ctx context.Context, object *unstructured.Unstructured) (
 	return Changed, nil
 }
 
-// Get returns the object without the bookkeeping of who manages which field.
+// Get returns the object without metadata.managedFields.
 func (c *Client) Get(ctx context.Context, t Target) (*unstructured.Unstructured, error) {
 	resource, err := c.open(ctx, t)
 	if err != nil {
@@ -83,8 +83,8 @@ func (c *Client) Get(ctx context.Context, t Target) (*unstructured.Unstructured,
 	return object, nil
 }
 
-// Patch changes the object, or a subresource such as "status": a JSON object is
-// a merge patch (RFC 7386), a JSON list a JSON patch (RFC 6902).
+// Patch patches the object, or a subresource such as "status". A JSON object is a
+// merge patch (RFC 7386), a JSON array a JSON patch (RFC 6902).
 func (c *Client) Patch(ctx context.Context, t Target, patch []byte, subresource ...string) error {
 	resource, err := c.open(ctx, t)
 	if err != nil {
@@ -98,8 +98,8 @@ func (c *Client) Patch(ctx context.Context, t Target, patch []byte, subresource 
 	return err
 }
 
-// Delete asks for the object's deletion and returns its uid; finalizers may
-// keep it for a while (see WaitGone).
+// Delete deletes the object and returns its UID. Finalizers may delay the deletion
+// (see WaitGone).
 func (c *Client) Delete(ctx context.Context, t Target) (types.UID, error) {
 	resource, err := c.open(ctx, t)
 	if err != nil {

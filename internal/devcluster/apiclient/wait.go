@@ -14,12 +14,12 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-// ErrTimeout says that the object did not get there in time.
+// ErrTimeout is returned if a condition is not met in time.
 var ErrTimeout = errors.New("timed out")
 
-// WaitField returns when the field at the path has the value, as Field prints
-// it. The object may not exist yet. The error after ctx's end is ErrTimeout and
-// gives the value last seen.
+// WaitField waits until the field at the path has the value, in the form of Field. The
+// object may not exist yet. After ctx is done it returns ErrTimeout with the last
+// value.
 func (c *Client) WaitField(ctx context.Context, t Target, path, want string) error {
 	last := "the object does not exist"
 	err := c.follow(ctx, t, func(object *unstructured.Unstructured) bool {
@@ -39,8 +39,8 @@ func (c *Client) WaitField(ctx context.Context, t Target, path, want string) err
 	return err
 }
 
-// WaitGone returns when the object with the uid is gone, also when another of
-// the same name has taken its place.
+// WaitGone waits until the object with the UID is gone, even if another object has the
+// same name then.
 func (c *Client) WaitGone(ctx context.Context, t Target, uid types.UID) error {
 	var finalizers []string
 	err := c.follow(ctx, t, func(object *unstructured.Unstructured) bool {
@@ -56,8 +56,8 @@ func (c *Client) WaitGone(ctx context.Context, t Target, uid types.UID) error {
 	return err
 }
 
-// follow shows every state of the object, nil when there is none, until seen
-// returns true. It outlives cut watches and a server that restarts.
+// follow calls seen with every state of the object, nil if it does not exist, until
+// seen returns true. It survives broken watches and restarts of the server.
 func (c *Client) follow(ctx context.Context, t Target, seen func(*unstructured.Unstructured) bool) error {
 	for {
 		done, err := c.followOnce(ctx, t, seen)
@@ -67,7 +67,7 @@ func (c *Client) follow(ctx context.Context, t Target, seen func(*unstructured.U
 		if ctx.Err() != nil {
 			return ErrTimeout
 		}
-		// An answer of the server is final, a broken connection is not.
+		// A response of the server is final, a broken connection is not.
 		if status := apierrors.APIStatus(nil); errors.As(err, &status) && !apierrors.IsResourceExpired(err) &&
 			!apierrors.IsServiceUnavailable(err) && !apierrors.IsTooManyRequests(err) {
 			return err

@@ -1,7 +1,6 @@
-// Package authority makes the cluster's certificates and keys: a certificate
-// authority and a signing key for service-account tokens that outlive a
-// restart, and a server and an administrator certificate that are issued again
-// at each start.
+// Package authority creates the certificates and keys of the cluster. The certificate
+// authority and the signing key of service account tokens persist; the certificates of
+// the server and of the administrator are issued at each start.
 //
 // It must not know Kubernetes.
 package authority
@@ -21,7 +20,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// Keys is all key material of a cluster, in PEM form where others read it.
+// Keys has the keys and certificates of a cluster, in PEM format.
 type Keys struct {
 	CA         []byte // certificate
 	AdminCert  []byte
@@ -33,10 +32,10 @@ type Keys struct {
 	SignerFile string
 }
 
-// Load returns the keys kept in a directory. What is missing is made; with newCA
-// the certificate authority is replaced, so that clients with the old one stop
-// trusting the server. The signing key stays: tokens survive a new authority.
-// A damaged file is an error that names it.
+// Load returns the keys in a directory and creates missing ones. With newCA it replaces
+// the certificate authority, so that clients with the old one no longer trust the
+// server. The signing key is kept, so tokens stay valid. The error about an invalid
+// file has its path.
 func Load(dir string, newCA bool) (*Keys, error) {
 	k := &Keys{
 		CAFile:     filepath.Join(dir, "ca.crt"),
@@ -44,8 +43,8 @@ func Load(dir string, newCA bool) (*Keys, error) {
 		ServerKey:  filepath.Join(dir, "server.key"),
 		SignerFile: filepath.Join(dir, "service-account.key"),
 	}
-	// Certificate and key of the authority share a file: no crash can leave a
-	// pair that does not fit.
+	// Certificate and key of the authority are in one file, so that they match even
+	// after a crash.
 	ca, err := loadPair(filepath.Join(dir, "ca.pem"))
 	if newCA || errors.Is(err, fs.ErrNotExist) {
 		ca, err = newAuthority()

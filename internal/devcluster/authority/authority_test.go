@@ -29,8 +29,8 @@ func parse(t *testing.T, text []byte) *x509.Certificate {
 	return cert
 }
 
-// trusted tells whether the server's certificate is good for the loopback
-// address under the given authority.
+// trusted reports whether the server certificate is valid for the loopback address
+// under the given authority.
 func trusted(t *testing.T, k *Keys, ca []byte) bool {
 	t.Helper()
 	text, err := os.ReadFile(k.ServerCert)
@@ -52,10 +52,10 @@ func TestRestartKeepsAuthorityAndSigner(t *testing.T) {
 		t.Error("the authority changed")
 	}
 	if !first.Signer.Equal(second.Signer) {
-		t.Error("the signing key changed: tokens would die")
+		t.Error("the signing key changed, which invalidates tokens")
 	}
 	if !trusted(t, second, first.CA) {
-		t.Error("the server's new certificate is not of the old authority")
+		t.Error("the new server certificate is not signed by the old authority")
 	}
 }
 
@@ -99,7 +99,7 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
-func TestDamagedFilesAreNamed(t *testing.T) {
+func TestErrorsNameTheFile(t *testing.T) {
 	for _, name := range []string{"ca.pem", "service-account.key"} {
 		for _, content := range []string{"", "garbage", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
 			dir := t.TempDir()
@@ -108,7 +108,7 @@ func TestDamagedFilesAreNamed(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := Load(dir, false); err == nil || !strings.Contains(err.Error(), name) {
-				t.Errorf("%s with %q: %v; want an error that names it", name, content, err)
+				t.Errorf("%s with %q: %v; want an error with its name", name, content, err)
 			}
 		}
 	}

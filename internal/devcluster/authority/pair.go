@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// lifetime is long because a development cluster's directory may lie about for
-// months; it protects nothing but the loopback address.
+// lifetime is long because the directory of a development cluster may be used for
+// months. The certificates protect only the loopback address.
 const lifetime = 5 * 365 * 24 * time.Hour
 
 type pair struct {
@@ -33,12 +33,12 @@ func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P25
 func keyPEM(k *ecdsa.PrivateKey) []byte {
 	der, err := x509.MarshalECPrivateKey(k)
 	if err != nil {
-		panic(err) // only an unknown curve fails, and newKey takes P-256
+		panic(err) // fails only for unknown curves; newKey uses P-256
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
 }
 
-// issue signs a certificate with ca, or with its own key when ca is nil.
+// issue issues a certificate that ca signs. If ca is nil, it is self-signed.
 func issue(ca *pair, template x509.Certificate) (*pair, error) {
 	key, err := newKey()
 	if err != nil {
@@ -48,7 +48,7 @@ func issue(ca *pair, template x509.Certificate) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	template.NotBefore = time.Now().Add(-time.Hour) // tolerate a clock set back
+	template.NotBefore = time.Now().Add(-time.Hour) // tolerate a clock that is set back
 	template.NotAfter = template.NotBefore.Add(lifetime)
 	parent, signer := &template, key
 	if ca != nil {

@@ -15,8 +15,8 @@ const issuer = "https://kubernetes.default.svc"
 
 type runner interface{ Run(context.Context) error }
 
-// prepareServer configures the generic control plane through its flags, as the
-// server itself is meant to be: its option structs change between releases.
+// prepareServer configures the generic control plane through its flags, because its
+// option structs change between releases.
 func prepareServer(ctx context.Context, c Config) (runner, error) {
 	options := generic.NewOptions()
 	var sets cliflag.NamedFlagSets
@@ -56,8 +56,7 @@ func prepareServer(ctx context.Context, c Config) (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The sample asks for three masters, which holds back each new definition
-	// by 5 s.
+	// The default is three masters, which delays each new definition by 5 s.
 	config.APIExtensions.ExtraConfig.MasterCount = 1
 	ready, err := config.Complete()
 	if err != nil {

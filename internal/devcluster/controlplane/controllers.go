@@ -20,10 +20,10 @@ import (
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
-// startControllers runs what a cluster of custom resources needs beside the
-// API: tokens for account secrets, default accounts, the published root
-// certificate, deletion of namespaces with their objects, garbage collection by
-// owner. They end with ctx.
+// startControllers starts the controllers that a cluster of custom resources needs:
+// tokens of account secrets, default accounts, the root certificate in ConfigMaps,
+// deletion of namespaces with their objects, garbage collection by owner. They stop
+// when ctx is done.
 func startControllers(ctx context.Context, c Config, clients kubernetes.Interface) error {
 	logger := klog.FromContext(ctx)
 	const resync = 10 * time.Minute

@@ -3,8 +3,8 @@
 // namespaces, secrets, service accounts) and the few controllers that a cluster
 // without pods needs.
 //
-// It must not know what the cluster is for: definitions, accounts and files for
-// the daemons come from others.
+// It must not know what the cluster is for. Other packages provide the definitions,
+// the accounts and the files of the daemons.
 package controlplane
 
 import (
@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Config says where everything lies. All paths are files except DataDir.
+// Config configures a control plane. All paths are files except DataDir.
 type Config struct {
 	Listener     net.Listener // on the loopback address
 	DataDir      string       // etcd's
@@ -38,20 +38,21 @@ type Config struct {
 	Args         []string          // further flags of the API server
 }
 
-// ControlPlane is a running one.
+// ControlPlane is a running control plane.
 type ControlPlane struct {
 	etcd *embed.Etcd
 	stop context.CancelFunc
 	done chan error
 }
 
-// Start returns when the API answers and the default namespace exists.
+// Start starts the control plane. It returns when the API server is ready and the
+// default namespace exists.
 func Start(ctx context.Context, c Config) (*ControlPlane, error) {
 	etcd, err := startEtcd(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	// Not a child of ctx: the caller's context ends the start, Stop ends the server.
+	// Not a child of ctx: ctx bounds the start only, and Stop stops the server.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p := &ControlPlane{etcd: etcd, stop: stop, done: make(chan error, 1)}
 	prepared, err := prepareServer(running, c)
@@ -75,11 +76,12 @@ func Start(ctx context.Context, c Config) (*ControlPlane, error) {
 	return p, nil
 }
 
-// Done delivers the API server's error, once, if it ends by itself.
+// Done returns the channel that receives the error of the API server, once, if the
+// server stops on its own.
 func (p *ControlPlane) Done() <-chan error { return p.done }
 
-// Stop ends the API server and then etcd. It may take some seconds while
-// clients hold watches; nothing is lost when the process ends meanwhile.
+// Stop stops the API server and then etcd. This may take some seconds while clients
+// hold watches. No data is lost if the process exits during that time.
 func (p *ControlPlane) Stop() {
 	p.stop()
 	select {
@@ -103,7 +105,7 @@ func (p *ControlPlane) waitReady(ctx context.Context, clients kubernetes.Interfa
 		case err := <-p.done:
 			p.done <- err // for Stop
 			if err == nil {
-				err = errors.New("ended at once")
+				err = errors.New("exited during startup")
 			}
 			return err
 		case <-ctx.Done():

@@ -10,21 +10,21 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// startEtcd runs the store on unix sockets: no TCP port and no credentials, the
-// sockets' directory is open to its owner only.
+// startEtcd runs etcd on unix sockets, without a TCP port and credentials. Only the
+// owner has access to the directory of the sockets.
 func startEtcd(ctx context.Context, c Config) (*embed.Etcd, error) {
 	e := embed.NewConfig()
 	e.Dir = c.DataDir
 	e.LogLevel = "error"
 	e.LogOutputs = []string{c.EtcdLog}
-	// Writes reach the page cache, which outlives this process; only a crash of
-	// the machine could lose them, and nobody restarts a test cluster then.
+	// Writes reach the page cache, which survives this process. Only a crash of the
+	// machine can lose them, which is acceptable for a test cluster.
 	e.UnsafeNoFsync = true
 	e.ListenClientUrls = []url.URL{{Scheme: "unix", Path: c.ClientSocket}}
-	// The peer listener takes its address from Host alone; with an empty one it
-	// would be an abstract socket, open to every user of the machine.
+	// The peer listener uses only Host. If it is empty, the listener is an abstract
+	// socket, open to every user of the machine.
 	e.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: c.PeerSocket}}
-	// Advertised addresses must be host:port; a single member never dials them.
+	// Advertised addresses must be host:port. A single member never connects to them.
 	nowhere := []url.URL{{Scheme: "http", Host: "127.0.0.1:1"}}
 	e.AdvertiseClientUrls, e.AdvertisePeerUrls = nowhere, nowhere
 	e.InitialCluster = e.InitialClusterFromName(e.Name)

@@ -1,10 +1,9 @@
-// Package copytool stands in for the two programs that a data movement's
-// command starts on a rabbit: mpirun, which starts the copier, and dcp of
-// mpiFileUtils, which copies a tree and says how far it is. A directory of
-// links called mpirun and dcp to one binary makes it both.
+// Package copytool replaces the two programs that the command of a data movement runs
+// on a rabbit: mpirun, and dcp of mpiFileUtils, which copies a tree and reports its
+// progress. One binary is both programs, through links named mpirun and dcp.
 //
-// It must not know Kubernetes nor data movements: it is told everything by its
-// arguments, and the two injected faults by its environment.
+// It must not know Kubernetes or data movements: its input is the arguments and, for
+// the two injected faults, the environment.
 package copytool
 
 import (
@@ -17,18 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Variables of the environment that inject a fault into dcp.
+// Environment variables that inject a fault into dcp.
 const (
-	// RateVariable holds the bytes per second that are copied at most.
+	// RateVariable limits the copy, in bytes per second.
 	RateVariable = "DEVCLUSTER_DCP_RATE"
-	// ExitVariable holds the exit code with which dcp gives up half-way.
+	// ExitVariable makes dcp fail halfway with this exit code.
 	ExitVariable = "DEVCLUSTER_DCP_EXIT"
 )
 
-// Names lists the programs.
+// Names returns the names of the programs.
 func Names() []string { return []string{"mpirun", "dcp"} }
 
-// Is tells whether a program was started under one of the names.
+// Is reports whether argv0 is one of the names.
 func Is(argv0 string) bool {
 	switch filepath.Base(argv0) {
 	case "mpirun", "dcp":
@@ -37,8 +36,8 @@ func Is(argv0 string) bool {
 	return false
 }
 
-// Run is the program that args[0] names; it returns the exit code. A mpirun
-// that works does not return: it becomes the program that it starts.
+// Run runs the program args[0] and returns the exit code. mpirun does not return if
+// it succeeds: it executes the given program.
 func Run(args []string, stdout, stderr io.Writer) int {
 	if err := dieWithParent(); err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n", args[0], err)
@@ -50,9 +49,9 @@ func Run(args []string, stdout, stderr io.Writer) int {
 	return dcp(args[1:], stdout, stderr, os.Getenv)
 }
 
-// dieWithParent ends this process with whoever started it, as everything on a
-// rabbit ends with its container. The kernel watches the starting thread
-// (prctl(2)): that of a shell, or a locked one.
+// dieWithParent makes this process exit with its parent, as all processes on a rabbit
+// exit with their container. The kernel watches the thread that started the process
+// (prctl(2)): the thread of a shell, or a locked one.
 func dieWithParent() error {
 	runtime.LockOSThread()
 	return unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)

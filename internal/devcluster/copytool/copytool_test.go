@@ -23,8 +23,8 @@ func TestMpirunProgram(t *testing.T) {
 		"--hostfile H -np 4 --mca x y -x A=B --bind-to core dcp --uid 1 a b": "dcp --uid 1 a b",
 		"-- -x":              "-x",
 		"":                   "error: no program",
-		"-np":                "error: needs 1 values",
-		"--mca x":            "error: needs 2 values",
+		"-np":                "error: requires 1 values",
+		"--mca x":            "error: requires 2 values",
 		"--hostfile /no dcp": "error: hostfile",
 		"--fly dcp":          "error: unrecognized option --fly",
 	} {
@@ -39,14 +39,14 @@ func TestMpirunProgram(t *testing.T) {
 	}
 }
 
-func TestMpirunSaysWhatIsMissing(t *testing.T) {
+func TestMpirunMissingProgram(t *testing.T) {
 	var out bytes.Buffer
 	if code := mpirun([]string{"no-such-program"}, &out); code != 134 || !strings.Contains(out.String(), "no-such-program") {
 		t.Errorf("%d, %s", code, &out)
 	}
 }
 
-// source makes a tree: file (3 bytes), sub/big (10,000 bytes), sub/link.
+// source creates a tree: file (3 bytes), sub/big (10,000 bytes), sub/link.
 func source(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "src")
@@ -64,7 +64,7 @@ func source(t *testing.T) string {
 	return dir
 }
 
-// tree lists what lies in a directory.
+// tree returns the paths below a directory.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var out []string
@@ -130,7 +130,7 @@ func TestCopyKeeps(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 	if code, out := call(t, nil, from+"/", to); code != 0 {
-		t.Errorf("a second time: %d, %s", code, out)
+		t.Errorf("second copy: %d, %s", code, out)
 	}
 }
 
@@ -145,7 +145,7 @@ func TestCopyRefuses(t *testing.T) {
 		"nothing there":  {[]string{from + "/none", t.TempDir()}, "no such file"},
 		"into itself":    {[]string{from, from + "/sub"}, "into itself"},
 		"many to a file": {[]string{from, from, from + "/file"}, "not a directory"},
-		"device":         {[]string{"/dev/null", t.TempDir()}, "neither file"},
+		"device":         {[]string{"/dev/null", t.TempDir()}, "not a regular file"},
 	} {
 		if code, out := call(t, nil, test.args...); code != 1 || !strings.Contains(out, test.want) {
 			t.Errorf("%s: %d, %s", name, code, out)
@@ -168,12 +168,12 @@ func TestInjectedFailure(t *testing.T) {
 	}
 }
 
-func TestSlowCopyTellsItsProgress(t *testing.T) {
+func TestProgressOfSlowCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from, to := source(t), t.TempDir()
-		began := time.Now()
+		start := time.Now()
 		code, out := call(t, map[string]string{RateVariable: "2000"}, "--progress", "1", from+"/sub/big", to)
-		if took := time.Since(began); code != 0 || took < 5*time.Second-time.Millisecond || took > 5*time.Second+time.Millisecond {
+		if took := time.Since(start); code != 0 || took < 5*time.Second-time.Millisecond || took > 5*time.Second+time.Millisecond {
 			t.Errorf("%d after %v", code, took)
 		}
 		for _, want := range []string{"(20%)", "(40%)", "(60%)", "(80%)", "1.953 KiB/s", "(100%) in 5.000 secs"} {
@@ -191,6 +191,6 @@ func TestNames(t *testing.T) {
 		}
 	}
 	if Is("/x/devcluster") || Is("/dcp/x") {
-		t.Error("too many")
+		t.Error("Is accepts other names")
 	}
 }

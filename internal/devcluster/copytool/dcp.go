@@ -14,14 +14,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// dcpOptions is what the stand-in does something about. It takes the other
-// options of dcp and ignores them; what dcp does not know, it refuses.
+// dcpOptions has the options that have an effect. Other options of dcp are accepted
+// and ignored; unknown options are errors.
 type dcpOptions struct {
 	uid, gid          int
-	progress          int // seconds between two lines, 0 for none
+	progress          int // seconds between two lines; 0: no lines
 	preserve, noDeref bool
-	rate              int64 // bytes per second, 0 for no limit
-	exit              int   // exit code with which to give up half-way, 0 for not
+	rate              int64 // bytes per second; 0: no limit
+	exit              int   // exit code of the injected failure; 0: no failure
 	sources           []string
 	destination       string
 }
@@ -34,7 +34,7 @@ func parseDcp(args []string, getenv func(string) string) (dcpOptions, error) {
 	flags.IntVarP(&o.gid, "gid", "G", -1, "copy as this group")
 	flags.IntVar(&o.progress, "progress", 10, "seconds between progress lines")
 	flags.BoolVarP(&o.preserve, "preserve", "p", false, "keep times")
-	flags.BoolVarP(&o.noDeref, "no-dereference", "P", true, "copy links as links; the stand-in always does")
+	flags.BoolVarP(&o.noDeref, "no-dereference", "P", true, "copy links as links; always on")
 	for _, ignored := range []struct{ name, short string }{{"sparse", "S"}, {"direct", "s"}, {"verbose", "v"}, {"quiet", "q"}, {"open-noatime", ""}} {
 		flags.BoolP(ignored.name, ignored.short, false, "ignored")
 	}
@@ -46,7 +46,7 @@ func parseDcp(args []string, getenv func(string) string) (dcpOptions, error) {
 	}
 	paths := flags.Args()
 	if len(paths) < 2 {
-		return o, errors.New("a source and a destination are needed")
+		return o, errors.New("a source and a destination are required")
 	}
 	o.sources, o.destination = paths[:len(paths)-1], paths[len(paths)-1]
 	var err error
@@ -63,7 +63,7 @@ func parseDcp(args []string, getenv func(string) string) (dcpOptions, error) {
 	return o, nil
 }
 
-// errInjected ends a copy that was told to fail.
+// errInjected is the injected failure.
 var errInjected = errors.New("injected failure")
 
 func dcp(args []string, stdout, stderr io.Writer, getenv func(string) string) int {
@@ -89,8 +89,8 @@ func dcp(args []string, stdout, stderr io.Writer, getenv func(string) string) in
 	return 0
 }
 
-// becomeUser gives up root for the user and group, in all threads and with no
-// supplementary groups. Anybody else may only stay who he is.
+// becomeUser changes the user and group of all threads and drops the supplementary
+// groups. Without root it can only keep the current user.
 func becomeUser(uid, gid int) error {
 	if os.Getuid() == 0 && uid > 0 {
 		if err := syscall.Setgroups(nil); err != nil {
@@ -107,7 +107,7 @@ func becomeUser(uid, gid int) error {
 			return fmt.Errorf("become user %d: %w", uid, err)
 		}
 	}
-	return dieWithParent() // the kernel forgets it when the user changes
+	return dieWithParent() // changing the user resets it
 }
 
 func copyAll(o dcpOptions, say *report) error {
@@ -126,7 +126,7 @@ func copyAll(o dcpOptions, say *report) error {
 	}
 	for _, source := range o.sources {
 		to := o.destination
-		// "dir/" means its contents, "dir" itself; a file goes into a directory.
+		// "dir/" copies the contents of dir, "dir" the directory itself.
 		if into && !strings.HasSuffix(source, "/") {
 			to = filepath.Join(to, filepath.Base(source))
 		}
@@ -134,5 +134,5 @@ func copyAll(o dcpOptions, say *report) error {
 			return err
 		}
 	}
-	return c.halfway() // an empty tree has its half-way point at the end
+	return c.halfway() // for an empty tree
 }

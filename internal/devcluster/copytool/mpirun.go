@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// mpirunValues gives the number of values of each option of mpirun that the
-// stand-in knows. It refuses any other, as mpirun does.
+// mpirunValues maps each supported option of mpirun to its number of values. Other
+// options are errors.
 var mpirunValues = map[string]int{
 	"allow-run-as-root": 0, "oversubscribe": 0, "quiet": 0, "q": 0, "v": 0, "verbose": 0,
 	"report-bindings": 0, "tag-output": 0, "timestamp-output": 0, "display-map": 0,
@@ -19,7 +19,7 @@ var mpirunValues = map[string]int{
 	"mca": 2, "gmca": 2,
 }
 
-// mpirun replaces this process by one copy of the named program.
+// mpirun executes the given program once, in place of this process.
 func mpirun(args []string, stderr io.Writer) int {
 	program, err := mpirunProgram(args)
 	if err != nil {
@@ -51,7 +51,7 @@ func mpirunProgram(args []string) ([]string, error) {
 		case !known:
 			return nil, fmt.Errorf("unrecognized option %s", option)
 		case len(args) < values:
-			return nil, fmt.Errorf("option %s needs %d values", option, values)
+			return nil, fmt.Errorf("option %s requires %d values", option, values)
 		}
 		if name == "hostfile" || name == "machinefile" {
 			if _, err := os.ReadFile(args[0]); err != nil {

@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// report writes what dcp writes: a line every few seconds, figures at the end.
+// report writes the output of dcp: a line every few seconds, and figures at the end.
 type report struct {
 	out                              io.Writer
 	now                              func() time.Time
-	began, last                      time.Time
+	start, last                      time.Time
 	interval                         time.Duration
 	items, directories, files, links int
 	done, total                      int64
 }
 
 func newReport(out io.Writer, now func() time.Time, interval time.Duration) *report {
-	began := now()
-	return &report{out: out, now: now, began: began, last: began, interval: interval}
+	start := now()
+	return &report{out: out, now: now, start: start, last: start, interval: interval}
 }
 
-// add counts copied bytes.
+// add adds copied bytes, and writes a line if the interval has passed.
 func (r *report) add(n int64) {
 	r.done += n
 	if now := r.now(); r.interval > 0 && now.Sub(r.last) >= r.interval {
@@ -31,7 +31,7 @@ func (r *report) add(n int64) {
 }
 
 func (r *report) line(state string) {
-	seconds := r.now().Sub(r.began).Seconds()
+	seconds := r.now().Sub(r.start).Seconds()
 	percent := int64(100)
 	if r.total > 0 {
 		percent = min(100, 100*r.done/r.total)
@@ -45,7 +45,7 @@ func (r *report) line(state string) {
 
 func (r *report) end() {
 	r.line("done")
-	seconds := r.now().Sub(r.began).Seconds()
+	seconds := r.now().Sub(r.start).Seconds()
 	fmt.Fprintf(r.out, "Seconds: %.3f\nItems: %d\n  Directories: %d\n  Files: %d\n  Links: %d\nData: %s (%d bytes)\nRate: %s/s (%d bytes in %.3f seconds)\n",
 		seconds, r.items, r.directories, r.files, r.links, size(float64(r.done)), r.done,
 		size(float64(r.done)/max(seconds, 0.001)), r.done, seconds)

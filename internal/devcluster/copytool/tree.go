@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// copier copies trees as cp -R does: links as links, nothing of a link
-// followed below the named source.
+// copier copies trees like cp -R: links are copied as links and are not followed
+// below the source.
 type copier struct {
 	options dcpOptions
 	say     *report
 }
 
-// measure adds the source to the totals that percentages are made from.
+// measure adds the source to the totals for the percentages.
 func (c *copier) measure(source string) error {
 	if strings.HasSuffix(source, "/") {
-		source += "." // a link to a directory that is named with a slash
+		source += "." // follows a link to a directory
 	}
 	return filepath.WalkDir(source, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -49,11 +49,11 @@ func (c *copier) tree(from, to string) error {
 	if inside(from, to) {
 		return fmt.Errorf("cannot copy %s into itself, %s", from, to)
 	}
-	type folder struct {
+	type directory struct {
 		path string
 		info fs.FileInfo
 	}
-	var folders []folder // their modes and times come last, contents change them
+	var directories []directory // their modes and times are set last, because new entries change them
 	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ func (c *copier) tree(from, to string) error {
 		target := filepath.Join(to, rel)
 		switch {
 		case entry.IsDir():
-			folders = append(folders, folder{target, info})
+			directories = append(directories, directory{target, info})
 			if err := os.Mkdir(target, 0o700|info.Mode().Perm()); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
@@ -79,9 +79,9 @@ func (c *copier) tree(from, to string) error {
 		case entry.Type().IsRegular():
 			return c.file(path, target, info)
 		}
-		return fmt.Errorf("%s: neither file, directory nor link", path)
+		return fmt.Errorf("%s: not a regular file, directory or symbolic link", path)
 	})
-	for _, f := range folders {
+	for _, f := range directories {
 		if err == nil {
 			err = c.keep(f.path, f.info)
 		}
@@ -89,7 +89,7 @@ func (c *copier) tree(from, to string) error {
 	return err
 }
 
-// inside tells whether to lies in from.
+// inside reports whether to is from or below it.
 func inside(from, to string) bool {
 	a, errA := filepath.Abs(from)
 	b, errB := filepath.Abs(to)
@@ -127,8 +127,8 @@ func (c *copier) file(from, to string, info fs.FileInfo) error {
 	return c.keep(to, info)
 }
 
-// bytes copies one file's content in pieces of at most a tenth of a second's
-// allowance, so that a slow copy moves evenly.
+// bytes copies the content of a file in pieces of at most a tenth of the bytes per
+// second, so that a slow copy progresses evenly.
 func (c *copier) bytes(out io.Writer, in io.Reader) error {
 	piece := int64(1 << 20)
 	if c.options.rate > 0 {
@@ -167,7 +167,7 @@ func (c *copier) halfway() error {
 
 func (c *copier) keep(path string, info fs.FileInfo) error {
 	if err := os.Chmod(path, info.Mode().Perm()); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return err // a directory of somebody else's that was there keeps its mode
+		return err // an existing directory of another user keeps its mode
 	}
 	if !c.options.preserve {
 		return nil

@@ -1,5 +1,4 @@
-// Package integration starts the built devcluster as its users do and checks
-// what they rely on. It must not link the server.
+// Package integration tests the built devcluster program. It must not link the server.
 package integration
 
 import (
@@ -63,7 +62,7 @@ func start(t *testing.T, dir string, flags ...string) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
+	started := time.Now()
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +70,7 @@ func start(t *testing.T, dir string, flags ...string) *cluster {
 		c.cmd.Process.Kill()
 		c.cmd.Wait()
 		if t.Failed() {
-			t.Logf("devcluster said:\n%s", c.stderr)
+			t.Logf("output of devcluster:\n%s", c.stderr)
 		}
 	})
 	line, err := bufio.NewReader(stdout).ReadString('\n')
@@ -83,7 +82,7 @@ func start(t *testing.T, dir string, flags ...string) *cluster {
 	if _, err := fmt.Sscanf(line, "ready %s dir=%s\n", &c.url, &gotDir); err != nil || gotDir != dir {
 		t.Fatalf("ready line %q", line)
 	}
-	t.Logf("ready after %.1f s, %s", time.Since(began).Seconds(), memory(c.cmd.Process.Pid))
+	t.Logf("ready after %.1f s, %s", time.Since(started).Seconds(), memory(c.cmd.Process.Pid))
 	return c
 }
 
@@ -94,16 +93,16 @@ func memory(pid int) string {
 	return "RSS " + strings.TrimSpace(line)
 }
 
-// end waits for the process's own end and checks that it leaves nothing.
+// end waits until the process exits and checks that it leaves nothing behind.
 func (c *cluster) end(t *testing.T, limit time.Duration) {
 	t.Helper()
 	killer := time.AfterFunc(limit, func() { c.cmd.Process.Kill() })
 	err := c.cmd.Wait()
 	if !killer.Stop() {
-		t.Fatalf("did not end within %v", limit)
+		t.Fatalf("did not exit within %v", limit)
 	}
 	if err != nil {
-		t.Errorf("ended with %v", err)
+		t.Errorf("exited with %v", err)
 	}
 	for _, dir := range []string{filepath.Join(c.dir, "run"), c.tmp} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -112,7 +111,7 @@ func (c *cluster) end(t *testing.T, limit time.Duration) {
 	}
 }
 
-// call runs a verb and returns its exit code and outputs.
+// call runs a sub-command and returns its exit code and output.
 func (c *cluster) call(t *testing.T, stdin, verb string, args ...string) (int, string, string) {
 	t.Helper()
 	cmd := exec.Command(binary, append([]string{verb, "--dir", c.dir}, args...)...)
@@ -124,7 +123,7 @@ func (c *cluster) call(t *testing.T, stdin, verb string, args ...string) (int, s
 	return cmd.ProcessState.ExitCode(), out.String(), err.String()
 }
 
-// must is call for what has to succeed.
+// must is call for sub-commands that must succeed.
 func (c *cluster) must(t *testing.T, stdin, verb string, args ...string) string {
 	t.Helper()
 	code, out, err := c.call(t, stdin, verb, args...)
@@ -143,8 +142,7 @@ func (c *cluster) read(t *testing.T, name string) string {
 	return string(text)
 }
 
-// client is a REST client with the credentials of a kubeconfig below the
-// cluster's directory.
+// client returns a client configuration from a kubeconfig in the cluster directory.
 func (c *cluster) client(t *testing.T, kubeconfig string) *rest.Config {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.dir, kubeconfig))

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// TestRestart follows one directory through a kill, a restart and a new authority.
+// TestRestart kills and restarts a cluster and replaces its authority.
 func TestRestart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	first := start(t, dir, "--compute", "node-a", "--rabbit", "rabbit-z")
 	first.must(t, strings.ReplaceAll(clientMount, "compute-01", "node-a"), "apply", "-f", "-")
 	first.must(t, "", "get", "namespaces", "rabbit-z")
 	if code, _, _ := first.call(t, "", "get", "namespaces", "compute-01"); code != 1 {
-		t.Error("given names do not replace the default ones")
+		t.Error("--compute does not replace the default names")
 	}
 	object := first.must(t, "", "get", "clientmounts", "node-a/sample")
 	token, ca := first.read(t, "clientmountd/service.token"), first.read(t, "clientmountd/service.cert")
@@ -42,7 +42,7 @@ func TestRestart(t *testing.T) {
 	if code, answer := ask(t, restClient(t, before), "GET", path, "", ""); code != 200 {
 		t.Errorf("the old credentials: %d %v (is the removed binding back?)", code, answer)
 	}
-	if out, err := exec.Command(binary, "down", "--dir", dir).CombinedOutput(); err != nil || !strings.Contains(string(out), "has ended") {
+	if out, err := exec.Command(binary, "down", "--dir", dir).CombinedOutput(); err != nil || !strings.Contains(string(out), "has exited") {
 		t.Errorf("down: %v, %s", err, out)
 	}
 	second.end(t, 3*time.Second)
@@ -54,10 +54,10 @@ func TestRestart(t *testing.T) {
 	}
 	_, err = restClient(t, before).Do(request)
 	if unknown := (x509.UnknownAuthorityError{}); !errors.As(err, &unknown) {
-		t.Errorf("with the old authority: %v; want it unknown", err)
+		t.Errorf("with the old authority: %v; want an unknown authority", err)
 	}
 	if third.read(t, "clientmountd/service.cert") == ca {
-		t.Error("service.cert holds the old authority")
+		t.Error("service.cert has the old authority")
 	}
 	if code, _ := ask(t, restClient(t, third.client(t, "clientmountd/kubeconfig")), "GET", path, "", ""); code != 200 {
 		t.Errorf("with the new authority: %d", code)
@@ -67,7 +67,7 @@ func TestRestart(t *testing.T) {
 	}
 	third.cmd.Wait()
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("purge left the folder: %v", err)
+		t.Errorf("purge did not remove the directory: %v", err)
 	}
 }
 
@@ -87,14 +87,13 @@ func TestParentDeath(t *testing.T) {
 		t.Fatalf("%q, %v", line[:n], err)
 	}
 	shell.Process.Kill()
-	// The cluster holds the other end of standard output: its end is the end of
-	// the pipe.
+	// The cluster has the other end of the pipe, which is closed when it exits.
 	began := time.Now()
 	if _, err := out.Read(line); err == nil {
 		t.Error("more than one line on standard output")
 	}
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("ended %v after its parent", took)
+		t.Errorf("exited %v after its parent", took)
 	}
 	shell.Wait()
 	if left, err := os.ReadDir(filepath.Join(dir, "run")); err != nil || len(left) > 0 {
@@ -102,8 +101,8 @@ func TestParentDeath(t *testing.T) {
 	}
 }
 
-// TestOtherDefinitions installs a directory whose definition wants a conversion
-// webhook that nobody runs, and ends by signal while a watch is open.
+// TestOtherDefinitions installs definitions from a directory, one with a conversion
+// webhook that is not running, and stops the cluster by a signal during a watch.
 func TestOtherDefinitions(t *testing.T) {
 	const crd = `
 apiVersion: apiextensions.k8s.io/v1
@@ -129,7 +128,7 @@ spec:
 	c.must(t, "apiVersion: example.org/v1\nkind: Thing\nmetadata: {name: a}\n", "apply", "-f", "-")
 	c.must(t, "", "get", "things.v2.example.org", "default/a")
 	if code, _, _ := c.call(t, "", "get", "clientmounts", "default/a"); code != 1 {
-		t.Error("the built-in definitions are there too")
+		t.Error("the built-in definitions are installed, too")
 	}
 	response, err := restClient(t, c.client(t, "admin.kubeconfig")).Get("http://server/apis/example.org/v2/things?watch=1")
 	if err != nil || response.StatusCode != 200 {
@@ -142,7 +141,7 @@ spec:
 	c.end(t, 3*time.Second)
 }
 
-// TestPortTaken says what is wrong and leaves nothing running.
+// TestPortTaken starts a cluster on a port that is in use.
 func TestPortTaken(t *testing.T) {
 	dir := t.TempDir()
 	c := start(t, filepath.Join(dir, "one"))
@@ -158,7 +157,7 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err = exec.Command(binary, "up", "--dir", filepath.Join(dir, "three"), "--stdin").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "--port takes another") {
+	if err == nil || !strings.Contains(string(out), "to use another one, set --port") {
 		t.Errorf("%v, %s", err, out)
 	}
 	c.stdin.Close()

@@ -1,7 +1,7 @@
 package integration
 
-// object is a minimal valid object of each kind, in the older served version;
-// newer is the stored one.
+// object is a minimal valid object of a kind, in the older served version. newer is
+// the stored version.
 type object struct {
 	resource, group, older, newer, yaml string
 }

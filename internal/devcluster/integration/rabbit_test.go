@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// rabbit is a running "devcluster rabbit" beside a cluster.
+// rabbit is a running "devcluster rabbit" with its cluster.
 type rabbit struct {
 	c      *cluster
 	flags  []string
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	stderr bytes.Buffer
-	files  string // what the map makes /mnt/nnf/U-0/rabbit-01-3 and /lus
+	files  string // directory that replaces /mnt/nnf/U-0/rabbit-01-3 and /lus
 }
 
 func startRabbit(t *testing.T, c *cluster, flags ...string) *rabbit {
@@ -36,8 +36,8 @@ func startRabbit(t *testing.T, c *cluster, flags ...string) *rabbit {
 	if err := os.Chmod(files, 0o755); err != nil { // movements run as another user
 		t.Fatal(err)
 	}
-	for _, folder := range []string{"nnf/tree/sub", "lus"} {
-		if err := os.MkdirAll(filepath.Join(files, folder), 0o755); err != nil {
+	for _, dir := range []string{"nnf/tree/sub", "lus"} {
+		if err := os.MkdirAll(filepath.Join(files, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +55,7 @@ func startRabbit(t *testing.T, c *cluster, flags ...string) *rabbit {
 	t.Cleanup(func() {
 		r.kill()
 		if t.Failed() {
-			t.Logf("rabbit said:\n%s", &r.stderr)
+			t.Logf("output of the rabbit:\n%s", &r.stderr)
 		}
 	})
 	return r
@@ -96,7 +96,8 @@ func (r *rabbit) control(t *testing.T, lines string) {
 	}
 }
 
-// userID is somebody other than root if we are root.
+// userID returns an unprivileged user if the test runs as root, otherwise the current
+// user.
 func userID() int {
 	if os.Getuid() == 0 {
 		return 1001
@@ -104,7 +105,8 @@ func userID() int {
 	return os.Getuid()
 }
 
-// create makes a movement; change edits its spec. It returns NAMESPACE/NAME.
+// create creates a movement, after change has modified its spec. It returns
+// NAMESPACE/NAME.
 func (r *rabbit) create(t *testing.T, name, source, destination string, change func(spec map[string]any)) string {
 	t.Helper()
 	spec := map[string]any{
@@ -137,7 +139,7 @@ func (r *rabbit) wait(t *testing.T, name, condition string) {
 	}
 }
 
-// movement is the part of the object that the checks look at.
+// movement has the fields that the checks use.
 type movement struct {
 	Metadata struct {
 		Finalizers  []string
@@ -155,8 +157,7 @@ func (r *rabbit) get(t *testing.T, name string) movement {
 	return m
 }
 
-// is compares fields of the status; nil means absent, "*" any value, "*x*" one
-// that holds x.
+// is compares fields of the status. nil: not set; "*": any value; "*x*": contains x.
 func (m movement) is(t *testing.T, want map[string]any) {
 	t.Helper()
 	for path, w := range want {
@@ -176,7 +177,7 @@ func (m movement) is(t *testing.T, want map[string]any) {
 	}
 }
 
-// commands returns what bash got for a movement.
+// commands returns the command lines of a movement.
 func (r *rabbit) commands(t *testing.T, name, what string) []string {
 	t.Helper()
 	var out []string
@@ -210,15 +211,15 @@ func owner(t *testing.T, path string) int {
 
 const mount = "/mnt/nnf/U-0/rabbit-01-3"
 
-// still gives a rabbit that does nothing the time to do something after all.
-func still() { time.Sleep(300 * time.Millisecond) }
+// pause gives the rabbit time for an unexpected action.
+func pause() { time.Sleep(300 * time.Millisecond) }
 
 func TestRabbit(t *testing.T) {
 	c := start(t, t.TempDir())
 	r := startRabbit(t, c, "--fault", "*/flag* minor=1")
 	for name, check := range map[string]func(*testing.T, *rabbit){
 		"tree": checkTree, "contents": checkContents, "file": checkFile, "whole mount": checkWholeMount, "lustre": checkLustre, "dry run": checkDryRun,
-		"options": checkOptions, "break out": checkBreakOut, "failure": checkFailure, "progress": checkProgress,
+		"options": checkOptions, "injection": checkInjection, "failure": checkFailure, "progress": checkProgress,
 		"cancel": checkCancel, "cancel before start": checkCancelBeforeStart, "delete before start": checkDeleteBeforeStart,
 		"delete running": checkDeleteRunning, "invalid": checkInvalid, "minor": checkMinor, "storm": checkStorm, "hold": checkHold,
 	} {
@@ -229,11 +230,11 @@ func TestRabbit(t *testing.T) {
 	t.Run("killed", func(t *testing.T) { checkKilled(t, r) })
 	r.stdin.Close()
 	if err := r.cmd.Wait(); err != nil {
-		t.Errorf("ended with %v", err)
+		t.Errorf("exited with %v", err)
 	}
 	c.must(t, "", "down", "--purge")
 	if _, err := os.Stat(filepath.Join(c.dir, "rabbit")); !os.IsNotExist(err) {
-		t.Errorf("purge left the rabbit's folder: %v", err)
+		t.Errorf("purge did not remove the directory of the rabbit: %v", err)
 	}
 }
 
@@ -250,7 +251,7 @@ func checkTree(t *testing.T, r *rabbit) {
 	r.holds(t, "lus/tree/rabbit-01-3/tree/a", 100_000)
 	r.holds(t, "lus/tree/rabbit-01-3/tree/sub/b", 1000)
 	if got := owner(t, filepath.Join(r.files, "lus/tree/rabbit-01-3/tree/a")); got != userID() {
-		t.Errorf("the copy belongs to %d", got)
+		t.Errorf("the owner of the copy is %d", got)
 	}
 	if got := r.commands(t, name, "copy"); len(got) != 1 || got[0] != m.Status["commandStatus"].(map[string]any)["command"] {
 		t.Errorf("commands.log has %q", got)
@@ -273,7 +274,7 @@ func checkFile(t *testing.T, r *rabbit) {
 func checkWholeMount(t *testing.T, r *rabbit) {
 	name := r.create(t, "whole", mount, "/lus/whole", nil)
 	r.wait(t, name, "status.status=Success")
-	r.holds(t, "lus/whole/nnf/file", 5) // the map gives the rabbit's directory another name
+	r.holds(t, "lus/whole/nnf/file", 5) // --map renames the directory of the rabbit
 }
 
 func checkLustre(t *testing.T, r *rabbit) {
@@ -297,7 +298,7 @@ func checkDryRun(t *testing.T, r *rabbit) {
 	r.wait(t, name, "status.status=Success")
 	r.get(t, name).is(t, map[string]any{"commandStatus.command": "true"})
 	if _, err := os.Stat(filepath.Join(r.files, "lus/dry")); err == nil {
-		t.Error("a dry run made the destination")
+		t.Error("a dry run created the destination")
 	}
 }
 
@@ -315,9 +316,9 @@ func checkOptions(t *testing.T, r *rabbit) {
 	r.get(t, name).is(t, map[string]any{"message": "*unknown flag: --fly*"})
 }
 
-// What a user writes does reach the shell: a test that sees nothing break out
-// would otherwise prove nothing.
-func checkBreakOut(t *testing.T, r *rabbit) {
+// The text of a user reaches the shell unquoted. Otherwise tests for shell injection
+// would prove nothing.
+func checkInjection(t *testing.T, r *rabbit) {
 	mark := filepath.Join(r.files, "broken-out")
 	name := r.create(t, "break-out", mount+"/file", "/lus/out/", config(map[string]any{"dcpOptions": "--version; touch " + mark + ";\n#"}))
 	r.wait(t, name, "status.state=Finished")
@@ -328,14 +329,14 @@ func checkBreakOut(t *testing.T, r *rabbit) {
 }
 
 func checkFailure(t *testing.T, r *rabbit) {
-	r.control(t, "# later lines are for others\n*/failure exit=7\nwrong line\n")
+	r.control(t, "# comment\n*/failure exit=7\nwrong line\n")
 	name := r.create(t, "failure", mount+"/tree", "/lus/failure", nil)
 	r.wait(t, name, "status.state=Finished")
 	r.get(t, name).is(t, map[string]any{"status": "Failed", "startTime": "*", "endTime": "*", "message": "*exit status 7: [*",
 		"error.severity": "Fatal", "error.type": "Internal", "error.debugMessage": "*injected failure*"})
 }
 
-// slow makes a copy of the tree last some 25 s.
+// slow makes a copy of the tree take about 25 s.
 const slow = "* rate=4k\n"
 
 func checkProgress(t *testing.T, r *rabbit) {
@@ -347,7 +348,7 @@ func checkProgress(t *testing.T, r *rabbit) {
 		status, _ := r.get(t, name).Status["commandStatus"].(map[string]any)
 		percent, _ = status["progress"].(float64)
 		if time.Now().After(until) || percent == 100 {
-			t.Fatalf("no progress between: %v", status)
+			t.Fatalf("no intermediate progress: %v", status)
 		}
 	}
 	r.wait(t, name, "status.status=Success")
@@ -374,7 +375,7 @@ func checkCancelBeforeStart(t *testing.T, r *rabbit) {
 	r.wait(t, name, `metadata.finalizers.0=dm.cray.hpe.com`)
 	cancel(t, r, name)
 	r.control(t, "")
-	still()
+	pause()
 	if status := r.get(t, name).Status; len(status) != 0 {
 		t.Errorf("status %v", status)
 	}
@@ -440,7 +441,7 @@ func checkStorm(t *testing.T, r *rabbit) {
 func checkHold(t *testing.T, r *rabbit) {
 	r.control(t, "rabbit-01/hold hold=true\n")
 	name := r.create(t, "hold", mount+"/file", "/lus/hold/", nil)
-	still()
+	pause()
 	if m := r.get(t, name); len(m.Status) != 0 || len(m.Metadata.Finalizers) != 0 {
 		t.Errorf("touched: %+v", m)
 	}
@@ -470,15 +471,15 @@ func checkKilled(t *testing.T, r *rabbit) {
 			break
 		}
 		if time.Now().After(until) {
-			t.Fatal("nothing is copied")
+			t.Fatal("no data is copied")
 		}
 	}
 	r.kill()
-	still()
+	pause()
 	before, _ := os.Stat(copied)
-	still()
+	pause()
 	if after, err := os.Stat(copied); err != nil || after.Size() != before.Size() {
-		t.Errorf("the copy goes on without the rabbit")
+		t.Errorf("the copy continues after the rabbit is killed")
 	}
 	r.control(t, "")
 	r.start(t)

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// TestRunningCluster shares one server between all checks that leave it alone.
+// TestRunningCluster shares one server between all checks that do not restart it.
 func TestRunningCluster(t *testing.T) {
 	c := start(t, filepath.Join(t.TempDir(), strings.Repeat("long", 30)))
 	for name, check := range map[string]func(*testing.T, *cluster){
@@ -31,7 +31,7 @@ func TestRunningCluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { check(t, c) })
 	}
-	// The writer's end, as when a test is killed.
+	// As if the test is killed.
 	c.stdin.Close()
 	c.end(t, 3*time.Second)
 }
@@ -61,8 +61,8 @@ func checkNamespaces(t *testing.T, c *cluster) {
 	}
 }
 
-// granted is the whole of each account's rights; everything else in the
-// product of resources and verbs must be refused.
+// granted has all rights of each account. All other combinations of resources and
+// verbs must be denied.
 var granted = map[string]map[string]string{
 	"system:serviceaccount:nnf-system:nnf-clientmount": {
 		dws + " clientmounts":            "get list patch update watch",
@@ -119,7 +119,7 @@ func restClient(t *testing.T, config *rest.Config) *http.Client {
 	return client
 }
 
-// prefix lets requests name just a path.
+// prefix adds the address of the server to requests with just a path.
 type prefix struct {
 	host string
 	next http.RoundTripper
@@ -130,7 +130,7 @@ func (p prefix) RoundTrip(r *http.Request) (*http.Response, error) {
 	return p.next.RoundTrip(r)
 }
 
-// ask sends a request and returns the status code and the answer.
+// ask sends a request and returns the status code and the response.
 func ask(t *testing.T, client *http.Client, method, path, contentType, body string) (int, map[string]any) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://server"+path, strings.NewReader(body))
@@ -163,7 +163,7 @@ func mayDo(t *testing.T, admin *http.Client, account, verb, group, resource, sub
 	return answer["status"].(map[string]any)["allowed"].(bool)
 }
 
-// checkRequests does with the real token what the rights promise.
+// checkRequests checks the rights with real requests.
 func checkRequests(t *testing.T, c *cluster) {
 	c.must(t, strings.Replace(clientMount, "name: sample", "name: requests", 1), "apply", "-f", "-")
 	daemon := restClient(t, c.client(t, "clientmountd/kubeconfig"))
@@ -234,11 +234,11 @@ func checkValidation(t *testing.T, c *cluster) {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(clientMount, test.from, test.to, 1)
 			if text == clientMount {
-				t.Fatal("the test changes nothing")
+				t.Fatal("the test does not change the object")
 			}
 			code, out, stderr := c.call(t, text, "apply", "-f", "-")
 			if code != 1 || out != "" || !strings.Contains(stderr, test.message) {
-				t.Errorf("exit %d, %q, %q; want a refusal about %s", code, out, stderr, test.message)
+				t.Errorf("exit %d, %q, %q; want an error about %s", code, out, stderr, test.message)
 			}
 		})
 	}
@@ -251,7 +251,7 @@ func checkValidation(t *testing.T, c *cluster) {
 func checkVerbs(t *testing.T, c *cluster) {
 	text := strings.Replace(clientMount, "name: sample", "name: verbs", 1)
 	const name = "compute-01/verbs"
-	// A wait may begin before the object exists.
+	// A wait may start before the object exists.
 	waited := make(chan error, 1)
 	go func() {
 		code, _, stderr := c.call(t, "", "wait", "clientmounts", name, "--for", "status.mounts.0.ready=true", "--timeout", "30s")
@@ -287,7 +287,7 @@ func checkVerbs(t *testing.T, c *cluster) {
 		{[]string{"delete", "clientmounts", name, "--wait", "200ms"}, "example.org/hold"},
 		{[]string{"get", "clientmounts", "compute-01/none"}, "not found"},
 		{[]string{"get", "clientmounts", "verbs"}, "NAMESPACE/NAME"},
-		{[]string{"get", "namespaces", "a/b"}, "have no namespace"},
+		{[]string{"get", "namespaces", "a/b"}, "are not namespaced"},
 		{[]string{"get", "nothings", "a"}, "nothings"},
 	} {
 		if code, _, stderr := c.call(t, "", test.args[0], test.args[1:]...); code != 1 || !strings.Contains(stderr, test.want) {
@@ -296,7 +296,7 @@ func checkVerbs(t *testing.T, c *cluster) {
 	}
 	c.must(t, "", "patch", "clientmounts", name, `{"metadata":{"finalizers":null}}`)
 	if code, _, _ := c.call(t, "", "get", "clientmounts", name); code != 1 {
-		t.Error("the object is still there without its finalizer")
+		t.Error("the object still exists without its finalizer")
 	}
 }
 
@@ -313,7 +313,7 @@ func checkRotation(t *testing.T, c *cluster) {
 	c.must(t, "", "token", "--daemon", "nnf-dm")
 	fresh := c.client(t, "nnf-dm/kubeconfig")
 	if fresh.BearerToken == old.BearerToken || fresh.BearerToken != c.read(t, "nnf-dm/service.token") {
-		t.Error("the files do not hold a new token")
+		t.Error("the files do not have a new token")
 	}
 	const path = "/apis/nnf.cray.hpe.com/v1alpha11/namespaces/default/nnfdatamovements"
 	if code, _ := ask(t, restClient(t, fresh), "GET", path, "", ""); code != 200 {

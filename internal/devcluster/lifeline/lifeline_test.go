@@ -14,13 +14,13 @@ func TestFollowStdin(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ctx.Err() != nil {
-		t.Fatal("ended while the writer holds on")
+		t.Fatal("cancelled before the end of the input")
 	}
 	writer.CloseWithError(io.ErrUnexpectedEOF)
-	<-ctx.Done() // hangs if the end goes unnoticed
+	<-ctx.Done() // blocks if the end is not detected
 }
 
-func TestFollowStdinEndsWithItsContext(t *testing.T) {
+func TestFollowStdinParentContext(t *testing.T) {
 	outer, end := context.WithCancel(t.Context())
 	reader, writer := io.Pipe()
 	defer writer.Close()

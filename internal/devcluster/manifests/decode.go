@@ -12,9 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Decode reads one or more YAML or JSON documents. Empty documents are passed
-// over; a document without apiVersion, kind or name is an error that gives its
-// number, counted from 1.
+// Decode decodes YAML or JSON documents. It skips empty documents. A document without
+// apiVersion, kind or name is an error, with its number, counted from 1.
 func Decode(text []byte) ([]*unstructured.Unstructured, error) {
 	docs, err := documents(text)
 	if err != nil {
@@ -34,14 +33,14 @@ func Decode(text []byte) ([]*unstructured.Unstructured, error) {
 			return nil, fmt.Errorf("document %d: %w", i+1, err)
 		}
 		if object.GetAPIVersion() == "" || object.GetName() == "" {
-			return nil, fmt.Errorf("document %d: apiVersion, kind and metadata.name are needed", i+1)
+			return nil, fmt.Errorf("document %d: apiVersion, kind and metadata.name are required", i+1)
 		}
 		out = append(out, object)
 	}
 	return out, nil
 }
 
-// documents splits at "---" lines.
+// documents splits text at "---" lines.
 func documents(text []byte) ([][]byte, error) {
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text)))
 	var out [][]byte

@@ -1,9 +1,9 @@
-// Package manifests holds what every development cluster starts with: the
-// definitions of the objects that the daemons share with Near-Node Flash, in
-// the strict form that lets a test notice a misspelt field, and the daemons'
-// service accounts with exactly the rights that a site grants them.
+// Package manifests has the initial objects of a development cluster: the definitions
+// of the objects that the daemons share with Near-Node Flash, with strict schemas, so
+// that tests detect misspelt fields, and the service accounts of the daemons with
+// exactly the rights that a site grants them.
 //
-// It must not know a server: it turns YAML into objects and nothing else.
+// It only decodes YAML, and must not know a server.
 package manifests
 
 import (
@@ -34,8 +34,8 @@ func CRDs() ([]*apiext.CustomResourceDefinition, error) {
 	return readCRDs(sub, "built-in definitions")
 }
 
-// CRDsFrom returns the definitions in the *.yaml files of a directory; documents
-// of other kinds are passed over. A directory without definitions is an error.
+// CRDsFrom returns the definitions in the *.yaml files of a directory. It skips other
+// kinds. A directory without definitions is an error.
 func CRDsFrom(dir string) ([]*apiext.CustomResourceDefinition, error) {
 	return readCRDs(os.DirFS(dir), dir)
 }
@@ -67,8 +67,7 @@ func readCRDs(dir fs.FS, name string) ([]*apiext.CustomResourceDefinition, error
 	return out, nil
 }
 
-// decodeCRDs is strict: a misspelt key of ours would otherwise loosen a schema
-// in silence.
+// decodeCRDs is strict: otherwise a misspelt key would silently weaken a schema.
 func decodeCRDs(text []byte) ([]*apiext.CustomResourceDefinition, error) {
 	docs, err := documents(text)
 	if err != nil {
@@ -87,8 +86,8 @@ func decodeCRDs(text []byte) ([]*apiext.CustomResourceDefinition, error) {
 		if err := yaml.UnmarshalStrict(doc, crd); err != nil {
 			return nil, err
 		}
-		// Conversion webhooks of a real installation do not run here, and the
-		// served versions differ only in their names.
+		// Conversion webhooks do not run here, and the served versions differ only in
+		// their names.
 		crd.Spec.Conversion = nil
 		crd.Status = apiext.CustomResourceDefinitionStatus{}
 		out = append(out, crd)

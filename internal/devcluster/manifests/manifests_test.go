@@ -11,8 +11,8 @@ import (
 	apiext "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
-// want is the list of kinds, their versions (the stored one first) and whether
-// status is a subresource.
+// want has the kinds, their versions (the stored version first), and whether status
+// is a subresource.
 var want = map[string]struct {
 	versions string
 	status   bool
@@ -66,7 +66,7 @@ func TestBuiltInDefinitions(t *testing.T) {
 	}
 }
 
-// checkStrict fails where a schema would let an unknown field pass.
+// checkStrict fails if a schema accepts unknown fields.
 func checkStrict(t *testing.T, path string, s *apiext.JSONSchemaProps, depth int) {
 	t.Helper()
 	if s.XPreserveUnknownFields != nil || s.XEmbeddedResource {
@@ -77,7 +77,7 @@ func checkStrict(t *testing.T, path string, s *apiext.JSONSchemaProps, depth int
 	}
 	if s.AdditionalProperties != nil {
 		if len(s.Properties) > 0 || s.AdditionalProperties.Schema == nil {
-			t.Errorf("%s is a map without a type of its values", path)
+			t.Errorf("%s is a map without a value type", path)
 			return
 		}
 		checkStrict(t, path+".*", s.AdditionalProperties.Schema, depth+1)
@@ -120,7 +120,7 @@ status:
 		}
 	}
 	if _, err := CRDsFrom(dir); err == nil || !strings.Contains(err.Error(), dir) {
-		t.Errorf("an empty folder: %v", err)
+		t.Errorf("an empty directory: %v", err)
 	}
 	write("a.yaml", good)
 	write("README.md", "not: [yaml")
@@ -129,7 +129,7 @@ status:
 		t.Fatalf("%v, %v", crds, err)
 	}
 	if crds[0].Spec.Conversion != nil || len(crds[0].Status.StoredVersions) > 0 {
-		t.Error("conversion or status was kept")
+		t.Error("conversion or status is not removed")
 	}
 	write("b.yaml", strings.Replace(good, "scope:", "skope:", 1))
 	if _, err := CRDsFrom(dir); err == nil || !strings.Contains(err.Error(), "b.yaml") || !strings.Contains(err.Error(), "skope") {
@@ -166,7 +166,7 @@ func TestDecode(t *testing.T) {
 		"no name":        {text: "apiVersion: v1\nkind: X\n", fail: "document 1"},
 		"no kind":        {text: object + "---\napiVersion: v1\nmetadata: {name: a}\n", fail: "document 2"},
 		"no version":     {text: "kind: X\nmetadata: {name: a}\n", fail: "document 1"},
-		"doubled key":    {text: object + "kind: Y\n", fail: "document 1"},
+		"duplicate key":  {text: object + "kind: Y\n", fail: "document 1"},
 		"not an object":  {text: "- a\n", fail: "document 1"},
 		"not yaml":       {text: "a: [", fail: "document 1"},
 		"tab in the key": {text: "\tkind: X", fail: "document 1"},

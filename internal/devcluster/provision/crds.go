@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// serveLimit bounds the wait for all definitions; usual are 1 to 3 s.
+// serveLimit limits the wait for all definitions, which usually takes 1 to 3 s.
 const serveLimit = time.Minute
 
 func installCRDs(ctx context.Context, admin *rest.Config, crds []*apiext.CustomResourceDefinition) error {
@@ -27,7 +27,7 @@ func installCRDs(ctx context.Context, admin *rest.Config, crds []*apiext.CustomR
 			return fmt.Errorf("definition %s: %w", crd.Name, err)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, serveLimit, errors.New("not served in time"))
+	ctx, cancel := context.WithTimeoutCause(ctx, serveLimit, errors.New("timed out waiting for the API server to serve it"))
 	defer cancel()
 	for _, crd := range crds {
 		for _, version := range crd.Spec.Versions {
@@ -45,8 +45,7 @@ func installCRDs(ctx context.Context, admin *rest.Config, crds []*apiext.CustomR
 	return nil
 }
 
-// putCRD creates or replaces: definitions are ours whole, so fields that a
-// former run left must not stay.
+// putCRD creates or replaces a definition, so that no fields of an earlier run remain.
 func putCRD(ctx context.Context, to apiextclient.CustomResourceDefinitionInterface, crd *apiext.CustomResourceDefinition) error {
 	_, err := to.Create(ctx, crd, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
 	if !apierrors.IsAlreadyExists(err) {
@@ -62,8 +61,8 @@ func putCRD(ctx context.Context, to apiextclient.CustomResourceDefinitionInterfa
 	return err
 }
 
-// waitServed asks for the resource itself: the definition's own conditions turn
-// true a little before requests are answered.
+// waitServed requests the resource itself, because the conditions of the definition
+// are true slightly before the server accepts requests.
 func waitServed(ctx context.Context, client rest.Interface, group, version, plural string) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -80,10 +79,10 @@ func waitServed(ctx context.Context, client rest.Interface, group, version, plur
 	}
 }
 
-// backdate moves the time of the Established condition into the past. The
-// server holds back each create by 2 s while that is younger than 2 s, for the
-// sake of other API servers that may not know the definition yet; there are
-// none here, and every test would begin with that pause.
+// backdate moves the time of the Established condition into the past. The server
+// delays each create while the condition is younger than 2 s, because other API
+// servers may not know the definition yet. This cluster has no other servers, and the
+// delay would slow down every test.
 func backdate(ctx context.Context, to apiextclient.CustomResourceDefinitionInterface, name string) error {
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		crd, err := to.Get(ctx, name, metav1.GetOptions{})

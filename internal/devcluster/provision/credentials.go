@@ -17,54 +17,53 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// Daemon is one of the two programs that get credentials; its directory below the
-// cluster's has its name.
+// Daemon is a program that gets credentials, in the directory Name of the cluster
+// directory.
 type Daemon struct {
 	Name      string
 	Namespace string
-	Account   string // also the name of the token's secret
+	Account   string // also the name of the token secret
 }
 
-// Daemons are the accounts of manifests.Accounts.
+// Daemons are the daemons with an account in manifests.Accounts.
 var Daemons = []Daemon{
 	{"clientmountd", "nnf-system", "nnf-clientmount"},
 	{"nnf-dm", "nnf-dm-system", "nnf-dm-daemon"},
 }
 
-// DaemonNamed returns the daemon, or an error that lists the names.
+// DaemonNamed returns the daemon, or an error with the valid names.
 func DaemonNamed(name string) (Daemon, error) {
 	for _, d := range Daemons {
 		if d.Name == name {
 			return d, nil
 		}
 	}
-	return Daemon{}, fmt.Errorf("no daemon %q: want %s or %s", name, Daemons[0].Name, Daemons[1].Name)
+	return Daemon{}, fmt.Errorf("unknown daemon %q: use %s or %s", name, Daemons[0].Name, Daemons[1].Name)
 }
 
 func (d Daemon) secret() apiclient.Target {
 	return apiclient.Target{Resource: "secrets", Namespace: d.Namespace, Name: d.Account}
 }
 
-// WriteCredentials waits for the account's token and writes service.token,
-// service.cert and kubeconfig into the daemon's directory below dir.
+// WriteCredentials waits for the token of the account and writes service.token,
+// service.cert and kubeconfig into the directory of the daemon below dir.
 func (d Daemon) WriteCredentials(ctx context.Context, client *apiclient.Client, admin *rest.Config, dir string) error {
 	token, err := d.token(ctx, client)
 	if err != nil {
 		return fmt.Errorf("token of %s: %w", d.Account, err)
 	}
-	folder := filepath.Join(dir, d.Name)
-	if err := statedir.WriteFile(filepath.Join(folder, "service.cert"), admin.CAData); err != nil {
+	own := filepath.Join(dir, d.Name)
+	if err := statedir.WriteFile(filepath.Join(own, "service.cert"), admin.CAData); err != nil {
 		return err
 	}
-	if err := statedir.WriteFile(filepath.Join(folder, "service.token"), token); err != nil {
+	if err := statedir.WriteFile(filepath.Join(own, "service.token"), token); err != nil {
 		return err
 	}
-	return writeKubeconfig(filepath.Join(folder, "kubeconfig"), admin, clientcmdapi.AuthInfo{Token: string(token)})
+	return writeKubeconfig(filepath.Join(own, "kubeconfig"), admin, clientcmdapi.AuthInfo{Token: string(token)})
 }
 
-// Rotate replaces the account's token and rewrites the daemon's files. The
-// server refuses the old token at most 10 s later, when it forgets that it was
-// good.
+// Rotate replaces the token of the account and rewrites the files of the daemon. The
+// server caches valid tokens for at most 10 s and then rejects the old one.
 func (d Daemon) Rotate(ctx context.Context, client *apiclient.Client, admin *rest.Config, dir string) error {
 	if _, err := client.Delete(ctx, d.secret()); err != nil {
 		return err
@@ -94,7 +93,7 @@ func (d Daemon) manifest() (*unstructured.Unstructured, error) {
 
 // token waits until the control plane has filled the secret.
 func (d Daemon) token(ctx context.Context, client *apiclient.Client) ([]byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("the secret stays empty"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("timed out waiting for a token in the secret"))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -1,6 +1,5 @@
-// Package provision makes a bare control plane into a cluster that the daemons
-// can work with: definitions, namespaces, service accounts and their rights,
-// and the credential files that an installer would put on a compute node.
+// Package provision prepares a control plane for the daemons: definitions, namespaces,
+// service accounts and their rights, and the credential files of a compute node.
 //
 // It must not know how the server runs.
 package provision
@@ -17,16 +16,15 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/manifests"
 )
 
-// systemNamespaces exist on every system beside one per compute and rabbit;
-// "default" is made by the server.
+// systemNamespaces exist on every system, besides one namespace per compute node and
+// rabbit. The server creates "default".
 var systemNamespaces = []string{"nnf-system", "nnf-dm-system", "dws-system"}
 
-// Install brings definitions, namespaces and accounts to the wanted state and
-// returns when all definitions are served. On a cluster that has them already
-// it puts back what was changed.
+// Install creates or restores definitions, namespaces and accounts, and returns when
+// all definitions are served.
 func Install(ctx context.Context, admin *rest.Config, crds []*apiext.CustomResourceDefinition, nodes []string) error {
 	served := make(chan error, 1)
-	go func() { served <- installCRDs(ctx, admin, crds) }() // the server needs a moment per definition
+	go func() { served <- installCRDs(ctx, admin, crds) }() // takes some time per definition
 	err := installAccounts(ctx, admin, nodes)
 	if crdErr := <-served; crdErr != nil {
 		return crdErr

@@ -10,10 +10,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
-// adminFile is the administrator's kubeconfig in the cluster's directory.
+// adminFile is the kubeconfig of the administrator, in the cluster directory.
 const adminFile = "admin.kubeconfig"
 
-// WriteAdmin writes admin.kubeconfig into the cluster's directory.
+// WriteAdmin writes admin.kubeconfig into the cluster directory.
 func WriteAdmin(dir string, admin *rest.Config) error {
 	return writeKubeconfig(filepath.Join(dir, adminFile), admin, clientcmdapi.AuthInfo{
 		ClientCertificateData: admin.CertData,
@@ -21,7 +21,7 @@ func WriteAdmin(dir string, admin *rest.Config) error {
 	})
 }
 
-// ReadAdmin returns the administrator's access to the cluster of a directory.
+// ReadAdmin returns the client configuration of the administrator.
 func ReadAdmin(dir string) (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, adminFile))
 	if err != nil {
@@ -31,12 +31,10 @@ func ReadAdmin(dir string) (*rest.Config, error) {
 	return config, nil
 }
 
-// Unthrottle lifts the client's own limit of requests: a test waits for it in
-// vain, and the server has its own.
+// Unthrottle disables client-side rate limiting, which would only slow down tests.
 func Unthrottle(config *rest.Config) { config.QPS = -1 }
 
-// writeKubeconfig makes a file that stands alone: certificates and token are in
-// it, not beside it.
+// writeKubeconfig writes a kubeconfig that includes the certificates and the token.
 func writeKubeconfig(path string, admin *rest.Config, user clientcmdapi.AuthInfo) error {
 	const name = "devcluster"
 	config := clientcmdapi.NewConfig()

@@ -13,32 +13,32 @@ import (
 	"time"
 )
 
-// Rule injects faults into the movements that its pattern fits. Of several
-// rules that set the same fault the first counts.
+// Rule injects faults into the movements that match its pattern. If several rules set
+// the same fault, the first applies.
 type Rule struct {
-	Pattern string // against NAMESPACE/NAME, source and destination path; * stands for any text, also slashes
+	Pattern string // matched against NAMESPACE/NAME, source and destination path; * matches any text, including slashes
 	Faults
 }
 
-// Faults is what can go wrong; the zero value is nothing.
+// Faults are the faults that can be injected. The zero value injects none.
 type Faults struct {
-	Hold    bool          // the movement is never looked at while this is set (not even a deletion)
-	Delay   time.Duration // between the first sight and the preparation
-	Minor   int           // so many preparations end with a Minor error
-	Invalid string        // the preparation ends with this error
+	Hold    bool          // ignore the movement while this is set, including its deletion
+	Delay   time.Duration // between the first event and the preparation
+	Minor   int           // number of preparations that fail with a Minor error
+	Invalid string        // the preparation fails with this error
 	Rate    int64         // bytes per second of the copy
-	Exit    int           // the copy gives up half-way with this exit code
-	Die     time.Duration // the rabbit dies so long after the command's start, once per movement
-	Storm   int           // changes of the object per second until it is finished, which nobody asked for
+	Exit    int           // the copy fails halfway with this exit code
+	Die     time.Duration // the rabbit restarts this long after the start of the command, once per movement
+	Storm   int           // unrelated changes of the object per second, until it is finished
 }
 
-// ParseRule reads "PATTERN NAME=VALUE...". Names: hold=true delay=DURATION
-// minor=N invalid=TEXT (no blanks) rate=BYTES[k|M|G] exit=CODE die=DURATION
+// ParseRule parses "PATTERN NAME=VALUE...". Names: hold=true delay=DURATION
+// minor=N invalid=TEXT (no spaces) rate=BYTES[k|M|G] exit=CODE die=DURATION
 // storm=PER-SECOND.
 func ParseRule(line string) (Rule, error) {
 	words := strings.Fields(line)
 	if len(words) < 2 || strings.Contains(words[0], "=") {
-		return Rule{}, fmt.Errorf("fault %q: want PATTERN NAME=VALUE, as in '* delay=2s'", line)
+		return Rule{}, fmt.Errorf("fault %q: expected PATTERN NAME=VALUE, for example '* delay=2s'", line)
 	}
 	rule := Rule{Pattern: words[0]}
 	for _, word := range words[1:] {
@@ -65,17 +65,17 @@ func (f *Faults) set(name, value string) (err error) {
 	case "exit":
 		f.Exit, err = strconv.Atoi(value)
 		if f.Exit < 0 || f.Exit > 255 {
-			err = errors.New("want 1 to 255")
+			err = errors.New("must be from 0 to 255")
 		}
 	case "die":
 		f.Die, err = time.ParseDuration(value)
 	case "storm":
 		f.Storm, err = strconv.Atoi(value)
 		if f.Storm < 0 || f.Storm > 1000 {
-			err = errors.New("want at most 1000")
+			err = errors.New("must be from 0 to 1000")
 		}
 	default:
-		err = errors.New("unknown name; known are hold delay minor invalid rate exit die storm")
+		err = errors.New("unknown name; valid names are hold delay minor invalid rate exit die storm")
 	}
 	return err
 }
@@ -90,23 +90,23 @@ func parseSize(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err == nil && n <= 0 {
-		err = errors.New("want more than 0")
+		err = errors.New("must be greater than 0")
 	}
 	return n << shift, err
 }
 
-// controlFile holds further rules, one a line, # begins a comment. It is read
-// again at every decision; a line that is wrong is reported and left out.
+// controlFile has further rules, one per line; # starts a comment. It is read at every
+// decision. Invalid lines are logged and ignored.
 const controlFile = "faults"
 
 func (r *rabbit) faults(m *movement) Faults {
 	var f Faults
-	rules, err := readRules(filepath.Join(r.Folder, controlFile))
+	rules, err := readRules(filepath.Join(r.Dir, controlFile))
 	if err != nil {
 		r.Log("%v", err)
 	}
 	for _, rule := range append(rules, r.Faults...) {
-		if rule.fits(m) {
+		if rule.matches(m) {
 			f.merge(rule.Faults)
 		}
 	}
@@ -138,7 +138,7 @@ func readRules(path string) ([]Rule, error) {
 	return rules, errors.Join(wrong...)
 }
 
-func (r Rule) fits(m *movement) bool {
+func (r Rule) matches(m *movement) bool {
 	for _, text := range []string{m.Namespace + "/" + m.Name, m.Spec.Source.Path, m.Spec.Destination.Path} {
 		if glob(r.Pattern, text) {
 			return true
@@ -167,7 +167,7 @@ func glob(pattern, text string) bool {
 	return true
 }
 
-// merge takes from next what f does not set.
+// merge sets the faults that f does not set to those of next.
 func (f *Faults) merge(next Faults) {
 	f.Hold = f.Hold || next.Hold
 	take(&f.Delay, next.Delay)

@@ -5,22 +5,21 @@ import (
 	"strings"
 )
 
-// Mapping puts a directory of this machine where a rabbit has another, so that
-// several rabbits can work on one machine.
+// Mapping replaces a directory of a rabbit by a directory of this machine, so that
+// several rabbits can run on one machine.
 type Mapping struct{ From, To string }
 
-// ParseMapping reads FROM=TO, both absolute; a slash at an end means nothing.
+// ParseMapping parses FROM=TO, two absolute paths. It ignores trailing slashes.
 func ParseMapping(text string) (Mapping, error) {
 	from, to, ok := strings.Cut(text, "=")
 	if !ok || !strings.HasPrefix(from, "/") || !strings.HasPrefix(to, "/") {
-		return Mapping{}, fmt.Errorf("%q: want /FROM=/TO", text)
+		return Mapping{}, fmt.Errorf("%q: expected /FROM=/TO", text)
 	}
 	return Mapping{strings.TrimRight(from, "/"), strings.TrimRight(to, "/")}, nil
 }
 
-// mapped replaces the longest From that the path lies in, by path component.
-// The rest stays to the byte: what a user's text does to a path is what tests
-// want to see.
+// mapped replaces the longest From that contains the path, by path component. The rest
+// stays byte for byte, so that tests see the effect of a user's text on a path.
 func mapped(path string, maps []Mapping) string {
 	best := Mapping{}
 	found := false

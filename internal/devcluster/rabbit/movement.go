@@ -9,20 +9,20 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// finalizer keeps a movement until its command has ended.
+// finalizer keeps a movement until its command has exited.
 const finalizer = "dm.cray.hpe.com"
 
-// Words of status.state and status.status.
+// Values of status.state and status.status.
 const (
-	running   = "Running"
-	finished  = "Finished"
-	success   = "Success"
-	failed    = "Failed"
-	unfit     = "Invalid"
-	cancelled = "Cancelled"
+	running     = "Running"
+	finished    = "Finished"
+	success     = "Success"
+	failed      = "Failed"
+	invalidated = "Invalid"
+	cancelled   = "Cancelled"
 )
 
-// movement is what the rabbit reads of an NnfDataMovement.
+// movement has the fields of an NnfDataMovement that the rabbit reads.
 type movement struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {
@@ -68,19 +68,19 @@ func decode(o *unstructured.Unstructured) (*movement, error) {
 	return m, err
 }
 
-// problem is an error of the preparation as status.error shows it.
+// problem is an error of the preparation, for status.error.
 type problem struct {
 	kind, severity, text string
 }
 
 func (p *problem) Error() string { return p.text }
 
-// minor is a problem after which the rabbit tries again.
+// minor returns a problem after which the rabbit retries.
 func minor(format string, args ...any) error {
 	return &problem{"Internal", "Minor", fmt.Sprintf(format, args...)}
 }
 
-// invalid is a problem that ends the movement. Kind is User or Internal.
+// invalid returns a problem that finishes the movement. kind is User or Internal.
 func invalid(kind, format string, args ...any) error {
 	return &problem{kind, "Fatal", fmt.Sprintf(format, args...)}
 }
@@ -94,5 +94,5 @@ func (p *problem) write(status map[string]any) {
 	status["error"] = entry
 }
 
-// stamp writes a time as metav1.MicroTime does.
+// stamp formats a time like metav1.MicroTime.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z07:00") }

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// maxOutput is what is kept of a command's output, its end; the API server
-// takes no object above 1.5 MiB.
+// maxOutput limits the output of a command that is kept (its end), in bytes. The API
+// server accepts no object above 1.5 MiB.
 const maxOutput = 64 << 10
 
-// tail keeps the end of what is written to it. It may be read meanwhile.
+// tail keeps the end of what is written to it. It is safe for concurrent use.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -37,11 +37,11 @@ func (t *tail) String() string {
 	return strings.ToValidUTF8(string(t.text), "\uFFFD")
 }
 
-// progress is what the output says so far.
+// progress is the progress according to the output.
 type progress struct {
 	last    string
 	when    time.Time
-	percent int64 // -1 when it does not say
+	percent int64 // -1: unknown
 	figures map[string]any
 }
 
@@ -62,7 +62,7 @@ func (t *tail) progress() progress {
 		}
 		if match := copiedLine.FindStringSubmatch(lines[i]); match != nil {
 			p.percent, _ = strconv.ParseInt(match[1], 10, 32)
-			p.last = strings.TrimSuffix(lines[i], "\n") // rather than the figures after it
+			p.last = strings.TrimSuffix(lines[i], "\n") // not the figures after it
 		}
 	}
 	for _, match := range figureLine.FindAllStringSubmatch(string(text), -1) {
@@ -79,7 +79,7 @@ func (t *tail) progress() progress {
 	return p
 }
 
-// write puts it into status.commandStatus.
+// write sets status.commandStatus.
 func (p progress) write(status map[string]any, elapsed time.Duration) {
 	command, _ := status["commandStatus"].(map[string]any)
 	if command == nil {

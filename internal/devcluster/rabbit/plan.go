@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// plan is all that a command's start needs.
+// plan has the parameters of a command.
 type plan struct {
 	command          string
 	environment      []string
@@ -24,8 +24,8 @@ type plan struct {
 	hostfile         string
 }
 
-// plan does the preparation: profile, storage, destination, command line. A
-// *problem says what is wrong with the movement.
+// plan prepares the movement: profile, storage, destination, command line. Errors of
+// the movement are a *problem.
 func (w *worker) plan(ctx context.Context, m *movement, faults Faults) (*plan, error) {
 	if w.minors < faults.Minor {
 		w.minors++
@@ -47,7 +47,7 @@ func (w *worker) plan(ctx context.Context, m *movement, faults Faults) (*plan, e
 		interval: profile.interval(),
 		logOut:   profile.LogStdout || m.Spec.UserConfig.LogStdout,
 		storeOut: profile.StoreStdout || m.Spec.UserConfig.StoreStdout,
-		hostfile: filepath.Join(w.Folder, "hostfiles", string(w.uid)),
+		hostfile: filepath.Join(w.Dir, "hostfiles", string(w.uid)),
 	}
 	if m.Spec.UserConfig.Dryrun {
 		p.command = "true"
@@ -65,7 +65,7 @@ func (w *worker) plan(ctx context.Context, m *movement, faults Faults) (*plan, e
 	return p, nil
 }
 
-// commandLine fills in the profile's command: plain text, nothing quoted.
+// commandLine replaces the variables in the command of the profile, without quoting.
 func commandLine(command string, user userConfig, ids *strings.Replacer, hostfile, source, destination string) string {
 	command = strings.ReplaceAll(command, "$HOSTFILE", hostfile)
 	command = ids.Replace(command)
@@ -75,8 +75,8 @@ func commandLine(command string, user userConfig, ids *strings.Replacer, hostfil
 	return insertAfter(command, "dcp", user.DcpOptions)
 }
 
-// insertAfter puts the options behind the first occurrence of the program's
-// name, wherever that is.
+// insertAfter inserts the options after the first occurrence of the program name,
+// wherever it is.
 func insertAfter(command, program, options string) string {
 	before, after, found := strings.Cut(command, program)
 	if !found || options == "" {
@@ -85,7 +85,7 @@ func insertAfter(command, program, options string) string {
 	return before + program + " " + options + after
 }
 
-// hosts is a hostfile; slots of 0 are left out.
+// hosts returns a hostfile. It omits slots of 0.
 func hosts(p profile, user userConfig) string {
 	slots, maxSlots := p.Slots, p.MaxSlots
 	if user.Slots != nil {
@@ -104,8 +104,8 @@ func hosts(p profile, user userConfig) string {
 	return line + "\n"
 }
 
-// checkStorage asks for the storage whose servers would copy. A rabbit's own
-// namespace means the rabbit itself.
+// checkStorage checks that the storage of the source exists, because its servers would
+// copy. In the namespace of a rabbit, the rabbit itself copies.
 func (w *worker) checkStorage(ctx context.Context, m *movement) error {
 	if w.mine(w.ns) || w.AnyStorage {
 		return nil
@@ -120,7 +120,7 @@ func (w *worker) checkStorage(ctx context.Context, m *movement) error {
 	}
 	_, err := w.Client.Resource(storages).Namespace(ref.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || ref.Name == "" {
-		return invalid("Internal", "could not find NnfStorage %s/%s (--any-storage does without)", ref.Namespace, ref.Name)
+		return invalid("Internal", "could not find NnfStorage %s/%s (--any-storage skips this check)", ref.Namespace, ref.Name)
 	}
 	if err != nil {
 		return minor("read NnfStorage %s/%s: %v", ref.Namespace, ref.Name, err)
@@ -128,49 +128,50 @@ func (w *worker) checkStorage(ctx context.Context, m *movement) error {
 	return nil
 }
 
-// userShell runs small commands as the movement's user.
+// userShell runs short commands as the user of the movement.
 type userShell struct {
 	w       *worker
 	profile profile
 	ids     *strings.Replacer
 }
 
-// destination looks at the source, makes the destination's directory and
-// returns the path to copy to, which differs from the wanted one when the
-// source lies in a directory per rabbit.
+// destination checks the source, creates the destination directory and returns the
+// path to copy to. The path differs from the requested one if the source is in a
+// directory per rabbit.
 func (u userShell) destination(ctx context.Context, m *movement, source, destination string) (string, error) {
 	kind, err := u.stat(ctx, source)
 	if err != nil {
 		return "", invalid("User", "source %s: %v", source, err)
 	}
-	folder, name := destination, ""
+	dir, name := destination, ""
 	if kind != "directory" && !strings.HasSuffix(destination, "/") {
 		if kind, err := u.stat(ctx, destination); err != nil || kind != "directory" {
-			folder, name = path.Dir(destination), path.Base(destination)
+			dir, name = path.Dir(destination), path.Base(destination)
 		}
 	}
 	if index := u.w.indexDirectory(m); index != "" {
 		slash := ""
-		if strings.HasSuffix(folder, "/") {
+		if strings.HasSuffix(dir, "/") {
 			slash = "/"
 		}
-		folder = path.Join(folder, index) + slash
-		destination = folder
+		dir = path.Join(dir, index) + slash
+		destination = dir
 		if name != "" {
-			destination = path.Join(folder, name)
+			destination = path.Join(dir, name)
 		}
 	}
 	if u.profile.CreateDestDir {
-		if _, err := u.run(ctx, "mkdir", u.profile.MkdirCommand, folder); err != nil {
-			return "", invalid("User", "could not create %s: %v", folder, err)
+		if _, err := u.run(ctx, "mkdir", u.profile.MkdirCommand, dir); err != nil {
+			return "", invalid("User", "could not create %s: %v", dir, err)
 		}
 	}
 	return destination, nil
 }
 
-// indexDirectory returns the directory of this rabbit in the source's path, as
-// in rabbit-01-3, which the copies get too, for those of other rabbits not to
-// collide with them. A source that is this very directory brings its name along.
+// indexDirectory returns the directory of this rabbit in the path of the source, for
+// example rabbit-01-3. The copy gets the same directory, so that copies of other
+// rabbits do not conflict. If the source is this directory itself, it returns "",
+// because the copy includes its name anyway.
 func (w *worker) indexDirectory(m *movement) string {
 	if !w.mine(w.ns) {
 		return ""
@@ -193,7 +194,8 @@ func (u userShell) stat(ctx context.Context, path string) (string, error) {
 	return strings.TrimSpace(out), err
 }
 
-// run fills in and runs a command of the profile, as the user if we are root.
+// run replaces the variables in a command of the profile and runs it, as the user if
+// the process is root.
 func (u userShell) run(ctx context.Context, what, command, path string) (string, error) {
 	if u.w.root {
 		command = u.profile.SetprivCommand + " " + command

@@ -13,7 +13,7 @@ import (
 
 const profileNamespace = "nnf-system"
 
-// Commands for profiles that give none.
+// Default commands of profiles.
 const (
 	defaultCommand = "ulimit -n 2048 && mpirun --allow-run-as-root --hostfile $HOSTFILE dcp --progress 1 --uid $UID --gid $GID $SRC $DEST"
 	defaultStat    = "stat -c %F $PATH"
@@ -35,7 +35,7 @@ type profile struct {
 	CreateDestDir           bool   `json:"createDestDir"`
 }
 
-// interval is the time between two beats of progress, one second at least.
+// interval returns the time between two progress updates, at least one second.
 func (p profile) interval() time.Duration {
 	return time.Duration(max(1, p.ProgressIntervalSeconds)) * time.Second
 }
@@ -48,12 +48,12 @@ func defaultProfile() *unstructured.Unstructured {
 		"data": map[string]any{
 			"default": true, "slots": int64(8), "maxSlots": int64(0),
 			"command": defaultCommand, "statCommand": defaultStat, "mkdirCommand": defaultMkdir, "setprivCommand": defaultSetpriv,
-			"progressIntervalSeconds": int64(1), "createDestDir": true, // the definition's 5 s would make tests slow
+			"progressIntervalSeconds": int64(1), "createDestDir": true, // the default, 5 s, would make tests slow
 		},
 	}}
 }
 
-// profile reads the one that the movement names.
+// profile reads the profile of the movement.
 func (r *rabbit) profile(ctx context.Context, ref reference) (profile, error) {
 	if ref.Kind != "" && ref.Kind != "NnfDataMovementProfile" {
 		return profile{}, invalid("User", "profileReference has kind %q instead of NnfDataMovementProfile", ref.Kind)

@@ -1,10 +1,9 @@
-// Package rabbit stands in for the data movement controller of a rabbit: it
-// does to NnfDataMovement objects what the real one can be seen doing, and
-// really copies, with the profile's command in a shell, unquoted and as the
-// real one does, so that a test can see whether a user's text breaks out.
-// Faults can be injected (see Rule).
+// Package rabbit replaces the data movement controller of a rabbit. It changes
+// NnfDataMovement objects as the real controller does, and really copies. Like the
+// real controller it runs the command of the profile in a shell without quoting, so
+// that a test can detect shell injection. Faults can be injected (see Rule).
 //
-// It must not know the daemon that makes the objects.
+// It must not know the daemon that creates the objects.
 package rabbit
 
 import (
@@ -28,7 +27,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/copytool"
 )
 
-// SystemNamespace is where movements from Lustre file systems live.
+// SystemNamespace is the namespace of movements from Lustre file systems.
 const SystemNamespace = "nnf-dm-system"
 
 var (
@@ -37,17 +36,16 @@ var (
 	storages  = movements.GroupVersion().WithResource("nnfstorages")
 )
 
-// Config says where and how a rabbit works. Everything but Maps, Faults and
-// Ready is needed.
+// Config configures a rabbit. All fields except Maps, Faults and Ready are required.
 type Config struct {
 	Client     dynamic.Interface
-	Namespaces []string // whose movements it does, usually its own and SystemNamespace
-	Folder     string   // for commands.log, the control file "faults", hostfiles and the programs in bin
-	Program    string   // the binary to which the links mpirun and dcp in bin go
+	Namespaces []string // namespaces of the movements, usually its own and SystemNamespace
+	Dir        string   // for commands.log, the control file "faults", hostfiles and the programs in bin
+	Program    string   // target of the links mpirun and dcp in bin
 	Maps       []Mapping
-	Faults     []Rule // those of the control file come first
-	AnyStorage bool   // do not ask whether the NnfStorage of a Lustre source exists
-	Parallel   int    // commands at the same time
+	Faults     []Rule // the rules of the control file take precedence
+	AnyStorage bool   // do not check that the NnfStorage of a Lustre source exists
+	Parallel   int    // number of concurrent commands
 	Log        func(format string, args ...any)
 	Ready      func() // called once, when every namespace is watched
 }
@@ -60,22 +58,22 @@ type rabbit struct {
 	root   bool
 
 	mu   sync.Mutex
-	died map[types.UID]bool // movements whose injected death of the rabbit has happened
+	died map[types.UID]bool // movements that have restarted the rabbit (fault die)
 }
 
-// errDied ends one life of the controller; the next begins at once, as when
-// Kubernetes starts a new container.
+// errDied stops the controller. It restarts immediately, as if Kubernetes starts a new
+// container.
 var errDied = errors.New("the rabbit died (injected)")
 
-// Run works until ctx ends; commands that run then are killed, and a later
-// Run starts them again.
+// Run works until ctx is done. It then kills running commands; a later Run starts them
+// again.
 func Run(ctx context.Context, c Config) error {
 	r := &rabbit{Config: c, slots: make(chan struct{}, max(1, c.Parallel)), died: map[types.UID]bool{}, root: os.Getuid() == 0}
 	if err := r.makeDirectory(); err != nil {
 		return err
 	}
 	var err error
-	if r.record, err = openRecorder(filepath.Join(c.Folder, "commands.log")); err != nil {
+	if r.record, err = openRecorder(filepath.Join(c.Dir, "commands.log")); err != nil {
 		return err
 	}
 	defer r.record.Close()
@@ -83,20 +81,20 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("default NnfDataMovementProfile: %w", err)
 	}
 	for {
-		err := r.live(ctx)
+		err := r.runOnce(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if !errors.Is(err, errDied) {
 			return err
 		}
-		r.Log("%v; starting again", err)
+		r.Log("%v; restarting", err)
 	}
 }
 
-// live is one life of the controller: it knows nothing of an earlier one but
-// what the objects say.
-func (r *rabbit) live(ctx context.Context) error {
+// runOnce runs the controller until ctx is done or it dies. Its only state is in the
+// objects.
+func (r *rabbit) runOnce(ctx context.Context) error {
 	ctx, die := context.WithCancelCause(ctx)
 	crew := &crew{rabbit: r, ctx: ctx, die: die, workers: map[types.UID]*worker{}}
 	var watches sync.WaitGroup
@@ -112,7 +110,7 @@ func (r *rabbit) live(ctx context.Context) error {
 				object = gone.Obj
 			}
 			if o, ok := object.(*unstructured.Unstructured); ok {
-				crew.nudge(o)
+				crew.notify(o)
 			}
 		}
 		if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -134,19 +132,19 @@ func (r *rabbit) live(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// makeDirectory makes the directory: links called mpirun and dcp, a place for hostfiles.
+// makeDirectory creates the directories and the links mpirun and dcp.
 func (r *rabbit) makeDirectory() error {
-	for _, folder := range []string{"bin", "hostfiles"} {
-		if err := os.MkdirAll(filepath.Join(r.Folder, folder), 0o700); err != nil {
+	for _, name := range []string{"bin", "hostfiles"} {
+		if err := os.MkdirAll(filepath.Join(r.Dir, name), 0o700); err != nil {
 			return err
 		}
 	}
 	for _, name := range copytool.Names() {
-		link := filepath.Join(r.Folder, "bin", name)
+		link := filepath.Join(r.Dir, "bin", name)
 		if to, err := os.Readlink(link); err == nil && to == r.Program {
 			continue
 		}
-		// Replaced in one step: another rabbit may be starting it right now.
+		// Replace it atomically, because another rabbit may use it.
 		next := fmt.Sprintf("%s.%d", link, os.Getpid())
 		if err := os.Symlink(r.Program, next); err != nil {
 			return err
@@ -158,9 +156,9 @@ func (r *rabbit) makeDirectory() error {
 	return nil
 }
 
-// ensureProfile creates the default profile unless there is one of its name. It
-// looks first: definitions may have rules that ours breaks, which the server
-// judges before it says that there is one already.
+// ensureProfile creates the default profile unless it exists. It checks that first,
+// because definitions may have rules that this profile violates, and the server
+// validates before it reports a conflict.
 func (r *rabbit) ensureProfile(ctx context.Context) error {
 	p, in := defaultProfile(), r.Client.Resource(profiles).Namespace(profileNamespace)
 	if _, err := in.Get(ctx, p.GetName(), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -173,7 +171,7 @@ func (r *rabbit) ensureProfile(ctx context.Context) error {
 	return err
 }
 
-// crew is the workers of one life, one per movement.
+// crew has the workers of one run, one per movement.
 type crew struct {
 	*rabbit
 	ctx  context.Context
@@ -185,8 +183,8 @@ type crew struct {
 	closed  bool
 }
 
-// nudge lets the movement's worker look at it, and makes one if there is none.
-func (c *crew) nudge(o *unstructured.Unstructured) {
+// notify wakes the worker of the movement, and starts it if necessary.
+func (c *crew) notify(o *unstructured.Unstructured) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.ctx.Err() != nil {
@@ -205,11 +203,11 @@ func (c *crew) nudge(o *unstructured.Unstructured) {
 	}
 	select {
 	case w.wake <- struct{}{}:
-	default: // it has not looked since the last nudge
+	default: // already notified
 	}
 }
 
-// wait returns when all workers have ended; none begins any more.
+// wait waits until all workers have returned, and prevents new ones.
 func (c *crew) wait() {
 	c.mu.Lock()
 	c.closed = true
@@ -217,7 +215,7 @@ func (c *crew) wait() {
 	c.busy.Wait()
 }
 
-// injectDeath ends this life for the movement's sake, once per movement.
+// injectDeath stops this run, once per movement.
 func (c *crew) injectDeath(uid types.UID) {
 	c.rabbit.mu.Lock()
 	again := c.died[uid]
@@ -228,8 +226,8 @@ func (c *crew) injectDeath(uid types.UID) {
 	}
 }
 
-// mine tells whether the namespace is a rabbit's own, where one file system
-// has a directory per rabbit.
+// mine reports whether the namespace is that of a rabbit. File systems have a
+// directory per rabbit there.
 func (r *rabbit) mine(namespace string) bool {
 	return namespace != SystemNamespace && slices.Contains(r.Namespaces, namespace)
 }

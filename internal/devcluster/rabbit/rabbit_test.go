@@ -15,16 +15,16 @@ func TestParseRule(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for line, hint := range map[string]string{
-		"":                 "want PATTERN",
-		"*":                "want PATTERN",
-		"delay=2s hold":    "want PATTERN",
+		"":                 "expected PATTERN",
+		"*":                "expected PATTERN",
+		"delay=2s hold":    "expected PATTERN",
 		"* fly=1":          "unknown name",
 		"* delay":          "delay",
-		"* rate=0":         "more than 0",
-		"* rate=-5M":       "more than 0",
+		"* rate=0":         "greater than 0",
+		"* rate=-5M":       "greater than 0",
 		"* rate=9999999M9": "rate=9999999M9",
-		"* exit=256":       "1 to 255",
-		"* storm=100000":   "at most 1000",
+		"* exit=256":       "0 to 255",
+		"* storm=100000":   "0 to 1000",
 	} {
 		if rule, err := ParseRule(line); err == nil || !strings.Contains(err.Error(), hint) {
 			t.Errorf("%q: %+v, %v; want %q", line, rule, err, hint)
@@ -47,27 +47,27 @@ func TestGlob(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	var said []string
-	r := &rabbit{Config: Config{Folder: t.TempDir(), Log: func(string, ...any) { said = append(said, "") },
+	var logged []string
+	r := &rabbit{Config: Config{Dir: t.TempDir(), Log: func(string, ...any) { logged = append(logged, "") },
 		Faults: []Rule{{"*", Faults{Delay: time.Hour, Exit: 1}}}}}
 	m := &movement{}
 	m.Namespace, m.Name, m.Spec.Source.Path = "ns", "name", "/mnt/a"
 	for _, test := range []struct {
-		file string
-		want Faults
-		said int
+		file   string
+		want   Faults
+		logged int
 	}{
 		{"", Faults{Delay: time.Hour, Exit: 1}, 0},
 		{"ns/name delay=1s # comes first\n\n# nothing\n", Faults{Delay: time.Second, Exit: 1}, 0},
 		{"/mnt/* exit=2\nns/other exit=3\nns/name exit=4 minor=1\n", Faults{Delay: time.Hour, Exit: 2, Minor: 1}, 0},
 		{"ns/name exit=9\nwrong\n", Faults{Delay: time.Hour, Exit: 9}, 1},
 	} {
-		if err := os.WriteFile(filepath.Join(r.Folder, controlFile), []byte(test.file), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(r.Dir, controlFile), []byte(test.file), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		said = nil
-		if got := r.faults(m); got != test.want || len(said) != test.said {
-			t.Errorf("%q: %+v, %d lines; want %+v, %d", test.file, got, len(said), test.want, test.said)
+		logged = nil
+		if got := r.faults(m); got != test.want || len(logged) != test.logged {
+			t.Errorf("%q: %+v, %d lines; want %+v, %d", test.file, got, len(logged), test.want, test.logged)
 		}
 	}
 }
@@ -91,7 +91,7 @@ func TestMapping(t *testing.T) {
 	}
 	for _, text := range []string{"", "/a", "a=/b", "/a=b"} {
 		if _, err := ParseMapping(text); err == nil {
-			t.Errorf("%q is taken", text)
+			t.Errorf("%q is accepted", text)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestIndexDirectory(t *testing.T) {
 func TestProgress(t *testing.T) {
 	out := &tail{}
 	if p := out.progress(); p.percent != -1 || !p.when.IsZero() {
-		t.Errorf("of nothing: %+v", p)
+		t.Errorf("without output: %+v", p)
 	}
 	out.Write([]byte("start\nCopied 1.000 GiB (25%) in 1.001 secs (1.0 GiB/s) 3 secs left ...\nCopied 2 GiB (50%) in 2"))
 	if p := out.progress(); p.percent != 50 || p.last != "Copied 2 GiB (50%) in 2" {

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Record is a line of commands.log, which is JSON so that a line break in a
-// command stays within its record.
+// Record is a line of commands.log, in JSON, so that line breaks in commands are
+// escaped.
 type Record struct {
 	Time     string `json:"time"`
 	Movement string `json:"movement"` // NAMESPACE/NAME
 	UID      string `json:"uid"`
-	What     string `json:"what"`    // copy, or stat and mkdir of the preparation
-	Command  string `json:"command"` // as bash -c got it
+	What     string `json:"what"`    // copy; stat and mkdir during the preparation
+	Command  string `json:"command"` // argument of bash -c
 }
 
 type recorder struct{ *os.File }
@@ -23,7 +23,7 @@ func openRecorder(path string) (*recorder, error) {
 	return &recorder{f}, err
 }
 
-// write appends in one call, for other rabbits may write to the file too.
+// write appends a record in one call, because other rabbits may write to the file, too.
 func (r *recorder) write(w *worker, what, command string) {
 	line, err := json.Marshal(Record{stamp(time.Now()), w.ns + "/" + w.name, string(w.uid), what, command})
 	if err == nil {

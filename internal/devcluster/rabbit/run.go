@@ -18,11 +18,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/copytool"
 )
 
-// execution is a movement's command that runs.
+// execution is a running command of a movement.
 type execution struct {
 	kill      context.CancelFunc
 	cancelled atomic.Bool
-	done      chan struct{} // closed when it has ended and its end is written
+	done      chan struct{} // closed after the command has exited and the status is written
 }
 
 func (e *execution) running() bool {
@@ -37,20 +37,20 @@ func (e *execution) running() bool {
 	}
 }
 
-// cancel kills the command for the user, so that it ends as Cancelled.
+// cancel kills the command. The movement gets the status Cancelled.
 func (e *execution) cancel() {
 	e.cancelled.Store(true)
 	e.kill()
 }
 
-// start runs the plan's command and returns at once; free is called at its
-// end. When ctx ends, nothing of the command's end is written: the next life
-// has to find the movement Running.
+// start starts the command of the plan. It calls free when the command has exited.
+// After ctx is done it writes no status, because the next run must find the movement
+// Running.
 func (w *worker) start(ctx context.Context, m *movement, p *plan, free func()) *execution {
 	commandCtx, kill := context.WithCancel(ctx)
 	e := &execution{kill: kill, done: make(chan struct{})}
 	w.record.write(w, "copy", p.command)
-	environment := append(os.Environ(), "PATH="+filepath.Join(w.Folder, "bin")+":"+os.Getenv("PATH"))
+	environment := append(os.Environ(), "PATH="+filepath.Join(w.Dir, "bin")+":"+os.Getenv("PATH"))
 	environment = append(environment, p.environment...)
 	w.busy.Go(func() {
 		defer close(e.done)
@@ -59,7 +59,7 @@ func (w *worker) start(ctx context.Context, m *movement, p *plan, free func()) *
 		defer os.Remove(p.hostfile)
 		began := time.Now()
 		out := &tail{}
-		stop := w.beat(commandCtx, p.interval, began, out)
+		stop := w.reportProgress(commandCtx, p.interval, began, out)
 		err := shell(commandCtx, p.command, environment, out)
 		stop()
 		if ctx.Err() != nil {
@@ -70,9 +70,9 @@ func (w *worker) start(ctx context.Context, m *movement, p *plan, free func()) *
 	return e
 }
 
-// beat writes the progress once per interval until stop is called. An update
-// that meets a conflict is left out.
-func (w *worker) beat(ctx context.Context, interval time.Duration, began time.Time, out *tail) (stop func()) {
+// reportProgress writes the progress once per interval until stop is called. It skips
+// updates that cause a conflict.
+func (w *worker) reportProgress(ctx context.Context, interval time.Duration, began time.Time, out *tail) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var ended sync.WaitGroup
 	ended.Go(func() {
@@ -93,7 +93,7 @@ func (w *worker) beat(ctx context.Context, interval time.Duration, began time.Ti
 	return func() { cancel(); ended.Wait() }
 }
 
-// finish writes the end, again and again while the server does not answer.
+// finish writes the final status. It retries while the server does not respond.
 func (w *worker) finish(ctx context.Context, m *movement, p *plan, e *execution, began time.Time, out *tail, result error) {
 	took, now := time.Since(began), time.Now()
 	write := func(status map[string]any) {
@@ -118,10 +118,10 @@ func (w *worker) finish(ctx context.Context, m *movement, p *plan, e *execution,
 		if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
 			break
 		}
-		w.Log("%s/%s: %v; trying again", w.ns, w.name, err)
+		w.Log("%s/%s: %v; retrying", w.ns, w.name, err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(4 * look):
+		case <-time.After(4 * poll):
 		}
 	}
 	if p.logOut && result == nil {
@@ -129,8 +129,8 @@ func (w *worker) finish(ctx context.Context, m *movement, p *plan, e *execution,
 	}
 }
 
-// shell runs a command line with bash, in a process group of its own, which is
-// killed when ctx ends. It dies with this process.
+// shell runs a command line with bash in its own process group, which is killed when
+// ctx is done and when this process exits.
 func shell(ctx context.Context, command string, environment []string, out io.Writer) error {
 	runtime.LockOSThread() // Pdeathsig watches the thread
 	defer runtime.UnlockOSThread()
@@ -138,11 +138,11 @@ func shell(ctx context.Context, command string, environment []string, out io.Wri
 	cmd.Env, cmd.Stdout, cmd.Stderr = environment, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second // for whatever left the group with our pipe
+	cmd.WaitDelay = time.Second // for processes that left the group and have our pipe
 	return cmd.Run()
 }
 
-// environment is how faults reach the stand-in for dcp.
+// environment returns the variables that pass faults to dcp.
 func (f Faults) environment() []string {
 	var out []string
 	if f.Rate > 0 {

@@ -14,22 +14,22 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-// look is how often a worker looks again at what no event tells: a control
-// file that may change, a server that may answer again.
-const look = 50 * time.Millisecond
+// poll is the interval in which a worker checks conditions without events: the control
+// file, an unreachable server.
+const poll = 50 * time.Millisecond
 
-// worker takes one movement through its life.
+// worker processes one movement.
 type worker struct {
 	*crew
 	api      dynamic.ResourceInterface
 	name, ns string
 	uid      types.UID
 	wake     chan struct{}
-	seen     time.Time // first sight
+	seen     time.Time // first event
 	minors   int       // injected so far
 	retries  int       // after Minor errors
 	storming bool
-	command  *execution // that runs or ran in this life
+	command  *execution // current or last one of this run
 }
 
 func newWorker(c *crew, o *unstructured.Unstructured) *worker {
@@ -37,14 +37,14 @@ func newWorker(c *crew, o *unstructured.Unstructured) *worker {
 		uid: o.GetUID(), wake: make(chan struct{}, 1), seen: time.Now()}
 }
 
-// What step says beside a time after which to look again.
+// Results of step besides a time after which to check again.
 const (
-	atEvent = time.Duration(0)  // nothing to do until the object changes or the command ends
-	gone    = time.Duration(-1) // the object is no more
+	atEvent = time.Duration(0)  // nothing to do until the object changes or the command exits
+	gone    = time.Duration(-1) // the object does not exist
 )
 
 func (w *worker) work() {
-	ctx, cancel := context.WithCancel(w.ctx) // ends a storm
+	ctx, cancel := context.WithCancel(w.ctx) // stops a storm
 	defer cancel()
 	defer func() {
 		if w.command != nil {
@@ -75,7 +75,7 @@ func (w *worker) work() {
 	}
 }
 
-// step looks at the object as it is now and does the next thing.
+// step reads the object and takes the next action.
 func (w *worker) step(ctx context.Context) time.Duration {
 	o, err := w.get(ctx)
 	if apierrors.IsNotFound(err) {
@@ -106,7 +106,7 @@ func (w *worker) step(ctx context.Context) time.Duration {
 func (w *worker) next(ctx context.Context, m *movement, faults Faults) (time.Duration, error) {
 	switch {
 	case faults.Hold && !w.command.running():
-		return look, nil
+		return poll, nil
 	case m.DeletionTimestamp != nil:
 		return w.remove(ctx, m)
 	case !slices.Contains(m.Finalizers, finalizer):
@@ -119,27 +119,27 @@ func (w *worker) next(ctx context.Context, m *movement, faults Faults) (time.Dur
 		}
 		return atEvent, nil
 	case w.command != nil:
-		return look, nil // it has ended and its end is written; we read an older state
+		return poll, nil // finished, and the status is written: this state is older
 	case m.Spec.Cancel:
-		return atEvent, nil // as the real one: it is never looked at again, unless it is deleted
+		return atEvent, nil // like the real controller: ignored until it is deleted
 	case time.Since(w.seen) < faults.Delay:
-		return min(faults.Delay-time.Since(w.seen), look), nil // look: the control file may shorten it
+		return min(faults.Delay-time.Since(w.seen), poll), nil // poll: the control file may shorten it
 	}
-	return w.begin(ctx, m, faults)
+	return w.launch(ctx, m, faults)
 }
 
-// begin prepares and starts the command.
-func (w *worker) begin(ctx context.Context, m *movement, faults Faults) (time.Duration, error) {
+// launch prepares and starts the command of the movement.
+func (w *worker) launch(ctx context.Context, m *movement, faults Faults) (time.Duration, error) {
 	plan, err := w.plan(ctx, m, faults)
 	var p *problem
 	switch {
 	case errors.As(err, &p) && p.severity == "Minor":
 		w.retries++
-		return min(look<<min(w.retries, 6), 2*time.Second), w.status(ctx, p.write)
+		return min(poll<<min(w.retries, 6), 2*time.Second), w.status(ctx, p.write)
 	case errors.As(err, &p):
 		return atEvent, w.status(ctx, func(status map[string]any) {
 			p.write(status)
-			status["state"], status["status"] = finished, unfit // and no endTime
+			status["state"], status["status"] = finished, invalidated // without endTime
 		})
 	case err != nil:
 		return 0, err
@@ -147,11 +147,11 @@ func (w *worker) begin(ctx context.Context, m *movement, faults Faults) (time.Du
 	select {
 	case w.slots <- struct{}{}:
 	default:
-		return look, nil // too many run; meanwhile it may be cancelled
+		return poll, nil // no free slot; the movement may be cancelled while it waits
 	}
 	free := func() { <-w.slots }
 	err = w.status(ctx, func(status map[string]any) {
-		if status["state"] == running { // an earlier life started it
+		if status["state"] == running { // an earlier run started it
 			n, _ := status["restarts"].(int64)
 			status["restarts"] = n + 1
 		}
@@ -168,17 +168,17 @@ func (w *worker) begin(ctx context.Context, m *movement, faults Faults) (time.Du
 	if faults.Die > 0 {
 		time.AfterFunc(faults.Die, func() { w.injectDeath(w.uid) })
 	}
-	return look, nil // a cancel may have come between our reading and the start
+	return poll, nil // it may have been cancelled before the start
 }
 
-// remove lets the object go, after its command has.
+// remove removes the finalizer after the command has exited.
 func (w *worker) remove(ctx context.Context, m *movement) (time.Duration, error) {
 	if w.command.running() {
 		w.command.cancel()
 		return atEvent, nil
 	}
 	if !slices.Contains(m.Finalizers, finalizer) {
-		return atEvent, nil // somebody else's finalizer
+		return atEvent, nil // another controller's finalizer
 	}
 	if m.Status.State != finished {
 		err := w.status(ctx, func(status map[string]any) {
@@ -195,17 +195,17 @@ func (w *worker) remove(ctx context.Context, m *movement) (time.Duration, error)
 	return atEvent, w.setFinalizer(ctx, false)
 }
 
-// later is for what may go better soon.
+// later logs an error and returns the time until the retry.
 func (w *worker) later(ctx context.Context, err error) time.Duration {
 	if ctx.Err() == nil {
-		w.Log("%s/%s: %v; trying again", w.ns, w.name, err)
+		w.Log("%s/%s: %v; retrying", w.ns, w.name, err)
 	}
-	return 4 * look
+	return 4 * poll
 }
 
 func (w *worker) get(ctx context.Context) (*unstructured.Unstructured, error) {
 	o, err := w.api.Get(ctx, w.name, metav1.GetOptions{})
-	if err == nil && o.GetUID() != w.uid { // a successor of the same name has its own worker
+	if err == nil && o.GetUID() != w.uid { // a new object with the same name has its own worker
 		return nil, apierrors.NewNotFound(movements.GroupResource(), w.name)
 	}
 	return o, err
@@ -227,7 +227,7 @@ func (w *worker) setFinalizer(ctx context.Context, want bool) error {
 	})
 }
 
-// status changes the status whatever conflicts there are.
+// status changes the status and retries after conflicts.
 func (w *worker) status(ctx context.Context, change func(map[string]any)) error {
 	return w.retry(ctx, func() error { return w.statusOnce(ctx, change) })
 }
@@ -247,7 +247,7 @@ func (w *worker) statusOnce(ctx context.Context, change func(map[string]any)) er
 	return err
 }
 
-// retry repeats after conflicts, which a storm makes many of.
+// retry repeats do after conflicts, of which a storm causes many.
 func (w *worker) retry(ctx context.Context, do func() error) error {
 	for {
 		err := do()
@@ -257,8 +257,8 @@ func (w *worker) retry(ctx context.Context, do func() error) error {
 	}
 }
 
-// storm changes an annotation many times a second until the movement is
-// finished: whoever updates the object in between gets a conflict.
+// storm changes an annotation many times a second until the movement is finished, which
+// causes conflicts for other clients.
 func (w *worker) storm(ctx context.Context, perSecond int) {
 	tick := time.NewTicker(time.Second / time.Duration(perSecond))
 	defer tick.Stop()

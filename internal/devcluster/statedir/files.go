@@ -6,19 +6,19 @@ import (
 	"path/filepath"
 )
 
-// WriteFile replaces a file by a complete new one (mode 0600) and makes its
-// folder (mode 0700) if needed. Readers see the old or the new content, so a
-// daemon that re-reads its token at any moment never gets half of one.
+// WriteFile replaces a file (mode 0600) atomically, and creates its directory (mode
+// 0700) if necessary. Readers see the old or the new content, so a daemon never reads
+// a partial token.
 func WriteFile(path string, content []byte) error {
-	folder := filepath.Dir(path)
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(folder, "."+filepath.Base(path)+".*") // mode 0600
+	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // of no effect after the rename
+	defer os.Remove(tmp.Name()) // no effect after the rename
 	if _, err := tmp.Write(content); err != nil {
 		tmp.Close()
 		return fmt.Errorf("write %s: %w", path, err)

@@ -12,29 +12,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRunning says that no process runs a cluster on the directory.
+// ErrNotRunning is returned if no process runs a cluster in the directory.
 var ErrNotRunning = errors.New("not running")
 
-// Process identifies a process beyond the reuse of its number: Start is the
-// start time of field 22 in /proc/PID/stat, in clock ticks since boot.
+// Process identifies a process even if its PID is reused. Start is its start time:
+// field 22 of /proc/PID/stat, in clock ticks since boot.
 type Process struct {
 	PID   int
 	Start uint64
 }
 
-// RecordProcess notes this process as the one that runs the cluster.
+// RecordProcess records this process as the one that runs the cluster.
 func (d *Dir) RecordProcess() error {
 	start, err := startTime(os.Getpid())
 	if err != nil {
 		return err
 	}
-	return WriteFile(d.Path(runtimeFolder, "process"), fmt.Appendf(nil, "%d %d\n", os.Getpid(), start))
+	return WriteFile(d.Path(runtimeDir, "process"), fmt.Appendf(nil, "%d %d\n", os.Getpid(), start))
 }
 
-// ReadProcess returns the process that runs a cluster on the directory, or
-// ErrNotRunning when there is no record or the process has ended.
+// ReadProcess returns the process that runs a cluster in the directory. It returns
+// ErrNotRunning if there is no record or the process has exited.
 func ReadProcess(dir string) (Process, error) {
-	text, err := os.ReadFile(filepath.Join(dir, runtimeFolder, "process"))
+	text, err := os.ReadFile(filepath.Join(dir, runtimeDir, "process"))
 	if errors.Is(err, os.ErrNotExist) {
 		return Process{}, ErrNotRunning
 	}
@@ -51,9 +51,9 @@ func ReadProcess(dir string) (Process, error) {
 	return p, nil
 }
 
-// Terminate asks the process to end and, when it is still there after the
-// grace period, ends it. It returns when the process is gone. The signal goes
-// through a process descriptor, so it cannot hit a successor of the same number.
+// Terminate sends SIGTERM to the process and, after the grace period, SIGKILL. It
+// returns when the process has exited. It uses a process descriptor, so it cannot
+// signal another process with the same PID.
 func (p Process) Terminate(grace time.Duration) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -64,7 +64,7 @@ func (p Process) Terminate(grace time.Duration) error {
 	}
 	defer unix.Close(fd)
 	if start, err := startTime(p.PID); err != nil || start != p.Start {
-		return nil // ended before the descriptor was open
+		return nil // exited before the descriptor was open
 	}
 	for _, step := range []struct {
 		signal unix.Signal
@@ -77,10 +77,10 @@ func (p Process) Terminate(grace time.Duration) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("process %d does not end", p.PID)
+	return fmt.Errorf("process %d did not exit after SIGKILL", p.PID)
 }
 
-// ended waits for the process behind a descriptor.
+// ended waits for the exit of the process, and reports whether it has exited.
 func ended(fd int, wait time.Duration) bool {
 	for until := time.Now().Add(wait); ; {
 		left := max(0, time.Until(until))
@@ -102,8 +102,8 @@ func startTime(pid int) (uint64, error) {
 	return parseStartTime(string(stat))
 }
 
-// parseStartTime takes field 22. The command name in field 2 may hold blanks
-// and brackets, so counting begins after the last bracket (proc_pid_stat(5)).
+// parseStartTime returns field 22. The command name in field 2 may contain spaces and
+// brackets, so it counts from the last bracket (proc_pid_stat(5)).
 func parseStartTime(stat string) (uint64, error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {

@@ -1,8 +1,7 @@
-// Package statedir is the directory of one development cluster: who uses it, where
-// things lie in it, and how a file in it is replaced so that no reader ever
-// sees half of it.
+// Package statedir manages the directory of a development cluster: the lock, the paths
+// in it, and atomic replacement of its files.
 //
-// It must not know what a cluster is made of.
+// It must not know the contents of the files.
 package statedir
 
 import (
@@ -15,27 +14,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse says that another process runs a cluster on the directory.
+// ErrInUse is returned if another process runs a cluster in the directory.
 var ErrInUse = errors.New("in use")
 
-// runtimeFolder holds what exists only while a cluster runs. Its descriptor is
-// the lock, so that a killed process leaves no lock behind.
-const runtimeFolder = "run"
+// runtimeDir has the files that exist only while a cluster runs. Its descriptor is the
+// lock, so that a killed process leaves no lock behind.
+const runtimeDir = "run"
 
-// Dir is a directory that this process holds.
+// Dir is a directory that this process has locked.
 type Dir struct {
 	path string
 	run  *os.File
 }
 
-// Lock creates the directory if needed (mode 0700) and takes it for this process.
-// The error is ErrInUse, with the process id, when somebody else holds it.
+// Lock creates the directory if necessary (mode 0700) and locks it for this process.
+// If another process has locked it, the error is ErrInUse, with the PID.
 func Lock(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	run := filepath.Join(path, runtimeFolder)
+	run := filepath.Join(path, runtimeDir)
 	if err := os.MkdirAll(run, 0o700); err != nil {
 		return nil, err
 	}
@@ -49,12 +48,12 @@ func Lock(path string) (*Dir, error) {
 			return nil, fmt.Errorf("lock %s: %w", run, err)
 		}
 		if p, err := ReadProcess(path); err == nil {
-			return nil, fmt.Errorf("%s is %w by process %d (devcluster down --dir %s ends it)", path, ErrInUse, p.PID, path)
+			return nil, fmt.Errorf("%s is %w by process %d (to stop it, run devcluster down --dir %s)", path, ErrInUse, p.PID, path)
 		}
 		return nil, fmt.Errorf("%s is %w by another process", path, ErrInUse)
 	}
 	d := &Dir{path: path, run: f}
-	// A killed predecessor leaves its sockets and its process record.
+	// Remove the sockets and the process record of a killed process.
 	if err := d.clearRuntime(); err != nil {
 		f.Close()
 		return nil, err
@@ -62,30 +61,28 @@ func Lock(path string) (*Dir, error) {
 	return d, nil
 }
 
-// Path joins the directory's absolute path and the elements.
+// Path joins the absolute path of the directory and the elements.
 func (d *Dir) Path(elements ...string) string {
 	return filepath.Join(append([]string{d.path}, elements...)...)
 }
 
-// SocketPath names a socket in the runtime directory. The name goes through this
-// process's descriptor of the directory: it stays below the 107 bytes of a socket
-// address however long the directory's own path is. It is of use to this process
-// only, and until Close.
+// SocketPath returns the path of a socket in the runtime directory, through the
+// descriptor of this process. So it is shorter than the limit of socket addresses, 107
+// bytes, even for long directory paths. It is valid only in this process, until Close.
 func (d *Dir) SocketPath(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.run.Fd(), name)
 }
 
-// Close removes what belongs to the running cluster and lets go of the directory.
+// Close removes the runtime files and unlocks the directory.
 func (d *Dir) Close() error {
 	return errors.Join(d.clearRuntime(), d.run.Close())
 }
 
-// Purge removes the named entries (the state of a cluster, as its maker knows
-// it), the runtime directory, and the directory itself when nothing else is in it.
-// Dir is closed afterwards.
+// Purge removes the given entries, the runtime directory, and the directory itself if
+// it is then empty. It closes d.
 func (d *Dir) Purge(entries ...string) error {
 	var errs []error
-	for _, name := range append(entries, runtimeFolder) {
+	for _, name := range append(entries, runtimeDir) {
 		errs = append(errs, os.RemoveAll(d.Path(name)))
 	}
 	if err := os.Remove(d.path); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
@@ -96,13 +93,13 @@ func (d *Dir) Purge(entries ...string) error {
 }
 
 func (d *Dir) clearRuntime() error {
-	entries, err := os.ReadDir(d.Path(runtimeFolder))
+	entries, err := os.ReadDir(d.Path(runtimeDir))
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, e := range entries {
-		errs = append(errs, os.Remove(d.Path(runtimeFolder, e.Name())))
+		errs = append(errs, os.Remove(d.Path(runtimeDir, e.Name())))
 	}
 	return errors.Join(errs...)
 }

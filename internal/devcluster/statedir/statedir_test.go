@@ -22,18 +22,18 @@ func lock(t *testing.T, path string) *Dir {
 	return d
 }
 
-func TestLockHoldsOthersOff(t *testing.T) {
+func TestLockIsExclusive(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "cluster")
 	d := lock(t, path)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("folder: %v, %v; want mode 0700", info.Mode(), err)
+		t.Errorf("directory: %v, %v; want mode 0700", info.Mode(), err)
 	}
 	if err := d.RecordProcess(); err != nil {
 		t.Fatal(err)
 	}
 	_, err := Lock(path)
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
-		t.Errorf("second lock: %v; want ErrInUse with our process id", err)
+		t.Errorf("second lock: %v; want ErrInUse with our PID", err)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func TestLockHoldsOthersOff(t *testing.T) {
 	lock(t, path)
 }
 
-func TestLockRefusesSymlinkAsRuntimeFolder(t *testing.T) {
+func TestLockRefusesSymlinkAsRuntimeDirectory(t *testing.T) {
 	path := t.TempDir()
 	if err := os.Symlink(t.TempDir(), filepath.Join(path, "run")); err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestLockRefusesSymlinkAsRuntimeFolder(t *testing.T) {
 	}
 }
 
-func TestSocketPathInLongFolder(t *testing.T) {
+func TestSocketPathInLongDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), strings.Repeat("long", 40))
 	d := lock(t, path)
 	l, err := net.Listen("unix", d.SocketPath("a.sock"))
@@ -66,7 +66,7 @@ func TestSocketPathInLongFolder(t *testing.T) {
 	c.Close()
 	l.Close()
 	if _, err := os.Lstat(filepath.Join(path, "run", "a.sock")); err != nil {
-		t.Errorf("socket is not in the runtime folder: %v", err)
+		t.Errorf("the socket is not in the runtime directory: %v", err)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func TestSocketPathInLongFolder(t *testing.T) {
 	}
 }
 
-func TestPurgeKeepsWhatIsNotOurs(t *testing.T) {
+func TestPurgeKeepsOtherFiles(t *testing.T) {
 	for _, foreign := range []bool{false, true} {
 		path := filepath.Join(t.TempDir(), "d")
 		d := lock(t, path)
@@ -95,7 +95,7 @@ func TestPurgeKeepsWhatIsNotOurs(t *testing.T) {
 		}
 		left, err := os.ReadDir(path)
 		if !foreign && !os.IsNotExist(err) {
-			t.Errorf("the empty folder stays: %v", err)
+			t.Errorf("the empty directory is not removed: %v", err)
 		}
 		if foreign && (len(left) != 1 || left[0].Name() != "notes") {
 			t.Errorf("left: %v; want just notes", left)
@@ -103,7 +103,7 @@ func TestPurgeKeepsWhatIsNotOurs(t *testing.T) {
 	}
 }
 
-func TestWriteFileReplacesWhole(t *testing.T) {
+func TestWriteFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "daemon", "service.token")
 	for _, content := range []string{"first, a long one", "2nd"} {
 		if err := WriteFile(path, []byte(content)); err != nil {
@@ -120,7 +120,7 @@ func TestWriteFileReplacesWhole(t *testing.T) {
 		}
 	}
 	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 1 {
-		t.Errorf("temporary files stay: %v", entries)
+		t.Errorf("temporary files are left: %v", entries)
 	}
 	if err := WriteFile(filepath.Join(path, "below-a-file"), nil); err == nil {
 		t.Error("no error below a file")
@@ -159,7 +159,7 @@ func TestReadProcess(t *testing.T) {
 		want   error
 		fail   bool
 	}{
-		"us":            {record: fmt.Sprintf("%d %d\n", os.Getpid(), start)},
+		"this process":  {record: fmt.Sprintf("%d %d\n", os.Getpid(), start)},
 		"number reused": {record: fmt.Sprintf("%d %d\n", os.Getpid(), start+1), want: ErrNotRunning},
 		"init":          {record: "1 1\n", fail: true},
 		"group":         {record: "-5 1\n", fail: true},
@@ -178,7 +178,7 @@ func TestReadProcess(t *testing.T) {
 			case test.want != nil && !errors.Is(err, test.want):
 				t.Errorf("error %v; want %v", err, test.want)
 			case test.fail && (err == nil || errors.Is(err, ErrNotRunning)):
-				t.Errorf("error %v; want one about the record", err)
+				t.Errorf("error %v; want an error about the record", err)
 			case test.want == nil && !test.fail && (err != nil || p.PID != os.Getpid()):
 				t.Errorf("got %v, %v", p, err)
 			}
@@ -191,8 +191,8 @@ func TestTerminate(t *testing.T) {
 		script string
 		signal string
 	}{
-		"willing":   {"echo; exec sleep 100", "terminated"},
-		"unwilling": {"trap '' TERM; echo; while :; do sleep 0.05; done", "killed"},
+		"SIGTERM": {"echo; exec sleep 100", "terminated"},
+		"SIGKILL": {"trap '' TERM; echo; while :; do sleep 0.05; done", "killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			child := exec.Command("sh", "-c", test.script)
@@ -203,7 +203,7 @@ func TestTerminate(t *testing.T) {
 			if err := child.Start(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := out.Read(make([]byte, 1)); err != nil { // the trap is set now
+			if _, err := out.Read(make([]byte, 1)); err != nil { // now the trap is set
 				t.Fatal(err)
 			}
 			start, err := startTime(child.Process.Pid)
@@ -211,21 +211,21 @@ func TestTerminate(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := Process{child.Process.Pid, start}
-			stranger := Process{p.PID, p.Start + 1}
-			if err := stranger.Terminate(time.Millisecond); err != nil {
+			other := Process{p.PID, p.Start + 1}
+			if err := other.Terminate(time.Millisecond); err != nil {
 				t.Error(err)
 			}
 			if now, err := startTime(p.PID); err != nil || now != start {
-				t.Fatal("a process of the same number but another start was hit")
+				t.Fatal("a process with another start time was signalled")
 			}
 			if err := p.Terminate(200 * time.Millisecond); err != nil {
 				t.Error(err)
 			}
 			if err := child.Wait(); err == nil || !strings.Contains(err.Error(), test.signal) {
-				t.Errorf("ended with %v; want %s", err, test.signal)
+				t.Errorf("exited with %v; want %s", err, test.signal)
 			}
 			if err := p.Terminate(time.Millisecond); err != nil {
-				t.Errorf("an ended process: %v", err)
+				t.Errorf("after the exit: %v", err)
 			}
 		})
 	}

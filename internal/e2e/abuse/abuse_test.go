@@ -1,12 +1,10 @@
-// Package abuse tests users who mean harm against nnf-dm as it is released,
-// with the account of an installation and a real API server: they ask for what
-// is not theirs, write what a shell on the rabbit would obey, and take more than
-// their share. Each user is a process of its own with an identity of its own,
-// for the daemon trusts only the identity that the kernel reports.
+// Package abuse tests the built nnf-dm against malicious users, with the account of an
+// installation and a real API server: they access objects of other users, send shell
+// syntax, and use more than their share. Each user is a separate process with its own user
+// ID, because the daemon trusts only the identity that the kernel reports.
 //
-// It must not know how the daemon decides: it compares what users get with what
-// they should, with what the API server was asked, with what a real shell makes
-// of the objects, and with what the daemon's log says of it.
+// It must not know how the daemon decides: it checks the responses to users, the requests to
+// the API server, the command lines in a real shell, and the log of the daemon.
 package abuse
 
 import (
@@ -18,16 +16,16 @@ import (
 	"time"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(socketVar); socket != "" {
 		os.Exit(actAsUser(socket, os.Stdin, os.Stdout))
 	}
-	os.Exit(world.Main(m))
+	os.Exit(fixture.Main(m))
 }
 
 const (
@@ -38,18 +36,19 @@ const (
 // env is a node with a proxy in front of the API server, nnf-dm, and two users with
 // a job each.
 type env struct {
-	*world.World
+	*fixture.Fixture
 	t             *testing.T
 	daemon        *lab.Process
 	alice, bob    *user
-	hers, his     *world.Job
+	hers, his     *fixture.Job
 	configuration string
 }
 
-// newEnv starts all. lines are further lines of the daemon's configuration.
+// newEnv starts the daemon and the users. lines are additional lines of the daemon's
+// configuration.
 func newEnv(t *testing.T, lines string) *env {
 	t.Helper()
-	s := &env{World: world.New(t), t: t}
+	s := &env{Fixture: fixture.New(t), t: t}
 	if os.Geteuid() != 0 || s.Features.UserNamespace {
 		t.Skip("not run: only root can start processes of other users")
 	}
@@ -62,15 +61,15 @@ func newEnv(t *testing.T, lines string) *env {
 	return s
 }
 
-// work is what a job does, each call of it once.
+// work makes each call of a typical job once.
 func (s *env) work(ctx context.Context) error {
 	c, w := s.alice.v1(), s.hers.Ref()
-	began := time.Now()
+	start := time.Now()
 	made, err := c.Create(ctx, s.hers.Request("/work/", "/alice/"))
 	if err != nil || made.Status != pb.DataMovementCreateResponse_SUCCESS {
 		return fmt.Errorf("create: %v %w", made, err)
 	}
-	took := time.Since(began)
+	took := time.Since(start)
 	status, err := c.Status(ctx, &pb.DataMovementStatusRequest{Workflow: w, Uid: made.Uid})
 	if err != nil || status.State != pb.DataMovementStatusResponse_PENDING {
 		return fmt.Errorf("status: %v %w", status, err)
@@ -87,7 +86,7 @@ func (s *env) work(ctx context.Context) error {
 	if err != nil || deleted.Status != pb.DataMovementDeleteResponse_SUCCESS {
 		return fmt.Errorf("delete: %v %w", deleted, err)
 	}
-	s.t.Logf("alice's Create took %v, the whole %v", took, time.Since(began))
+	s.t.Logf("alice's Create took %v, the whole %v", took, time.Since(start))
 	return nil
 }
 
@@ -100,8 +99,8 @@ func (s *env) usage(t *testing.T) lab.Usage {
 	return u
 }
 
-// highest looks at the daemon's memory until it is called, and returns the most
-// that it has had.
+// highest samples the daemon's memory until the returned function is called, which returns
+// the maximum.
 func (s *env) highest(t *testing.T) func() int64 {
 	stop, done := make(chan struct{}), make(chan int64)
 	go func() {
@@ -124,8 +123,8 @@ func (s *env) highest(t *testing.T) func() int64 {
 	return func() int64 { close(stop); return <-done }
 }
 
-// settles fails unless the daemon gives back what it took: descriptors at once,
-// memory when it has looked for it.
+// settles checks that the daemon releases its resources: descriptors immediately, memory
+// when it is idle.
 func (s *env) settles(t *testing.T, before lab.Usage) {
 	t.Helper()
 	var now lab.Usage
@@ -138,5 +137,5 @@ func (s *env) settles(t *testing.T, before lab.Usage) {
 		t.Logf("afterwards: %.1f MB, %d files, %d threads", float64(now.RSS)/1e6, now.Files, now.Threads)
 		return
 	}
-	t.Errorf("the daemon had %.1f MB and %d files, and still has %.1f MB and %d", float64(before.RSS)/1e6, before.Files, float64(now.RSS)/1e6, now.Files)
+	t.Errorf("the daemon had %.1f MB and %d files before, and %.1f MB and %d after", float64(before.RSS)/1e6, before.Files, float64(now.RSS)/1e6, now.Files)
 }

@@ -17,9 +17,9 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // question is a call about a movement.
@@ -28,7 +28,7 @@ type question struct {
 	body   func(uid string, w *pb.DataMovementWorkflow) proto.Message
 }
 
-// questions are all that can be asked about one, in both versions.
+// questions are all calls about one movement, in both versions.
 var questions = []question{
 	{"/datamovement.DataMover/Status", func(uid string, w *pb.DataMovementWorkflow) proto.Message {
 		return &pb.DataMovementStatusRequest{Uid: uid, Workflow: w}
@@ -57,10 +57,10 @@ func second(w *pb.DataMovementWorkflow) *pb2.Workflow {
 	return &pb2.Workflow{Name: w.GetName(), Namespace: w.GetNamespace()}
 }
 
-// TestForeign: what is not the caller's looks exactly like what does not exist:
-// the same bytes, and the same work for the API server; the object stays as it
-// is, and the administrator gets one record.
-func TestForeign(t *testing.T) {
+// TestOtherUser: objects of other users are indistinguishable from missing ones: same bytes,
+// same requests to the API server. The object is not changed, and there is one audit
+// record.
+func TestOtherUser(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t, everyRecord)
 	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
@@ -69,8 +69,8 @@ func TestForeign(t *testing.T) {
 	if c, err := s.alice.v1().Cancel(t.Context(), &pb.DataMovementCancelRequest{Uid: early}); err != nil || c.Status != pb.DataMovementCancelResponse_SUCCESS {
 		t.Fatal(c, err)
 	}
-	copyIn := s.plant("nnf-dm-system", "copyin-"+s.Node, "copy_in")
-	elsewhere := s.plant(s.Rabbit, "nnf-dm-node-"+s.Node, "compute-elsewhere")
+	copyIn := s.addMovement("nnf-dm-system", "copyin-"+s.Node, "copy_in")
+	elsewhere := s.addMovement(s.Rabbit, "nnf-dm-node-"+s.Node, "compute-elsewhere")
 	for _, target := range []struct {
 		name     string
 		uid      string
@@ -78,34 +78,34 @@ func TestForeign(t *testing.T) {
 		workflow *pb.DataMovementWorkflow
 	}{
 		{"another user's", hers, s.bob, s.hers.Ref()},
-		{"another user's, in one's own workflow", hers, s.bob, s.his.Ref()},
+		{"another user's, in the caller's workflow", hers, s.bob, s.his.Ref()},
 		{"another user's, cancelled before its start", early, s.bob, s.hers.Ref()},
-		{"one's own, in another's workflow", hers, s.alice, s.his.Ref()},
-		{"copy_in of one's own workflow", copyIn, s.alice, s.hers.Ref()},
-		{"copy_in of another's workflow", copyIn, s.bob, s.his.Ref()},
-		{"one's own, of another compute", elsewhere, s.alice, s.hers.Ref()},
+		{"the caller's, in another user's workflow", hers, s.alice, s.his.Ref()},
+		{"copy_in of the caller's workflow", copyIn, s.alice, s.hers.Ref()},
+		{"copy_in of another user's workflow", copyIn, s.bob, s.his.Ref()},
+		{"the caller's, of another compute", elsewhere, s.alice, s.hers.Ref()},
 	} {
 		t.Run(strings.ReplaceAll(target.name, " ", "-"), func(t *testing.T) {
-			missing := unlike(target.uid)
+			missing := missingName(target.uid)
 			before := s.Movement(target.uid).String("metadata", "resourceVersion")
 			for _, q := range questions {
-				// The watch that a first question begins is none of the question's.
-				s.awaken(t, target.uid, hers)
+				// The first call starts the watch, which must not count.
+				s.startWatches(t, target.uid, hers)
 				var foreign, guessed answer
-				// The daemon remembers for two seconds what a user was told not to exist. If
-				// that time passes between the two, they are asked again.
+				// The daemon caches for two seconds which names do not exist for a user. If
+				// that time passes between the two calls, they are repeated.
 				for range 3 {
 					foreign = s.ask(t, target.by, q, target.uid, target.workflow)
 					guessed = s.ask(t, target.by, q, missing, target.workflow)
-					if slices.Equal(foreign.asked(target.uid), guessed.asked(missing)) {
+					if slices.Equal(foreign.requestsTo(target.uid), guessed.requestsTo(missing)) {
 						break
 					}
 				}
 				if !bytes.Equal(foreign.wire(target.uid), guessed.wire(missing)) {
-					t.Errorf("%s: the answers differ:\n%q\n%q", q.method, foreign.wire(target.uid), guessed.wire(missing))
+					t.Errorf("%s: the responses differ:\n%q\n%q", q.method, foreign.wire(target.uid), guessed.wire(missing))
 				}
-				if a, b := foreign.asked(target.uid), guessed.asked(missing); !slices.Equal(a, b) {
-					t.Errorf("%s: the API server was asked\n%q for one that exists, and\n%q for one that does not", q.method, a, b)
+				if a, b := foreign.requestsTo(target.uid), guessed.requestsTo(missing); !slices.Equal(a, b) {
+					t.Errorf("%s: requests to the API server:\n%q for an existing one, and\n%q for a missing one", q.method, a, b)
 				}
 				foreign.recorded(t, 1, target.by, q.method, target.uid)
 				guessed.recorded(t, 0, target.by, q.method, missing)
@@ -115,8 +115,8 @@ func TestForeign(t *testing.T) {
 			}
 		})
 	}
-	t.Run("list", func(t *testing.T) { s.foreignList(t) })
-	t.Run("create", func(t *testing.T) { s.foreignCreate(t) })
+	t.Run("list", func(t *testing.T) { s.otherUserList(t) })
+	t.Run("create", func(t *testing.T) { s.otherUserCreate(t) })
 	status, err := s.alice.v1().Status(t.Context(), &pb.DataMovementStatusRequest{Uid: hers})
 	if err != nil || status.State != pb.DataMovementStatusResponse_RUNNING {
 		t.Errorf("alice's own: %v %v", status, err)
@@ -124,21 +124,21 @@ func TestForeign(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// everyRecord lets one user cause as many records as a test has questions.
+// everyRecord raises the limit of log records above the number of calls of a test.
 const everyRecord = "[limits]\nlog_record_burst = 10000\n"
 
-// plant makes a movement of alice's workflow that the daemon has not made.
-func (s *env) plant(namespace, name, initiator string) string {
+// addMovement creates a movement of alice's workflow that the daemon has not created.
+func (s *env) addMovement(namespace, name, initiator string) string {
 	s.t.Helper()
-	s.Apply(world.DataMovement(namespace, name, initiator, s.hers.Name, s.hers.UID, map[string]any{"userId": alice, "groupId": alice}))
+	s.Apply(fixture.DataMovement(namespace, name, initiator, s.hers.Name, s.hers.UID, map[string]any{"userId": alice, "groupId": alice}))
 	return name
 }
 
-// unlike is a name of the same length, in the same namespace, of no object.
-func unlike(uid string) string { return uid[:len(uid)-3] + "zzz" }
+// missingName returns a name of the same length, in the same namespace, without an object.
+func missingName(uid string) string { return uid[:len(uid)-3] + "zzz" }
 
-// awaken makes the watches of both namespaces run.
-func (s *env) awaken(t *testing.T, uids ...string) {
+// startWatches starts the watches of both namespaces.
+func (s *env) startWatches(t *testing.T, uids ...string) {
 	t.Helper()
 	for _, uid := range uids {
 		if _, err := s.alice.v1().Status(t.Context(), &pb.DataMovementStatusRequest{Uid: uid}); err != nil {
@@ -153,7 +153,7 @@ func (s *env) awaken(t *testing.T, uids ...string) {
 	wait.Pass(s.t, 100*time.Millisecond, "the time of a list")
 }
 
-// answer is all that can be known of one question.
+// answer has all observable effects of one call.
 type answer struct {
 	result
 	requests []*lab.Request
@@ -162,10 +162,10 @@ type answer struct {
 
 func (s *env) ask(t *testing.T, u *user, q question, uid string, w *pb.DataMovementWorkflow) answer {
 	t.Helper()
-	return s.tell(t, u, q.method, q.body(uid, w))
+	return s.observe(t, u, q.method, q.body(uid, w))
 }
 
-func (s *env) tell(t *testing.T, u *user, method string, m proto.Message) answer {
+func (s *env) observe(t *testing.T, u *user, method string, m proto.Message) answer {
 	t.Helper()
 	body, err := proto.Marshal(m)
 	if err != nil {
@@ -173,7 +173,7 @@ func (s *env) tell(t *testing.T, u *user, method string, m proto.Message) answer
 	}
 	requests, log := len(s.Proxy.Requests()), len(s.daemon.Log())
 	a := answer{result: u.wire(method, body, "")}
-	// What the daemon writes before it answers may come a moment later.
+	// Log lines from before the response can arrive a moment later.
 	mark := fmt.Sprintf("nnf-dm-mark-%d", time.Now().UnixNano())
 	if _, err := u.v1().Create(t.Context(), &pb.DataMovementCreateRequest{Workflow: &pb.DataMovementWorkflow{Name: mark + "!", Namespace: "x"}}); err != nil {
 		t.Fatal(err)
@@ -190,14 +190,14 @@ func (s *env) tell(t *testing.T, u *user, method string, m proto.Message) answer
 	return a
 }
 
-// wire is what came over the wire, with a stand-in for the name.
+// wire returns the bytes of the response, with the name replaced by a placeholder.
 func (a answer) wire(name string) []byte {
 	return bytes.ReplaceAll(slices.Concat(a.Body, []byte{'|'}, a.Status), []byte(name), bytes.Repeat([]byte("?"), len(name)))
 }
 
-// asked lists the requests to the API server but watches, with a stand-in for
-// the name.
-func (a answer) asked(name string) (list []string) {
+// requestsTo lists the requests to the API server except watches, with the name replaced by a
+// placeholder.
+func (a answer) requestsTo(name string) (list []string) {
 	for _, r := range a.requests {
 		if r.Class != lab.ClassWatch {
 			list = append(list, r.Class+" "+strings.ReplaceAll(r.Path+"?"+r.Query, name, "?"))
@@ -206,8 +206,8 @@ func (a answer) asked(name string) (list []string) {
 	return list
 }
 
-// recorded fails unless the log has n records of a refusal, each of which says
-// who was refused what.
+// recorded checks that the log has n records of a refusal, each with the caller, the call and
+// the object.
 func (a answer) recorded(t *testing.T, n int, u *user, method, object string) {
 	t.Helper()
 	records := 0
@@ -235,27 +235,27 @@ func (a answer) code(t *testing.T) codes.Code {
 	return codes.Code(st.Code)
 }
 
-// Lists show nothing of others, whether there is something or not.
-func (s *env) foreignList(t *testing.T) {
-	missing := &pb.DataMovementWorkflow{Name: unlike(s.hers.Name), Namespace: "default"}
+// Lists are the same whether other users have movements or not.
+func (s *env) otherUserList(t *testing.T) {
+	missing := &pb.DataMovementWorkflow{Name: missingName(s.hers.Name), Namespace: "default"}
 	for method, message := range map[string]func(w *pb.DataMovementWorkflow) proto.Message{
 		"/datamovement.DataMover/List":    func(w *pb.DataMovementWorkflow) proto.Message { return &pb.DataMovementListRequest{Workflow: w} },
 		"/datamovement.v2.DataMover/Wait": func(w *pb.DataMovementWorkflow) proto.Message { return &pb2.WaitRequest{Workflow: second(w)} },
 	} {
-		foreign, guessed := s.tell(t, s.bob, method, message(s.hers.Ref())), s.tell(t, s.bob, method, message(missing))
+		foreign, guessed := s.observe(t, s.bob, method, message(s.hers.Ref())), s.observe(t, s.bob, method, message(missing))
 		if !bytes.Equal(foreign.wire(s.hers.Name), guessed.wire(missing.Name)) || len(foreign.Body) > 0 {
 			t.Errorf("%s: %q and %q", method, foreign.wire(s.hers.Name), guessed.wire(missing.Name))
 		}
-		if a, b := foreign.asked(s.hers.Name), guessed.asked(missing.Name); !slices.Equal(a, b) {
-			t.Errorf("%s: asked %q and %q", method, a, b)
+		if a, b := foreign.requestsTo(s.hers.Name), guessed.requestsTo(missing.Name); !slices.Equal(a, b) {
+			t.Errorf("%s: requests %q and %q", method, a, b)
 		}
 		foreign.recorded(t, 1, s.bob, method, s.hers.Name)
 		guessed.recorded(t, 0, s.bob, method, missing.Name)
 	}
 }
 
-// TestLinks: links that lead out of the mount lead nowhere, for the rabbit
-// copies as the user: what she cannot read there does not come back.
+// TestLinks: links that lead out of the mount give no access, because the rabbit copies as
+// the user: files that she cannot read are not copied.
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t, "")
@@ -274,12 +274,12 @@ func TestLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.StartRabbit(map[string]string{s.hers.OnRabbit(0): storage, world.Global: global})
+	s.StartRabbit(map[string]string{s.hers.OnRabbit(0): storage, fixture.Global: global})
 	for _, c := range []struct {
 		source, destination string
 		works               bool
 	}{
-		{"/", "/tree/", true}, // the links among it as links
+		{"/", "/tree/", true}, // links are copied as links
 		{"/mine", "/one", true},
 		{"/leak", "/leaked", false},
 		{"/door/secret", "/stolen", false},
@@ -300,7 +300,7 @@ func TestLinks(t *testing.T) {
 		}
 		data, err := os.ReadFile(path)
 		if strings.Contains(string(data), secret) {
-			t.Errorf("%s has what alice cannot read", path)
+			t.Errorf("%s contains data that alice cannot read", path)
 		}
 		copied++
 		return err
@@ -309,12 +309,12 @@ func TestLinks(t *testing.T) {
 		t.Errorf("%d files were copied, want 2: %v", copied, err)
 	}
 	if left, err := os.ReadDir(closed); err != nil || len(left) != 1 {
-		t.Errorf("something was put where alice cannot write: %v %v", left, err)
+		t.Errorf("a file was created where alice cannot write: %v %v", left, err)
 	}
 	s.Stop(s.daemon)
 }
 
-// tree makes a directory of a user with files in it.
+// tree creates a directory of a user with files.
 func (s *env) tree(dir string, mode os.FileMode, uid int, files map[string]string) {
 	s.t.Helper()
 	s.Must(os.Mkdir(dir, mode))

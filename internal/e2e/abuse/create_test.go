@@ -11,14 +11,14 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// foreignCreate: a workflow of another user looks like a missing one to those
-// who want to copy for it.
-func (s *env) foreignCreate(t *testing.T) {
-	missing := &pb.DataMovementWorkflow{Name: unlike(s.hers.Name), Namespace: "default"}
+// otherUserCreate: for Create, a workflow of another user is indistinguishable from a missing
+// one.
+func (s *env) otherUserCreate(t *testing.T) {
+	missing := &pb.DataMovementWorkflow{Name: missingName(s.hers.Name), Namespace: "default"}
 	v1 := func(w *pb.DataMovementWorkflow) proto.Message {
 		r := s.hers.Request("/out/", "/bob/")
 		r.Workflow = w
@@ -32,27 +32,26 @@ func (s *env) foreignCreate(t *testing.T) {
 	for method, message := range map[string]func(*pb.DataMovementWorkflow) proto.Message{
 		createMethod: v1, "/datamovement.v2.DataMover/CreateBatch": v2,
 	} {
-		foreign, guessed := s.tell(t, s.bob, method, message(s.hers.Ref())), s.tell(t, s.bob, method, message(missing))
+		foreign, guessed := s.observe(t, s.bob, method, message(s.hers.Ref())), s.observe(t, s.bob, method, message(missing))
 		if !bytes.Equal(foreign.wire(s.hers.Name), guessed.wire(missing.Name)) {
 			t.Errorf("%s: %q and %q", method, foreign.wire(s.hers.Name), guessed.wire(missing.Name))
 		}
-		if a, b := foreign.asked(s.hers.Name), guessed.asked(missing.Name); !slices.Equal(a, b) {
-			t.Errorf("%s: asked %q and %q", method, a, b)
+		if a, b := foreign.requestsTo(s.hers.Name), guessed.requestsTo(missing.Name); !slices.Equal(a, b) {
+			t.Errorf("%s: requests %q and %q", method, a, b)
 		}
 		foreign.recorded(t, 1, s.bob, method, s.hers.Name)
 		guessed.recorded(t, 0, s.bob, method, missing.Name)
 	}
 	if now := s.Created(); now != before {
-		t.Errorf("%d movements were made", now-before)
+		t.Errorf("%d movements were created", now-before)
 	}
 }
 
-// TestIdentity: whoever may copy does so as the workflow's user, and nobody gets
-// more than they have.
+// TestIdentity: copies run as the workflow's user, and no user gains privileges.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t, "")
-	set := func(j *world.Job, user, group int) *world.Job {
+	set := func(j *fixture.Job, user, group int) *fixture.Job {
 		t.Helper()
 		change := lab.Object{"spec": map[string]any{"userID": user, "groupID": group}}
 		if _, err := s.Cluster.Patch(t.Context(), "Workflow", "default", j.Name, change); err != nil {
@@ -62,22 +61,22 @@ func TestIdentity(t *testing.T) {
 	}
 	group := set(s.Job("group-"+s.Node, alice, 0), alice, bob)
 	rootGroup := set(s.Job("rootgroup-"+s.Node, alice, 0), alice, 0)
-	unknown := s.Job("nobody-"+s.Node, 65534, 0)
+	unknown := s.Job("unmapped-"+s.Node, 65534, 0)
 	root := set(s.Job("root-"+s.Node, 0, 0), 0, 0)
 	before := s.Created()
 	for _, c := range []struct {
 		name   string
 		by     *user
-		job    *world.Job
+		job    *fixture.Job
 		code   codes.Code
 		status pb.DataMovementCreateResponse_Status
 	}{
 		{"a group that is not the caller's", s.alice, group, codes.PermissionDenied, 0},
 		{"the group of root", s.alice, rootGroup, codes.PermissionDenied, 0},
-		{"an identity that the kernel does not know", newUser(t, s.Socket, 65534), unknown, codes.OK, pb.DataMovementCreateResponse_FAILED},
+		{"an unmapped identity", newUser(t, s.Socket, 65534), unknown, codes.OK, pb.DataMovementCreateResponse_FAILED},
 		{"root's own workflow, by a user", s.alice, root, codes.OK, pb.DataMovementCreateResponse_FAILED},
 	} {
-		a := s.tell(t, c.by, createMethod, c.job.Request("/out/", "/x/"))
+		a := s.observe(t, c.by, createMethod, c.job.Request("/out/", "/x/"))
 		var r pb.DataMovementCreateResponse
 		if err := proto.Unmarshal(a.Body, &r); err != nil {
 			t.Fatal(err)
@@ -92,9 +91,9 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("root for a workflow of root: %v", err)
 	}
 	if now := s.Created(); now != before {
-		t.Errorf("%d movements were made", now-before)
+		t.Errorf("%d movements were created", now-before)
 	}
-	// Root may act for alice, and the copy is hers all the same.
+	// Root may act for alice, but the copy still runs as alice.
 	made, err := own.Create(t.Context(), s.hers.Request("/out/", "/x/"))
 	if err != nil || made.Status != pb.DataMovementCreateResponse_SUCCESS {
 		t.Fatal(made, err)
@@ -105,9 +104,9 @@ func TestIdentity(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// TestNeighbours: a mount is found by whole names, and only among those of the
-// workflow.
-func TestNeighbours(t *testing.T) {
+// TestMountMatching: mounts are compared by components, and only those of the workflow are
+// used.
+func TestMountMatching(t *testing.T) {
 	t.Parallel()
 	s := newEnv(t, "")
 	for source, want := range map[string]string{
@@ -134,13 +133,13 @@ func TestNeighbours(t *testing.T) {
 			t.Errorf("%s: %v, want %s", source, c, want)
 		}
 	}
-	// Destinations likewise.
+	// The same for destinations.
 	for destination, want := range map[string]pb.DataMovementCreateResponse_Status{
-		world.Global + "/x":   pb.DataMovementCreateResponse_SUCCESS,
-		world.Global + "x":    pb.DataMovementCreateResponse_FAILED,
-		world.Global + "-2/x": pb.DataMovementCreateResponse_FAILED,
-		"/etc/cron.d/x":       pb.DataMovementCreateResponse_FAILED,
-		"/lus":                pb.DataMovementCreateResponse_FAILED,
+		fixture.Global + "/x":   pb.DataMovementCreateResponse_SUCCESS,
+		fixture.Global + "x":    pb.DataMovementCreateResponse_FAILED,
+		fixture.Global + "-2/x": pb.DataMovementCreateResponse_FAILED,
+		"/etc/cron.d/x":         pb.DataMovementCreateResponse_FAILED,
+		"/lus":                  pb.DataMovementCreateResponse_FAILED,
 	} {
 		r := s.hers.Request("/x", "")
 		r.Destination = destination

@@ -16,14 +16,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 )
 
-// crowd is the first of the users who have no process of their own.
+// crowd is the first user ID of the users without a process.
 const crowd = 20000
 
-// dialAs connects as another user: the kernel reports the identity of the thread
-// that calls connect(2).
+// dialAs connects as another user: peer credentials are those of the thread that calls
+// connect(2).
 func dialAs(socket string, uid int) (net.Conn, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -53,13 +53,13 @@ func connectAs(fd int, socket string, uid int) error {
 	}
 	err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
 	if back := set(0); back != nil {
-		return back // the thread ends with its goroutine: it stays locked
+		return back // the thread exits with its goroutine, because it stays locked
 	}
 	runtime.UnlockOSThread()
 	return err
 }
 
-// clientAs is a gRPC client of another user.
+// clientAs returns a gRPC client of another user.
 func (s *env) clientAs(t *testing.T, uid int) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -71,8 +71,8 @@ func (s *env) clientAs(t *testing.T, uid int) *grpc.ClientConn {
 	return conn
 }
 
-// greedy is a client's greeting that lets the server send without being asked
-// for more: 2 GiB on each stream and on the connection.
+// greedy returns the first frames of a client with the largest flow-control windows: 2 GiB for
+// each stream and for the connection.
 func greedy() []byte {
 	const most = 1<<31 - 1
 	settings := binary.BigEndian.AppendUint32([]byte{0, 4}, most) // SETTINGS_INITIAL_WINDOW_SIZE
@@ -80,20 +80,20 @@ func greedy() []byte {
 	return append(append([]byte(preface), frame(frameSettings, 0, 0, settings)...), frame(frameWindowUpdate, 0, 0, update)...)
 }
 
-// whole is a request with its only message.
+// whole returns a complete request with one message.
 func whole(stream uint32, method string, body []byte) []byte {
 	payload := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...)
 	return append(headers(stream, method), frame(frameData, flagEndStream, stream, payload)...)
 }
 
-// followed makes n movements of a job with long paths, and returns the request to
-// watch them all.
-func (s *env) followed(t *testing.T, j *world.Job, n int) []byte {
+// followed creates n movements of a job with long paths, and returns the request to watch all
+// of them.
+func (s *env) followed(t *testing.T, j *fixture.Job, n int) []byte {
 	t.Helper()
 	long := strings.Repeat("/"+strings.Repeat("x", 249), 16)
 	for i := range n {
-		s.Apply(world.DataMovement(s.Rabbit, fmt.Sprintf("nnf-dm-node-%s-%04d", j.Name, i), s.Node, j.Name, j.UID, map[string]any{
-			"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": world.Global + long},
+		s.Apply(fixture.DataMovement(s.Rabbit, fmt.Sprintf("nnf-dm-node-%s-%04d", j.Name, i), s.Node, j.Name, j.UID, map[string]any{
+			"userId": j.User, "groupId": j.Group, "source": map[string]any{"path": j.OnRabbit(0) + long}, "destination": map[string]any{"path": fixture.Global + long},
 		}))
 	}
 	body, err := proto.Marshal(&pb2.WatchRequest{Workflow: second(j.Ref())})

@@ -19,14 +19,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// TestUnreadAnswers: answers that no client reads have the bound of all that a user
-// holds, on one connection or many, read slowly or not at all.
+// TestUnreadAnswers: unread responses count towards the memory limit of a user, on one
+// connection or many, read slowly or not at all.
 func TestUnreadAnswers(t *testing.T) {
 	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(uid)
 	const many = 300 // some 8 KB each
-	// wanted is a fifth of what 200 whole first answers take.
+	// wanted is a fifth of the memory of 200 complete first responses.
 	const wanted = 96 << 20
 	watch := s.followed(t, s.his, many)
 	list, err := proto.Marshal(&pb.DataMovementListRequest{Workflow: s.his.Ref()})
@@ -55,15 +55,15 @@ func TestUnreadAnswers(t *testing.T) {
 			s.judge(t, "meanwhile", poll())
 			s.judge(t, "while answers wait", s.alice.poll(t, uid, 2*time.Second))
 			if flood.order.Method == watchMethod && !flood.order.Slow {
-				// A client that reads gets the reason why there is no answer.
+				// A client that reads gets the reason of the refusal.
 				r := s.bob.wire(watchMethod, watch, "")
 				if a := (answer{result: r}); a.code(t) != codes.ResourceExhausted {
-					t.Errorf("one more: %v", a.code(t))
+					t.Errorf("another call: %v", a.code(t))
 				}
 			}
 			s.bob.must(order{Do: "drop"})
 			if m := highest(); m > wanted {
-				t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(wanted)/1e6)
+				t.Errorf("the daemon took %.1f MB, at most %.1f are allowed", float64(m)/1e6, float64(wanted)/1e6)
 			}
 		})
 	}
@@ -71,8 +71,8 @@ func TestUnreadAnswers(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// TestReaders: who reads gets everything, many at once, whatever another process
-// of the same user has done before.
+// TestReaders: clients that read get all statuses, many concurrently, whatever another
+// process of the same user has done before.
 func TestReaders(t *testing.T) {
 	s := newEnv(t, collect)
 	const many, readers = 150, 60
@@ -111,8 +111,8 @@ func TestReaders(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// TestIdentityFloods: many users together have a bound, too, of memory and of
-// what the API server is asked.
+// TestIdentityFloods: many users together are limited as well, in memory and in requests to
+// the API server.
 func TestIdentityFloods(t *testing.T) {
 	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
@@ -140,7 +140,7 @@ func TestIdentityFloods(t *testing.T) {
 				_, _ = c.Write(hello())
 				for i := range uint32(perConnection) {
 					if _, err := c.Write(append(headers(2*i+1, createMethod), message(2*i+1, 200<<10, 60<<10)...)); err != nil {
-						return // cut off, which is right
+						return // disconnected, as expected
 					}
 				}
 			})
@@ -148,7 +148,7 @@ func TestIdentityFloods(t *testing.T) {
 		all.Wait()
 		s.judge(t, "meanwhile", poll())
 		if m := highest(); m > wanted {
-			t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(wanted)/1e6)
+			t.Errorf("the daemon took %.1f MB, at most %.1f are allowed", float64(m)/1e6, float64(wanted)/1e6)
 		}
 	})
 	t.Run("requests", func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestIdentityFloods(t *testing.T) {
 			}
 		}
 		wait.Pass(t, 4*time.Second, "the time in which the burst is used up")
-		// Each of the others may have one request before hers: 24/50 s.
+		// Each of the other users may have one request before hers: 24/50 s.
 		s.lists(t, 4, 0, 1500*time.Millisecond)
 		cancel()
 		all.Wait()
@@ -175,47 +175,48 @@ func TestIdentityFloods(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// lists lets alice ask what only the API server knows, n times, and fails when
-// one takes longer than most.
+// lists makes alice call List, which needs the API server, n times, and fails the test if one
+// call takes longer than most.
 func (s *env) lists(t *testing.T, n int, apart, most time.Duration) {
 	t.Helper()
 	var longest time.Duration
 	for range n {
-		began := time.Now()
+		start := time.Now()
 		if _, err := s.alice.v1().List(t.Context(), &pb.DataMovementListRequest{Workflow: s.hers.Ref()}); err != nil {
 			t.Errorf("alice's List: %v", err)
 		}
-		longest = max(longest, time.Since(began))
+		longest = max(longest, time.Since(start))
 		wait.Pass(t, apart, "the time between calls")
 	}
 	t.Logf("alice's List: the longest took %v", longest)
 	if longest > most {
-		t.Errorf("one of alice's Lists took %v, at most %v are wanted", longest, most)
+		t.Errorf("one of alice's Lists took %v, at most %v are allowed", longest, most)
 	}
 }
 
-// TestLogFlood: one user's refusals do not fill the log, and do not hide those of others.
+// TestLogFlood: refusals of one user do not fill the log, and do not hide those of other
+// users.
 func TestLogFlood(t *testing.T) {
 	s := newEnv(t, "")
 	before := len(s.daemon.Log())
-	began := time.Now()
+	start := time.Now()
 	r := s.bob.must(order{Do: "insist", Method: statusMethod, Body: statusBody("no name!", 0), Limit: 3 * time.Second})
 	made := r.Counts["OK"] + r.Counts["ResourceExhausted"]
-	took := time.Since(began)
+	took := time.Since(start)
 	if made < 1000 {
-		t.Fatalf("%v is no flood", r.Counts)
+		t.Fatalf("%v is not a flood", r.Counts)
 	}
 	if _, err := s.alice.v1().Status(t.Context(), &pb.DataMovementStatusRequest{Uid: "hers!"}); err != nil {
 		t.Fatal(err)
 	}
-	logged, hers, told := 0, 0, 0
+	logged, hers, suppressed := 0, 0, 0
 	count := func() {
-		logged, hers, told = 0, 0, 0
+		logged, hers, suppressed = 0, 0, 0
 		for _, l := range s.daemon.Log()[before:] {
 			n, _ := l.Fields["count"].(float64)
 			switch {
 			case l.Fields["event"] == "dm-suppressed" && l.Fields["uid"] == float64(bob):
-				told += int(n)
+				suppressed += int(n)
 			case l.Fields["event"] == "dm-refused" && l.Fields["uid"] == float64(alice):
 				hers++
 			case l.Fields["event"] == "dm-refused":
@@ -223,25 +224,25 @@ func TestLogFlood(t *testing.T) {
 			}
 		}
 	}
-	wait.Within(t, 15*time.Second, "a record or a count of every refusal", func() bool { count(); return logged+told >= made && hers > 0 })
+	wait.Within(t, 15*time.Second, "a record or a count of every refusal", func() bool { count(); return logged+suppressed >= made && hers > 0 })
 	if bound := 100 + int(5*took.Seconds()) + 5; logged > bound {
-		t.Errorf("%d records of %d refusals in %v, at most %d are wanted", logged, made, took, bound)
+		t.Errorf("%d records of %d refusals in %v, at most %d are allowed", logged, made, took, bound)
 	}
-	if hers != 1 || logged+told != made {
-		t.Errorf("%d refusals: %d records, %d suppressed, as the log says; %d of alice", made, logged, told, hers)
+	if hers != 1 || logged+suppressed != made {
+		t.Errorf("%d refusals: %d records, %d reported as suppressed; %d of alice", made, logged, suppressed, hers)
 	}
 	t.Logf("%d refusals in %v: %d records", made, took, logged)
 	s.Stop(s.daemon)
 }
 
-// TestRequestBudget: what one user asks leaves the others a part of what the
-// daemon may ask the API server.
+// TestRequestBudget: the requests of one user leave a part of the request rate to the other
+// users.
 func TestRequestBudget(t *testing.T) {
 	const qps, burst = 20, 40
 	s := newEnv(t, fmt.Sprintf("[kubernetes]\nqps = %d\nburst = %d\n", qps, burst))
 	hers := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(hers)
-	asked := func(of string) (n int) {
+	requests := func(of string) (n int) {
 		for _, r := range s.Proxy.Requests() {
 			if strings.Contains(r.Path, of) {
 				n++
@@ -251,34 +252,34 @@ func TestRequestBudget(t *testing.T) {
 	}
 	t.Run("guesses", func(t *testing.T) {
 		wait.Pass(t, burst*time.Second/qps, "the time until alice's create no longer counts")
-		began := time.Now()
+		start := time.Now()
 		flood := s.bob.start(order{Do: "guess", N: 2000, Limit: 6 * time.Second})
 		wait.Pass(t, 2*time.Second, "the time in which the burst is used up")
-		s.lists(t, 8, 400*time.Millisecond, generous) // 2.5 a second: what is left over
+		s.lists(t, 8, 400*time.Millisecond, generous) // 2.5 per second: the remaining rate
 		flood()
-		took := time.Since(began)
-		n, bound := asked("nnf-dm-node-0"), int(0.8*(burst+qps*took.Seconds()))+16
-		t.Logf("%d guesses went to the API server in %v, at most %d are wanted", n, took, bound)
+		took := time.Since(start)
+		n, bound := requests("nnf-dm-node-0"), int(0.8*(burst+qps*took.Seconds()))+16
+		t.Logf("%d guesses went to the API server in %v, at most %d are allowed", n, took, bound)
 		if n > bound || n < bound/2 {
-			t.Errorf("%d guesses went to the API server in %v, about %d are wanted", n, took, bound)
+			t.Errorf("%d guesses went to the API server in %v, want about %d", n, took, bound)
 		}
 	})
-	t.Run("the same again and again", func(t *testing.T) {
-		for what, uid := range map[string]string{"foreign": hers, "missing": unlike(hers)} {
-			before := asked(uid)
-			began := time.Now()
+	t.Run("the same name repeatedly", func(t *testing.T) {
+		for what, uid := range map[string]string{"foreign": hers, "missing": missingName(hers)} {
+			before := requests(uid)
+			start := time.Now()
 			r := s.bob.must(order{Do: "insist", Method: statusMethod, Body: statusBody(uid, 0), Limit: 3 * time.Second})
-			took := time.Since(began)
-			// 32 may ask before the first knows.
-			if n, bound := asked(uid)-before, 32*(int(took.Seconds())/2+2); n > bound || r.Counts["OK"] < 10*bound {
-				t.Errorf("%s: %v cost %d requests, at most %d are wanted", what, r.Counts, n, bound)
+			took := time.Since(start)
+			// 32 concurrent calls may be sent before the first result is cached.
+			if n, bound := requests(uid)-before, 32*(int(took.Seconds())/2+2); n > bound || r.Counts["OK"] < 10*bound {
+				t.Errorf("%s: %v caused %d requests, want at most %d", what, r.Counts, n, bound)
 			}
 		}
 	})
 	s.Stop(s.daemon)
 }
 
-// TestConnectionFloods: users who take all connections together lock no other user out.
+// TestConnectionFloods: users who together take all connections do not lock out other users.
 func TestConnectionFloods(t *testing.T) {
 	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
@@ -296,7 +297,7 @@ func TestConnectionFloods(t *testing.T) {
 		for range each {
 			c, err := dialAs(s.Socket, crowd+i)
 			if err != nil {
-				continue // what is not let in is closed, maybe before it is connected
+				continue // rejected connections may be closed before connect returns
 			}
 			held = append(held, c)
 			_, _ = c.Write(hello())
@@ -307,10 +308,10 @@ func TestConnectionFloods(t *testing.T) {
 		_, err := pb.NewDataMoverClient(s.clientAs(t, crowd+100+i)).Version(ctx, nil)
 		cancel()
 		if err != nil {
-			t.Errorf("a user who comes when all is taken: %v", status.Convert(err))
+			t.Errorf("a new user when all connections are taken: %v", status.Convert(err))
 		}
 	}
-	// Users who come with several get theirs from the others.
+	// Users with several new connections get slots of the other users.
 	for range 200 {
 		c, err := dialAs(s.Socket, crowd+200)
 		if err != nil {
@@ -326,19 +327,19 @@ func TestConnectionFloods(t *testing.T) {
 		}
 	}
 	if open != 200 {
-		t.Errorf("of 200 connections of one more user %d stay", open)
+		t.Errorf("%d of 200 connections of another user remain", open)
 	}
 	s.Ends(uid, "Success")
 	var st pb.DataMovementStatusResponse
 	if err := proto.Unmarshal(wait().Body, &st); err != nil || st.State != pb.DataMovementStatusResponse_COMPLETED {
-		t.Errorf("alice's wait, which was under way: %v %v", &st, err)
+		t.Errorf("alice's pending wait: %v %v", &st, err)
 	}
 	if m := highest(); m > 200<<20 {
 		t.Errorf("the daemon took %.1f MB", float64(m)/1e6)
 	}
 	records := 0
 	for _, l := range s.daemon.Log() {
-		if l.Fields["msg"] == "connection closed to make room for another user" {
+		if l.Fields["msg"] == "connection closed to free a slot for another user" {
 			records++
 		}
 	}

@@ -12,36 +12,35 @@ import (
 )
 
 const (
-	// generous bounds the victim's Status on a machine that has other work; the
-	// figure itself belongs to make bench.
+	// generous is the time limit of the victim's Status on a busy machine; make bench measures
+	// the actual time.
 	generous = 250 * time.Millisecond
-	// lasting is how long bob's creates keep the daemon busy: they are more than
-	// the API server may be asked for in that time.
+	// lasting is how long bob's creates keep the daemon busy: they exceed the request rate for
+	// that time.
 	lasting = 6 * time.Second
-	// most is what the daemon may take of memory, whatever a user does. Without its
-	// limits the floods take hundreds of MB.
+	// most is the maximum memory of the daemon, whatever a user does. Without its limits the
+	// floods take hundreds of MB.
 	most = 64 << 20
-	// collect lets garbage be collected early, so that what is measured is what the
-	// daemon must keep.
+	// collect makes the garbage collector run early, so that the tests measure live memory.
 	collect = "[runtime]\ngomemlimit = \"40MiB\"\n"
 )
 
-// TestFloods lets bob take all that he can get while alice works: her calls
-// succeed, she does not wait, and the daemon's memory has a bound.
+// TestFloods: bob takes all resources that he can get while alice works. Her calls succeed
+// without delay, and the memory of the daemon is limited.
 func TestFloods(t *testing.T) {
 	s := newEnv(t, collect)
 	uid := s.alice.create(s.hers.Request("/out/", "/alice/"))
 	s.Runs(uid)
 	his := s.bob.create(s.his.Request("/out/", "/bob/"))
 	s.Runs(his)
-	s.alice.poll(t, uid, time.Second) // both users' connections and the watch are there
+	s.alice.poll(t, uid, time.Second) // the connections of both users and the watch exist
 	before := s.usage(t)
 	t.Logf("before: %.1f MB, %d files, %d threads", float64(before.RSS)/1e6, before.Files, before.Threads)
 
 	for _, flood := range []struct {
 		name  string
 		order order
-		holds bool // what it took is kept
+		holds bool // the user keeps the resources
 		check func(t *testing.T, r result)
 	}{
 		{"5000 idle connections", order{Do: "idle", N: 5000}, true, s.idleWasLimited},
@@ -63,7 +62,7 @@ func TestFloods(t *testing.T) {
 		}},
 		{"guessed names", order{Do: "guess", N: 2000, Limit: 4 * time.Second}, false, func(t *testing.T, r result) {
 			if r.Counts["OK"] == 0 || r.Counts["OK"] > 1000 {
-				t.Errorf("%v: all of it passed on to the API server", r.Counts)
+				t.Errorf("%v: all of them caused requests to the API server", r.Counts)
 			}
 		}},
 		{"creates", order{Do: "calls", N: 1000, Method: createMethod, Body: s.createBody(t), Limit: lasting}, false, func(t *testing.T, r result) {
@@ -72,7 +71,7 @@ func TestFloods(t *testing.T) {
 			}
 		}},
 		{"calls", order{Do: "calls", N: 4000, Method: versionMethod, Limit: callLimit}, false, func(t *testing.T, r result) {
-			// Above the memory of one user, connections are ended.
+			// Above the memory limit of one user, connections are closed.
 			if r.Counts["OK"] == 0 || r.Counts["OK"]+r.Counts["ResourceExhausted"]+r.Counts["Unavailable"] != 4000 {
 				t.Errorf("%v", r.Counts)
 			}
@@ -84,10 +83,10 @@ func TestFloods(t *testing.T) {
 			highest := s.highest(t)
 			r := s.bob.must(flood.order)
 			if flood.order.Limit == lasting && len(work) == 0 {
-				t.Error("alice's few calls took longer than all that bob could do")
+				t.Error("alice's calls took longer than bob's flood")
 			}
 			if err := <-work; err != nil {
-				t.Error("alice cannot work: ", err)
+				t.Error("alice's calls fail: ", err)
 			}
 			s.judge(t, "meanwhile", poll())
 			flood.check(t, r)
@@ -96,7 +95,7 @@ func TestFloods(t *testing.T) {
 			}
 			s.bob.must(order{Do: "drop"})
 			if m := highest(); m > most {
-				t.Errorf("the daemon took %.1f MB, at most %.1f are wanted", float64(m)/1e6, float64(most)/1e6)
+				t.Errorf("the daemon took %.1f MB, at most %.1f are allowed", float64(m)/1e6, float64(most)/1e6)
 			}
 		})
 	}
@@ -104,7 +103,7 @@ func TestFloods(t *testing.T) {
 	s.Stop(s.daemon)
 }
 
-// only is a check that all calls had the same outcome.
+// only returns a check that all calls had the same result.
 func only(code string, n int) func(*testing.T, result) {
 	return func(t *testing.T, r result) {
 		if r.Counts[code] != n || len(r.Counts) != 1 {
@@ -115,17 +114,17 @@ func only(code string, n int) func(*testing.T, result) {
 
 func (s *env) idleWasLimited(t *testing.T, _ result) {
 	open := s.bob.must(order{Do: "open"}).Counts
-	// What does not even get into the kernel's queue is in neither number.
+	// Connections that do not get into the kernel's queue are in neither number.
 	if open["open"] < 1000 || open["open"] > 1024+2 || open["open"]+open["closed"] > 5000 {
 		t.Errorf("of 5000 connections: %v, want 1024 to stay", open)
 	}
-	// Whoever has too many is told so, on the few that are taken for that.
+	// The few connections above the limit get an error with the reason.
 	if _, err := s.bob.v1().List(t.Context(), &pb.DataMovementListRequest{Workflow: s.his.Ref()}); err != nil {
-		t.Errorf("the connection that was there before: %v", err)
+		t.Errorf("the earlier connection: %v", err)
 	}
 	r := s.bob.must(order{Do: "calls", N: 1, Method: versionMethod, Limit: 10 * time.Second})
 	if r.Counts["ResourceExhausted"]+r.Counts["Unavailable"] != 1 {
-		t.Errorf("one more connection: %v", r.Counts)
+		t.Errorf("another connection: %v", r.Counts)
 	}
 }
 
@@ -138,13 +137,13 @@ func (s *env) createBody(t *testing.T) []byte {
 	return body
 }
 
-// poll lets the user ask for a while and judges how that went.
+// poll makes the user poll for a while and checks the result.
 func (u *user) poll(t *testing.T, uid string, d time.Duration) result {
 	t.Helper()
 	return u.must(order{Do: "poll", UID: uid, Limit: d})
 }
 
-// judge fails unless the victim's polls all succeeded, in time.
+// judge checks that all polls of the victim succeeded in time.
 func (s *env) judge(t *testing.T, when string, r result) {
 	t.Helper()
 	n := len(r.Times)
@@ -158,8 +157,8 @@ func (s *env) judge(t *testing.T, when string, r result) {
 	}
 }
 
-// works lets alice copy, look, cancel and delete meanwhile. The channel says how
-// it went.
+// works makes alice copy, list, cancel and delete concurrently. The channel returns the
+// result.
 func (s *env) works(t *testing.T) <-chan error {
 	done := make(chan error, 1)
 	go func() {

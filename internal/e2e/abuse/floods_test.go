@@ -22,7 +22,7 @@ const (
 	watchMethod   = "/datamovement.v2.DataMover/Watch"
 )
 
-// floods are what a user can do besides a call.
+// floods are the actions of a user other than a single call.
 var floods = map[string]func(*actor, order) result{
 	"idle":    (*actor).idle,
 	"slow":    (*actor).slow,
@@ -42,7 +42,7 @@ func (a *actor) connect(first []byte) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = c.Write(first) // may find it closed already
+	_, err = c.Write(first) // fails if it is closed already
 	return c, err
 }
 
@@ -52,7 +52,7 @@ func (a *actor) hold(c net.Conn) {
 	a.held = append(a.held, c)
 }
 
-// idle opens N connections that speak HTTP/2 and then nothing, and holds them.
+// idle opens N connections, sends only the HTTP/2 preface, and holds them.
 func (a *actor) idle(o order) result {
 	var t tally
 	for range o.N {
@@ -69,13 +69,13 @@ func (a *actor) idle(o order) result {
 	return t.result()
 }
 
-// slow says half of the first bytes on N connections, and waits for the end.
+// slow sends half of the first bytes on N connections, and waits until they are closed.
 func (a *actor) slow(o order) result {
 	var t tally
 	var all sync.WaitGroup
 	for range o.N {
 		all.Go(func() {
-			began := time.Now()
+			start := time.Now()
 			c, err := a.connect([]byte(preface[:12]))
 			if err != nil {
 				t.add("cut")
@@ -85,7 +85,7 @@ func (a *actor) slow(o order) result {
 			if ended(c, o.Limit) {
 				t.add("closed")
 				t.mu.Lock()
-				t.times = append(t.times, time.Since(began))
+				t.times = append(t.times, time.Since(start))
 				t.mu.Unlock()
 			} else {
 				t.add("still open")
@@ -96,8 +96,8 @@ func (a *actor) slow(o order) result {
 	return t.result()
 }
 
-// unread makes N requests on some connections with all the flow control that
-// there is, and reads no answer; with Slow, a few bytes now and then.
+// unread sends N requests on some connections with the largest flow-control windows, and
+// reads no response; with Slow, it reads a few bytes at times.
 func (a *actor) unread(o order) result {
 	const most = 128
 	var t tally
@@ -125,7 +125,7 @@ func (a *actor) unread(o order) result {
 	return t.result()
 }
 
-// dribble reads a connection slowly, until it ends.
+// dribble reads a connection slowly until it is closed.
 func dribble(c net.Conn) {
 	buffer := make([]byte, 512)
 	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
@@ -136,8 +136,7 @@ func dribble(c net.Conn) {
 	}
 }
 
-// insist makes the same call again and again, many at once, for the time of
-// Limit.
+// insist repeats the same call, many times concurrently, for the duration of Limit.
 func (a *actor) insist(o order) result {
 	var t tally
 	var all sync.WaitGroup
@@ -147,9 +146,9 @@ func (a *actor) insist(o order) result {
 	for range 32 {
 		all.Go(func() {
 			for time.Now().Before(end) {
-				began := time.Now()
+				start := time.Now()
 				_, err := call(a.conn, each)
-				t.call(err, time.Since(began))
+				t.call(err, time.Since(start))
 			}
 		})
 	}
@@ -157,12 +156,11 @@ func (a *actor) insist(o order) result {
 	return t.result()
 }
 
-// perConnection is how many requests the daemon takes on one connection.
+// perConnection is how many concurrent requests the daemon accepts on one connection.
 const perConnection = 256
 
-// streams begins as many requests as a connection takes on each of N
-// connections, sends nearly as much of each as it may without being asked for
-// more, and never ends one.
+// streams starts the maximum number of requests on each of N connections, sends nearly as
+// much of each as the flow-control window allows, and never ends them.
 func (a *actor) streams(o order) result {
 	var t tally
 	var all sync.WaitGroup
@@ -174,7 +172,7 @@ func (a *actor) streams(o order) result {
 				return
 			}
 			a.hold(c)
-			go ended(c, time.Hour) // reads what comes
+			go ended(c, time.Hour) // reads all responses
 			_ = c.SetWriteDeadline(time.Now().Add(o.Limit))
 			for i := range uint32(perConnection) {
 				stream := 2*i + 1
@@ -190,7 +188,7 @@ func (a *actor) streams(o order) result {
 	return t.result()
 }
 
-// spread makes N calls as fast as it can, on as many connections as it takes.
+// spread makes N calls as fast as possible, on as many connections as necessary.
 func (a *actor) spread(o order, each func(conn *grpc.ClientConn, i int) error) result {
 	const most = 128 // less than perConnection: clients would wait beyond
 	var t tally
@@ -207,16 +205,16 @@ func (a *actor) spread(o order, each func(conn *grpc.ClientConn, i int) error) r
 		}
 		its := conn
 		all.Go(func() {
-			began := time.Now()
+			start := time.Now()
 			err := each(its, i)
-			t.call(err, time.Since(began))
+			t.call(err, time.Since(start))
 		})
 	}
 	all.Wait()
 	return t.result()
 }
 
-// calls makes the same call N times at once.
+// calls makes the same call N times concurrently.
 func (a *actor) calls(o order) result {
 	return a.spread(o, func(conn *grpc.ClientConn, _ int) error {
 		_, err := call(conn, o)
@@ -224,7 +222,7 @@ func (a *actor) calls(o order) result {
 	})
 }
 
-// guess asks for N names that may exist.
+// guess requests N names that could exist.
 func (a *actor) guess(o order) result {
 	return a.spread(o, func(conn *grpc.ClientConn, i int) error {
 		o := o
@@ -234,7 +232,7 @@ func (a *actor) guess(o order) result {
 	})
 }
 
-// waits waits N times for ever for the same movement.
+// waits starts N waits without limit for the same movement.
 func (a *actor) waits(o order) result {
 	return a.spread(o, func(conn *grpc.ClientConn, _ int) error {
 		o := o
@@ -244,8 +242,7 @@ func (a *actor) waits(o order) result {
 	})
 }
 
-// poll asks again and again how far a movement is, as a job does, for the time
-// of Limit.
+// poll polls the status of a movement, like a job, for the duration of Limit.
 func (a *actor) poll(o order) result {
 	var t tally
 	o.Method, o.Body = statusMethod, statusBody(o.UID, 0)
@@ -256,19 +253,19 @@ func (a *actor) poll(o order) result {
 		}
 		each := o
 		each.Limit = 10 * time.Second
-		began := time.Now()
+		start := time.Now()
 		_, err := call(a.conn, each)
-		t.call(err, time.Since(began))
+		t.call(err, time.Since(start))
 	}
 	return t.result()
 }
 
 func statusBody(uid string, wait int64) []byte {
-	body, _ := proto.Marshal(&pb.DataMovementStatusRequest{Uid: uid, MaxWaitTime: wait}) // plain texts cannot fail
+	body, _ := proto.Marshal(&pb.DataMovementStatusRequest{Uid: uid, MaxWaitTime: wait}) // cannot fail for UTF-8 texts
 	return body
 }
 
-// open counts the connections that are held and that the daemon has not closed.
+// open counts the held connections that the daemon has not closed.
 func (a *actor) open(order) result {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -283,7 +280,7 @@ func (a *actor) open(order) result {
 	return t.result()
 }
 
-// drop closes them.
+// drop closes the held connections.
 func (a *actor) drop(order) result {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -294,7 +291,7 @@ func (a *actor) drop(order) result {
 	return result{}
 }
 
-// HTTP/2 by hand (RFC 9113), for what no library would send.
+// HTTP/2 frames (RFC 9113), for sequences that no library sends.
 
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -313,10 +310,10 @@ func frame(kind, flags byte, stream uint32, payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(b, stream), payload...)
 }
 
-// hello is what a client says first.
+// hello returns the first bytes of a client.
 func hello() []byte { return append([]byte(preface), frame(frameSettings, 0, 0, nil)...) }
 
-// headers begins a request. Every field is written out (RFC 7541, 6.2.2).
+// headers returns the frame that starts a request. All fields are literals (RFC 7541, 6.2.2).
 func headers(stream uint32, method string) []byte {
 	var block []byte
 	for _, f := range [][2]string{
@@ -331,7 +328,8 @@ func headers(stream uint32, method string) []byte {
 	return frame(frameHeaders, flagEndHeaders, stream, block)
 }
 
-// message begins a message of so many bytes, of which some are sent.
+// message returns the first bytes of a message: size is the size in its header, sent the
+// number of bytes that follow.
 func message(stream uint32, size uint32, sent int) []byte {
 	payload := make([]byte, 0, 5+sent)
 	payload = append(payload, 0)
@@ -346,8 +344,7 @@ func message(stream uint32, size uint32, sent int) []byte {
 	return out
 }
 
-// isOpen tells whether the other side has left a connection open. What it has
-// said is thrown away.
+// isOpen reports whether the peer has not closed a connection. It discards received data.
 func isOpen(c net.Conn) bool {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
@@ -367,7 +364,7 @@ func isOpen(c net.Conn) bool {
 	return open
 }
 
-// ended waits until the other side has closed a connection.
+// ended waits until the peer has closed a connection.
 func ended(c net.Conn, limit time.Duration) bool {
 	_ = c.SetReadDeadline(time.Now().Add(limit))
 	buffer := make([]byte, 4096)

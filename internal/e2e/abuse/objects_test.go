@@ -12,23 +12,22 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 )
 
 const (
-	// objects with paths as long as they may be are more than one answer of the API
-	// server may have: 32 MiB.
+	// objects with the longest paths exceed the maximum size of a response of the API server,
+	// 32 MiB.
 	objects = 4000
-	// longest is a path that is as long as it may be, nearly.
+	// longest is a path of nearly the maximum length.
 	longest = 4090
-	// learns is how long alice's wait may last after the end, on a machine that has
-	// other work. Without a watch she would learn of it after some seconds.
+	// learns is how long alice's wait may continue after the end of the movement, on a busy
+	// machine. Without a watch it would end after some seconds.
 	learns = 15 * time.Second
 )
 
-// TestObjectFlood: bob keeps thousands of movements with long paths. Alice's
-// waits end when her movements do, bob gets no more of them, and he does when he
-// has deleted some.
+// TestObjectFlood: bob keeps thousands of movements with long paths. Alice's waits end with
+// her movements. Bob can create no more movements until he has deleted some.
 func TestObjectFlood(t *testing.T) {
 	s := newEnv(t, "[limits]\nmovements_per_user = 3000\nmovement_bytes_per_user = \"64MiB\"\n")
 	s.keeps(bob, s.his.Name, s.his.UID, objects)
@@ -42,9 +41,9 @@ func TestObjectFlood(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Ends(uid, "Success")
-		began := time.Now()
+		start := time.Now()
 		r := done()
-		took = append(took, time.Since(began))
+		took = append(took, time.Since(start))
 		if len(r.Status) > 0 && len(r.Body) == 0 {
 			t.Fatalf("the wait failed: %q", r.Status)
 		}
@@ -57,12 +56,12 @@ func TestObjectFlood(t *testing.T) {
 	if worst > learns {
 		t.Errorf("alice's wait ended %v after the movement", worst)
 	}
-	if lost := s.lines("lost sight of the data movements"); lost > 0 {
+	if lost := s.lines("the watch on the data movements failed"); lost > 0 {
 		t.Errorf("the watch was lost %d times", lost)
 	}
 	_, err := s.bob.v1().Create(t.Context(), s.his.Request("/out/", "/bob/"))
 	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "limits.movements_per_user") || !strings.Contains(err.Error(), "delete those that have ended") {
-		t.Errorf("bob has %d movements and creates one: %v", objects, err)
+		t.Errorf("bob has %d movements and creates another: %v", objects, err)
 	}
 	for i := range 1100 {
 		r, err := s.bob.v1().Delete(t.Context(), &pb.DataMovementDeleteRequest{Uid: kept(i)})
@@ -85,8 +84,7 @@ func (s *env) lines(text string) (n int) {
 
 func kept(i int) string { return fmt.Sprintf("nnf-dm-node-kept-%d", i) }
 
-// keeps makes movements of a user that have ended, as an earlier daemon without
-// limits would have.
+// keeps creates ended movements of a user, as left by an earlier daemon without limits.
 func (s *env) keeps(uid int, job, jobUID string, n int) {
 	s.t.Helper()
 	path := "/" + strings.Repeat(strings.Repeat("x", 200)+"/", longest/201)
@@ -96,7 +94,7 @@ func (s *env) keeps(uid int, job, jobUID string, n int) {
 	for w := range workers {
 		all.Go(func() {
 			for i := w; i < n && errs[w] == nil; i += workers {
-				_, err := s.Cluster.Create(s.t.Context(), world.DataMovement(s.Rabbit, kept(i), s.Node, job, jobUID, map[string]any{
+				_, err := s.Cluster.Create(s.t.Context(), fixture.DataMovement(s.Rabbit, kept(i), s.Node, job, jobUID, map[string]any{
 					"userId": uid, "groupId": uid, "source": map[string]any{"path": path}, "destination": map[string]any{"path": path},
 				}))
 				if err == nil && i < 1100 {

@@ -19,18 +19,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// attacks are texts that would do something in a shell, in the options of a
-// program, or in a path.
+// attacks are texts with an effect in a shell, in the options of a program, or in a path.
 var attacks = []string{
 	";touch x", "&touch x", "|touch x", "$(touch x)", "`touch x`", "\ntouch x\n", "\rtouch x", ">x", "<(touch x)", "a b", "a\tb", "'", "\"", "\\", "{a,b}", "*", "?",
 	"[a]", "~", "#", "!x", "$UID", "${PATH}", "$HOSTFILE", "$SRC", "=x", "%1", "^a^b", "\u00a0x", "\u2003x", "\x00", "\x1b[2J", "--", " -- ", " --uid 0", " --gid=0 ", "-U0",
 	" /bin/sh", " : sh", "a=b", ":~", "..", "/../x", "é", "数据", "dcp", "mpirun", "(id)", "&&id", "||id", "a;b", "$'x'", "$\"x\"", "2>x", "\xff",
 }
 
-// fields are all texts of a Create, by where they stand in the message.
+// fields are all texts of a Create request, with their position in the message.
 var fields = []struct {
 	name   string
-	number protowire.Number // 0: not of the message itself
+	number protowire.Number // 0: not in the message itself
 	set    func(s *env, r *pb.DataMovementCreateRequest, text string)
 	forms  []string // %s is the attack
 }{
@@ -43,25 +42,24 @@ var fields = []struct {
 	{"workflow.namespace", 0, func(_ *env, r *pb.DataMovementCreateRequest, text string) { r.Workflow.Namespace = text }, []string{"%s", "default%s"}},
 }
 
-// TestShell puts every attack into every text: it is refused by the name of its
-// field, or the command line on the rabbit is the one that was meant, under
-// bash itself.
+// TestShell uses every attack in every text: it is refused with the name of the field, or bash
+// parses the command line of the rabbit as intended.
 func TestShell(t *testing.T) {
 	t.Parallel()
-	t.Run("allowed options", func(t *testing.T) { shellScene(t, "list") })
-	t.Run("any options", func(t *testing.T) { shellScene(t, "any") })
+	t.Run("allowed options", func(t *testing.T) { testShell(t, "list") })
+	t.Run("any options", func(t *testing.T) { testShell(t, "any") })
 }
 
-// shellScene is one with a policy for options. With "any" many more pass, so that
-// the shell sees them.
-func shellScene(t *testing.T, policy string) {
+// testShell runs the test with one policy for options. With "any" many more options are
+// accepted, so that the shell parses them.
+func testShell(t *testing.T, policy string) {
 	t.Parallel()
 	s := newEnv(t, "[limits]\ncreate_burst = 5000\n[kubernetes]\nqps = 1000\nburst = 1000\n[options]\npolicy = \""+policy+"\"\n")
 	bash := s.newShell(t)
 	refused, passed := map[string]int{}, map[string]int{}
 	for _, f := range fields {
 		if policy == "any" && !strings.HasSuffix(f.name, "Options") {
-			continue // as in the other test
+			continue // covered by the other test
 		}
 		for _, attack := range attacks {
 			for _, form := range f.forms {
@@ -78,9 +76,9 @@ func shellScene(t *testing.T, policy string) {
 		}
 	}
 	if policy == "any" {
-		t.Logf("refused %v, passed %v", refused, passed)
+		t.Logf("refused %v, accepted %v", refused, passed)
 		if passed["dcpOptions"] < 10 || passed["mpirunOptions"] < 10 {
-			t.Errorf("hardly any options passed: %v", passed)
+			t.Errorf("too few options were accepted: %v", passed)
 		}
 		s.Stop(s.daemon)
 		return
@@ -97,14 +95,14 @@ func shellScene(t *testing.T, policy string) {
 			}
 		}
 	}
-	t.Logf("refused %v, passed %v", refused, passed)
+	t.Logf("refused %v, accepted %v", refused, passed)
 	for _, name := range []string{"source", "destination", "dcpOptions", "mpirunOptions", "profile", "workflow.name", "workflow.namespace", "request_key"} {
 		if refused[name] < 30 {
 			t.Errorf("%s: only %d attacks were refused", name, refused[name])
 		}
 	}
 	if passed["source"] < 5 || passed["destination"] < 5 || passed["request_key"] < 3 {
-		t.Errorf("hardly anything passed, so that the shell was shown nothing: %v", passed)
+		t.Errorf("too few texts were accepted, so the test is meaningless: %v", passed)
 	}
 	s.names(t)
 	s.onlyNames(t)
@@ -113,11 +111,11 @@ func shellScene(t *testing.T, policy string) {
 
 var callRefused = map[codes.Code]bool{
 	codes.InvalidArgument: true,
-	codes.Internal:        true, // texts that are not UTF-8, and metadata that is not text: gRPC itself
+	codes.Internal:        true, // from gRPC: texts that are not UTF-8, and invalid metadata
 }
 
-// attempt creates with the attack in one field. It returns the uid, or nothing
-// when the attack was refused in the right way.
+// attempt calls Create with the attack in one field. It returns the uid, or "" if the attack
+// was refused as expected.
 func (s *env) attempt(t *testing.T, field, text string, r *pb.DataMovementCreateRequest, key string) string {
 	t.Helper()
 	body := encode(r)
@@ -135,9 +133,9 @@ func (s *env) attempt(t *testing.T, field, text string, r *pb.DataMovementCreate
 			t.Errorf("%s %q: the message names another field: %s", field, text, c.Message)
 		}
 		if strings.ContainsFunc(c.Message, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			t.Errorf("%s %q: control characters in the answer %q", field, text, c.Message)
+			t.Errorf("%s %q: control characters in the response %q", field, text, c.Message)
 		}
-	case code == codes.OK && plainName.MatchString(text): // a fine name of nothing
+	case code == codes.OK && plainName.MatchString(text): // a valid name of a missing object
 	case !callRefused[code]:
 		t.Errorf("%s %q: %v %v", field, text, code, &c)
 	}
@@ -146,7 +144,7 @@ func (s *env) attempt(t *testing.T, field, text string, r *pb.DataMovementCreate
 
 var plainName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
 
-// encode is proto.Marshal for texts that need not be UTF-8.
+// encode marshals a request whose texts need not be UTF-8.
 func encode(r *pb.DataMovementCreateRequest) []byte {
 	if body, err := proto.Marshal(r); err == nil {
 		return body
@@ -162,17 +160,17 @@ func encode(r *pb.DataMovementCreateRequest) []byte {
 	return body
 }
 
-// names puts the attacks where a movement is named.
+// names uses the attacks as names of movements.
 func (s *env) names(t *testing.T) {
 	for _, attack := range attacks {
 		for _, uid := range []string{attack, "nnf-dm-node-" + attack, "../../" + attack} {
-			for _, q := range questions[:4] { // version 1 can say INVALID
+			for _, q := range questions[:4] { // version 1 can return INVALID
 				m := q.body("UID", s.hers.Ref())
 				body, err := proto.Marshal(m)
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The name is the second field in all of them.
+				// The name is field 2 in all of them.
 				at := strings.Index(string(body), "UID")
 				body = slices.Concat(body[:at-1], []byte{byte(len(uid))}, []byte(uid), body[at+3:])
 				a := answer{result: s.alice.wire(q.method, body, "")}
@@ -180,7 +178,7 @@ func (s *env) names(t *testing.T) {
 					t.Errorf("%s %q: %v", q.method, uid, code)
 				}
 				if strings.ContainsFunc(string(a.Body), func(r rune) bool { return r == 0x1b || r == '\r' }) {
-					t.Errorf("%s %q: control characters in the answer %q", q.method, uid, a.Body)
+					t.Errorf("%s %q: control characters in the response %q", q.method, uid, a.Body)
 				}
 			}
 		}
@@ -189,17 +187,16 @@ func (s *env) names(t *testing.T) {
 
 var plainPath = regexp.MustCompile(`^/[a-z0-9./-]+$`)
 
-// onlyNames fails when the API server was asked for something that is no name.
+// onlyNames fails the test if a request to the API server contains an invalid name.
 func (s *env) onlyNames(t *testing.T) {
 	for _, r := range s.Proxy.Requests() {
 		if !plainPath.MatchString(r.Path) || strings.Contains(r.Path, "..") || strings.ContainsAny(r.Query, ";`$") {
-			t.Errorf("the API server was asked for %q?%q", r.Path, r.Query)
+			t.Errorf("request to the API server: %q?%q", r.Path, r.Query)
 		}
 	}
 }
 
-// shell runs command lines in bash with stand-ins for mpirun and dcp that print
-// their arguments.
+// shell runs command lines in bash with fakes of mpirun and dcp that print their arguments.
 type shell struct {
 	dir, work string
 	command   string // of the profile
@@ -217,18 +214,18 @@ func (s *env) newShell(t *testing.T) *shell {
 			t.Fatal(err)
 		}
 	}
-	// The shell is one that obeys, or the test shows nothing.
+	// The shell must run an injected command, or the test is meaningless.
 	o := lab.Object{"spec": map[string]any{
 		"source": map[string]any{"path": "/a;printf 'x\\0'"}, "destination": map[string]any{"path": "/b"}, "userConfig": map[string]any{},
 	}}
 	if got, want := sh.run(t, sh.line(o)), sh.meant(o); slices.Equal(got, want) {
-		t.Fatalf("bash did not obey: %q", got)
+		t.Fatalf("bash did not run the injected command: %q", got)
 	}
 	return sh
 }
 
-// line is the command line that the rabbit makes of an object: by plain
-// replacement of text, nothing quoted.
+// line returns the command line that the rabbit builds from an object: by text replacement,
+// without quoting.
 func (sh *shell) line(o lab.Object) string {
 	line := sh.command
 	for _, r := range [][2]string{
@@ -245,7 +242,7 @@ func (sh *shell) line(o lab.Object) string {
 	return line
 }
 
-// meant are the words that mpirun should get.
+// meant returns the arguments that mpirun should get.
 func (sh *shell) meant(o lab.Object) []string {
 	return slices.Concat([]string{"mpirun"}, strings.Fields(o.String("spec", "userConfig", "mpirunOptions")),
 		[]string{"--allow-run-as-root", "--hostfile", "/tmp/hostfile", "dcp"}, strings.Fields(o.String("spec", "userConfig", "dcpOptions")),
@@ -262,16 +259,16 @@ func (sh *shell) run(t *testing.T, line string) []string {
 		t.Errorf("%q: %v\n%q", line, err, out)
 	}
 	if files, _ := os.ReadDir(sh.work); len(files) > 0 {
-		t.Fatalf("%q made a file %s", line, files[0].Name())
+		t.Fatalf("%q created the file %s", line, files[0].Name())
 	}
 	return strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
 }
 
-// check runs what the rabbit would run for an object.
+// check runs the command line that the rabbit would run for an object.
 func (sh *shell) check(t *testing.T, o lab.Object, r *pb.DataMovementCreateRequest) {
 	t.Helper()
 	if got, want := sh.run(t, sh.line(o)), sh.meant(o); !slices.Equal(got, want) {
-		t.Errorf("%v\nruns  %q\nmeant %q", r, got, want)
+		t.Errorf("%v\ngot  %q\nwant %q", r, got, want)
 	}
 	if o.At("spec", "userId") != float64(alice) || o.At("spec", "groupId") != float64(alice) {
 		t.Errorf("%v: copies as %v:%v", r, o.At("spec", "userId"), o.At("spec", "groupId"))

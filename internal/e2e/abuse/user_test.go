@@ -25,17 +25,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 )
 
-// order is what a user is told to do, and result what came of it.
+// order is an action of a user, and result its result.
 type order struct {
 	ID     int
-	Do     string        // "" is one call
+	Do     string        // one of floods; "": one call
 	Method string        // of the call
 	Body   []byte        // of the request, encoded
 	Key    string        // idempotency key
 	Limit  time.Duration // of the call, or of a flood
 	N      int           // how many
 	UID    string        // of a movement
-	Slow   bool          // read slowly, not never
+	Slow   bool          // read slowly instead of never
 }
 
 type result struct {
@@ -46,8 +46,8 @@ type result struct {
 	Times  []time.Duration // sorted
 }
 
-// user is a process with an identity. It is a grpc.ClientConnInterface: what is
-// called on it that process does.
+// user is a process with its own identity. It is a grpc.ClientConnInterface: the process makes
+// the calls.
 type user struct {
 	t   *testing.T
 	uid int
@@ -60,11 +60,10 @@ type user struct {
 	ended   error
 }
 
-// newUser runs this binary again as another user, in a group of the same
-// number.
+// newUser runs this binary as another user, in a group with the same number.
 func newUser(t *testing.T, socket string, uid int) *user {
 	t.Helper()
-	// The directory of the test binary is closed to others, this name is not.
+	// Other users cannot access the directory of the test binary, but this path.
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), socketVar+"="+socket)
 	cmd.Dir, cmd.Stderr = "/", os.Stderr
@@ -116,8 +115,8 @@ func (u *user) collect(results *json.Decoder) {
 	}
 }
 
-// begin gives an order; the result comes later.
-func (u *user) begin(o order) (<-chan result, error) {
+// send sends an order and returns a channel for the result.
+func (u *user) send(o order) (<-chan result, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.ended != nil {
@@ -131,7 +130,7 @@ func (u *user) begin(o order) (<-chan result, error) {
 }
 
 func (u *user) do(o order) (result, error) {
-	ch, err := u.begin(o)
+	ch, err := u.send(o)
 	if err != nil {
 		return result{}, err
 	}
@@ -142,7 +141,7 @@ func (u *user) do(o order) (result, error) {
 	return r, nil
 }
 
-// must is do for what cannot fail.
+// must calls do and fails the test on errors.
 func (u *user) must(o order) result {
 	u.t.Helper()
 	r, err := u.do(o)
@@ -152,10 +151,10 @@ func (u *user) must(o order) result {
 	return r
 }
 
-// start is begin for what cannot fail; the function it returns waits.
+// start calls send and fails the test on errors; the returned function waits for the result.
 func (u *user) start(o order) func() result {
 	u.t.Helper()
-	ch, err := u.begin(o)
+	ch, err := u.send(o)
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -169,8 +168,7 @@ func (u *user) start(o order) func() result {
 	}
 }
 
-// wire makes a call and returns what came over the wire: the response and the
-// status, encoded.
+// wire makes a call and returns the encoded response and status.
 func (u *user) wire(method string, body []byte, key string) result {
 	u.t.Helper()
 	return u.must(order{Method: method, Body: body, Key: key, Limit: callLimit})
@@ -198,14 +196,14 @@ func (u *user) Invoke(_ context.Context, method string, args, reply any, _ ...gr
 	return proto.Unmarshal(r.Body, reply.(proto.Message))
 }
 
-// NewStream implements grpc.ClientConnInterface; no test needs it.
+// NewStream implements grpc.ClientConnInterface; no test uses it.
 func (u *user) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
 	return nil, errors.ErrUnsupported
 }
 
 func (u *user) v1() pb.DataMoverClient { return pb.NewDataMoverClient(u) }
 
-// create makes a movement, which must work.
+// create creates a movement and fails the test on errors.
 func (u *user) create(r *pb.DataMovementCreateRequest) string {
 	u.t.Helper()
 	c, err := u.v1().Create(u.t.Context(), r)
@@ -215,10 +213,11 @@ func (u *user) create(r *pb.DataMovementCreateRequest) string {
 	return c.Uid
 }
 
-// socketVar makes this binary a user of the daemon at that socket.
+// socketVar is the environment variable with the daemon's socket that makes this binary a
+// user process.
 const socketVar = "ABUSE_SOCKET"
 
-// actor is a user's process from within.
+// actor is the state of a user process.
 type actor struct {
 	socket string
 	conn   *grpc.ClientConn
@@ -226,7 +225,7 @@ type actor struct {
 	held   []io.Closer // connections that stay open until "drop"
 }
 
-// actAsUser carries out orders until there are no more.
+// actAsUser executes orders until the input ends.
 func actAsUser(socket string, in io.Reader, out io.Writer) int {
 	a := &actor{socket: socket}
 	var err error
@@ -238,20 +237,19 @@ func actAsUser(socket string, in io.Reader, out io.Writer) int {
 	for orders := json.NewDecoder(in); ; {
 		var o order
 		if err := orders.Decode(&o); err != nil {
-			os.Exit(0) // what is under way is of no interest any more
+			os.Exit(0) // running orders are no longer needed
 		}
 		go func() {
 			r := a.do(o)
 			r.ID = o.ID
 			writing.Lock()
 			defer writing.Unlock()
-			_ = results.Encode(r) // the parent may be gone
+			_ = results.Encode(r) // fails if the parent has exited
 		}()
 	}
 }
 
-// plain passes encoded messages through, so that also what no client would
-// encode can be sent.
+// plain is a codec for encoded messages, including those that no client would encode.
 type plain struct{}
 
 func (plain) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
@@ -282,7 +280,7 @@ func call(conn *grpc.ClientConn, o order) (body []byte, err error) {
 	return body, err
 }
 
-// tally counts outcomes of calls by their codes.
+// tally counts calls by their codes.
 type tally struct {
 	mu     sync.Mutex
 	counts map[string]int

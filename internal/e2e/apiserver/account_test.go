@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 type rights map[string][]any // resource to verbs
 
-// granted is what an installation grants to clientmountd.
+// granted returns the permissions that an installation grants to clientmountd.
 func granted() rights {
 	return rights{
 		"clientmounts":            {"get", "list", "patch", "update", "watch"},
@@ -23,8 +23,8 @@ func granted() rights {
 	}
 }
 
-// useAccount gives the test a service account of its own with the usual rights.
-func (s *env) useAccount() *world.Account {
+// useAccount gives the test a separate service account with the usual permissions.
+func (s *env) useAccount() *fixture.Account {
 	s.t.Helper()
 	s.setRights(granted())
 	return s.Account("nnf-system", s.Node, "ClientMount", s.Node)
@@ -39,13 +39,13 @@ func (s *env) setRights(r rights) {
 		if resource == "nnfstorageprofiles" {
 			group = api.GroupNNF
 		}
-		rules = append(rules, world.Rule(group, resource, verbs...))
+		rules = append(rules, fixture.Rule(group, resource, verbs...))
 	}
-	s.Apply(world.Role(s.Node, rules))
+	s.Apply(fixture.Role(s.Node, rules))
 }
 
-// rightTests: rights that the account loses. The message names the account,
-// the verb and the resource, and all heals when the right is back.
+// rightTests: permissions that the account loses. The message has the account, the verb and
+// the resource, and the daemon recovers when the permission is granted again.
 var rightTests = map[string]func(*env){
 	"rights removed":                func(s *env) { rightsRemoved(s) },
 	"no right to list at start":     noRightToList,
@@ -64,8 +64,8 @@ func rightsRemoved(s *env) {
 	account.Answers(account.Token(), http.StatusForbidden)
 	s.Proxy.ClearRequests()
 	s.Proxy.Reset()
-	s.said(soon, lostText, account.User(), "may not watch", "clientmounts."+api.GroupDWS, s.Node)
-	s.showsTrouble(account.User(), "may not watch")
+	s.awaitLog(soon, lostText, account.User(), "may not watch", "clientmounts."+api.GroupDWS, s.Node)
+	s.showsProblem(account.User(), "may not watch")
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 	comes := s.ask()
@@ -73,7 +73,7 @@ func rightsRemoved(s *env) {
 	s.back(1)
 	s.Await(comes, "mounted")
 	s.resumed(first, 0)
-	s.story("", "may not watch", "back")
+	s.logged("", "may not watch", "back")
 	s.onceMounted(stays)
 }
 
@@ -85,18 +85,18 @@ func noRightToList(s *env) {
 	account.Answers(account.Token(), http.StatusForbidden)
 	name := s.ask()
 	s.launch()
-	s.said(soon, lostText, account.User(), "may not list", "clientmounts."+api.GroupDWS, s.Node)
-	s.showsTrouble(account.User(), "may not list")
+	s.awaitLog(soon, lostText, account.User(), "may not list", "clientmounts."+api.GroupDWS, s.Node)
+	s.showsProblem(account.User(), "may not list")
 	s.hold(4 * time.Second)
 	s.notReady()
 	s.setRights(granted())
 	s.ready(resume)
 	s.Await(name, "mounted")
 	s.back(1)
-	s.story("may not list", "back")
+	s.logged("may not list", "back")
 }
 
-// Here the rabbit learns of it as well, by the status.
+// The rabbit also sees this error, in the status.
 func noRightToReadProfiles(s *env) {
 	account := s.useAccount()
 	r := granted()
@@ -109,8 +109,8 @@ func noRightToReadProfiles(s *env) {
 	if o.Severity() != "Major" || !lab.HasAll(o.DebugMessage(), want...) {
 		s.t.Errorf("the status has severity %s and %q, want Major and %q", o.Severity(), o.DebugMessage(), want)
 	}
-	s.said(soon, "ClientMount failed", account.User(), "may not get")
-	wait.Within(s.t, soon, "a status line that says failing", func() bool { return strings.Contains(s.status(), "1 failing") })
+	s.awaitLog(soon, "ClientMount failed", account.User(), "may not get")
+	wait.Within(s.t, soon, "a status line with a failing object", func() bool { return strings.Contains(s.status(), "1 failing") })
 	s.setRights(granted())
 	if o := s.Await(name, "mounted"); o.Severity() != "" {
 		s.t.Errorf("the error stays in the status: %s", o.DebugMessage())
@@ -118,7 +118,7 @@ func noRightToReadProfiles(s *env) {
 	s.onceMounted(name)
 }
 
-// noRightToWrite takes patch away from a resource.
+// noRightToWrite removes the permission to patch a resource.
 func noRightToWrite(s *env, resource, text string) {
 	account := s.useAccount()
 	r := granted()
@@ -126,7 +126,7 @@ func noRightToWrite(s *env, resource, text string) {
 	s.setRights(r)
 	s.start()
 	name := s.ask()
-	line := s.said(soon, text, account.User(), "may not patch", resource)
+	line := s.awaitLog(soon, text, account.User(), "may not patch", resource)
 	s.hold(3 * time.Second)
 	n := 0
 	for _, l := range s.daemon.Log() {
@@ -137,7 +137,7 @@ func noRightToWrite(s *env, resource, text string) {
 	if n != 1 {
 		s.t.Errorf("%q was logged %d times", text, n)
 	}
-	// A node that cannot promise to unmount must not mount.
+	// A node that cannot set the finalizer must not mount.
 	s.isMounted(name, resource == "clientmounts/status")
 	s.setRights(granted())
 	s.Await(name, "mounted")

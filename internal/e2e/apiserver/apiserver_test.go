@@ -1,12 +1,11 @@
-// Package apiserver is the matrix of troubles with the API server: the daemon
-// as it is released meets a server that is down, slow, wrong, of another
-// version or of another authority, and credentials that change or lose rights.
-// Each test has a node, a proxy and a daemon of its own, so that they run side
-// by side; those that harm the server itself have a server of their own.
+// Package apiserver tests the released daemon with an API server that is down, slow or
+// wrong, that has another version or another CA, and with credentials that change or lose
+// permissions. Each test has a separate node, proxy and daemon, so that tests run in
+// parallel; those that affect the server itself have a separate server.
 //
-// It must not know how the daemon reconciles: it looks at the kernel's mount
-// table, at the API objects, at what the proxy counted, and at the log and
-// status that an administrator sees.
+// The package does not depend on how the daemon reconciles. It checks the mount table, the
+// API objects, the requests that the proxy has counted, and the log and status that an
+// administrator sees.
 package apiserver
 
 import (
@@ -19,22 +18,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// Tests spend their time waiting, so many fit on a small machine.
+// Tests wait most of the time, so many can run in parallel on a small machine.
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "24")
-	os.Exit(world.Main(m))
+	os.Exit(fixture.Main(m))
 }
 
-// TestMatrix runs all tests side by side and then looks whether anything of
-// any of them is left.
+// TestMatrix runs all tests in parallel, and then checks that none has left anything.
 func TestMatrix(t *testing.T) {
 	t.Run("tests", func(t *testing.T) {
 		for _, group := range []map[string]func(*env){
-			budgetTests, outageTests, watchTests, writeTests, credentialTests, rightTests,
+			budgetTests, outageTests, watchTests, writeTests, credentialTests, rightTests, doctorTests,
 		} {
 			for name, test := range group {
 				t.Run(name, func(t *testing.T) {
@@ -50,43 +50,43 @@ func TestMatrix(t *testing.T) {
 			ownServer(t)
 		})
 	})
-	world.New(t).NothingLeft()
+	fixture.New(t).NothingLeft()
 }
 
 const (
-	// resume is what the daemon may take after the server is back: its
-	// longest delay is 30 s, and the machine may be busy.
+	// resume is how long the daemon may take after the server is back: its longest delay is
+	// 30 s, and the machine may be busy.
 	resume = 40 * time.Second
-	// soon bounds what should take milliseconds.
+	// soon bounds operations that take milliseconds.
 	soon = 30 * time.Second
 )
 
 // env is a node, a proxy in front of the API server, and clientmountd.
 type env struct {
-	*world.World
+	*fixture.Fixture
 	t      *testing.T
 	daemon *lab.Process
 	mounts []string // ClientMounts that exist
 
-	volumes int // made so far
+	volumes int // number of created volumes
 }
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	s := bare(t, world.New(t))
+	s := bare(t, fixture.New(t))
 	s.UseProxy()
 	return s
 }
 
-// bare has no proxy.
-func bare(t *testing.T, w *world.World) *env {
+// bare returns an env without a proxy.
+func bare(t *testing.T, w *fixture.Fixture) *env {
 	t.Helper()
-	w.UseProfile(world.ProfileSpec{})
+	w.UseProfile(fixture.ProfileSpec{})
 	w.Token = w.Cluster.TokenFile()
-	return &env{World: w, t: t}
+	return &env{Fixture: w, t: t}
 }
 
-// launch starts the daemon and does not wait for anything.
+// launch starts the daemon without waiting.
 func (s *env) launch(flags ...string) {
 	s.t.Helper()
 	s.daemon = s.Launch(lab.Spec{Args: flags})
@@ -106,17 +106,17 @@ func (s *env) ready(limit time.Duration) {
 	}
 }
 
-// notReady fails when the daemon has said READY.
+// notReady fails the test if the daemon has sent READY.
 func (s *env) notReady() {
 	s.t.Helper()
 	for _, n := range s.daemon.Notices() {
 		if _, yes := n.Value("READY"); yes {
-			s.t.Fatal("READY although the objects of the node are not known")
+			s.t.Fatal("READY before the first list")
 		}
 	}
 }
 
-// ask makes a volume and a ClientMount that wants it mounted, and returns the
+// ask creates a volume and a ClientMount with the desired state mounted, and returns the
 // name of both.
 func (s *env) ask() string {
 	s.t.Helper()
@@ -124,13 +124,13 @@ func (s *env) ask() string {
 	s.volumes++
 	name := fmt.Sprintf("m%d", index)
 	s.Volume(index, lab.VolumeOptions{})
-	s.Mount(name, world.MountSpec{Path: s.Path(name), Type: "xfs", Index: index})
+	s.Mount(name, fixture.MountSpec{Path: s.Path(name), Type: "xfs", Index: index})
 	s.mounts = append(s.mounts, name)
 	return name
 }
 
-// mounted asks for a mount and waits until it is there, and until the daemon
-// itself knows that the server knows.
+// mounted creates a ClientMount and waits until it is mounted and the daemon has received
+// the response to its status patch.
 func (s *env) mounted() string {
 	s.t.Helper()
 	name := s.ask()
@@ -140,7 +140,7 @@ func (s *env) mounted() string {
 	return name
 }
 
-// isMounted looks at the kernel's table.
+// isMounted checks the mount table.
 func (s *env) isMounted(name string, want bool) {
 	s.t.Helper()
 	m, ok, err := s.MountAt(s.Path(name))
@@ -150,8 +150,8 @@ func (s *env) isMounted(name string, want bool) {
 	}
 }
 
-// finish is the end of every test: the daemon lives, serves a last mount's
-// life, ends well, and nothing is left.
+// finish ends every test: it checks that the daemon still runs, mounts and unmounts another
+// object and exits without errors, and that nothing is left.
 func (s *env) finish() {
 	s.t.Helper()
 	if s.daemon == nil {
@@ -169,13 +169,16 @@ func (s *env) finish() {
 		s.Delete(name)
 		s.isMounted(name, false)
 	}
+	// A record goes after the object, which the server may remove without a response.
+	wait.Until(s.t, "the daemon removes all records", func() bool {
+		records, err := filepath.Glob(filepath.Join(clientmount.RecordsDirectory(s.Runtime), "*.json"))
+		s.Must(err)
+		return len(records) == 0
+	})
 	s.Stop(s.daemon)
-	if records, err := filepath.Glob(filepath.Join(s.Runtime, "*.json")); err != nil || len(records) > 0 {
-		s.t.Errorf("records left behind: %v %v", records, err)
-	}
 }
 
-// calls counts the runs of a tool for a mount.
+// calls returns the number of calls of a tool for a mount.
 func (s *env) calls(tool, name string) (n int) {
 	s.t.Helper()
 	calls, err := s.Log()
@@ -188,7 +191,7 @@ func (s *env) calls(tool, name string) (n int) {
 	return n
 }
 
-// onceMounted fails unless exactly one command mounted it.
+// onceMounted fails the test unless mount was called exactly once for the object.
 func (s *env) onceMounted(name string) {
 	s.t.Helper()
 	if n := s.calls("mount", name); n != 1 {

@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// credentialTests: tokens and certificates that change or go bad.
+// credentialTests: tokens and certificates that change or become invalid.
 var credentialTests = map[string]func(*env){
-	"token rotated in time":       tokenRotatedInTime,
-	"token rotated late":          tokenRotatedLate,
-	"token file unusable":         tokenFileUnusable,
-	"token forged at start":       func(s *env) { badTokenAtStart(s, true) },
-	"token garbage at start":      func(s *env) { badTokenAtStart(s, false) },
-	"authority changed late":      authorityChangedLate,
-	"authority changed in time":   authorityChangedInTime,
-	"authority wrong at start":    authorityWrongAtStart,
-	"authority file half written": authorityFileUnusable,
+	"token rotated in time":     tokenRotatedInTime,
+	"token rotated late":        tokenRotatedLate,
+	"token file unusable":       tokenFileUnusable,
+	"token forged at start":     func(s *env) { badTokenAtStart(s, true) },
+	"token garbage at start":    func(s *env) { badTokenAtStart(s, false) },
+	"authority changed late":    authorityChangedLate,
+	"authority changed in time": authorityChangedInTime,
+	"authority wrong at start":  authorityWrongAtStart,
+	"authority file incomplete": authorityFileUnusable,
 }
 
 func contextWithin(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
-// The new token is in the file before the old one ends: no caller notices.
+// The new token is in the file before the old one expires: no request fails.
 func tokenRotatedInTime(s *env) {
 	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
@@ -37,14 +37,14 @@ func tokenRotatedInTime(s *env) {
 	s.Proxy.Reset()
 	s.back(1)
 	s.mounted()
-	s.story("", "back")
+	s.logged("", "back")
 	if strings.Contains(logOf(s), "refused the credentials") {
-		s.t.Error("the old token was used after the new one had been there")
+		s.t.Error("the old token was used after the new one was written")
 	}
 }
 
-// The old token ends first: the daemon says whose credentials are refused, and
-// continues by itself when the new token comes.
+// The old token expires first: the daemon reports which credentials are rejected, and
+// continues when the new token is written.
 func tokenRotatedLate(s *env) {
 	account := s.useAccount()
 	old, err := os.ReadFile(s.Token)
@@ -53,22 +53,22 @@ func tokenRotatedLate(s *env) {
 	stays := s.mounted()
 	account.Revoke("1", old)
 	s.Proxy.Reset()
-	s.said(soon, lostText, "refused the credentials of "+account.User(), s.Token)
-	s.showsTrouble("refused the credentials of " + account.User())
+	s.awaitLog(soon, lostText, "refused the credentials of "+account.User(), s.Token)
+	s.showsProblem("refused the credentials of " + account.User())
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 
-	// Half a file on top of it is named as well.
+	// An incomplete file is reported as well.
 	s.Write("token", nil)
-	s.said(soon, "token file cannot be read", s.Token)
+	s.awaitLog(soon, "token file cannot be read", s.Token)
 	comes := s.ask()
 	s.hold(3 * time.Second)
 	s.Write("token", account.NewToken("2"))
 	began := time.Now()
 	s.back(1)
-	s.t.Logf("the watch goes on %.1f s after the good token", time.Since(began).Seconds())
+	s.t.Logf("the watch continues %.1f s after the valid token", time.Since(began).Seconds())
 	s.Await(comes, "mounted")
-	s.story("", "refused the credentials", "back")
+	s.logged("", "refused the credentials", "back")
 	s.onceMounted(stays)
 }
 
@@ -80,8 +80,8 @@ func logOf(s *env) string {
 	return b.String()
 }
 
-// A file that is empty, gone, a directory or garbage for a moment: the last good
-// token stays in use, and each trouble is said once.
+// If the file is temporarily empty, missing, a directory or garbage, the last valid token
+// stays in use, and each problem is logged once.
 func tokenFileUnusable(s *env) {
 	s.useAccount()
 	good, err := os.ReadFile(s.Token)
@@ -95,8 +95,8 @@ func tokenFileUnusable(s *env) {
 	}{
 		{"is empty", func() error { return os.Truncate(s.Token, 0) }},
 		{"no such file", func() error { return os.Remove(s.Token) }},
-		{"not an ordinary file", func() error { return os.Mkdir(s.Token, 0o700) }},
-		{"does not look like a token", func() error {
+		{"not a regular file", func() error { return os.Mkdir(s.Token, 0o700) }},
+		{"is not a token", func() error {
 			return orFirst(os.Remove(s.Token), os.WriteFile(s.Token, []byte("\x00\x01two words"), 0o600))
 		}},
 	} {
@@ -105,9 +105,9 @@ func tokenFileUnusable(s *env) {
 		back++
 		s.back(back)
 		s.mounted()
-		s.said(soon, "the last token stays in use", bad.text)
+		s.awaitLog(soon, "keeping the last token", bad.text)
 		if n := strings.Count(logOf(s), bad.text); n != 1 {
-			s.t.Errorf("%q was said %d times", bad.text, n)
+			s.t.Errorf("%q was logged %d times", bad.text, n)
 		}
 	}
 	s.Write("token", good)
@@ -123,8 +123,8 @@ func orFirst(errs ...error) error {
 	return nil
 }
 
-// A token that the server does not take at the start is no reason to end: the
-// site's tool may just be late.
+// The daemon does not exit if the server rejects the token at start, because the tool of
+// the site may write it later.
 func badTokenAtStart(s *env, forged bool) {
 	account := s.useAccount()
 	good, err := os.ReadFile(s.Token)
@@ -137,36 +137,36 @@ func badTokenAtStart(s *env, forged bool) {
 	s.Write("token", bad)
 	name := s.ask()
 	s.launch()
-	s.said(soon, lostText, "refused the credentials of "+who, s.Token)
-	s.showsTrouble("refused the credentials")
+	s.awaitLog(soon, lostText, "refused the credentials of "+who, s.Token)
+	s.showsProblem("refused the credentials")
 	s.hold(6 * time.Second)
 	s.notReady()
 	s.Write("token", good)
 	s.ready(resume)
 	s.Await(name, "mounted")
 	s.back(1)
-	s.story("refused the credentials", "back")
+	s.logged("refused the credentials", "back")
 }
 
-// The server has a certificate that our file does not vouch for.
+// The server has a certificate of a CA that is not in our file.
 func authorityChangedLate(s *env) {
 	s.start()
 	stays := s.mounted()
 	s.Proxy.ClearRequests()
 	fresh, err := s.Proxy.SwapCA()
 	s.Must(err)
-	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
-	s.showsTrouble("certificate")
+	s.awaitLog(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
+	s.showsProblem("certificate")
 	s.hold(5 * time.Second)
 	s.isMounted(stays, true)
 	comes := s.ask()
 	s.Write("ca.pem", fresh)
 	s.back(1)
 	s.Await(comes, "mounted")
-	s.story("", "certificate", "back")
+	s.logged("", "certificate", "back")
 }
 
-// The file has both authorities before the server changes.
+// The file contains both CAs before the server changes.
 func authorityChangedInTime(s *env) {
 	s.start()
 	s.mounted()
@@ -176,26 +176,26 @@ func authorityChangedInTime(s *env) {
 	fresh, err := s.Proxy.SwapCA()
 	s.Must(err)
 	s.Write("ca.pem", append(old, fresh...))
-	s.heal()
+	s.clearFaults()
 	s.back(1)
 	s.mounted()
-	s.story("", "back")
+	s.logged("", "back")
 }
 
 func authorityWrongAtStart(s *env) {
 	fresh, err := s.Proxy.SwapCA()
 	s.Must(err)
 	s.launch()
-	s.said(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
+	s.awaitLog(soon, lostText, "certificate signed by unknown authority", s.API.Cert)
 	s.hold(4 * time.Second)
 	s.notReady()
 	s.Write("ca.pem", fresh)
 	s.ready(resume)
 	s.back(1)
-	s.story("certificate", "back")
+	s.logged("certificate", "back")
 }
 
-// Half a certificate keeps the last good one in use.
+// If the file is incomplete, the last valid CA stays in use.
 func authorityFileUnusable(s *env) {
 	s.start()
 	s.mounted()
@@ -204,9 +204,9 @@ func authorityFileUnusable(s *env) {
 	s.Proxy.Reset()
 	s.back(1)
 	s.mounted()
-	s.said(soon, "the CA file cannot be used", s.API.Cert)
+	s.awaitLog(soon, "the CA file cannot be used", s.API.Cert)
 	s.Write("ca.pem", good)
 	s.Proxy.Reset()
 	s.back(2)
-	s.story("", "back", "", "back")
+	s.logged("", "back", "", "back")
 }

@@ -8,16 +8,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// What the daemon logs when the server is lost and when it is back.
+// Log messages after the loss of the server and after its return.
 const (
-	lostText = "cannot follow the API server"
+	lostText = "the watch failed; mounts are not affected"
 	backText = "API server answers again"
 )
 
 func message(l lab.LogLine) string { m, _ := l.Fields["msg"].(string); return m }
 
-// said waits for a log line with all the texts, past or future.
-func (s *env) said(limit time.Duration, texts ...string) lab.LogLine {
+// awaitLog waits for a log line with all texts. Lines that are already logged match, too.
+func (s *env) awaitLog(limit time.Duration, texts ...string) lab.LogLine {
 	s.t.Helper()
 	l, err := s.daemon.WaitLog(s.Context(limit), func(l lab.LogLine) bool { return l.Has(texts...) })
 	if err != nil {
@@ -26,7 +26,7 @@ func (s *env) said(limit time.Duration, texts ...string) lab.LogLine {
 	return l
 }
 
-// lines returns the log lines about losing the server and finding it again.
+// lines returns the log lines about the loss and the return of the server.
 func (s *env) lines() (list []lab.LogLine) {
 	for _, l := range s.daemon.Log() {
 		if m := message(l); strings.HasPrefix(m, lostText) || strings.HasPrefix(m, backText) {
@@ -36,21 +36,20 @@ func (s *env) lines() (list []lab.LogLine) {
 	return list
 }
 
-// lost waits until the daemon has noticed n times in all that the server is
-// away.
+// lost waits until the daemon has logged n times in total that the server is not available.
 func (s *env) lost(n int) {
 	s.t.Helper()
-	wait.Within(s.t, soon, "the daemon notices that the server is away", func() bool { return s.count(lostText) >= n })
+	wait.Within(s.t, soon, "the daemon detects the loss of the server", func() bool { return s.count(lostText) >= n })
 }
 
-// back waits until it has noticed n times in all that the server is there.
+// back waits until it has logged n times in total that the server is back.
 func (s *env) back(n int) {
 	s.t.Helper()
-	wait.Within(s.t, resume, "the daemon notices that the server is back", func() bool { return s.count(backText) >= n })
-	wait.Within(s.t, soon, "the status line follows", s.answers)
+	wait.Within(s.t, resume, "the daemon detects the return of the server", func() bool { return s.count(backText) >= n })
+	wait.Within(s.t, soon, "the status line is updated", s.answers)
 }
 
-// answers tells whether the status line says that all is well.
+// answers reports whether the status line shows no problem.
 func (s *env) answers() bool { return strings.HasSuffix(s.status(), "; API server answers") }
 
 func (s *env) count(text string) (n int) {
@@ -62,9 +61,9 @@ func (s *env) count(text string) (n int) {
 	return n
 }
 
-// story fails unless the lines about the server are exactly these: each names
-// the text of one, and "back" stands for its return.
-func (s *env) story(want ...string) {
+// logged fails the test unless the lines about the server are exactly these: each argument
+// is a text in one line, or "back" for the return of the server.
+func (s *env) logged(want ...string) {
 	s.t.Helper()
 	got := s.lines()
 	fits := len(got) == len(want)
@@ -80,11 +79,11 @@ func (s *env) story(want ...string) {
 		for _, l := range got {
 			texts = append(texts, strings.TrimSpace(l.Text))
 		}
-		s.t.Errorf("the log tells\n%s\nand not %q", strings.Join(texts, "\n"), want)
+		s.t.Errorf("the log has\n%s\nwant %q", strings.Join(texts, "\n"), want)
 	}
 }
 
-// status is the line that the service manager shows now.
+// status returns the current status line for the service manager.
 func (s *env) status() string {
 	line := ""
 	for _, n := range s.daemon.Notices() {
@@ -95,16 +94,16 @@ func (s *env) status() string {
 	return line
 }
 
-// showsTrouble waits until the status line says since when and why.
-func (s *env) showsTrouble(texts ...string) {
+// showsProblem waits until the status line shows the time and the cause of the problem.
+func (s *env) showsProblem(texts ...string) {
 	s.t.Helper()
 	wait.Within(s.t, soon, "a status line with "+strings.Join(texts, ", "), func() bool {
 		return lab.HasAll(s.status(), append(texts, "API server has not answered since ")...)
 	})
 }
 
-// hold keeps a trouble up for a while, during which the daemon must not say
-// anything new about the server.
+// hold waits while a problem lasts, during which the daemon must not log anything new about
+// the server.
 func (s *env) hold(d time.Duration) {
 	s.t.Helper()
 	before := len(s.lines())

@@ -15,58 +15,58 @@ import (
 
 // outageTests: a server that cannot be reached.
 var outageTests = map[string]func(*env){
-	"down at start, refused":          func(s *env) { downAtStart(s, s.Proxy.Refuse, "connection refused") },
-	"down at start, closed at once":   func(s *env) { downAtStart(s, func() { s.Proxy.Down(true) }, "cannot reach API server") },
-	"down at start, 503":              func(s *env) { downAtStart(s, func() { s.Proxy.Set(lab.Rule{Code: 503}) }, "answered 503") },
-	"down at start, half open":        halfOpenAtStart,
-	"down for a minute":               downForAMinute,
-	"flapping":                        flapping,
-	"half open, seen by the kernel":   guardedByKernel,
-	"half open while watching":        halfOpenWhileWatching,
-	"half open while writing":         halfOpenWhileWriting,
-	"restart of the daemon meanwhile": restartMeanwhile,
+	"down at start, refused":                 func(s *env) { downAtStart(s, s.Proxy.Refuse, "connection refused") },
+	"down at start, closed immediately":      func(s *env) { downAtStart(s, func() { s.Proxy.Down(true) }, "cannot reach API server") },
+	"down at start, 503":                     func(s *env) { downAtStart(s, func() { s.Proxy.Set(lab.Rule{Code: 503}) }, "answered 503") },
+	"down at start, half open":               halfOpenAtStart,
+	"down for a minute":                      downForAMinute,
+	"flapping":                               flapping,
+	"half open, detected by the kernel":      guardedByKernel,
+	"half open while watching":               halfOpenWhileWatching,
+	"half open while writing":                halfOpenWhileWriting,
+	"restart of the daemon during an outage": restartMeanwhile,
 }
 
-// The daemon is up first: it says why it is not ready, once, and works as soon
-// as the server is there.
+// The daemon starts before the server: it logs once why it is not ready, and is ready when
+// the server is available.
 func downAtStart(s *env, breakIt func(), why string) {
 	breakIt()
 	name := s.ask()
 	s.launch()
-	s.said(soon, lostText, why)
-	s.showsTrouble("0 mounts ready", why)
+	s.awaitLog(soon, lostText, why)
+	s.showsProblem("0 mounts ready", why)
 	s.hold(8 * time.Second)
 	s.notReady()
 	s.isMounted(name, false)
-	s.heal()
+	s.clearFaults()
 	s.ready(resume)
 	s.Await(name, "mounted")
 	s.back(1)
-	s.story(why, "back")
+	s.logged(why, "back")
 	s.onceMounted(name)
 }
 
-// heal ends whatever was done to the proxy.
-func (s *env) heal() {
+// clearFaults ends all faults of the proxy.
+func (s *env) clearFaults() {
 	s.t.Helper()
 	s.Proxy.Clear()
 	s.Must(s.Proxy.Accept())
 }
 
-// A connection that is accepted and then dead must not stop the start for good.
+// A connection that is accepted and then dead must not block the start permanently.
 func halfOpenAtStart(s *env) {
 	s.Proxy.HalfOpen(true)
 	s.launch()
-	s.said(soon, lostText)
-	s.showsTrouble("cannot reach API server")
+	s.awaitLog(soon, lostText)
+	s.showsProblem("cannot reach API server")
 	s.notReady()
-	s.heal()
+	s.clearFaults()
 	s.ready(resume)
 	s.back(1)
 }
 
-// While the server is away nothing changes on the node; what was asked for
-// meanwhile is done afterwards, from the old position, without another list.
+// While the server is down, nothing changes on the node. Changes during that time are
+// processed when it is back, from the old position and without another list.
 func downForAMinute(s *env) {
 	s.start()
 	stays, goes, deleted := s.mounted(), s.mounted(), s.mounted()
@@ -74,7 +74,7 @@ func downForAMinute(s *env) {
 	s.Must(err)
 	s.Proxy.Refuse()
 	s.lost(1)
-	s.showsTrouble("3 mounts ready for 3 ClientMounts")
+	s.showsProblem("3 mounts ready for 3 ClientMounts")
 	s.Proxy.ClearRequests()
 	comes := s.ask()
 	s.Want(goes, "unmounted")
@@ -83,10 +83,10 @@ func downForAMinute(s *env) {
 	for name, want := range map[string]bool{stays: true, goes: true, deleted: true, comes: false} {
 		s.isMounted(name, want)
 	}
-	s.heal()
+	s.clearFaults()
 	began := time.Now()
 	s.back(1)
-	s.t.Logf("the watch goes on %.1f s after the server's return", time.Since(began).Seconds())
+	s.t.Logf("the watch continues %.1f s after the server's return", time.Since(began).Seconds())
 	s.Await(comes, "mounted")
 	s.Await(goes, "unmounted")
 	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, deleted); err != nil {
@@ -96,14 +96,14 @@ func downForAMinute(s *env) {
 		s.isMounted(name, want)
 	}
 	s.resumed(first, 0)
-	s.story("", "back")
+	s.logged("", "back")
 	s.onceMounted(stays)
 }
 
 func isWatch(r *lab.Request) bool { return r.Class == lab.ClassWatch }
 
-// resumed fails unless the requests since the last ClearRequests hold so many
-// lists, and the first watch went on from where the one before was, or later.
+// resumed fails the test unless the requests since the last ClearRequests contain that many
+// lists, and the first watch continues from the position of the previous one or later.
 func (s *env) resumed(before *lab.Request, lists int) {
 	s.t.Helper()
 	if n := s.Proxy.Count(lab.ClassList); n != lists {
@@ -115,7 +115,7 @@ func (s *env) resumed(before *lab.Request, lists int) {
 	watch, err := s.Proxy.WaitRequest(s.Context(soon), isWatch)
 	s.Must(err)
 	if number(s.t, watch.ResourceVersion) < number(s.t, before.ResourceVersion) {
-		s.t.Errorf("the watch went on from %s, behind %s", watch.ResourceVersion, before.ResourceVersion)
+		s.t.Errorf("the watch continued from %s, before %s", watch.ResourceVersion, before.ResourceVersion)
 	}
 }
 
@@ -140,7 +140,7 @@ func flapping(s *env) {
 		s.Await(name, "mounted")
 		s.onceMounted(name)
 	}
-	wait.Within(s.t, resume, "the status line says that the server answers", s.answers)
+	wait.Within(s.t, resume, "a status line without a problem", s.answers)
 	s.resumed(first, 0)
 	if lost, back := s.count(lostText), s.count(backText); lost != back || lost < 1 || lost > 10 {
 		s.t.Errorf("lost %d times and back %d times in 10 outages", lost, back)
@@ -148,7 +148,7 @@ func flapping(s *env) {
 	s.onceMounted(stays)
 }
 
-// A pause of the network in which no connection ends: nothing is lost.
+// The network is interrupted without the loss of a connection: no event is lost.
 func halfOpenWhileWatching(s *env) {
 	s.start()
 	stays := s.mounted()
@@ -158,16 +158,16 @@ func halfOpenWhileWatching(s *env) {
 	s.Want(stays, "unmounted")
 	s.hold(10 * time.Second)
 	s.isMounted(stays, true)
-	s.heal()
+	s.clearFaults()
 	s.Await(comes, "mounted")
 	s.Await(stays, "unmounted")
 	if n := s.Proxy.Count(lab.ClassList, lab.ClassDiscovery); n != 0 {
 		s.t.Errorf("%d lists and discoveries after a pause", n)
 	}
-	s.story()
+	s.logged()
 }
 
-// A write that gets no answer ends by its time limit and is repeated.
+// A write without a response ends at its time limit and is retried.
 func halfOpenWhileWriting(s *env) {
 	s.start(s.Settings("[kubernetes]", `request_timeout = "2s"`))
 	s.mounted()
@@ -180,14 +180,14 @@ func halfOpenWhileWriting(s *env) {
 	}
 	s.Proxy.HalfOpen(true)
 	s.isMounted(name, true)
-	s.said(soon, "cannot write the status", "gave no answer in time")
-	s.heal()
+	s.awaitLog(soon, "cannot write the status", "did not respond within")
+	s.clearFaults()
 	s.Await(name, "mounted")
 	s.onceMounted(name)
 }
 
-// A daemon that is restarted while the server is away keeps the mounts, and
-// finishes what was asked for when the server is back.
+// A daemon that is restarted while the server is down keeps the mounts, and processes the
+// changes when the server is back.
 func restartMeanwhile(s *env) {
 	s.start()
 	stays, goes := s.mounted(), s.mounted()
@@ -196,12 +196,12 @@ func restartMeanwhile(s *env) {
 	s.Stop(s.daemon)
 	s.Remove(goes)
 	s.launch()
-	s.said(soon, lostText)
+	s.awaitLog(soon, lostText)
 	s.hold(3 * time.Second)
 	s.isMounted(stays, true)
 	s.isMounted(goes, true)
 	s.notReady()
-	s.heal()
+	s.clearFaults()
 	s.ready(resume)
 	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, goes); err != nil {
 		s.t.Error(err)
@@ -211,9 +211,9 @@ func restartMeanwhile(s *env) {
 	s.onceMounted(stays)
 }
 
-// A peer that vanishes without a word cannot be simulated on the loopback device,
-// where the kernel of the peer continues acknowledging. What notices it is the
-// daemon's kernel, which must have been told to.
+// A peer that disappears cannot be simulated on the loopback device, because its kernel
+// still acknowledges data. So this test checks the socket options by which the daemon's
+// kernel detects a dead peer.
 func guardedByKernel(s *env) {
 	s.start()
 	s.mounted()

@@ -6,13 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// ownServer runs, one after another, the tests that harm the API server.
+// ownServer runs the tests that affect the API server, one after another.
 func ownServer(t *testing.T) {
-	st := world.New(t)
+	st := fixture.New(t)
 	ctx, cancel := contextWithin(2 * time.Minute)
 	defer cancel()
 	server, err := st.StartCluster(ctx, lab.ClusterOptions{Dir: filepath.Join(st.Dir, "own-server")})
@@ -29,7 +29,7 @@ func ownServer(t *testing.T) {
 		test func(*env)
 	}{
 		{"older version only", olderVersionOnly},
-		{"version goes while running", versionGoes},
+		{"version removed while running", versionGoes},
 		{"no known version", noKnownVersion},
 		{"definitions not installed", notInstalled},
 		{"conversion webhook absent", webhookAbsent},
@@ -49,13 +49,13 @@ func ownServer(t *testing.T) {
 	}
 }
 
-// onServer is an env on another server than the common one.
+// onServer returns an env with a server other than the common one.
 func onServer(t *testing.T, server *lab.Cluster) *env {
 	t.Helper()
-	return bare(t, world.On(t, world.New(t).Lab, server))
+	return bare(t, fixture.On(t, fixture.New(t).Lab, server))
 }
 
-// A server that stops moving and continues: nothing is lost, nothing is said.
+// The server is paused and continues: no event is lost, and nothing is logged.
 func paused(s *env) {
 	s.start()
 	stays := s.mounted()
@@ -64,11 +64,11 @@ func paused(s *env) {
 	s.isMounted(stays, true)
 	s.Must(s.Cluster.Resume())
 	s.mounted()
-	s.story()
+	s.logged()
 }
 
-// The server dies and comes back with the same data. Two daemons watch it: one
-// by itself, one through a proxy that counts.
+// The server is killed and restarted with the same data. Two daemons watch it, one of them
+// through a proxy that counts requests.
 func killedAndRestarted(s *env) {
 	counted := onServer(s.t, s.Cluster)
 	counted.UseProxy()
@@ -83,7 +83,7 @@ func killedAndRestarted(s *env) {
 	for _, one := range []*env{s, counted} {
 		one.lost(1)
 	}
-	s.showsTrouble("2 mounts ready for 2 ClientMounts")
+	s.showsProblem("2 mounts ready for 2 ClientMounts")
 	s.hold(4 * time.Second)
 	ctx, cancel := contextWithin(time.Minute)
 	defer cancel()
@@ -97,21 +97,21 @@ func killedAndRestarted(s *env) {
 	}
 	s.isMounted(goes, false)
 	if n := counted.Proxy.Count(lab.ClassList); n > 0 {
-		s.t.Errorf("%d lists after the restart, none is needed", n)
+		s.t.Errorf("%d lists after the restart, want none", n)
 	}
 	counted.finish()
 }
 
 const (
 	restartNodes = 10
-	// mostRefusals is how often a node may ask a server that has started and is
-	// not ready: it answers 401, 429 or 503 until its caches are filled. How long
-	// that takes is the machine's business; the figure is logged.
+	// mostRefusals is the maximum number of requests of a node that a started server
+	// rejects: it responds with 401, 429 or 503 until its caches are filled. How long that
+	// takes depends on the machine; the number is logged.
 	mostRefusals = 5
 )
 
-// restartRequests counts what a restart of the API server costs per node. The
-// objects that changed and went away meanwhile are noticed all the same.
+// restartRequests counts the requests per node after a restart of the API server. Changes
+// and deletions of objects during the restart are processed.
 func restartRequests(s *env, end func() error) {
 	nodes := []*env{s}
 	for range restartNodes - 1 {
@@ -144,7 +144,7 @@ func restartRequests(s *env, end func() error) {
 		for _, r := range one.Proxy.Requests() {
 			switch {
 			case r.Code() == http.StatusBadGateway:
-				continue // the proxy's word for a connection that was refused
+				continue // the code of the proxy for a refused connection
 			case r.Code() == http.StatusOK:
 				answered++
 			default:
@@ -156,7 +156,7 @@ func restartRequests(s *env, end func() error) {
 			s.t.Logf("%s: %s %s %d, from %s", r.Time.Format("05.000"), one.Node, r.Class, r.Code(), r.ResourceVersion)
 		}
 		if answered != 1 || refused > mostRefusals {
-			s.t.Errorf("%s: %d requests were answered and %d refused, want 1 and at most %d", one.Node, answered, refused, mostRefusals)
+			s.t.Errorf("%s: %d requests succeeded and %d were rejected, want 1 and at most %d", one.Node, answered, refused, mostRefusals)
 		}
 		total += answered + refused
 	}
@@ -170,8 +170,8 @@ func restartRequests(s *env, end func() error) {
 	}
 }
 
-// A cluster that is set up again: other authority, other tokens, same objects.
-// The site's tool replaces the files afterwards.
+// The cluster is set up again with another CA, other tokens and the same objects. After
+// that the tool of the site replaces the files.
 func newAuthority(s *env) {
 	s.start()
 	stays := s.mounted()

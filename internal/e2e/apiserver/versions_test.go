@@ -14,11 +14,10 @@ import (
 
 const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
-// future is a version that this program cannot know.
+// future is a version that this program does not support.
 const future = "v1alpha99"
 
-// serve makes the server serve just these versions of a group, and waits until
-// it does.
+// serve makes the server serve only these versions of a group, and waits until it does.
 func (s *env) serve(group string, versions ...string) {
 	s.t.Helper()
 	list, err := s.Cluster.Do(s.Context(soon), http.MethodGet, definitions, "", nil)
@@ -62,7 +61,7 @@ func (s *env) serve(group string, versions ...string) {
 	})
 }
 
-// define changes the spec of a definition.
+// define changes the spec of a CRD.
 func (s *env) define(name string, spec map[string]any) {
 	s.t.Helper()
 	if _, err := s.Cluster.PatchPath(s.Context(soon), definitions+"/"+name, "application/merge-patch+json", lab.Object{"spec": spec}); err != nil {
@@ -70,15 +69,14 @@ func (s *env) define(name string, spec map[string]any) {
 	}
 }
 
-// serveAll is the normal state.
+// serveAll restores the normal state.
 func (s *env) serveAll() {
 	s.t.Helper()
 	s.serve(api.GroupDWS, api.VersionsDWS...)
 	s.serve(api.GroupNNF, api.VersionsNNF...)
 }
 
-// spoken waits for a successful request of a class and returns the version in
-// its path.
+// spoken waits for a successful request of a class and returns the version in its path.
 func (s *env) spoken(class string) string {
 	s.t.Helper()
 	r, err := s.Proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool { return r.Class == class })
@@ -86,7 +84,7 @@ func (s *env) spoken(class string) string {
 	return strings.Split(r.Path, "/")[3] // /apis/group/version
 }
 
-// A server one step behind: the daemon speaks what both know.
+// An older server: the daemon uses a version that both support.
 func olderVersionOnly(s *env) {
 	s.UseProxy()
 	name := s.ask()
@@ -111,13 +109,13 @@ func olderVersionOnly(s *env) {
 	s.onceMounted(name)
 }
 
-// The version that the daemon speaks is taken away: it finds the other.
+// The version that the daemon uses is removed: it uses the other one.
 func versionGoes(s *env) {
 	s.UseProxy()
 	s.start()
 	stays := s.mounted()
 	if got := s.spoken(lab.ClassWatch); got != api.VersionsDWS[0] {
-		s.t.Fatalf("speaks %s", got)
+		s.t.Fatalf("uses %s", got)
 	}
 	before := s.ask() // uses the newer version of both groups
 	s.Await(before, "mounted")
@@ -130,9 +128,9 @@ func versionGoes(s *env) {
 		})
 	})
 	s.isMounted(stays, true)
-	wait.Within(s.t, resume, "the status line says that the server answers", s.answers)
+	wait.Within(s.t, resume, "a status line that the server answers", s.answers)
 
-	// And back: what is asked for now is in the newer version only.
+	// Back again: new requests use only the newer version.
 	s.serve(api.GroupDWS, api.VersionsDWS[0])
 	s.serve(api.GroupNNF, api.VersionsNNF[0])
 	comes := s.ask()
@@ -142,7 +140,7 @@ func versionGoes(s *env) {
 	s.onceMounted(stays)
 }
 
-// A server too far ahead: the message names what each side knows.
+// A server that is too new: the message lists the versions of both sides.
 func noKnownVersion(s *env) {
 	running := onServer(s.t, s.Cluster)
 	running.start()
@@ -150,14 +148,14 @@ func noKnownVersion(s *env) {
 	s.serve(api.GroupDWS, future)
 	s.launch()
 	for _, one := range []*env{s, running} {
-		one.said(resume, lostText, "serves "+api.GroupDWS+" as "+future, "this program knows "+strings.Join(api.VersionsDWS, ", "))
-		one.showsTrouble(future)
+		one.awaitLog(resume, lostText, "serves "+api.GroupDWS+" in "+future, "this program supports "+strings.Join(api.VersionsDWS, ", "))
+		one.showsProblem(future)
 	}
 	s.notReady()
 	running.isMounted(stays, true)
 	s.serveAll()
 	s.ready(resume)
-	wait.Within(running.t, resume, "the status line says that the server answers", running.answers)
+	wait.Within(running.t, resume, "a status line that the server answers", running.answers)
 	running.onceMounted(stays)
 	running.finish()
 }
@@ -165,20 +163,20 @@ func noKnownVersion(s *env) {
 func notInstalled(s *env) {
 	s.serve(api.GroupDWS)
 	s.launch()
-	s.said(soon, lostText, "does not serve "+api.GroupDWS+" at all", "are its CRDs installed?")
-	s.showsTrouble("does not serve")
+	s.awaitLog(soon, lostText, "does not serve "+api.GroupDWS, "check that its CRDs are installed")
+	s.showsProblem("does not serve")
 	s.notReady()
 	s.serveAll()
 	s.ready(resume)
 	s.back(1)
-	// A server whose definitions come back may answer 429 for a moment.
-	if n := strings.Count(logOf(s), "are its CRDs installed?"); n != 1 {
-		s.t.Errorf("said %d times that the definitions are missing", n)
+	// A server whose CRDs are installed again may briefly respond with 429.
+	if n := strings.Count(logOf(s), "check that its CRDs are installed"); n != 1 {
+		s.t.Errorf("logged %d times that the CRDs are missing", n)
 	}
 }
 
-// The server converts objects by a service that is away, as during the upgrade
-// of the rabbit's software. It then says for ever that it is initializing.
+// The server converts objects with a service that is not available, as during an upgrade of
+// the rabbit's software. It then always reports that it is initializing.
 func webhookAbsent(s *env) {
 	const clientMounts = "clientmounts." + api.GroupDWS
 	name := s.ask()
@@ -187,8 +185,8 @@ func webhookAbsent(s *env) {
 	}}})
 	s.serve(api.GroupDWS, api.VersionsDWS[1])
 	s.launch()
-	s.said(soon, lostText, "storage is (re)initializing", "does the conversion webhook of these objects answer?")
-	s.showsTrouble("conversion webhook")
+	s.awaitLog(soon, lostText, "storage is (re)initializing", "check the conversion webhook of these objects")
+	s.showsProblem("conversion webhook")
 	s.hold(8 * time.Second)
 	s.notReady()
 	s.define(clientMounts, map[string]any{"conversion": map[string]any{"strategy": "None", "webhook": nil}})

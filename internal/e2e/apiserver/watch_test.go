@@ -7,9 +7,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// watchTests: a server that answers, but not as a watch hopes. In each the
-// running watch is broken, the next ones meet the rule, and a ClientMount that
-// came meanwhile is mounted in the end.
+// watchTests: a server that responds to a watch with errors. In each test the running watch
+// is interrupted, the rule applies to the next ones, and a ClientMount that was created in
+// between is mounted in the end.
 var watchTests = map[string]func(*env){
 	"watch reset": watchFault(lab.Rule{}, 0, "", "back"),
 	"watch 429 with Retry-After": watchFault(
@@ -21,20 +21,20 @@ var watchTests = map[string]func(*env){
 	"watch slow":                watchFault(lab.Rule{Times: 1, Delay: 10 * time.Second}, 0, "", "back"),
 	"watch 410 Gone":            watchFault(lab.Rule{Times: 1, Code: 410}, 0, "", "back"),
 	"watch ERROR event 410":     watchFault(lab.Rule{Times: 1, Code: 410, ErrorEvent: true}, 0, "", "back"),
-	"watch ERROR event 500":     watchFault(lab.Rule{Times: 1, Code: 500, ErrorEvent: true}, 0, "", "told to answer 500", "back"),
+	"watch ERROR event 500":     watchFault(lab.Rule{Times: 1, Code: 500, ErrorEvent: true}, 0, "", "injected response 500", "back"),
 	"watch garbage":             watchFault(lab.Rule{Times: 1, Code: 200, Raw: "<html>hello</html>\n"}, 0, "", "back"),
 	"watch cut mid-frame":       watchFault(lab.Rule{Times: 1, CutAfter: 40}, 0, "", "back"),
 	"watch cut with the link":   watchFault(lab.Rule{Times: 1, CutAfter: 40, Reset: true}, 0, "", "back"),
-	"list trouble at start":     listTrouble,
+	"list failures at start":    listFailures,
 	"discovery 429 at start":    func(s *env) { throttledStart(s, lab.ClassDiscovery) },
 	"list 429 at start":         func(s *env) { throttledStart(s, lab.ClassList) },
 	"storage is initializing":   storageInitializing,
 	"deletion while it relists": deletionBeforeRelist,
 }
 
-// watchFault is a test: story is what the log tells, lists how many lists it
-// takes to continue.
-func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
+// watchFault returns a test: want describes the log, and lists is the number of lists that
+// are needed to continue.
+func watchFault(rule lab.Rule, lists int, want ...string) func(*env) {
 	return func(s *env) {
 		s.start()
 		stays := s.mounted()
@@ -52,28 +52,27 @@ func watchFault(rule lab.Rule, lists int, story ...string) func(*env) {
 		s.isMounted(comes, true)
 		s.isMounted(stays, true)
 		back := 0
-		for _, line := range story {
+		for _, line := range want {
 			if line == "back" {
 				back++
 			}
 		}
 		s.back(back)
 		s.resumed(first, lists)
-		s.story(story...)
+		s.logged(want...)
 		s.onceMounted(stays)
 		s.onceMounted(comes)
 	}
 }
 
-// A first list that fails, in several ways after another, is not taken for an
-// empty one.
-func listTrouble(s *env) {
+// A first list that fails in several ways is not treated as an empty one.
+func listFailures(s *env) {
 	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 500})
 	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, Code: 200, Raw: "<html>hello</html>"})
 	s.Proxy.Set(lab.Rule{Class: lab.ClassList, Times: 1, CutAfter: 20})
 	name := s.ask()
 	s.launch()
-	s.said(soon, lostText, "answered 500")
+	s.awaitLog(soon, lostText, "answered 500")
 	s.ready(resume)
 	s.Await(name, "mounted")
 	if n := s.Proxy.Count(lab.ClassList); n != 4 {
@@ -81,7 +80,7 @@ func listTrouble(s *env) {
 	}
 }
 
-// What the server asks for is respected, whatever the request.
+// The daemon honours Retry-After for every request.
 func throttledStart(s *env, class string) {
 	const after = 2 // seconds
 	s.Proxy.Set(lab.Rule{Class: class, Times: 2, Code: 429, RetryAfter: after})
@@ -92,7 +91,7 @@ func throttledStart(s *env, class string) {
 			continue
 		}
 		if gap := r.Time.Sub(last); gap < after*time.Second-50*time.Millisecond {
-			s.t.Errorf("asked again after %v, told to wait %d s", gap, after)
+			s.t.Errorf("retried after %v, Retry-After is %d s", gap, after)
 		}
 		last = r.Time
 	}
@@ -101,7 +100,7 @@ func throttledStart(s *env, class string) {
 	}
 }
 
-// This is what a server says for a while after its definitions changed.
+// A server responds like this for a while after a change of its CRDs.
 func storageInitializing(s *env) {
 	const text = `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"storage is (re)initializing",` +
 		`"reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}`
@@ -122,9 +121,8 @@ func storageInitializing(s *env) {
 	s.onceMounted(comes)
 }
 
-// An object that is deleted while the history is lost is in no event any more:
-// only the objects that the server sends at the start of the next watch tell
-// that it is on its way out.
+// There is no event for an object that is deleted while the history is lost: only the
+// objects at the start of the next watch show that it is being deleted.
 func deletionBeforeRelist(s *env) {
 	s.start()
 	stays, goes := s.mounted(), s.mounted()
@@ -142,7 +140,7 @@ func deletionBeforeRelist(s *env) {
 	}
 }
 
-// budgetTests hold the numbers that are promised to the server's administrator.
+// budgetTests check the documented numbers of requests.
 var budgetTests = map[string]func(*env){
 	"budget of requests": budget,
 }
@@ -154,7 +152,7 @@ func budget(s *env) {
 		n := s.Proxy.Count(classes...)
 		s.t.Logf("%s: %d (at most %d)", what, n, most)
 		if n > most {
-			s.t.Errorf("%s: %d, promised are %d", what, n, most)
+			s.t.Errorf("%s: %d, want at most %d", what, n, most)
 		}
 	}
 	if _, err := s.Proxy.WaitRequest(s.Context(soon), isWatch); err != nil {
@@ -164,7 +162,7 @@ func budget(s *env) {
 	count("watches at start", 1, lab.ClassWatch)
 	for _, r := range s.Proxy.Requests() {
 		if r.Class != lab.ClassDiscovery && !strings.Contains(r.Path, "/namespaces/"+s.Node+"/clientmounts") {
-			s.t.Errorf("asked for %s", r.Path)
+			s.t.Errorf("requested %s", r.Path)
 		}
 		if !strings.HasPrefix(r.UserAgent, "clientmountd/") || !strings.Contains(r.UserAgent, s.Node) {
 			s.t.Errorf("the user agent is %q", r.UserAgent)
@@ -196,6 +194,6 @@ func budget(s *env) {
 
 	s.Proxy.Reset()
 	s.back(1)
-	count("lists to go on after a cut", 0, lab.ClassList)
-	count("requests to go on after a cut", 1)
+	count("lists to continue after a cut", 0, lab.ClassList)
+	count("requests to continue after a cut", 1)
 }

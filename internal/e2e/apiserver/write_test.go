@@ -9,32 +9,32 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// writeTests: requests about one object that are refused. The node does its
-// work once, and the server has the right status in the end.
+// writeTests: requests for one object that are rejected. The node does its work once, and
+// the server has the correct status in the end.
 var writeTests = map[string]func(*env){
-	"status 409":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 409}),
-	"status 429 with Retry-After":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 2, Code: 429, RetryAfter: 1}),
-	"status 503":                    refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 503}),
-	"status without answer in time": refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour}),
-	"status written, answer lost":   refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, CutAfter: 10, Reset: true}),
-	"finalizer 503":                 refusedWrites(lab.Rule{Class: lab.ClassPatchObject, Times: 2, Code: 503}),
-	"finalizer set, answer lost":    finalizerAnswerLost,
-	"profile 503":                   profileUnread(lab.Rule{Times: 2, Code: 503}),
-	"profile cut":                   profileUnread(lab.Rule{Times: 1, CutAfter: 10}),
+	"status 409":                        refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 409}),
+	"status 429 with Retry-After":       refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 2, Code: 429, RetryAfter: 1}),
+	"status 503":                        refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 3, Code: 503}),
+	"status without a response in time": refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, Delay: time.Hour}),
+	"status written, response lost":     refusedWrites(lab.Rule{Class: lab.ClassPatchStatus, Times: 1, CutAfter: 10, Reset: true}),
+	"finalizer 503":                     refusedWrites(lab.Rule{Class: lab.ClassPatchObject, Times: 2, Code: 503}),
+	"finalizer set, response lost":      finalizerAnswerLost,
+	"profile 503":                       profileUnread(lab.Rule{Times: 2, Code: 503}),
+	"profile cut":                       profileUnread(lab.Rule{Times: 1, CutAfter: 10}),
 }
 
-// refusedWrites is a test: a rule meets the mount, the unmount and the
+// refusedWrites returns a test in which a rule applies to the mount, the unmount and the
 // deletion of one ClientMount.
 func refusedWrites(rule lab.Rule) func(*env) {
 	return func(s *env) {
 		s.start(s.Settings("[kubernetes]", `request_timeout = "3s"`))
 		stays := s.mounted()
-		// again counts the requests of the rule's class from now on: each is
-		// repeated as often as it was refused, and then no more.
+		// again checks the number of requests of the rule's class since the last call: each
+		// is retried once for each rejection.
 		again := func(what string) {
 			s.t.Helper()
 			if n := s.Proxy.Count(rule.Class); n != rule.Times+1 {
-				s.t.Errorf("%s: %d requests of class %s, want %d refused and 1", what, n, rule.Class, rule.Times)
+				s.t.Errorf("%s: %d requests of class %s, want %d rejected and 1", what, n, rule.Class, rule.Times)
 			}
 			s.Proxy.Clear()
 			s.Proxy.ClearRequests()
@@ -53,7 +53,7 @@ func refusedWrites(rule lab.Rule) func(*env) {
 
 		s.Unmount(name)
 		s.settled(name)
-		if rule.Class != lab.ClassPatchObject { // which an unmount does not need
+		if rule.Class != lab.ClassPatchObject { // an unmount does not need it
 			again("unmount")
 		}
 		s.isMounted(name, false)
@@ -73,10 +73,10 @@ func refusedWrites(rule lab.Rule) func(*env) {
 	}
 }
 
-// The server did what was asked, but its answer is lost, and with it the
-// connection of the watch. Where the watch does not tell in time, the daemon
-// asks again; the server refuses that, because the list is another one by now, so
-// the finalizer is set once and removed once.
+// The server carries out the request, but its response is lost together with the connection
+// of the watch. If the watch does not report the change in time, the daemon retries. The
+// server rejects the retry, because the list has changed, so the finalizer is set once and
+// removed once.
 func finalizerAnswerLost(s *env) {
 	s.start()
 	accepted := func() (n int) {
@@ -108,8 +108,8 @@ func finalizerAnswerLost(s *env) {
 	}
 }
 
-// A mount waits for its profile, and is not called failed meanwhile; what the
-// node wrote down is enough to unmount.
+// A mount waits for its profile without being reported as failed. The record on the node is
+// sufficient to unmount.
 func profileUnread(rule lab.Rule) func(*env) {
 	rule.Class = lab.ClassGet
 	return func(s *env) {
@@ -122,7 +122,7 @@ func profileUnread(rule lab.Rule) func(*env) {
 		}
 		s.onceMounted(name)
 		if n := s.Proxy.Count(lab.ClassGet); n != rule.Times+1 {
-			s.t.Errorf("the profile was asked for %d times, want %d", n, rule.Times+1)
+			s.t.Errorf("the profile was requested %d times, want %d", n, rule.Times+1)
 		}
 		rule.Times = 0
 		s.Proxy.Clear()
@@ -132,12 +132,12 @@ func profileUnread(rule lab.Rule) func(*env) {
 	}
 }
 
-// settled waits until the daemon itself knows that an object is done: its
-// status line speaks of no work and no failure.
+// settled waits until the daemon has finished its work on an object: the status line shows
+// no attempt in progress and no failure.
 func (s *env) settled(name string) {
 	s.t.Helper()
 	wait.Within(s.t, resume, name+" is settled", func() bool {
 		line := s.status()
-		return line != "" && !strings.Contains(line, "in work") && !strings.Contains(line, "failing")
+		return line != "" && !strings.Contains(line, "in progress") && !strings.Contains(line, "failing")
 	})
 }

@@ -15,26 +15,26 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// latency is what one connection to a node costs in the simulation.
+// latency is the simulated time of a connection to a node.
 const latency = 100 * time.Millisecond
 
-// asSSH is set in the environment of the ssh that nnf-deploy is given.
+// asSSH is set in the environment of the fake ssh of nnf-deploy.
 const asSSH = "BENCH_AS_SSH"
 
-// probed is the probe of a node on which only the programs are installed.
+// probed is the probe result of a node on which only the programs are installed.
 const probed = `printf 'nnf-deploy\tprobe\t1\narch\tx86_64\nsystemd\t252\n'
 printf 'file\t0\t755\troot:root\t/usr/bin/%s\n' clientmountd nnf-dm
 printf 'end\n'
 `
 
-// ssh runs the command in a shell, as sshd does, and answers the script that
-// nnf-deploy sends by a fixed report: what a real probe costs is the node's
-// business, not nnf-deploy's.
+// ssh runs the command in a shell, like sshd. It replaces the script that nnf-deploy
+// sends by one with a fixed result, because the time of a real probe depends on the node,
+// not on nnf-deploy.
 func ssh(args []string) error {
 	if len(args) == 0 {
 		return errors.New("no command")
 	}
-	time.Sleep(latency) // the latency itself
+	time.Sleep(latency) // simulates the latency
 	cmd := exec.Command("/bin/sh", "-c", args[len(args)-1])
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	feed, err := cmd.StdinPipe()
@@ -45,7 +45,7 @@ func ssh(args []string) error {
 		return err
 	}
 	script, err := remote.ReadFrame(bufio.NewReader(os.Stdin), func(text string) string {
-		return strings.Replace(text, "{ (\n", "{ (\n"+probed+"exit 0\n", 1) // the wrapper stays
+		return strings.Replace(text, "{ (\n", "{ (\n"+probed+"exit 0\n", 1) // keeps the wrapper
 	})
 	if err == nil {
 		_, err = feed.Write(script)
@@ -53,8 +53,8 @@ func ssh(args []string) error {
 	return errors.Join(err, feed.Close(), cmd.Wait())
 }
 
-// fleet is the time that nnf-deploy takes to compare simulated nodes: as many at
-// once as it does by itself, and one after another.
+// fleet measures how long nnf-deploy takes to compare simulated nodes: with the default
+// parallelism, and sequentially.
 func (b *bench) fleet() {
 	dir, err := os.MkdirTemp(b.Dir, "fleet")
 	b.must(err)
@@ -78,7 +78,7 @@ func (b *bench) fleet() {
 		parallel int
 		target   float64
 	}{
-		// Twice what the rounds of 32 take, for what else each node costs here.
+		// Twice the latency of the rounds of 32, because each node costs CPU time on this machine.
 		{"nodes compared, 32 at once", 32, 2*latency.Seconds()*float64((b.simulated+31)/32) + 1},
 		{"nodes compared, one after another", 1, noTarget},
 	} {
@@ -88,9 +88,9 @@ func (b *bench) fleet() {
 		began := time.Now()
 		out, err := cmd.CombinedOutput()
 		if took := time.Since(began); err == nil && strings.Contains(string(out), fmt.Sprintf("%d nodes: %d would change", b.simulated, b.simulated)) {
-			b.add(p.name, "s", p.target, true, []float64{took.Seconds()}, fmt.Sprintf("%d simulated nodes that answer after %v", b.simulated, latency))
+			b.add(p.name, "s", p.target, true, []float64{took.Seconds()}, fmt.Sprintf("%d simulated nodes with a latency of %v", b.simulated, latency))
 			continue
 		}
-		b.tb.Fatalf("nnf-deploy: not what was expected: %v: %.400s", err, out)
+		b.tb.Fatalf("nnf-deploy: unexpected result: %v: %.400s", err, out)
 	}
 }

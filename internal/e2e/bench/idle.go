@@ -9,21 +9,20 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// subject is a daemon that is measured while it has nothing to do. Reading its
-// accounts in /proc does not wake it.
+// subject is a daemon that is measured while it is idle. Reading /proc does not wake it.
 type subject struct {
 	about  program
 	what   string
-	how    string // what went before
+	how    string // activity before the measurement
 	daemon *lab.Process
-	end    func() // what comes before the daemon is stopped; may be nil
+	end    func() // called before the daemon is stopped; may be nil
 
-	resident, anonymous float64 // targets, MB; 0: none
-	switches            float64 // target, per minute; 0: they are not counted
+	resident, anonymous float64 // targets in MB; 0: no target
+	switches            float64 // target per minute; 0: not counted
 }
 
-// idle measures all that have nothing to do side by side: the waiting takes
-// most of the bench's time.
+// idle measures all idle daemons at the same time, because waiting takes most of the time
+// of the benchmark.
 func (b *bench) idle(list []*subject) {
 	fresh := b.usages(list)
 	b.pause(b.settle)
@@ -48,7 +47,7 @@ func (b *bench) idle(list []*subject) {
 	}
 }
 
-// countSwitches counts from the reading of the memory on.
+// countSwitches counts context switches after the memory has been read.
 func (b *bench) countSwitches(list []*subject, fresh, before []lab.Usage) {
 	began := time.Now()
 	b.pause(b.window)
@@ -60,13 +59,13 @@ func (b *bench) countSwitches(list []*subject, fresh, before []lab.Usage) {
 		}
 		b.about = s.about
 		b.add("context switches settling, "+s.what, "", noTarget, true, []float64{float64(before[i].Switches() - fresh[i].Switches())},
-			fmt.Sprintf("in the %v before: memory is given back; at clientmountd's first bookmark the code is faulted in again", b.settle))
+			fmt.Sprintf("in the %v before: memory is returned; at the first bookmark of clientmountd, code pages are faulted in again", b.settle))
 		b.add("context switches idle, "+s.what, "/min", s.switches, true, []float64{float64(after[i].Switches()-before[i].Switches()) / minutes},
 			fmt.Sprintf("all %d threads, both kinds, counted for %v", after[i].Threads, b.window))
 	}
 }
 
-// usages are the accounts of the daemons.
+// usages returns the resource usage of the daemons.
 func (b *bench) usages(list []*subject) []lab.Usage {
 	out := make([]lab.Usage, len(list))
 	for i, s := range list {
@@ -77,9 +76,8 @@ func (b *bench) usages(list []*subject) []lab.Usage {
 	return out
 }
 
-// fresh starts what is measured idle: clientmountd on a node without ClientMount
-// and on one that has mounted one; nnf-dm that no client has called and one to which
-// many clients are connected.
+// fresh starts the daemons that are measured idle: clientmountd without a ClientMount and
+// with one mounted, nnf-dm without clients and with many connected clients.
 func (b *bench) fresh() []*subject {
 	none, one := b.node(), b.node()
 	list := []*subject{

@@ -1,15 +1,15 @@
-// Command bench measures what clientmountd, nnf-dm and nnf-deploy cost, on a real API
-// server, real mounts and real sockets, and prints every figure beside its
-// target. It measures the released builds with their default settings, from
-// outside: the kernel's accounts, a proxy before the API server, clients of
-// several users, and for the time inside a mount the daemon's own debug log.
+// Command bench measures the resource usage and the speed of clientmountd, nnf-dm and
+// nnf-deploy, with a real API server, real mounts and real sockets. It prints each figure
+// with its target. It measures the release builds with default settings from the outside:
+// by /proc, a proxy in front of the API server, and clients of several users. Only the
+// overhead of a mount is from the debug log of the daemon.
 //
-// A miss is printed and is no failure unless --check is given: exit codes are
-// 0, 1 for a miss with --check or when something could not be measured, 2 for
-// a wrong command line, 130 after Ctrl-C.
+// A missed target is only a failure with --check. Exit codes: 0; 1 for a missed target
+// with --check, or if something could not be measured; 2 for a usage error; 130 after
+// Ctrl-C.
 //
-// It must not know how the daemons work inside, and it never averages a bad
-// figure away: medians come with their extremes.
+// It must not depend on the internals of the daemons, and it does not hide bad values:
+// medians are printed with minimum and maximum.
 package main
 
 import (
@@ -19,7 +19,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"runtime"
 	"strings"
 	"time"
 
@@ -27,23 +26,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/budget"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// options are the command line.
+// options are the command-line options.
 type options struct {
 	json, check bool
-	settle      time.Duration // before the idle figures
-	window      time.Duration // of the idle figures
+	settle      time.Duration // wait before the idle figures
+	window      time.Duration // measurement time of the idle figures
 	runs        int           // mounts
 	starts      int
 	processes   int
-	clients     int // of nnf-dm, idle
-	connections int // of one user, to disturb another
+	clients     int // idle clients of nnf-dm
+	connections int // connections of one user while calls of another are measured
 	polls       int
 	waits       int
-	simulated   int // nodes of nnf-deploy
+	simulated   int // simulated nodes of nnf-deploy
 }
 
 func main() {
@@ -61,22 +61,22 @@ func main() {
 	os.Exit(run(lab.Enter(), o))
 }
 
-// parse returns the options, or the exit code when there is nothing to do.
+// parse returns the options, or an exit code ≥ 0 if there is nothing to do.
 func parse(args []string) (options, int) {
 	o := options{}
 	f := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
-	f.BoolVar(&o.check, "check", false, "exit with 1 when a target is missed")
-	f.DurationVar(&o.settle, "settle", 90*time.Second, "how long the daemon is left alone before it is measured idle: longer than the minute between bookmarks")
-	f.DurationVar(&o.window, "window", 120*time.Second, "how long context switches are counted")
-	f.IntVar(&o.runs, "mounts", 30, "how many mounts are made")
-	f.IntVar(&o.starts, "starts", 20, "how often the daemon is started")
-	f.IntVar(&o.processes, "processes", 5000, "how many processes are searched for the holder of a mount")
-	f.IntVar(&o.clients, "clients", 1000, "how many clients are connected to nnf-dm while its memory is measured")
-	f.IntVar(&o.connections, "connections", 5000, "how many connections one user opens while another's calls are measured")
-	f.IntVar(&o.polls, "polls", 2000, "how often the status of a transfer is asked for")
-	f.IntVar(&o.waits, "waits", 100, "how many waits for the end of a transfer are measured")
-	f.IntVar(&o.simulated, "nodes", 200, "how many simulated nodes nnf-deploy goes to")
+	f.BoolVar(&o.check, "check", false, "exit with code 1 if a target is missed")
+	f.DurationVar(&o.settle, "settle", 90*time.Second, "how long a daemon is idle before its memory is measured; longer than the minute between bookmarks")
+	f.DurationVar(&o.window, "window", 120*time.Second, "how long to count context switches")
+	f.IntVar(&o.runs, "mounts", 30, "number of mounts")
+	f.IntVar(&o.starts, "starts", 20, "number of starts of each daemon")
+	f.IntVar(&o.processes, "processes", 5000, "number of processes that are searched for the holder of a mount")
+	f.IntVar(&o.clients, "clients", 1000, "number of clients that are connected to nnf-dm while its memory is measured")
+	f.IntVar(&o.connections, "connections", 5000, "number of connections that one user opens while calls of another user are measured")
+	f.IntVar(&o.polls, "polls", 2000, "number of status requests for a transfer")
+	f.IntVar(&o.waits, "waits", 100, "number of measured waits for the end of a transfer")
+	f.IntVar(&o.simulated, "nodes", 200, "number of simulated nodes of nnf-deploy")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
@@ -84,7 +84,7 @@ func parse(args []string) (options, int) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
 	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated) < 1 || o.settle < 0 || o.window <= 0:
-		fmt.Fprintln(os.Stderr, "bench: numbers must be positive and there are no arguments; see --help")
+		fmt.Fprintln(os.Stderr, "bench: numbers must be positive, and arguments are not accepted; see --help")
 		return o, 2
 	}
 	return o, -1
@@ -114,7 +114,7 @@ func run(f lab.Features, o options) int {
 	return 0
 }
 
-// bench is what all measurements share.
+// bench has the state that all measurements share.
 type bench struct {
 	*lab.Lab
 	options
@@ -133,12 +133,12 @@ func (b *bench) must(err error) {
 	}
 }
 
-// pause waits, but not after Ctrl-C.
+// pause waits for d, or until Ctrl-C.
 func (b *bench) pause(d time.Duration) { wait.Pass(b.tb, d, "a measurement") }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// measure takes all figures, the quiet ones first.
+// measure measures all figures, the idle ones first.
 func measure(ctx context.Context, o options) (r *report, err error) {
 	b := &bench{options: o}
 	if b.Lab, err = lab.New(""); err != nil {
@@ -149,7 +149,7 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 	if b.cluster, err = b.StartCluster(ctx, lab.ClusterOptions{}); err != nil {
 		return nil, err
 	}
-	b.report.Machine = facts()
+	b.report.Machine = figures.ThisMachine(version())
 	return &b.report, lab.Do(ctx, func(tb lab.TB) {
 		b.tb = tb
 		b.all()
@@ -166,16 +166,16 @@ func (b *bench) all() {
 	}{
 		{"", "size", b.size},
 		{"", fmt.Sprintf("connecting %d clients", b.clients), func() { quiet = b.fresh() }},
-		{"", fmt.Sprintf("idle: %v to settle, %v of counting", b.settle, b.window), func() { b.idle(quiet) }},
+		{"", fmt.Sprintf("idle: settling for %v, counting for %v", b.settle, b.window), func() { b.idle(quiet) }},
 		{clientmountd, fmt.Sprintf("%d starts", b.starts), b.start},
-		{nnfDM, fmt.Sprintf("%d starts by a client", b.starts), b.copies.activate},
+		{nnfDM, fmt.Sprintf("%d socket activations", b.starts), b.copies.activate},
 		{nnfDM, "requests to the API server", b.copies.requests},
 		{nnfDM, fmt.Sprintf("%d polls, %d waits", b.polls, b.waits), func() { used = append(used, b.copies.times()) }},
-		{clientmountd, fmt.Sprintf("%d lives of a ClientMount", b.runs), func() { used = append(used, b.lives()) }},
-		{"", fmt.Sprintf("%v to settle once more", b.settle), func() { b.idle(used) }},
-		{nnfDM, fmt.Sprintf("one user's calls among %d connections of another", b.connections), b.copies.crowded},
-		{clientmountd, fmt.Sprintf("who holds a mount, among %d processes", b.processes), b.holders},
-		{nnfDeploy, fmt.Sprintf("%d simulated nodes, twice", b.simulated), b.fleet},
+		{clientmountd, fmt.Sprintf("%d ClientMounts from creation to deletion", b.runs), func() { used = append(used, b.lives()) }},
+		{"", fmt.Sprintf("settling for %v again", b.settle), func() { b.idle(used) }},
+		{nnfDM, fmt.Sprintf("calls of one user during %d connections of another", b.connections), b.copies.crowded},
+		{clientmountd, fmt.Sprintf("search for the holder of a mount, %d processes", b.processes), b.holders},
+		{nnfDeploy, fmt.Sprintf("%d simulated nodes, two runs", b.simulated), b.fleet},
 	} {
 		b.say(strings.TrimPrefix(string(part.about)+": "+part.what, ": "))
 		b.about = part.about
@@ -183,7 +183,7 @@ func (b *bench) all() {
 	}
 }
 
-// size is the released binaries', in 10^6 bytes.
+// size measures the release binaries, in 10^6 bytes.
 func (b *bench) size() {
 	for _, p := range []program{clientmountd, nnfDM} {
 		path, err := lab.Binary(string(p))
@@ -191,50 +191,16 @@ func (b *bench) size() {
 		s, err := os.Stat(path)
 		b.must(err)
 		b.about = p
-		b.add("binary size", "MB", float64(budget.MaxSize(string(p)))/1e6, true, []float64{float64(s.Size()) / 1e6}, "stripped, as released; MB = 10^6 bytes")
+		b.add("binary size", "MB", float64(budget.MaxSize(string(p)))/1e6, true, []float64{float64(s.Size()) / 1e6}, "release build, stripped; MB = 10^6 bytes")
 	}
 }
 
-// machine says where the figures come from; without it they mean nothing.
-type machine struct {
-	Time      string `json:"time"`
-	Daemon    string `json:"daemon"`
-	Cores     int    `json:"cores"`
-	Processor string `json:"processor"`
-	Memory    int64  `json:"memory_mib"`
-	Kernel    string `json:"kernel"`
-	Go        string `json:"go"`
-	Load      string `json:"load"` // averages of 1, 5 and 15 minutes before
-}
-
-func (m machine) String() string {
-	return fmt.Sprintf("compute-daemons %s, %s, %d cores (%s), %d MiB, Linux %s, load %s before, %s",
-		m.Daemon, m.Go, m.Cores, m.Processor, m.Memory, m.Kernel, m.Load, m.Time)
-}
-
-func facts() machine {
-	m := machine{Time: time.Now().UTC().Format("2006-01-02 15:04 MST"), Cores: runtime.NumCPU(), Go: runtime.Version(), Processor: runtime.GOARCH}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
+// version returns the version of the measured daemon.
+func version() string {
+	path, err := lab.Binary(string(clientmountd))
+	if err != nil {
+		return ""
 	}
-	var s unix.Sysinfo_t
-	if unix.Sysinfo(&s) == nil {
-		m.Memory = int64(s.Totalram) * int64(s.Unit) >> 20
-	}
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		m.Load = strings.Join(strings.Fields(string(load))[:3], " ")
-	}
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(info)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			m.Processor = strings.TrimSpace(value)
-			break
-		}
-	}
-	if path, err := lab.Binary(string(clientmountd)); err == nil {
-		out, _ := exec.Command(path, "version").Output()
-		m.Daemon = strings.TrimPrefix(strings.TrimSpace(string(out)), "Version ")
-	}
-	return m
+	out, _ := exec.Command(path, "version").Output()
+	return strings.TrimPrefix(strings.TrimSpace(string(out)), "Version ")
 }

@@ -13,36 +13,37 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Users of the node. The job is one user's; the others have nothing to do with it.
+// Users of the node: the owner of the job, and another user.
 const (
 	jobUser = 1001
 	crowder = 2002
 )
 
-// warmCreates is how many creations are counted: together they stay below the
-// daemon's own limit of requests to the API server, which would slow them down.
+// warmCreates is the number of creations that are counted. Their requests stay below the
+// rate limit of the daemon, which would delay them.
 const warmCreates = 20
 
-// copies is a node with a job. The bench itself writes what a rabbit would.
+// copies is a node with a job. The benchmark writes the status in place of a rabbit.
 type copies struct {
 	*bench
-	*world.World
-	job     *world.Job
+	*fixture.Fixture
+	job     *fixture.Job
 	daemons int
 }
 
 func (b *bench) newCopies() *copies {
-	w := world.On(b.tb, b.Lab, b.cluster)
+	w := fixture.On(b.tb, b.Lab, b.cluster)
 	w.Site()
-	return &copies{bench: b, World: w, job: w.Job("copyjob", jobUser, 0)}
+	return &copies{bench: b, Fixture: w, job: w.Job("copyjob", jobUser, 0)}
 }
 
-// mover starts a daemon with a socket of its own and waits for READY.
+// mover starts a daemon with its own socket and waits for READY.
 func (s *copies) mover(flags ...string) *mover {
 	s.daemons++
 	m := &mover{copies: s, socket: filepath.Join(s.Files, fmt.Sprintf("nnf-dm-%d.sock", s.daemons))}
@@ -50,14 +51,14 @@ func (s *copies) mover(flags ...string) *mover {
 	return m
 }
 
-// mover is one nnf-dm with the path of its socket.
+// mover is an nnf-dm process with the path of its socket.
 type mover struct {
 	*copies
 	*lab.Process
 	socket string
 }
 
-// client connects as a user, until the bench ends.
+// client connects as a user, until the end of the benchmark.
 func (m *mover) client(uid int) pb.DataMoverClient {
 	conn, c, err := dial(uid, m.socket)
 	m.must(err)
@@ -65,7 +66,7 @@ func (m *mover) client(uid int) pb.DataMoverClient {
 	return c
 }
 
-// create makes a data movement and returns its uid.
+// create creates a data movement and returns its UID.
 func (s *copies) create(c pb.DataMoverClient) string {
 	r, err := c.Create(s.tb.Context(), s.job.Request("/out/", "/alice/"))
 	if err != nil || r.Status != pb.DataMovementCreateResponse_SUCCESS {
@@ -74,7 +75,7 @@ func (s *copies) create(c pb.DataMoverClient) string {
 	return r.Uid
 }
 
-// poll asks for the status, and waits for the end as long as is said.
+// poll requests the status, and waits for the end for at most the given seconds.
 func (s *copies) poll(c pb.DataMoverClient, uid string, seconds int64) (*pb.DataMovementStatusResponse, error) {
 	r, err := c.Status(s.tb.Context(), &pb.DataMovementStatusRequest{Workflow: s.job.Ref(), Uid: uid, MaxWaitTime: seconds})
 	if err == nil && r.Status == pb.DataMovementStatusResponse_NOT_FOUND {
@@ -83,8 +84,8 @@ func (s *copies) poll(c pb.DataMoverClient, uid string, seconds int64) (*pb.Data
 	return r, err
 }
 
-// activate measures what a client waits that comes while no daemon runs: the
-// socket is there, the client connects, and only then the daemon is started.
+// activate measures how long a client waits if no daemon runs: the client connects to the
+// socket before the daemon is started.
 func (s *copies) activate() {
 	path := filepath.Join(s.Files, "activated.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -110,11 +111,11 @@ func (s *copies) activate() {
 		s.Stop(d)
 		conn.Close()
 	}
-	s.add("exec to first answer", "ms", 60, false, answers, "socket activation; from before fork until a client that was there first has its answer")
-	s.add("exec to first create", "ms", noTarget, false, creates, "the same until a create right after that is answered")
+	s.add("exec to first response", "ms", 60, false, answers, "socket activation; from before fork until a waiting client has its response")
+	s.add("exec to first create", "ms", noTarget, false, creates, "as above, until the response to a create that follows immediately")
 }
 
-// requests counts, through a proxy, what calls cost the API server.
+// requests counts the requests to the API server for each call, through a proxy.
 func (s *copies) requests() {
 	direct := s.API
 	p := s.UseProxy()
@@ -123,27 +124,26 @@ func (s *copies) requests() {
 	c := m.client(jobUser)
 	s.add("requests at start", "", 0, true, []float64{float64(p.Count())}, "until READY, counted by a proxy")
 	uid := s.create(c)
-	s.add("requests of the first create", "", noTarget, true, []float64{float64(p.Count())}, "with all that is remembered for the next ones")
-	// Creations share what is read of the workflow and the mounts, so single ones do
-	// not say what they cost.
+	s.add("requests of the first create", "", noTarget, true, []float64{float64(p.Count())}, "includes everything that is cached for the next ones")
+	// Creations share cached reads of the workflow and the mounts, so the average of many
+	// is counted.
 	p.ClearRequests()
 	for range warmCreates {
 		uid = s.create(c)
 	}
 	each := []float64{float64(p.Count()) / warmCreates}
-	s.add("requests per create, warm", "", 2, true, each, fmt.Sprintf("%d in a loop: the object; once a second workflow, mounts of compute and rabbit", warmCreates))
+	s.add("requests per create, warm", "", 2, true, each, fmt.Sprintf("%d in a loop: one for the object; once per second for the workflow and the mounts of compute node and rabbit", warmCreates))
 	s.createRate(c)
-	// The first poll starts the watch; when that has started is known when it has
-	// shown a change.
+	// The first poll starts the watch. It has started when it has delivered a change.
 	s.settled(c, uid)
 	p.ClearRequests()
 	s.timePolls(c, uid)
 	perPoll := float64(p.Count()) / float64(s.polls)
-	s.add("requests per poll", "", 0, true, []float64{perPoll}, fmt.Sprintf("%d polls of one transfer, one after another", s.polls))
+	s.add("requests per poll", "", 0, true, []float64{perPoll}, fmt.Sprintf("%d sequential polls of one transfer", s.polls))
 	s.Stop(m.Process)
 }
 
-// createRate creates in a loop, after as many as the daemon may send at once.
+// createRate creates movements in a loop, after the burst of the rate limit is used up.
 func (s *copies) createRate(c pb.DataMoverClient) {
 	const n = 50
 	var rates []float64
@@ -156,14 +156,14 @@ func (s *copies) createRate(c pb.DataMoverClient) {
 			rates = append(rates, n/time.Since(began).Seconds())
 		}
 	}
-	s.addLeast("creates per second, one user in a loop", "", 40, rates, "with the default kubernetes.qps, its burst used up")
+	s.addLeast("creates per second, one user in a loop", "", 40, rates, "with the default kubernetes.qps, after its burst")
 }
 
-// settled returns when the daemon has seen a change through its watch.
+// settled waits until the daemon has received a change through its watch.
 func (s *copies) settled(c pb.DataMoverClient, uid string) {
 	for i := range 2 {
-		s.SetMovement(uid, lab.Object{"startTime": world.Stamp(time.Now()), "state": "Running", "commandStatus": map[string]any{"progress": 10 + i}})
-		wait.Within(s.tb, 30*time.Second, "the rabbit's report at the daemon", func() bool {
+		s.SetMovement(uid, lab.Object{"startTime": fixture.Stamp(time.Now()), "state": "Running", "commandStatus": map[string]any{"progress": 10 + i}})
+		wait.Within(s.tb, 30*time.Second, "the status of the rabbit at the daemon", func() bool {
 			r, err := s.poll(c, uid, 0)
 			s.must(err)
 			return r.GetCommandStatus().GetProgress() == int32(10+i)
@@ -171,8 +171,8 @@ func (s *copies) settled(c pb.DataMoverClient, uid string) {
 	}
 }
 
-// times measures calls on a daemon that speaks to the API server itself, and
-// leaves it alone afterwards as the used one.
+// times measures calls of a daemon that is connected to the API server directly. The
+// daemon is then measured idle.
 func (s *copies) times() *subject {
 	m := s.mover()
 	conn, c, err := dial(jobUser, m.socket)
@@ -185,18 +185,18 @@ func (s *copies) times() *subject {
 		uid = s.create(c)
 		creates = append(creates, milliseconds(time.Since(began)))
 	}
-	s.add("create, warm", "ms", noTarget, false, creates, "call to answer; the API server takes up to 100 ms for a list of which it makes sure")
+	s.add("create, warm", "ms", noTarget, false, creates, "call to response; the API server takes up to 100 ms for a consistent list")
 	s.settled(c, uid)
 	polls := s.timePolls(c, uid)
-	how := "call to answer, one connection, one after another"
+	how := "call to response, sequential, one connection"
 	s.add("status, p50", "ms", noTarget, false, polls, how)
-	s.add("status, p99", "ms", 5, false, []float64{quantile(polls, 0.99)}, "the same")
+	s.add("status, p99", "ms", 5, false, []float64{figures.Quantile(polls, 0.99)}, "the same")
 	s.wakeUps(c, uid)
 	how = fmt.Sprintf("after %d creates, %d polls, %d waits, no client connected", warmCreates+1, s.polls, s.waits)
 	return &subject{about: nnfDM, what: "used daemon", daemon: m.Process, how: how}
 }
 
-// timePolls asks for the status again and again.
+// timePolls requests the status repeatedly and returns the times.
 func (s *copies) timePolls(c pb.DataMoverClient, uid string) (took []float64) {
 	for range s.polls {
 		began := time.Now()
@@ -207,12 +207,12 @@ func (s *copies) timePolls(c pb.DataMoverClient, uid string) (took []float64) {
 	return took
 }
 
-// begins is the time for a wait to have started before its end is written. One
-// that has not yet is measured all the same, from the writing.
-const begins = 15 * time.Millisecond
+// startTime is the time for a wait to start before the final status is written. A wait
+// that has not started is measured as well, from the write.
+const startTime = 15 * time.Millisecond
 
-// wakeUps measures how long after the rabbit's report a waiting client has the
-// answer. The transfers are copies of one that the daemon has made.
+// wakeUps measures the time from the final status of the rabbit until a waiting client has
+// the response. The transfers are copies of one that the daemon has created.
 func (s *copies) wakeUps(c pb.DataMoverClient, model string) {
 	o := s.Movement(model)
 	var woken, written []float64
@@ -226,10 +226,10 @@ func (s *copies) wakeUps(c pb.DataMoverClient, model string) {
 		wake, write := s.wait(c, uid)
 		woken, written = append(woken, wake), append(written, write)
 	}
-	how := "from sending the rabbit's last report until the waiting client has the answer"
+	how := "from sending the final status of the rabbit until the waiting client has the response"
 	s.add("wake-up of a wait, p50", "ms", noTarget, false, woken, how)
-	s.add("wake-up of a wait, p99", "ms", 20, false, []float64{quantile(woken, 0.99)}, "the same; in it, until the API server has the report:")
-	s.add("  the report itself, p50", "ms", noTarget, false, written, "request to answer; not the daemon's")
+	s.add("wake-up of a wait, p99", "ms", 20, false, []float64{figures.Quantile(woken, 0.99)}, "as above; includes the write of the status:")
+	s.add("  write of the status, p50", "ms", noTarget, false, written, "request to response; not the daemon's")
 }
 
 func (s *copies) wait(c pb.DataMoverClient, uid string) (woken, written float64) {
@@ -245,7 +245,7 @@ func (s *copies) wait(c pb.DataMoverClient, uid string) (woken, written float64)
 		}
 		ended <- end{time.Now(), err}
 	}()
-	s.pause(begins)
+	s.pause(startTime)
 	began := time.Now()
 	s.Ends(uid, "Success")
 	after := time.Now()
@@ -254,8 +254,8 @@ func (s *copies) wait(c pb.DataMoverClient, uid string) (woken, written float64)
 	return milliseconds(e.at.Sub(began)), milliseconds(after.Sub(began))
 }
 
-// withClients is a fresh daemon to which clients are connected that have asked
-// for its version and keep the connection, as libraries do.
+// withClients starts a daemon with n clients that have requested its version and keep the
+// connection, as libraries do.
 func (s *copies) withClients(n int) *subject {
 	m := s.mover()
 	if n == 0 {
@@ -277,8 +277,8 @@ func (s *copies) withClients(n int) *subject {
 	return &subject{about: nnfDM, what: fmt.Sprintf("%d clients", n), daemon: m.Process, resident: 40, switches: 8, end: end}
 }
 
-// crowded measures what one user's calls take while another holds many
-// connections: as many as the defaults allow, and as many as wanted.
+// crowded measures calls of one user while another user has many connections: with the
+// default limits, and with raised limits.
 func (s *copies) crowded() {
 	raised := s.Settings("[limits]", fmt.Sprintf("connections = %d", s.connections+100), fmt.Sprintf("connections_per_user = %d", s.connections+10))
 	for _, k := range []struct{ what, config string }{
@@ -298,8 +298,8 @@ func (s *copies) crowd(m *mover, what string) {
 	uid := s.create(c)
 	s.settled(c, uid)
 	polls := s.timePolls(c, uid)
-	s.add("status among idle connections, p99, "+what, "ms", 5, false, []float64{quantile(polls, 0.99)},
-		fmt.Sprintf("another user has opened %d, %d were let in; worst %s ms", s.connections, len(held), number(slices.Max(polls))))
+	s.add("status among idle connections, p99, "+what, "ms", 5, false, []float64{figures.Quantile(polls, 0.99)},
+		fmt.Sprintf("another user opened %d connections, %d were accepted; maximum %s ms", s.connections, len(held), number(slices.Max(polls))))
 	u, err := m.Usage()
 	s.must(err)
 	s.add("memory resident then, "+what, "MB", noTarget, true, []float64{float64(u.RSS) / 1e6}, fmt.Sprintf("%d connections", len(held)))

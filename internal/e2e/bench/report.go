@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
 )
 
-// program is what a figure is about.
+// program is the program of a figure.
 type program string
 
 const (
@@ -19,22 +21,21 @@ const (
 	nnfDeploy    program = "nnf-deploy"
 )
 
-// report is the answer of the bench.
+// report is the result of the benchmark.
 type report struct {
-	Machine machine  `json:"machine"`
-	Figures []figure `json:"figures"`
+	Machine figures.Machine `json:"machine"`
+	Figures []figure        `json:"figures"`
 
-	about program // of the figures that are added now
+	about program // program of the figures that are added
 }
 
-// figure is one measured quantity. The target is an upper bound for the
-// median, or for the greatest value where only that means anything; or a lower
-// bound for the median.
+// figure is a measured quantity. The target is an upper bound for the median or for the
+// maximum, or a lower bound for the median.
 type figure struct {
 	Program program  `json:"program"`
 	Name    string   `json:"name"`
 	Unit    string   `json:"unit,omitempty"`
-	Target  *float64 `json:"target,omitempty"` // none: for information
+	Target  *float64 `json:"target,omitempty"` // nil: for information only
 	Worst   bool     `json:"worst,omitempty"`  // the target bounds the maximum
 	Least   bool     `json:"least,omitempty"`  // the target is a lower bound
 	Median  float64  `json:"median"`
@@ -45,13 +46,13 @@ type figure struct {
 	How     string   `json:"how"`
 }
 
-// noTarget marks a figure that is for information.
+// noTarget marks a figure without a target.
 const noTarget = -1
 
-// add judges a series of values and keeps the figure.
+// add adds the figure of a series of values.
 func (r *report) add(name, unit string, target float64, worst bool, values []float64, how string) {
-	f := figure{Program: r.about, Name: name, Unit: unit, Worst: worst, Median: quantile(values, 0.5), Runs: len(values), OK: true, How: how}
-	f.Minimum, f.Maximum = quantile(values, 0), quantile(values, 1)
+	f := figure{Program: r.about, Name: name, Unit: unit, Worst: worst, Median: figures.Quantile(values, 0.5), Runs: len(values), OK: true, How: how}
+	f.Minimum, f.Maximum = figures.Quantile(values, 0), figures.Quantile(values, 1)
 	if target != noTarget {
 		f.Target = &target
 		f.OK = len(values) > 0 && f.judged() <= target
@@ -59,14 +60,14 @@ func (r *report) add(name, unit string, target float64, worst bool, values []flo
 	r.Figures = append(r.Figures, f)
 }
 
-// addLeast is add for what must be so much at least.
+// addLeast is add with a lower bound as the target.
 func (r *report) addLeast(name, unit string, target float64, values []float64, how string) {
 	r.add(name, unit, target, false, values, how)
 	f := &r.Figures[len(r.Figures)-1]
 	f.Least, f.OK = true, f.Median >= target
 }
 
-// judged is the value that the target is about.
+// judged returns the value that is compared with the target.
 func (f figure) judged() float64 {
 	if f.Worst {
 		return f.Maximum
@@ -83,16 +84,7 @@ func (r *report) misses() (n int) {
 	return n
 }
 
-// quantile is the nearest-rank quantile, 0 of nothing.
-func quantile(values []float64, q float64) float64 {
-	if len(values) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(values))
-	return s[max(0, int(math.Ceil(q*float64(len(s))))-1)]
-}
-
-// write prints the report for people or for programs.
+// write prints the report as a table or as JSON.
 func (r *report) write(w io.Writer, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(w)
@@ -102,10 +94,10 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 	fmt.Fprintln(w, r.Machine)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FIGURE\tTARGET\tMEASURED\t\tMIN..MAX\tRUNS\tHOW")
-	figures := slices.Clone(r.Figures)
-	slices.SortStableFunc(figures, func(a, b figure) int { return strings.Compare(string(a.Program), string(b.Program)) })
+	list := slices.Clone(r.Figures)
+	slices.SortStableFunc(list, func(a, b figure) int { return strings.Compare(string(a.Program), string(b.Program)) })
 	about := program("")
-	for _, f := range figures {
+	for _, f := range list {
 		if f.Program != about {
 			about = f.Program
 			fmt.Fprintf(t, "%s\t\t\t\t\t\t\n", about)
@@ -132,7 +124,7 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 	return t.Flush()
 }
 
-// number shows about three digits and no zeros behind the point.
+// number formats v with about three digits.
 func number(v float64) string {
 	switch {
 	case v == math.Trunc(v):

@@ -6,30 +6,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
 )
 
-func TestQuantile(t *testing.T) {
-	tests := []struct {
-		values []float64
-		q      float64
-		want   float64
-	}{
-		{nil, 0.5, 0},
-		{[]float64{7}, 0.5, 7},
-		{[]float64{3, 1, 2}, 0.5, 2},
-		{[]float64{4, 1, 3, 2}, 0.5, 2}, // nearest rank: a value that was measured
-		{[]float64{3, 1, 2}, 0, 1},
-		{[]float64{3, 1, 2}, 1, 3},
-		{[]float64{3, 1, 2}, 0.99, 3},
-	}
-	for _, tt := range tests {
-		if got := quantile(tt.values, tt.q); got != tt.want {
-			t.Errorf("quantile(%v, %v) = %v, want %v", tt.values, tt.q, got, tt.want)
-		}
-	}
-}
-
-func TestJudgement(t *testing.T) {
+func TestTarget(t *testing.T) {
 	tests := []struct {
 		name   string
 		target float64
@@ -38,11 +19,11 @@ func TestJudgement(t *testing.T) {
 		ok     bool
 	}{
 		{"median below, maximum above", 2, false, []float64{1, 1, 9}, true},
-		{"the same, when the worst counts", 2, true, []float64{1, 1, 9}, false},
-		{"exactly", 2, true, []float64{2}, true},
+		{"the same, with a target for the maximum", 2, true, []float64{1, 1, 9}, false},
+		{"equal", 2, true, []float64{2}, true},
 		{"above", 2, false, []float64{1, 2.01, 3}, false},
-		{"for information", noTarget, true, []float64{1e9}, true},
-		{"a target and nothing measured", 2, false, nil, false},
+		{"without target", noTarget, true, []float64{1e9}, true},
+		{"target without values", 2, false, nil, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,12 +47,12 @@ func TestLowerBound(t *testing.T) {
 	}
 	var r report
 	if r.addLeast("x", "", 40, nil, ""); r.misses() != 1 {
-		t.Error("nothing was measured")
+		t.Error("a figure without values meets its target")
 	}
 }
 
 func TestWrite(t *testing.T) {
-	r := report{Machine: machine{Cores: 2, Kernel: "6.1"}}
+	r := report{Machine: figures.Machine{Cores: 2, Kernel: "6.1"}}
 	r.add("own overhead", "ms", 2, false, []float64{1.234, 1, 99.95}, "by the log")
 	r.add("writes", "", 4, true, []float64{4, 5}, "by a proxy")
 	r.add("latency", "ms", noTarget, false, []float64{50}, "for information")
@@ -94,7 +75,7 @@ func TestWrite(t *testing.T) {
 		}
 	}
 	if strings.Contains(lines[4], "ok") || strings.Contains(lines[4], "≤") {
-		t.Errorf("a figure without target is judged: %s", lines[4])
+		t.Errorf("a figure without target has a result: %s", lines[4])
 	}
 
 	b.Reset()
@@ -107,7 +88,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// Figures of one program stand together, whenever they were measured.
+// Figures are grouped by program.
 func TestWriteGroups(t *testing.T) {
 	var r report
 	for _, p := range []program{nnfDM, clientmountd, nnfDM} {
@@ -145,6 +126,6 @@ func TestParse(t *testing.T) {
 	o, _ := parse(nil)
 	if o.settle.Seconds() != 90 || o.window.Seconds() != 120 || o.runs != 30 || o.starts != 20 || o.processes != 5000 ||
 		o.clients != 1000 || o.connections != 5000 || o.polls != 2000 || o.waits != 100 {
-		t.Errorf("the defaults are what the targets are about: %+v", o)
+		t.Errorf("the targets are for other defaults: %+v", o)
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // The exit codes of a tool are unique and documented in one table, from which help,
-// manual page and docs are made. Codes that all programs have mean the same everywhere.
+// manual page and docs are generated. Common codes have the same meaning in all programs.
 func TestExitCodes(t *testing.T) {
 	if cli.ExitOK != daemon.ExitOK || cli.ExitFailed != daemon.ExitFailure || cli.ExitUsage != daemon.ExitUsage {
 		t.Error("the exit codes of tools and daemons differ")
@@ -36,9 +36,8 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// Constants with exit codes stand in one file of each package, and code compares and
-// returns these constants: a number in a call of os.Exit has no name and no
-// documentation.
+// Each package defines its exit codes in one file, and os.Exit is called with these
+// constants, not with numbers, so that all codes have a name and documentation.
 func TestExitCodesHaveNames(t *testing.T) {
 	for _, p := range packages(t) {
 		if strings.Contains(p.ImportPath, "/e2e") || strings.Contains(p.ImportPath, "fake") {

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// layers reads the table of packages in ARCHITECTURE.md: the row of each package
-// at the top of internal/, the highest row first, and of cmd. A row names
-// packages as `name` or `name/*`.
+// layers reads the table of packages in ARCHITECTURE.md. It returns the row of each
+// top-level package of internal/ and of cmd, counted from the highest. Packages are
+// listed as `name` or `name/*`.
 func layers(t *testing.T) (row map[string]int, across map[int]bool) {
 	t.Helper()
 	data, err := os.ReadFile(root + "/ARCHITECTURE.md")
@@ -36,7 +36,7 @@ func layers(t *testing.T) (row map[string]int, across map[int]bool) {
 		for _, m := range name.FindAllStringSubmatch(cells[2], -1) {
 			row[m[1]] = n
 		}
-		across[n] = below // rows below that of daemon may import within themselves
+		across[n] = below // packages in rows below daemon may import each other
 		below = below || row["daemon"] == n
 	}
 	if row["cmd"] != 1 || row["text"] == 0 || row["daemon"] == 0 {
@@ -45,8 +45,8 @@ func layers(t *testing.T) (row map[string]int, across map[int]bool) {
 	return row, across
 }
 
-// Imports point downward in the table of ARCHITECTURE.md, and every package has
-// its row there. Fakes are code of tests.
+// Packages import only packages of lower rows of the table in ARCHITECTURE.md, and every
+// package has a row. Fakes may import test code.
 func TestLayers(t *testing.T) {
 	row, across := layers(t)
 	of := func(path string) string {

@@ -14,12 +14,12 @@ import (
 	"testing"
 )
 
-// built makes each program as make does, once, in a directory of its own.
+// built builds each program once, with the command of the Makefile.
 var built = map[string]func() (string, error){}
 
 func build(daemon string) (string, error) {
 	path := filepath.Join(programs, daemon)
-	// What would make run? So the flags can never differ from the release's.
+	// Get the command from make, so that the flags are those of the release.
 	plan, err := command("make", "-s", "-n", "-C", root, "bin/"+daemon)
 	if err != nil {
 		return "", err
@@ -62,7 +62,7 @@ func command(name string, args ...string) (string, error) {
 	var stderr bytes.Buffer
 	cmd := exec.Command(name, args...)
 	cmd.Stderr = &stderr
-	// A make above this one must not get its flags and targets into ours.
+	// Do not pass the flags and targets of a calling make.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "MAKE") || strings.HasPrefix(kv, "MFLAGS=") })
 	out, err := cmd.Output()
 	if err != nil {
@@ -71,7 +71,7 @@ func command(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// each runs a test for every program.
+// each runs a subtest for every program.
 func each(t *testing.T, f func(t *testing.T, daemon string, b budget)) {
 	for _, daemon := range slices.Sorted(maps.Keys(budgets)) {
 		t.Run(daemon, func(t *testing.T) { f(t, daemon, budgets[daemon]) })
@@ -95,12 +95,12 @@ func TestSize(t *testing.T) {
 		}
 		t.Logf("%s has %.2f MB of %.0f", daemon, float64(st.Size())/1e6, float64(b.maxSize)/1e6)
 		if st.Size() > b.maxSize {
-			t.Errorf("%d bytes, at most %d are promised", st.Size(), b.maxSize)
+			t.Errorf("%d bytes, want at most %d", st.Size(), b.maxSize)
 		}
 	})
 }
 
-// One file that runs on every distribution, with nothing in it for debuggers.
+// The programs are static, so that they run on every distribution, and stripped.
 func TestStaticAndStripped(t *testing.T) {
 	each(t, func(t *testing.T, daemon string, b budget) {
 		f, err := elf.Open(binary(t, daemon))
@@ -110,18 +110,18 @@ func TestStaticAndStripped(t *testing.T) {
 		defer f.Close()
 		for _, p := range f.Progs {
 			if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-				t.Errorf("it is linked dynamically: %v", p.Type)
+				t.Errorf("linked dynamically: %v", p.Type)
 			}
 		}
 		for _, s := range f.Sections {
 			if s.Name == ".symtab" || strings.HasPrefix(s.Name, ".debug_") || strings.HasPrefix(s.Name, ".zdebug_") {
-				t.Errorf("it is not stripped: %s", s.Name)
+				t.Errorf("not stripped: %s", s.Name)
 			}
 		}
 	})
 }
 
-// all adds what is promised of daemons.
+// all adds the list of all daemons to that of the program, unless it is a tool.
 func (b budget) all(ofDaemons, own map[string]string) map[string]string {
 	out := maps.Clone(own)
 	if !b.tool {
@@ -140,14 +140,14 @@ func TestModules(t *testing.T) {
 			t.Fatal(err)
 		}
 		if info.Main.Path != module || len(info.Deps) == 0 {
-			t.Fatalf("the binary does not know its modules: %+v", info)
+			t.Fatalf("the binary has no list of modules: %+v", info)
 		}
 		may := b.all(modules, b.modules)
 		linked := map[string]bool{}
 		for _, d := range info.Deps {
 			linked[d.Path] = true
 			if may[d.Path] == "" {
-				t.Errorf("%s is linked and not on the list; is there a way without? If not, add it to links.go with the reason", d.Path)
+				t.Errorf("%s is linked but not permitted: avoid it, or add it to links.go with the reason", d.Path)
 			}
 			if d.Replace != nil {
 				t.Errorf("%s is replaced by %s", d.Path, d.Replace.Path)
@@ -155,7 +155,7 @@ func TestModules(t *testing.T) {
 		}
 		for _, m := range slices.Sorted(maps.Keys(may)) {
 			if !linked[m] {
-				t.Errorf("%s is on the list and not linked any more; take it off", m)
+				t.Errorf("%s is permitted but not linked: remove it from links.go", m)
 			}
 		}
 	})
@@ -167,12 +167,12 @@ func TestForbiddenPackages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		surely := "k8s.io/client-go/rest "
+		certain := "k8s.io/client-go/rest "
 		if _, all := b.modules["google.golang.org/grpc"]; b.tool && all {
-			surely = "google.golang.org/grpc "
+			certain = "google.golang.org/grpc "
 		}
-		if !strings.Contains(out, surely) {
-			t.Fatal("the list of packages has not even what is surely linked")
+		if !strings.Contains(out, certain) {
+			t.Fatal("the list of packages is incomplete")
 		}
 		never := b.all(forbidden, b.forbidden)
 		for l := range strings.Lines(out) {
@@ -186,17 +186,17 @@ func TestForbiddenPackages(t *testing.T) {
 	})
 }
 
-// A single call of a method whose name the linker cannot know makes it keep
-// every exported method of every type: megabytes.
+// A single method call by a name that is not constant makes the linker keep all exported
+// methods of all types: megabytes.
 func TestNoMethodByName(t *testing.T) {
 	each(t, func(t *testing.T, daemon string, b budget) {
 		if b.tool {
-			return // it ends when its work is done
+			return // short-lived, so its size in memory matters less
 		}
 		path := filepath.Join(t.TempDir(), "x")
-		// go build keeps what the linker has said and says it again to the user who builds
-		// the same main package next, with whatever -ldflags: megabytes. -e changes
-		// nothing but that it is not the same.
+		// go build caches the output of the linker and prints it again at the next build of
+		// the same main package, even with other -ldflags: megabytes. -e has no effect other
+		// than another cache key.
 		main := module + "/cmd/" + daemon
 		cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "grpcnotrace", "-ldflags=-dumpdep", "-gcflags="+main+"=-e", "-o", path, main)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -205,9 +205,9 @@ func TestNoMethodByName(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		if !bytes.Contains(out, []byte("<UsedInIface>")) {
-			t.Fatal("the linker does not say what it keeps and why: this test has to learn its new words")
+			t.Fatal("the output of the linker has changed: adapt this test")
 		}
-		// With them the runtime samples every allocation.
+		// With memory profiles the runtime samples allocations.
 		if bytes.Contains(out, []byte("-> runtime/pprof.writeHeap")) || bytes.Contains(out, []byte("-> runtime.MemProfile\n")) {
 			t.Error("memory profiles are linked")
 		}

@@ -15,8 +15,8 @@ import (
 	"testing"
 )
 
-// sources calls f for every Go file of the product that is not generated and
-// not a test: what is linked into a program, and what makes the packages.
+// sources calls f for each Go file of the programs and of the packaging, without generated
+// files and tests.
 func sources(t *testing.T, f func(pkg string, set *token.FileSet, file *ast.File)) {
 	t.Helper()
 	for _, p := range packages(t) {
@@ -38,8 +38,8 @@ func sources(t *testing.T, f func(pkg string, set *token.FileSet, file *ast.File
 	}
 }
 
-// A function that two packages need belongs into a lower layer. Bodies of one
-// line are left out: what they repeat is a call.
+// No two packages have a function with the same body: it belongs in a lower layer. Bodies
+// of one line are ignored.
 func TestNoFunctionBodyTwice(t *testing.T) {
 	places := map[string]map[string]string{} // body -> package -> function
 	sources(t, func(pkg string, set *token.FileSet, file *ast.File) {
@@ -75,12 +75,11 @@ func TestNoFunctionBodyTwice(t *testing.T) {
 	}
 }
 
-// systemPath is a path on a compute node. What one program writes there and
-// another reads must have one name in the code.
+// systemPath matches a path on a compute node. If several programs use it, they must use
+// the same constant.
 var systemPath = regexp.MustCompile(`^/(?:etc|run|var|usr/lib/systemd)/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$`)
 
-// Each path on a compute node stands in one package, as a constant or in a table;
-// others use that.
+// Each path on a compute node is defined in one package, as a constant or in a table.
 func TestPathsAreDefinedOnce(t *testing.T) {
 	in := map[string]map[string]bool{} // path -> packages
 	sources(t, func(pkg string, set *token.FileSet, file *ast.File) {
@@ -107,7 +106,7 @@ func TestPathsAreDefinedOnce(t *testing.T) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(in)) {
 		if len(in[p]) > 1 {
-			t.Errorf("%s stands in %s: keep one constant", p, strings.Join(slices.Sorted(maps.Keys(in[p])), ", "))
+			t.Errorf("%s is defined in %s: keep one constant", p, strings.Join(slices.Sorted(maps.Keys(in[p])), ", "))
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// pkg is what go list says of a package.
+// pkg is the output of go list for a package.
 type pkg struct {
 	ImportPath string
 	Name       string
@@ -39,8 +39,8 @@ func packages(t *testing.T) (list []pkg) {
 	return list
 }
 
-// Every package says what it is for.
-func TestEveryPackageHasADocComment(t *testing.T) {
+// Every package has a package comment.
+func TestPackageComments(t *testing.T) {
 	for _, p := range packages(t) {
 		if len(p.GoFiles) == 0 {
 			continue // only tests
@@ -53,17 +53,17 @@ func TestEveryPackageHasADocComment(t *testing.T) {
 			}
 			doc += file.Doc.Text()
 		}
-		name := p.Name // not the directory: v2 holds package datamovementv2
+		name := p.Name // not the directory: v2 contains package datamovementv2
 		if p.Name == "main" {
 			name = filepath.Base(p.ImportPath)
 		}
 		if !strings.HasPrefix(doc, "Package "+name) && !strings.HasPrefix(doc, "Command "+name) && !strings.HasPrefix(doc, "Program "+name) {
-			t.Errorf("%s does not say what it is for: %.60q", p.ImportPath, doc)
+			t.Errorf("%s has no package comment: %.60q", p.ImportPath, doc)
 		}
 	}
 }
 
-// Every exported name says what it means.
+// Every exported name has a comment.
 func TestExportedNamesAreDocumented(t *testing.T) {
 	for _, p := range packages(t) {
 		if name, _ := strings.CutPrefix(p.ImportPath, module+"/internal/"); imports[name] == "" && name != "node" && name != "config" && name != "daemon" {
@@ -92,7 +92,7 @@ func TestExportedNamesAreDocumented(t *testing.T) {
 	}
 }
 
-// Every package imports only what the table allows.
+// Every package has only permitted imports.
 func TestImports(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range packages(t) {
@@ -102,7 +102,7 @@ func TestImports(t *testing.T) {
 		}
 		may, known := imports[name]
 		if !known {
-			t.Errorf("%s is a new package: add what it may import to links.go", name)
+			t.Errorf("%s is not listed: add its permitted imports to links.go", name)
 			continue
 		}
 		seen[name] = true
@@ -121,8 +121,8 @@ func TestImports(t *testing.T) {
 
 func contains(list, name string) bool { return strings.Contains(" "+list+" ", " "+name+" ") }
 
-// Every MESSAGE_ID in the code belongs to one kind of record, and is in the journal's
-// message catalogue (systemd.catalog, https://systemd.io/CATALOG/).
+// Every MESSAGE_ID in the code is unique, and is in the message catalogue of the journal
+// (https://systemd.io/CATALOG/).
 func TestMessageIDs(t *testing.T) {
 	catalogue, err := os.ReadFile("../../../packaging/catalog/compute-daemons.catalog")
 	if err != nil {
@@ -146,7 +146,7 @@ func TestMessageIDs(t *testing.T) {
 					return true
 				}
 				id := strings.Trim(value.Value, `"`)
-				if len(id) != 32 { // what the journal takes; daemon.Event.Valid says it
+				if len(id) != 32 { // not a MESSAGE_ID, see daemon.Event.Valid
 					return true
 				}
 				if owner[id] != "" {

@@ -8,10 +8,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
 var commandBehaviours = []behaviour{
@@ -20,50 +22,51 @@ var commandBehaviours = []behaviour{
 	{"grandchild holds the pipe", nil, grandchild},
 	{"100 MB of output", nil, flood},
 	{"failure text", nil, failureText},
+	{"refused", xfsOnly, refusedObject},
 	{"killed command", nil, killedCommand},
-	{"success without effect", nil, hollowSuccess},
+	{"success without effect", nil, falseSuccess},
 	{"hook hangs", xfsOnly, hookHangs},
 	{"query fails", lvmOnly, queryFails},
-	{"messages beside a report", lvmOnly, messagesBesideReport},
+	{"messages in addition to a report", lvmOnly, messagesBesideReport},
 	{"lvchange hangs in the kernel", xfsOnly, hangsInTheKernel},
-	{"commands run in English, without what systemd meant for us", xfsOnly, environment},
+	{"commands run in English, without the variables of systemd", xfsOnly, environment},
 }
 
-// neighbour mounts and unmounts another object of the same node while the
-// first is in trouble.
-func (s *env) neighbour(index int) {
+// otherObject mounts and unmounts another object of the same node while the first one
+// fails.
+func (s *env) otherObject(index int) {
 	s.Helper()
 	m := s.storage(index, lab.VolumeOptions{})
-	name := fmt.Sprintf("neighbour-%d", index)
+	name := fmt.Sprintf("other-%d", index)
 	s.MountAndWait(name, m)
 	s.mounted(m)
 	s.Delete(name)
 	s.unmounted(m)
 }
 
-// hang: the limit is kept by force, the cause is told, another object does not
-// wait, and nothing of the command survives. A process in uninterruptible
-// sleep cannot be had here; the tests of package node have one.
+// hang: the command is killed at its time limit, the cause is reported, another object
+// does not wait, and no process of the command survives. The tests of package node cover a
+// process in uninterruptible sleep.
 func hang(s *env) {
 	m := s.ready("--command-timeout=2s")
 	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Mount("one", m)
 	_, err := s.WaitCall(s.Context(patience), func(c lab.Call) bool { return c.Tool == "mount" && c.Exit == -1 })
 	s.Must(err)
-	s.neighbour(8)
+	s.otherObject(8)
 	if s.get("one").Ready("mounted") {
-		s.Errorf("the neighbour came only after the one that hung")
+		s.Errorf("the other object was mounted only after the hanging one")
 	}
 	s.failed("one", "Major", "unable to mount file system", "command: mount -t", "time limit")
-	s.Await("one", "mounted") // the fault is over
+	s.Await("one", "mounted") // the fault has ended
 	s.mounted(m)
 	s.Delete("one")
 	s.removeBase()
 	s.ends()
 }
 
-// removeBase is for tests with neighbours: who made the common parent may not
-// be who left last.
+// removeBase removes the common parent of several objects, because the object that created
+// it may not be the last one that was unmounted.
 func (s *env) removeBase() { _ = os.Remove(s.Base) }
 
 func hangingUnmount(s *env) {
@@ -77,8 +80,8 @@ func hangingUnmount(s *env) {
 	s.ends()
 }
 
-// grandchild: the command ends well and leaves a process that holds its output
-// open, as a daemon started by a hook would.
+// grandchild: the command succeeds and leaves a process that keeps its output open, like a
+// daemon that a hook has started.
 func grandchild(s *env) {
 	m := s.ready("--command-timeout=2s")
 	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Grandchild: true}))
@@ -93,7 +96,7 @@ func grandchild(s *env) {
 	s.ends()
 }
 
-// killSleepers ends the grandchildren, by the list of what should be gone.
+// killSleepers kills the grandchildren, using the list of leftovers.
 func (s *env) killSleepers() {
 	s.Helper()
 	left, err := s.Leftovers()
@@ -103,8 +106,8 @@ func (s *env) killSleepers() {
 		var pid int
 		if _, err := fmt.Sscanf(l, "process %d sleep 1000000", &pid); err == nil {
 			s.Must(unix.Kill(pid, unix.SIGKILL))
-			// Its end and its reaping take a moment on a busy machine.
-			wait.Until(s.t, "the end of the grandchild", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
+			// Until it is reaped takes a moment on a busy machine.
+			wait.Until(s.t, "the exit of the grandchild", func() bool { return unix.Kill(pid, 0) == unix.ESRCH })
 			n++
 		}
 	}
@@ -113,7 +116,8 @@ func (s *env) killSleepers() {
 	}
 }
 
-// flood: output costs neither memory nor a status that no API server takes.
+// flood: a large output does not use much memory, and the status stays small enough for
+// the API server.
 func flood(s *env) {
 	m := s.ready()
 	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, FloodBytes: 100 << 20, Stderr: "at last", Exit: 1}))
@@ -134,7 +138,7 @@ func flood(s *env) {
 	s.ends()
 }
 
-// failureText is to the byte what workload managers and administrators read.
+// failureText checks the exact text for workload managers and administrators.
 func failureText(s *env) {
 	m := s.ready()
 	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "mount: no good"}))
@@ -146,6 +150,11 @@ func failureText(s *env) {
 	if o.DebugMessage() != want || o.String("status", "error", "type") != "Internal" {
 		s.Errorf("debugMessage\n\t%q\nwant\n\t%q", o.DebugMessage(), want)
 	}
+	if shown := s.shows("one", mountstate.Failed); shown.Failure.Kind != mountstate.FailureOther || shown.Failure.Step != "mount" || !strings.Contains(shown.Failure.Text, "mount: no good") {
+		s.Errorf("clientmountd mounts shows %+v", shown)
+	}
+	s.sick(mountstate.CauseFailed, mountstate.ActionWait, "failing for ", "could not mount file system")
+	s.late("one", mountstate.Mounted, "failing for ", "mount: no good")
 	f := s.logged("ClientMount failed", "one")
 	if f["error"] != want && f["error"] != strings.TrimSpace(want) || f["hint"] == nil || f["severity"] != "Major" || f["workflow"] != "job7" {
 		s.Errorf("log line: %v", f)
@@ -159,16 +168,40 @@ func failureText(s *env) {
 	s.ends()
 }
 
-// killedCommand: mount is killed after its work was done. The next
-// attempt finds the mount and does not make another.
+// refusedObject: waiting for a ClientMount that is refused ends at once. The node is fine.
+func refusedObject(s *env) {
+	m := s.ready()
+	m.Path = "/opt/x"
+	s.Mount("one", m)
+	s.failed("one", "Fatal", "mount.roots")
+	if shown := s.shows("one", mountstate.Failed); shown.Failure.Kind != mountstate.FailureRefused || shown.Type != s.k.typ {
+		s.Errorf("clientmountd mounts shows %+v", shown)
+	}
+	reason := s.asked(cli.ExitFailed, "wait", "--workflow=job7", "--for=mounted", "--timeout="+patience.String())
+	if !strings.Contains(reason, "mount of /opt/x refused for ") || !strings.Contains(reason, "mount.roots") {
+		s.Errorf("clientmountd wait prints %q", reason)
+	}
+	s.fine()
+	health, err := mountstate.ParseHealth([]byte(s.asked(cli.ExitOK, "health", "-o", "json")))
+	s.Must(err)
+	if len(health.Problems) != 1 || health.Problems[0].Cause != mountstate.CauseRefused {
+		s.Errorf("clientmountd health shows %+v", health)
+	}
+	s.Delete("one")
+	s.asked(cli.ExitOK, "wait", "--workflow=job7", "--for=unmounted", "--timeout=0s")
+	s.ends()
+}
+
+// killedCommand: mount is killed after it has mounted. The next attempt finds the mount
+// and does not mount again.
 func killedCommand(s *env) {
 	m := s.ready()
-	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, After: true, KillSelf: true}))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to mount file system", "signal: killed")
 	s.Await("one", "mounted")
 	s.mounted(m)
-	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, After: true, Suicide: true}))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, After: true, KillSelf: true}))
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to unmount file system", "signal: killed")
 	s.Await("one", "unmounted")
@@ -177,8 +210,8 @@ func killedCommand(s *env) {
 	s.ends()
 }
 
-// hollowSuccess: a program that claims success is not believed without a look.
-func hollowSuccess(s *env) {
+// falseSuccess: if a program reports success, the daemon checks the mount table.
+func falseSuccess(s *env) {
 	m := s.ready()
 	s.Must(os.Rename(s.Bin+"/mount", s.Bin+"/mount.real"))
 	restore := sync.OnceFunc(func() { s.Must(os.Rename(s.Bin+"/mount.real", s.Bin+"/mount")) })
@@ -193,21 +226,21 @@ func hollowSuccess(s *env) {
 	s.ends()
 }
 
-// hookHangs: hooks have a limit of their own, which their children share. The
-// second time the hook is done at once.
+// hookHangs: hooks have a separate time limit, which also applies to their children. The
+// second run of the hook succeeds immediately.
 func hookHangs(s *env) {
 	done := s.Runtime + "-hook"
 	hook := "[ -e " + done + " ] || { touch " + done + "; sleep 77 & wait; }"
-	m := s.readyWith(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {hook}}}}, "--hook-timeout=1s")
+	m := s.readyWith(fixture.ProfileSpec{Hooks: map[string]fixture.Hooks{s.k.typ: {"preMount": {hook}}}}, "--hook-timeout=1s")
 	s.Mount("one", m)
 	s.failed("one", "Major", "unable to run file system PreMount commands", "command: "+hook, "time limit")
 	s.Await("one", "mounted")
 	s.Delete("one")
-	s.ends() // the sleep would be left
+	s.ends() // it fails if the sleep still runs
 }
 
-// queryFails: what lvs says on standard error reaches the status; a report that
-// is no JSON does not confuse.
+// queryFails: the standard error of lvs is in the status, and so is the error for a report
+// that is not JSON.
 func queryFails(s *env) {
 	m := s.ready()
 	s.Must(s.Fault("lvs", lab.Fault{Exit: 5, Stderr: "  lvmlockd is not running"}))
@@ -217,15 +250,15 @@ func queryFails(s *env) {
 	s.Await("one", "mounted")
 	s.Must(s.Fault("lvs", lab.Fault{Report: "  WARNING: broken"}))
 	s.Want("one", "unmounted")
-	s.failed("one", "Major", "unable to deactivate block device: lvs printed something other than the expected JSON")
+	s.failed("one", "Major", "unable to deactivate block device: lvs did not print the expected JSON")
 	s.Must(s.ClearFaults())
 	s.Await("one", "unmounted")
 	s.Delete("one")
 	s.ends()
 }
 
-// messagesBesideReport: what LVM prints beside a report does no harm, and its exit
-// status concerns another group. It is logged once.
+// messagesBesideReport: messages of LVM in addition to a report, and an exit status caused
+// by another group, are no failure. They are logged once.
 func messagesBesideReport(s *env) {
 	m := s.ready()
 	for _, tool := range []string{"lvs", "vgs"} {
@@ -237,7 +270,7 @@ func messagesBesideReport(s *env) {
 	s.unmounted(m)
 	records := map[string]int{}
 	for _, l := range s.d.Log() {
-		if l.Fields["msg"] == "an LVM tool printed messages beside its report; the report is used" {
+		if l.Fields["msg"] == "an LVM tool printed messages in addition to its report; using the report" {
 			tool, _, _ := strings.Cut(fmt.Sprint(l.Fields["command"]), " ")
 			records[tool]++
 			if l.Fields["error"] != "exit status 5" || l.Fields["level"] != "WARN" {
@@ -253,9 +286,10 @@ func messagesBesideReport(s *env) {
 	s.ends()
 }
 
-// hangsInTheKernel: no signal ends lvchange. However often the activation is tried,
-// one process hangs; another object of the same volume group starts none either, and
-// says why. What is mounted stays ready. Everything resumes when the kernel answers.
+// hangsInTheKernel: no signal can kill lvchange. However often the activation is retried,
+// only one process hangs. Another object of the same volume group starts none and reports
+// the reason. Mounted file systems stay ready. The mounts continue when the kernel
+// responds.
 func hangsInTheKernel(s *env) {
 	m := s.ready("--command-timeout=1s", "--log-level=debug")
 	ice, other := s.storage(7, lab.VolumeOptions{}), s.storage(8, lab.VolumeOptions{})
@@ -300,6 +334,14 @@ func hangsInTheKernel(s *env) {
 	if n := calls(); n != 1 {
 		s.Errorf("%d calls of lvchange hang", n)
 	}
+	shown := s.shows("one", mountstate.Stuck)
+	if len(shown.Commands) != 1 || !shown.Commands[0].Kernel || !strings.Contains(shown.Failure.Text, fmt.Sprintf("pid %d,", shown.Commands[0].PID)) {
+		s.Errorf("clientmountd mounts shows %+v with %+v", shown, shown.Failure)
+	}
+	s.shows("ice", mountstate.Mounted)
+	hangs := fmt.Sprintf(": lvchange (pid %d) waits in the kernel", shown.Commands[0].PID)
+	s.sick(mountstate.CauseStuck, mountstate.ActionDrain, "stuck for ", hangs)
+	s.late("one", mountstate.Mounted, "stuck for ", hangs)
 	if now := s.get("one"); now.DebugMessage() != first.DebugMessage() {
 		s.Errorf("the status changes with each retry:\n%s\n%s", first.DebugMessage(), now.DebugMessage())
 	}
@@ -318,14 +360,14 @@ func hangsInTheKernel(s *env) {
 	s.ends()
 }
 
-// ioctls of linux/fs.h that stop and release all writers of a file system.
+// ioctls of linux/fs.h that freeze and thaw a file system.
 const (
 	fiFreeze = 0xc0045877
 	fiThaw   = 0xc0045878
 )
 
 func environment(s *env) {
-	m := s.readyWith(world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
+	m := s.readyWith(fixture.ProfileSpec{Hooks: map[string]fixture.Hooks{s.k.typ: {"preMount": {`echo "socket=$NOTIFY_SOCKET lang=$LANG lc=$LC_ALL"`}}}})
 	s.MountAndWait("one", m)
 	if f := s.logged("hook output", "one"); f["output"] != "socket= lang=C.UTF-8 lc=" {
 		s.Errorf("hook: %v", f["output"])

@@ -1,11 +1,10 @@
-// Package conformance is the proof that the daemon keeps its promises: a table
-// of behaviours, each run for every type of file system, with the built
-// daemon, a real API server and real mounts. Beside it stand tests that do not
-// depend on the type, such as bad input.
+// Package conformance tests the behaviour of the daemon: a table of behaviours, each run
+// for every type of file system, with the built daemon, a real API server and real mounts.
+// Other tests, such as those of invalid input, do not depend on the type.
 //
-// It must not know how the daemon does anything: it looks at the API server,
-// the mount table, the programs that were called and the log, which is all that
-// a site can see.
+// The package does not depend on the implementation of the daemon. It checks the API
+// server, the mount table, the programs that were called and the log, which is all that a
+// site can see.
 package conformance
 
 import (
@@ -19,27 +18,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-func TestMain(m *testing.M) { os.Exit(world.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(fixture.Main(m)) }
 
 // A kind is one type of file system and of device.
 type kind struct {
 	name    string
 	typ     string // spec.mounts[].type
 	device  string // spec.mounts[].device.type
-	mounted string // type in the mount table; empty: whatever /dev has
+	mounted string // type in the mount table; empty: that of /dev
 	file    bool   // the target is a file
 	lvm     bool   // on a logical volume
 	locks   bool   // in a shared volume group
-	test    bool   // needs the test build, which knows what stand-ins mount
+	test    bool   // needs the test build, which accepts what the fake tools mount
 
-	// What is called with the shipped profile, in order. V, L: group and volume; D: the device node, or
+	// The calls with the shipped profile, in order. V, L: group and volume; D: the device node, or
 	// the source of a Lustre mount; P: the mount path.
 	mount, unmount []string
-	// Lists of hooks in the order in which they run.
+	// The steps in the timeline with the shipped profile, without requests.
+	steps []string
+	// Hook lists in the order in which they run.
 	up, down []string
 }
 
@@ -48,6 +49,8 @@ var (
 	lvmDown    = []string{"preUnmount", "postUnmount", "preDeactivate", "postDeactivate"}
 	lustreUp   = []string{"preMount", "postMount"}
 	lustreDown = []string{"preUnmount", "postUnmount"}
+
+	lvmSteps = []string{"mount activate", "mount waitDevice", "mount mount", "unmount unmount", "unmount deactivate"}
 )
 
 var kinds = []*kind{
@@ -55,26 +58,31 @@ var kinds = []*kind{
 		name: "xfs", typ: "xfs", device: "lvm", mounted: "xfs", lvm: true, up: lvmUp, down: lvmDown,
 		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t xfs -o nosuid,nodev D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L"},
+		steps:   lvmSteps,
 	}, {
 		name: "raw", typ: "none", device: "lvm", file: true, lvm: true, up: lvmUp, down: lvmDown,
 		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t none -o bind D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L"},
+		steps:   slices.Insert(slices.Clone(lvmSteps), 3, "mount chown"),
 	}, {
 		name: "gfs2", typ: "gfs2", device: "lvm", mounted: "xfs", lvm: true, locks: true, test: true, up: lvmUp, down: lvmDown,
 		mount:   []string{"vgs", "vgchange --lock-start V", "lvs", "lvchange --activate ys V/L", "mount -t gfs2 -o nosuid,nodev D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L", "vgs", "lvs", "vgchange --lock-stop V"},
+		steps:   slices.Concat([]string{"mount waitVG", "mount lockStart"}, lvmSteps, []string{"unmount lockStop"}),
 	}, {
 		name: "lustre", typ: "lustre", device: "lustre", mounted: "tmpfs", test: true, up: lustreUp, down: lustreDown,
 		mount:   []string{"mount -t lustre -o nosuid,nodev D P"},
 		unmount: []string{"umount P"},
+		steps:   []string{"mount mount", "unmount unmount"},
 	}, {
 		name: "reference", typ: "xfs", device: "reference", mounted: "xfs", lvm: true, up: lvmUp, down: lvmDown,
 		mount:   []string{"lvs", "lvchange --activate y V/L", "mount -t xfs -o nosuid,nodev D P"},
 		unmount: []string{"umount P", "lvs", "lvchange --activate n V/L"},
+		steps:   lvmSteps,
 	},
 }
 
-// A behaviour is one promise. fits is nil when every kind must keep it.
+// A behaviour is one test. fits selects the kinds; nil means all.
 type behaviour struct {
 	name string
 	fits func(*kind) bool
@@ -88,9 +96,9 @@ func xfsOnly(k *kind) bool     { return k.name == "xfs" }
 
 var behaviours = slices.Concat(lifeBehaviours, hookBehaviours, severalBehaviours, goneBehaviours, foreignBehaviours,
 	busyBehaviours, commandBehaviours, deviceBehaviours, shutdownBehaviours, managerBehaviours, namespaceBehaviours, orphanBehaviours, targetBehaviours,
-	modeBehaviours, serversBehaviours, optionBehaviours, sharedBehaviours, observedBehaviours, recordBehaviours)
+	modeBehaviours, serversBehaviours, optionBehaviours, sharedBehaviours, observedBehaviours, recordBehaviours, metricsBehaviours)
 
-// TestConformance runs each behaviour for each kind that it is about.
+// TestConformance runs each behaviour for each kind that it applies to.
 func TestConformance(t *testing.T) {
 	total := 0
 	for _, k := range kinds {
@@ -109,14 +117,14 @@ func TestConformance(t *testing.T) {
 	fmt.Printf("conformance: %d behaviours, %d kinds, %d tests\n", len(behaviours), len(kinds), total)
 }
 
-// spec is the entry for allocation index at path.
-func (k *kind) spec(path string, index int) world.MountSpec {
-	m := world.MountSpec{Path: path, Type: k.typ, Device: k.device, Index: index}
+// spec returns the entry for allocation index at path.
+func (k *kind) spec(path string, index int) fixture.MountSpec {
+	m := fixture.MountSpec{Path: path, Type: k.typ, Device: k.device, Index: index}
 	if k.typ == "lustre" {
 		m.FSName, m.MGS = fsName(index), mgs
 	}
 	if k.file {
-		m.Own, m.UID, m.GID = true, 1234, 2345 // as the rabbit asks for raw devices
+		m.Own, m.UID, m.GID = true, 1234, 2345 // as the rabbit requests for raw devices
 	}
 	return m
 }
@@ -125,20 +133,20 @@ const mgs = "10.0.0.1@tcp:10.0.0.2@tcp"
 
 func fsName(index int) string { return fmt.Sprintf("fs%d", index) }
 
-// patience bounds what should take milliseconds, on a machine that is busy.
+// patience bounds operations that take milliseconds, on a busy machine.
 const patience = 40 * time.Second
 
 // env is a node and the objects for tests of one kind.
 type env struct {
-	*world.World
+	*fixture.Fixture
 	reporter
 	t       *testing.T
 	k       *kind
-	d       *lab.Process // the last that was started
+	d       *lab.Process // the daemon that was started last
 	volumes map[int]*lab.Volume
 }
 
-// reporter is the part of a test that tests speak to.
+// reporter is the part of testing.T that the tests use.
 type reporter interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -148,7 +156,7 @@ type reporter interface {
 }
 
 func newEnv(t *testing.T, k *kind) *env {
-	s := &env{World: world.New(t), reporter: t, t: t, k: k, volumes: map[int]*lab.Volume{}}
+	s := &env{Fixture: fixture.New(t), reporter: t, t: t, k: k, volumes: map[int]*lab.Volume{}}
 	s.Must(s.ClearLog())
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -158,7 +166,7 @@ func newEnv(t *testing.T, k *kind) *env {
 	return s
 }
 
-// cleanUp takes away what a failed test left, so that it fails alone.
+// cleanUp removes what a failed test has left, so that later tests are not affected.
 func (s *env) cleanUp() {
 	if s.d != nil {
 		s.d.Kill9()
@@ -172,15 +180,15 @@ func (s *env) cleanUp() {
 	}
 }
 
-// run starts the daemon: the one that is released wherever that can work.
+// run starts the daemon: the release build where possible, otherwise the test build.
 func (s *env) run(flags ...string) *lab.Process {
 	s.Helper()
 	s.with(lab.Spec{Args: flags})
 	return s.d
 }
 
-// storage makes what allocation index needs and returns the entry for it.
-func (s *env) storage(index int, o lab.VolumeOptions) world.MountSpec {
+// storage creates the storage of allocation index and returns its entry.
+func (s *env) storage(index int, o lab.VolumeOptions) fixture.MountSpec {
 	s.Helper()
 	if s.k.lvm {
 		o.Raw, o.Shared = s.k.file, s.k.locks
@@ -189,14 +197,14 @@ func (s *env) storage(index int, o lab.VolumeOptions) world.MountSpec {
 	return s.k.spec(s.Path(fmt.Sprintf("m%d", index)), index)
 }
 
-// ready is a test with the shipped profile, one volume and a daemon.
-func (s *env) ready(flags ...string) world.MountSpec {
+// ready prepares a test with the shipped profile, one volume and a daemon.
+func (s *env) ready(flags ...string) fixture.MountSpec {
 	s.Helper()
-	return s.readyWith(world.ProfileSpec{}, flags...)
+	return s.readyWith(fixture.ProfileSpec{}, flags...)
 }
 
-// readyWith is ready with another profile.
-func (s *env) readyWith(p world.ProfileSpec, flags ...string) world.MountSpec {
+// readyWith is like ready with another profile.
+func (s *env) readyWith(p fixture.ProfileSpec, flags ...string) fixture.MountSpec {
 	s.Helper()
 	s.UseProfile(p)
 	m := s.storage(3, lab.VolumeOptions{})
@@ -204,7 +212,7 @@ func (s *env) readyWith(p world.ProfileSpec, flags ...string) world.MountSpec {
 	return m
 }
 
-// ends stops the daemon the gentle way and looks for what it left.
+// ends stops the daemon with SIGTERM and checks that it has left nothing.
 func (s *env) ends() {
 	s.Helper()
 	s.stops()
@@ -229,16 +237,16 @@ func (s *env) noRecords() {
 		s.Errorf("records left behind: %s", list)
 	}
 	if _, err := os.Lstat(s.Base); !os.IsNotExist(err) {
-		s.Errorf("%s was made for mounts and is left behind: %v", s.Base, err)
+		s.Errorf("%s was created for mounts and was not removed: %v", s.Base, err)
 	}
 }
 
-// gate makes the next matching call of a program wait, and returns the function
-// that lets it continue; the test's end opens it at the latest.
-func (s *env) gate(tool string, f lab.Fault) (reached, open func()) {
+// barrier makes the next matching call of a program wait. reached waits for the call, and
+// open lets it continue; the end of the test opens it as well.
+func (s *env) barrier(tool string, f lab.Fault) (reached, open func()) {
 	s.Helper()
-	path, open0 := s.Gate(fmt.Sprintf("%s-%s", s.Node, tool))
-	f.Gate = path
+	path, open0 := s.Barrier(fmt.Sprintf("%s-%s", s.Node, tool))
+	f.Barrier = path
 	s.Must(s.Fault(tool, f))
 	s.Cleanup(func() { _ = open0() })
 	reached = func() {
@@ -251,16 +259,16 @@ func (s *env) gate(tool string, f lab.Fault) (reached, open func()) {
 	return reached, func() { s.Helper(); s.Must(open0()) }
 }
 
-// writes counts the requests that may change something.
+// writes counts the requests that can change objects.
 func writes(p *lab.Proxy) int {
 	return p.Count(lab.ClassPatchStatus, lab.ClassPatchObject, lab.ClassUpdate, lab.ClassCreate, lab.ClassDelete, lab.ClassOther)
 }
 
-// with runs the daemon with options of its own and waits until it is ready.
+// with runs the daemon with other options and waits until it is ready.
 func (s *env) with(o lab.Spec) {
 	s.Helper()
 	if s.k.test {
-		o.Program, o.Env = lab.TestBuild, append(o.Env, world.FSTypes)
+		o.Program, o.Env = lab.TestBuild, append(o.Env, fixture.FSTypes)
 	}
 	s.d = s.StartDaemon(o)
 }

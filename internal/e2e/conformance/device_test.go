@@ -4,15 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/faketools/record"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
 func nvmeOnly(k *kind) bool { return k.device == "lvm" }
@@ -20,15 +24,15 @@ func nvmeOnly(k *kind) bool { return k.device == "lvm" }
 var deviceBehaviours = []behaviour{
 	{"namespace after a rescan", nvmeOnly, func(s *env) { lateNamespace(s, 2) }},
 	{"namespace after a rescan, old nvme-cli", nvmeOnly, func(s *env) { lateNamespace(s, 1) }},
-	{"namespace missing for good", nvmeOnly, missingNamespace},
+	{"namespace missing", nvmeOnly, missingNamespace},
 	{"no namespaces known", nvmeOnly, unknownNamespaces},
 	{"device node late", lvmOnly, lateNode},
 	{"volume group late", lvmOnly, lateGroup},
 	{"devices renumbered", nvmeOnly, renumbered},
+	{"device of a mounted file system lost", xfsOnly, deviceLost},
 }
 
-// An nvme is one namespace below a volume, with the names that the machine
-// gives it at the moment.
+// An nvme is one namespace of a volume, with its current names on the machine.
 type nvme struct {
 	s    *env
 	nqn  string
@@ -37,7 +41,8 @@ type nvme struct {
 
 func (s *env) state() record.Dir { return record.Dir(filepath.Join(s.Dir, "state")) }
 
-// controller is the number that the stand-in of nvme counts for the subsystem.
+// controller returns the name of the controller that the fake nvme assigns to the
+// subsystem.
 func (n nvme) controller() string {
 	n.s.Helper()
 	state, err := n.s.state().Load()
@@ -53,18 +58,18 @@ func (n nvme) controller() string {
 
 func (n nvme) node() string { return fmt.Sprintf("%sn%d", n.controller(), n.nsid) }
 
-// plug makes a node in /dev, which belongs to the lab.
+// plug creates a node in /dev, which belongs to the lab.
 func (s *env) plug(path string) {
 	s.Helper()
 	s.Must(os.WriteFile(path, nil, 0o600))
 	s.Cleanup(func() { _ = os.Remove(path) })
 }
 
-// nvmeStorage is storage on a namespace of its own, whose controller is there.
-func (s *env) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
+// nvmeStorage creates storage on a separate namespace with an attached controller.
+func (s *env) nvmeStorage(o lab.VolumeOptions) (fixture.MountSpec, nvme) {
 	s.Helper()
 	if !s.Features.OwnDev {
-		s.t.Skip("not run: /dev is the machine's own, nothing may be added to it")
+		s.t.Skip("not run: /dev is that of the machine, so the test must not create nodes in it")
 	}
 	n := nvme{s, "nqn.2014-08.org.example:" + s.Node, 12}
 	o.NQN, o.NSID = n.nqn, n.nsid
@@ -74,11 +79,10 @@ func (s *env) nvmeStorage(o lab.VolumeOptions) (world.MountSpec, nvme) {
 	return m, n
 }
 
-// lateNamespace: the rabbit attached the namespace after the node had looked.
-// A rescan brings it, the mount continues when the kernel has it, and nothing is
-// reported as an error on the way.
+// lateNamespace: the rabbit attached the namespace after the node had scanned. A rescan
+// finds it, the mount continues when the kernel shows it, and no error is reported.
 func lateNamespace(s *env, layout int) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	s.Must(s.NVMeLayout(layout))
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true, RescanLate: 300 * time.Millisecond})
 	s.run()
@@ -91,7 +95,7 @@ func lateNamespace(s *env, layout int) {
 	s.plug(n.node())
 	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
 	if o.Severity() != "" {
-		s.Errorf("an error on the way: %s", o.DebugMessage())
+		s.Errorf("an error was reported: %s", o.DebugMessage())
 		s.Await("one", "mounted")
 	}
 	s.mounted(m)
@@ -100,10 +104,10 @@ func lateNamespace(s *env, layout int) {
 	s.ends()
 }
 
-// missingNamespace: it never comes. The status names it; when an administrator attaches
-// it after all, the mount follows by itself.
+// missingNamespace: the namespace is not attached, and the status names it. When an
+// administrator attaches it, the mount is completed.
 func missingNamespace(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{NeedsRescan: true})
 	s.with(lab.Spec{Env: []string{"NNF_MAPPER_WAIT_TIMEOUT=1"}})
 	s.Mount("one", m)
@@ -112,6 +116,11 @@ func missingNamespace(s *env) {
 	if f["hint"] == nil || f["hint"] == "" {
 		s.Errorf("no hint: %v", f)
 	}
+	if shown := s.shows("one", mountstate.Failed); shown.Failure.Kind != mountstate.FailureDevice {
+		s.Errorf("clientmountd mounts shows %+v", shown.Failure)
+	}
+	s.sick(mountstate.CauseDevice, mountstate.ActionWait, "without its device for ")
+	s.late("one", mountstate.Mounted, "without its device for ", n.nqn+" namespace 12")
 	s.plug(n.node())
 	s.Await("one", "mounted")
 	s.mounted(m)
@@ -119,10 +128,10 @@ func missingNamespace(s *env) {
 	s.ends()
 }
 
-// unknownNamespaces: without a list the cause is LVM's, after a bounded number
-// of tries.
+// unknownNamespaces: without a list of namespaces the error is that of LVM, after a
+// bounded number of retries.
 func unknownNamespaces(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.k.spec(s.Path("m3"), 3)
 	config := s.Runtime + "-config.toml"
 	s.Must(os.WriteFile(config, []byte("version = 1\n[mount]\ndevice_retries = 3\n"), 0o600))
@@ -134,22 +143,22 @@ func unknownNamespaces(s *env) {
 	}
 	s.failed("one", "Major", "unable to activate block device: ", want, "after 3 rescans")
 	s.Must(s.ClearLog())
-	s.storage(3, lab.VolumeOptions{}) // here it is
+	s.storage(3, lab.VolumeOptions{}) // now it exists
 	s.Await("one", "mounted")
 	s.mounted(m)
 	s.Delete("one")
 	s.ends()
 }
 
-// lateNode: udev takes its time after the activation.
+// lateNode: udev creates the node some time after the activation.
 func lateNode(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{NodeLate: 400 * time.Millisecond})
 	s.run()
 	s.Mount("one", m)
 	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.Ready("mounted") || o.Severity() != "" })
 	if o.Severity() != "" {
-		s.Fatalf("an error on the way: %s", o.DebugMessage())
+		s.Fatalf("an error was reported: %s", o.DebugMessage())
 	}
 	s.mounted(m)
 	s.called(s.words(s.k.mount, m)...)
@@ -157,9 +166,9 @@ func lateNode(s *env) {
 	s.ends()
 }
 
-// lateGroup: LVM sees the group some time after the object was made.
+// lateGroup: LVM sees the group some time after the object was created.
 func lateGroup(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{Appears: 700 * time.Millisecond})
 	s.run()
 	s.MountAndWait("one", m)
@@ -168,10 +177,10 @@ func lateGroup(s *env) {
 	s.ends()
 }
 
-// renumbered: after a rabbit was restarted the same storage has other numbers,
-// and the old ones belong to another controller.
+// renumbered: after a restart of the rabbit the same storage has other numbers, and the
+// old numbers belong to another controller.
 func renumbered(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m, n := s.nvmeStorage(lab.VolumeOptions{})
 	s.plug(n.node())
 	other := s.storage(9, lab.VolumeOptions{NQN: n.nqn + "-other", NSID: 12})
@@ -203,5 +212,37 @@ func renumbered(s *env) {
 	s.Delete("two")
 	s.Delete("one")
 	s.removeBase()
+	s.ends()
+}
+
+// deviceLost: the device of a mounted file system disappears. Its directory of sysfs is hidden from
+// the commands that report about the node, because no mounted loop device can be removed.
+func deviceLost(s *env) {
+	m := s.ready()
+	s.MountAndWait("one", m)
+	s.fine()
+	lost := func(code int, args ...string) string {
+		s.Helper()
+		cmd, stdout, stderr := s.question(args...)
+		cmd.Args = append([]string{"sh", "-c", `mount -t tmpfs none /sys/dev/block && exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+		shell, err := exec.LookPath("sh")
+		s.Must(err)
+		cmd.Path, cmd.SysProcAttr = shell, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != code {
+			s.Fatalf("clientmountd %s: %v, want exit code %d\n%s%s", strings.Join(args, " "), err, code, stdout, stderr)
+		}
+		return stdout.String()
+	}
+	doc, err := mountstate.ParseMounts([]byte(lost(cli.ExitOK, "mounts", "-o", "json")))
+	s.Must(err)
+	if len(doc.Mounts) != 1 || doc.Mounts[0].State != mountstate.Failed || doc.Mounts[0].Failure.Kind != mountstate.FailureDevice {
+		s.Errorf("clientmountd mounts shows %+v", doc.Mounts)
+	}
+	line := lost(cli.ExitFailed, "health", "--drain-only")
+	if !strings.HasSuffix(line, " without its device: the device 7:"+fmt.Sprint(s.volumes[m.Index].Loop)+" of the mounted file system no longer exists\n") {
+		s.Errorf("clientmountd health prints %q", line)
+	}
+	s.fine()
+	s.Delete("one")
 	s.ends()
 }

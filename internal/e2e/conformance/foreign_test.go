@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var foreignBehaviours = []behaviour{
@@ -17,15 +17,15 @@ var foreignBehaviours = []behaviour{
 	{"foreign mount of the same type", lvmOnly, foreignDevice},
 	{"foreign mount on top of ours", nil, foreignOnTop},
 	{"foreign mount over the parent of ours", nil, foreignAbove},
-	{"foreign mount that comes while ours is gone", nil, foreignInstead},
-	{"mounted by hand before", nil, mountedByHand},
+	{"foreign mount in place of ours", nil, foreignInstead},
+	{"mounted manually before", nil, mountedManually},
 	{"mount points with blanks elsewhere", nil, blanksElsewhere},
 	{"volume active before", lvmOnly, activeBefore},
 }
 
-// foreign mounts something that is not ours at a path: below the source's own
-// name, so that a comparison of texts is fooled.
-func (s *env) foreign(m world.MountSpec) (remove func()) {
+// foreign mounts something that is not ours at a path, with our source as its name, so
+// that a comparison of sources cannot distinguish them.
+func (s *env) foreign(m fixture.MountSpec) (remove func()) {
 	s.Helper()
 	if s.k.file {
 		file := s.Runtime + "-foreign"
@@ -42,8 +42,8 @@ func (s *env) foreign(m world.MountSpec) (remove func()) {
 	return func() { s.Helper(); s.Must(unix.Unmount(m.Path, unix.UMOUNT_NOFOLLOW)) }
 }
 
-// theirs checks that the foreign mount is as it was.
-func (s *env) theirs(m world.MountSpec) {
+// foreignUnchanged checks that the foreign mount has not changed.
+func (s *env) foreignUnchanged(m fixture.MountSpec) {
 	s.Helper()
 	if s.k.file {
 		if data, err := os.ReadFile(m.Path); string(data) != "theirs" || err != nil {
@@ -55,12 +55,12 @@ func (s *env) theirs(m world.MountSpec) {
 	st, err := os.Stat(m.Path)
 	s.Must(err)
 	if uid := st.Sys().(*syscall.Stat_t).Uid; int(uid) == m.UID && m.Own {
-		s.Errorf("the foreign mount was given to %d", uid)
+		s.Errorf("the owner of the foreign mount was changed to %d", uid)
 	}
 }
 
-// target makes the target by hand.
-func (s *env) target(m world.MountSpec) {
+// target creates the target, as an administrator would.
+func (s *env) target(m fixture.MountSpec) {
 	s.Helper()
 	s.Must(os.MkdirAll(s.Base, 0o755))
 	if s.k.file {
@@ -70,9 +70,8 @@ func (s *env) target(m world.MountSpec) {
 	}
 }
 
-// hand does what an administrator could do by hand, and leaves no trace of it
-// in the log. Queries are left out.
-func (s *env) hand(lines []string) {
+// runManually runs commands as an administrator would, and clears the log. It skips queries.
+func (s *env) runManually(lines []string) {
 	s.Helper()
 	for _, line := range lines {
 		if f := strings.Fields(line); len(f) > 1 {
@@ -82,7 +81,7 @@ func (s *env) hand(lines []string) {
 	s.Must(s.ClearLog())
 }
 
-// untouched fails when mount or umount was called.
+// untouched fails the test if mount or umount was called.
 func (s *env) untouched() {
 	s.Helper()
 	for _, c := range s.commands() {
@@ -98,48 +97,48 @@ func foreignMount(s *env) {
 	s.target(m)
 	remove := s.foreign(m)
 	s.Mount("one", m)
-	s.failed("one", "Major", "mount/unmount failed: unable to mount file system: unexpected mount at path "+m.Path, "left alone")
-	s.theirs(m)
+	s.failed("one", "Major", "mount/unmount failed: unable to mount file system: unexpected mount at path "+m.Path, "left mounted")
+	s.foreignUnchanged(m)
 	s.untouched()
-	s.goneSoon("one") // nothing of ours is there
-	s.theirs(m)
+	s.goneSoon("one") // nothing is mounted for it
+	s.foreignUnchanged(m)
 	s.untouched()
 	remove()
-	s.Must(os.Remove(m.Path)) // was made manually
+	s.Must(os.Remove(m.Path)) // was created manually
 	s.Must(os.Remove(s.Base))
 	s.ends()
 }
 
-// foreignDevice: another volume of the right type, mounted by another program.
+// foreignDevice: another program has mounted another volume of the same type.
 func foreignDevice(s *env) {
 	m := s.ready()
 	other := s.storage(9, lab.VolumeOptions{})
 	s.target(m)
 	there := other
 	there.Path = m.Path
-	s.hand(s.words(s.k.mount, there))
+	s.runManually(s.words(s.k.mount, there))
 	s.Mount("one", m)
 	s.failed("one", "Major", "unexpected mount at path "+m.Path, "Device "+s.seen(other))
 	s.untouched()
-	s.hand([]string{"umount " + m.Path, "lvchange --activate n " + s.volumes[9].VG + "/" + s.volumes[9].LV})
-	s.Await("one", "mounted") // by itself when the way is free
+	s.runManually([]string{"umount " + m.Path, "lvchange --activate n " + s.volumes[9].VG + "/" + s.volumes[9].LV})
+	s.Await("one", "mounted") // when the path is free
 	s.mounted(m)
 	s.Delete("one")
-	s.Must(os.Remove(m.Path)) // was made manually
+	s.Must(os.Remove(m.Path)) // was created manually
 	s.Must(os.Remove(s.Base))
 	s.ends()
 }
 
-// seen is the source that the mount table shows.
-func (s *env) seen(m world.MountSpec) string {
+// seen returns the source in the mount table.
+func (s *env) seen(m fixture.MountSpec) string {
 	if s.k.file {
-		return "" // whatever /dev is made of
+		return "" // depends on the file system of /dev
 	}
 	return s.source(m.Index)
 }
 
-// foreignOnTop: another program mounted over our mount. Theirs is not touched, ours
-// goes when theirs is gone.
+// foreignOnTop: another program has mounted over our mount. Its mount is not touched, and
+// ours is unmounted when the other one is gone.
 func foreignOnTop(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
@@ -152,7 +151,7 @@ func foreignOnTop(s *env) {
 	if o.Ready("unmounted") {
 		s.Errorf("unmounted while it is hidden: status %v", o["status"])
 	}
-	s.theirs(m)
+	s.foreignUnchanged(m)
 	s.untouched()
 	remove()
 	s.mounted(m)
@@ -162,10 +161,10 @@ func foreignOnTop(s *env) {
 	s.ends()
 }
 
-// foreignAbove: another mount covers the directory that ours is in. At our path
-// is nothing to be seen of ours, and yet it is mounted.
+// foreignAbove: another mount covers the directory of ours, which is mounted but not
+// visible at its path.
 func foreignAbove(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = s.Path("parent/m")
 	s.run()
@@ -191,8 +190,8 @@ func foreignAbove(s *env) {
 	s.ends()
 }
 
-// foreignInstead: ours was unmounted by hand and theirs is there now. What is
-// recorded of ours must not make theirs ours: nothing is left to unmount.
+// foreignInstead: our mount was unmounted manually, and a foreign one is at its path. The
+// record of ours must not match the foreign one: nothing is left to unmount.
 func foreignInstead(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
@@ -201,7 +200,7 @@ func foreignInstead(s *env) {
 	s.Must(s.ClearLog())
 	s.Unmount("one")
 	s.Delete("one")
-	s.theirs(m)
+	s.foreignUnchanged(m)
 	s.untouched()
 	remove()
 	if _, err := os.Lstat(m.Path); err != nil {
@@ -211,11 +210,11 @@ func foreignInstead(s *env) {
 	s.ends()
 }
 
-// mountedByHand: what is wanted is there already and is taken as it is.
-func mountedByHand(s *env) {
+// mountedManually: the file system is mounted already, and the daemon uses that mount.
+func mountedManually(s *env) {
 	m := s.ready()
 	s.target(m)
-	s.hand(s.words(s.k.mount, m))
+	s.runManually(s.words(s.k.mount, m))
 	s.MountAndWait("one", m)
 	s.mounted(m)
 	s.owned(m)
@@ -226,8 +225,8 @@ func mountedByHand(s *env) {
 	s.ends()
 }
 
-// blanksElsewhere: mount points that look like ours to a reader that does not decode
-// the table's escapes, or reads only the first word.
+// blanksElsewhere: mount points that look like ours if the escapes in the mount table are
+// not decoded, or if only the first word is read.
 func blanksElsewhere(s *env) {
 	m := s.ready()
 	s.Must(os.MkdirAll(s.Base, 0o755))
@@ -244,7 +243,7 @@ func blanksElsewhere(s *env) {
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
 	for _, dir := range others {
-		s.Must(unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)) // is still there
+		s.Must(unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)) // is still mounted
 	}
 	s.Must(os.RemoveAll(s.Base))
 	s.ends()
@@ -253,7 +252,7 @@ func blanksElsewhere(s *env) {
 // activeBefore: a volume that is active already is not activated again.
 func activeBefore(s *env) {
 	m := s.ready()
-	s.hand(s.words(s.k.mount[:len(s.k.mount)-1], m))
+	s.runManually(s.words(s.k.mount[:len(s.k.mount)-1], m))
 	s.MountAndWait("one", m)
 	s.mounted(m)
 	for _, c := range s.commands() {

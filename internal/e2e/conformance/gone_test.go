@@ -5,16 +5,17 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
 var goneBehaviours = []behaviour{
 	{"profile gone before the unmount", nil, profileGone},
-	{"profile gone over a restart", nil, profileGoneRestart},
+	{"profile deleted, daemon restarted", nil, profileGoneRestart},
 	{"profile and record gone", nil, recordGone},
 	{"profile and record gone, group not shared", lvmOnly, recordGoneOwnGroup},
-	{"profile comes late", nil, profileLate},
+	{"profile created late", nil, profileLate},
 	{"reboot", nil, reboot},
 }
 
@@ -30,8 +31,8 @@ func (s *env) dropRecords() {
 	}
 }
 
-// profileGone: workflows delete their profile before the unmount is through.
-// The record knows the commands, hooks too.
+// profileGone: the workflow deletes its profile before the unmount is complete. The record
+// contains the commands, including hooks.
 func profileGone(s *env) {
 	m := s.readyWith(s.hookProfile())
 	s.MountAndWait("one", m)
@@ -45,8 +46,8 @@ func profileGone(s *env) {
 	s.ends()
 }
 
-// profileGoneRestart: a daemon that comes back finds no profile. What is
-// mounted stays mounted and is not called failed.
+// profileGoneRestart: a restarted daemon finds no profile. Mounted file systems stay
+// mounted and are not reported as failed.
 func profileGoneRestart(s *env) {
 	m := s.readyWith(s.hookProfile())
 	s.MountAndWait("one", m)
@@ -66,16 +67,16 @@ func profileGoneRestart(s *env) {
 	s.ends()
 }
 
-// recordGone: with neither, the names are computed and the shipped commands
-// are used.
+// recordGone: without profile and record, the daemon computes the names and uses the
+// default commands.
 func recordGone(s *env) {
 	m := s.ready()
 	s.withoutAnything(m)
 }
 
 func recordGoneOwnGroup(s *env) {
-	s.UseProfile(world.ProfileSpec{NotShared: true})
-	vg, lv := world.VolumeNames(s.Owner, "0", 3, false)
+	s.UseProfile(fixture.ProfileSpec{NotShared: true})
+	vg, lv := fixture.VolumeNames(s.Owner, "0", 3, false)
 	v, err := s.AddVolume(vg, lv, lab.VolumeOptions{Raw: s.k.file, Shared: s.k.locks})
 	s.Must(err)
 	s.volumes[3] = v
@@ -83,7 +84,7 @@ func recordGoneOwnGroup(s *env) {
 	s.withoutAnything(s.k.spec(s.Path("m3"), 3))
 }
 
-func (s *env) withoutAnything(m world.MountSpec) {
+func (s *env) withoutAnything(m fixture.MountSpec) {
 	s.Helper()
 	s.MountAndWait("one", m)
 	s.stops()
@@ -92,34 +93,34 @@ func (s *env) withoutAnything(m world.MountSpec) {
 	s.Must(s.ClearLog())
 	s.run()
 	s.failed("one", "Major", "unable to get file system information", s.Profile)
-	s.mounted(m) // whatever is wrong, a mounted file system stays
+	s.mounted(m) // a mounted file system stays despite the error
 	s.called()
 	s.Unmount("one")
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
 	s.notMounted(m)
-	// Nothing tells any more what was made for the mount.
+	// There is no longer a trace of what was created for the mount.
 	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
-// profileLate: an object may be seen before its profile; it is mounted by
-// itself when the profile is there.
+// profileLate: the object may be created before its profile; it is mounted when the profile
+// exists.
 func profileLate(s *env) {
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run()
 	s.Mount("one", m)
 	s.failed("one", "Major", "mount/unmount failed: unable to get file system information", s.Profile)
 	s.called()
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	s.Await("one", "mounted")
 	s.mounted(m)
 	s.Delete("one")
 	s.ends()
 }
 
-// reboot: the kernel forgot everything, the API server nothing, and the record
-// went with the memory that held it. The whole sequence runs again.
+// reboot: the mounts and the record in memory are lost, but the API server has the object.
+// The whole sequence runs again.
 func reboot(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
@@ -136,18 +137,18 @@ func reboot(s *env) {
 	}
 	s.Delete("one")
 	s.notMounted(m)
-	s.Must(os.RemoveAll(s.Base)) // nothing tells any more that the target was ours
+	s.Must(os.RemoveAll(s.Base)) // there is no longer a sign that the daemon created the target
 	s.ends()
 }
 
 var orphanBehaviours = []behaviour{
 	{"orphan is reported", nil, orphanReported},
 	{"orphan is unmounted", nil, orphanUnmounted},
-	{"object stripped while the daemon runs", nil, orphanAlive},
+	{"finalizer removed while the daemon runs", nil, orphanAlive},
 }
 
-// vanish takes the object away although it is held, as the rabbit does for
-// nodes that it thinks are offline.
+// vanish removes the object despite its finalizer, as the rabbit does for nodes that it
+// considers offline.
 func (s *env) vanish(name string) {
 	s.Helper()
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
@@ -157,9 +158,9 @@ func (s *env) vanish(name string) {
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, name))
 }
 
-const orphanLine = "mounts of a ClientMount that no longer exists"
+const orphanLine = "found mounts of a ClientMount that no longer exists"
 
-// orphanReported: without other orders data of a job is not taken away.
+// orphanReported: by default, an orphan is not unmounted.
 func orphanReported(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
@@ -175,16 +176,20 @@ func orphanReported(s *env) {
 	s.Must(err)
 	s.mounted(m)
 	s.called()
+	s.shows("one", mountstate.Orphan)
+	s.sick(mountstate.CauseOrphan, mountstate.ActionDrain, "orphaned for ", "ClientMount one no longer exists")
+	s.late("one", mountstate.Unmounted, "orphaned for ")
 	s.stops()
-	s.run("--orphans=unmount") // the administrator decides
+	s.sick(mountstate.CauseDaemon, mountstate.ActionWait, "clientmountd not running for ")
+	s.run("--orphans=unmount") // set by the administrator
 	s.forgotten(m)
 	s.ends()
 }
 
-// forgotten waits until an orphan is gone, by the status line.
-func (s *env) forgotten(m world.MountSpec) {
+// forgotten waits until the status line shows no orphan.
+func (s *env) forgotten(m fixture.MountSpec) {
 	s.Helper()
-	s.logged("unmounted what a deleted ClientMount left", "one")
+	s.logged("unmounted file system of a deleted ClientMount", "one")
 	_, err := s.d.WaitNotice(s.Context(patience), "STATUS=0 mounts ready for 0 ClientMounts; API server answers")
 	s.Must(err)
 	s.unmounted(m)
@@ -203,8 +208,8 @@ func orphanUnmounted(s *env) {
 	s.ends()
 }
 
-// orphanAlive: the finalizer is stripped under a running daemon. The mount is
-// an orphan from then on, unless the daemon was faster with the unmount.
+// orphanAlive: the finalizer is removed while the daemon runs. The mount then is an
+// orphan, unless the daemon has unmounted it before.
 func orphanAlive(s *env) {
 	m := s.ready("--orphans=unmount")
 	s.MountAndWait("one", m)

@@ -5,18 +5,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var hookBehaviours = []behaviour{
 	{"hooks in order, with variables", nil, hooksInOrder},
 	{"hooks not repeated after success", nil, hooksOnce},
-	{"failing hook is told and repeated", nil, hooksRepeated},
+	{"failing hook is reported and repeated", nil, hooksRepeated},
 }
 
-// Values in hooks by the list they are in; each hook is a call of dlm_tool,
-// whose stand-in does nothing but note the call between the others.
+// Values in hooks, by hook list. Each hook calls dlm_tool, whose fake only logs the call in
+// order with the other calls.
 const (
 	blockVars  = "$JOBID $DIRECTIVE_INDEX $WORKFLOW_UID $USERID $VG_NAME $LV_NAME $LV_INDEX $DEVICE_NUM"
 	fileVars   = "$JOBID $GROUPID $DEVICE $FSTYPE $MOUNT_TARGET $MOUNT_PATH"
@@ -35,21 +35,21 @@ func (k *kind) vars(list string) string {
 	return fileVars
 }
 
-// hookProfile has two lines in each list: one with variables, one that needs a
-// shell.
-func (s *env) hookProfile() world.ProfileSpec {
-	hooks := world.Hooks{}
+// hookProfile returns a profile with two commands in each hook list: one with variables,
+// and one that needs a shell.
+func (s *env) hookProfile() fixture.ProfileSpec {
+	hooks := fixture.Hooks{}
 	for _, list := range slices.Concat(s.k.up, s.k.down) {
 		hooks[list] = []string{
 			"dlm_tool " + list + " " + s.k.vars(list) + " >/dev/null",
-			"echo said by " + list + "; dlm_tool " + list + " again | grep -q lockspaces",
+			"echo output of " + list + "; dlm_tool " + list + " again | grep -q lockspaces",
 		}
 	}
-	return world.ProfileSpec{Hooks: map[string]world.Hooks{s.k.typ: hooks}}
+	return fixture.ProfileSpec{Hooks: map[string]fixture.Hooks{s.k.typ: hooks}}
 }
 
-// hookCalls are the calls that one list leads to, with the values filled in.
-func (s *env) hookCalls(list string, m world.MountSpec) []string {
+// hookCalls returns the calls of one hook list, with the values of the variables.
+func (s *env) hookCalls(list string, m fixture.MountSpec) []string {
 	vg, lv := "", ""
 	if v := s.volumes[m.Index]; v != nil {
 		vg, lv = v.VG, v.LV
@@ -59,15 +59,15 @@ func (s *env) hookCalls(list string, m world.MountSpec) []string {
 		target = "file"
 	}
 	values := strings.NewReplacer(
-		"$JOBID", "f9Tk", "$DIRECTIVE_INDEX", "0", "$WORKFLOW_UID", world.WorkflowUID,
+		"$JOBID", "f9Tk", "$DIRECTIVE_INDEX", "0", "$WORKFLOW_UID", fixture.WorkflowUID,
 		"$USERID", fmt.Sprint(m.UID), "$GROUPID", fmt.Sprint(m.GID), "$VG_NAME", vg, "$LV_NAME", lv,
 		"$LV_INDEX", fmt.Sprint(m.Index), "$INDEX", fmt.Sprint(m.Index), "$DEVICE_NUM", "0", "$DEVICE", s.source(m.Index),
 		"$FSTYPE", s.k.typ, "$MOUNT_TARGET", target, "$MOUNT_PATH", m.Path, "$MGS_NID", mgs, "$FS_NAME", fsName(m.Index))
 	return []string{"dlm_tool " + list + " " + values.Replace(s.k.vars(list)), "dlm_tool " + list + " again"}
 }
 
-// withHooks puts the calls of hooks between those of the kind's tables.
-func (s *env) withHooks(m world.MountSpec) (mount, unmount []string) {
+// withHooks returns the calls of the kind's tables together with those of the hooks.
+func (s *env) withHooks(m fixture.MountSpec) (mount, unmount []string) {
 	up, down := s.words(s.k.mount, m), s.words(s.k.unmount, m)
 	last := len(up) - 1
 	h := func(list string) []string {
@@ -89,20 +89,20 @@ func hooksInOrder(s *env) {
 	s.Unmount("one")
 	s.called(unmount...)
 	for _, list := range slices.Concat(s.k.up, s.k.down) {
-		f := s.line("with what "+list+" said", func(f map[string]any) bool {
-			return f["msg"] == "hook output" && f["output"] == "said by "+list
+		f := s.line("with the output of "+list, func(f map[string]any) bool {
+			return f["msg"] == "hook output" && f["output"] == "output of "+list
 		})
 		if f["clientmount"] != "one" || f["workflow"] != "job7" || f["mount_path"] != m.Path || f["phase"] != list+"[1]" || f["duration_ms"] == nil {
 			s.Errorf("fields of the line: %v", f)
 		}
 	}
 	s.Delete("one")
-	s.called() // hooks may have stopped what a second pass would need
+	s.called() // nothing, because hooks may have stopped services that another unmount would need
 	s.ends()
 }
 
-// hooksOnce: neither a change of the object, nor a restart of the daemon runs
-// hooks again when the state is reached.
+// hooksOnce: when the desired state is reached, neither a change of the object nor a
+// restart of the daemon runs hooks again.
 func hooksOnce(s *env) {
 	m := s.readyWith(s.hookProfile(), "--log-level=debug")
 	s.MountAndWait("one", m)
@@ -136,7 +136,7 @@ func hooksOnce(s *env) {
 	s.ends()
 }
 
-// What is reported when a list fails, to the byte.
+// The exact texts that are reported if a list fails.
 var hookTexts = map[string]string{
 	"preActivate":    "unable to run block device PreActivate commands",
 	"postActivate":   "unable to run block device PostActivate commands",
@@ -148,8 +148,8 @@ var hookTexts = map[string]string{
 	"postDeactivate": "unable to run block device PostDeactivate commands",
 }
 
-// hooksRepeated: each list fails once, in turn; the status says which and why,
-// and the next attempt begins with the first hook but mounts nothing twice.
+// hooksRepeated: each list fails once, in turn. The status has the list and the cause, and
+// the next attempt starts with the first hook but mounts nothing twice.
 func hooksRepeated(s *env) {
 	m := s.readyWith(s.hookProfile())
 	s.MountAndWait("none", m)

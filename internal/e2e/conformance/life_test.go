@@ -9,46 +9,57 @@ import (
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
 var lifeBehaviours = []behaviour{
-	{"full life", nil, fullLife},
+	{"full lifecycle", nil, fullLifecycle},
 	{"back and forth", nil, backAndForth},
 	{"deletion while mounted", nil, deletedWhileMounted},
 	{"restart changes nothing", nil, restart},
 	{"older API version", nil, olderVersion},
-	{"what others wrote survives", nil, othersSurvive},
-	{"slow mount says so", xfsOnly, slowMount},
+	{"fields of other programs are kept", nil, othersSurvive},
+	{"slow mount publishes progress", xfsOnly, slowMount},
 	{"existing target", nil, existingTarget},
-	{"raw target in the way", rawOnly, fileInTheWay},
+	{"file at the raw target", rawOnly, fileInTheWay},
 }
 
-// fullLife is everything that happens to a ClientMount on a good day: each
-// state that others can see, each program that is called, each write.
-func fullLife(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+// fullLifecycle checks the normal lifecycle of a ClientMount: each visible state, each call of a
+// program, and each write.
+func fullLifecycle(s *env) {
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	proxy := s.UseProxy()
 	s.run()
 	states := s.follow("one")
+	s.late("one", mountstate.Mounted, "ClientMount one has not arrived on this node")
+	reached := s.waits(mountstate.Mounted)
 	s.MountAndWait("one", m)
+	reached()
 	s.mounted(m)
+	s.shows("one", mountstate.Mounted)
+	s.late("one", mountstate.Unmounted, " mounted for ")
 	s.owned(m)
 	f := s.logged("mounted file system", "one")
 	for field, want := range map[string]any{"workflow": "job7", "mount_path": m.Path, "type": s.k.typ} {
 		if f[field] != want {
-			s.Errorf("the log says %s=%v, want %v", field, f[field], want)
+			s.Errorf("the log has %s=%v, want %v", field, f[field], want)
 		}
 	}
 	s.called(s.words(s.k.mount, m)...)
+	reached = s.waits(mountstate.Unmounted)
 	s.Unmount("one")
+	reached()
 	s.unmounted(m)
+	s.shows("one", mountstate.Unmounted)
 	s.called(s.words(s.k.unmount, m)...)
 	s.Delete("one")
 	s.called()
+	s.timeline("one", s.k.steps...)
+	s.fine()
 	want := []string{
 		"no finalizer", "held", "held mounted:true all", "held unmounted:true all", "held deleted unmounted:true all", "gone",
 	}
@@ -59,7 +70,7 @@ func fullLife(s *env) {
 		s.Errorf("%d writes", n)
 	}
 	if n := proxy.Count(lab.ClassUpdate); n != 0 {
-		s.Errorf("%d whole-object updates, which drop what newer versions wrote", n)
+		s.Errorf("%d updates of whole objects, which drop fields of newer versions", n)
 	}
 	if l, err := s.d.Listeners(); err != nil || len(l) > 0 {
 		s.Errorf("the daemon listens on TCP: %v %v", l, err)
@@ -79,8 +90,8 @@ func backAndForth(s *env) {
 		s.mounted(m)
 		s.called(s.words(s.k.mount, m)...)
 	}
-	// Changes of the desired state while the daemon still works on an earlier one: the
-	// last one counts. The status can be that of the first, which wanted the same.
+	// The desired state changes while the daemon works on an earlier one: the last change
+	// determines the result. The status can be that of the first, which was the same.
 	s.Want("one", "unmounted")
 	s.Want("one", "mounted")
 	s.Unmount("one")
@@ -102,8 +113,8 @@ func deletedWhileMounted(s *env) {
 	s.ends()
 }
 
-// restart: the daemon comes and goes, mounts stay. It looks at what is there,
-// mounts nothing twice and writes nothing that is known already.
+// restart: mounts stay when the daemon is restarted. The daemon finds them, mounts nothing
+// twice and writes nothing.
 func restart(s *env) {
 	m := s.ready()
 	s.Mount("one", m)
@@ -133,10 +144,10 @@ func restart(s *env) {
 	s.ends()
 }
 
-// olderVersion: an object that a rabbit of the last release makes.
+// olderVersion: an object that a rabbit of the previous release creates.
 func olderVersion(s *env) {
 	m := s.ready()
-	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
+	o := fixture.ClientMount("one", s.Node, fixture.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []fixture.MountSpec{m}})
 	o["apiVersion"] = api.GroupDWS + "/" + api.VersionsDWS[1]
 	body, err := json.Marshal(o)
 	s.Must(err)
@@ -156,11 +167,11 @@ func olderVersion(s *env) {
 	s.ends()
 }
 
-// othersSurvive: what others put on the object, before and in between, stays,
-// and their finalizers hold it when ours is off.
+// othersSurvive: labels, annotations and finalizers of other programs are kept, and the
+// object stays until their finalizers are removed, too.
 func othersSurvive(s *env) {
 	m := s.ready()
-	o := world.ClientMount("one", s.Node, world.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}})
+	o := fixture.ClientMount("one", s.Node, fixture.ClientMountSpec{Profile: s.Profile, OwnerUID: s.Owner, Mounts: []fixture.MountSpec{m}})
 	meta := o["metadata"].(map[string]any)
 	meta["annotations"] = map[string]any{"example.org/note": "kept"}
 	meta["finalizers"] = []any{"example.org/first"}
@@ -189,25 +200,35 @@ func othersSurvive(s *env) {
 	s.ends()
 }
 
-// slowMount: a mount that takes long is published as not ready in between, so
-// that the rabbit sees that the daemon works on it.
+// slowMount: during a long mount the status is published as not ready, so that the rabbit
+// can see that the daemon works on it.
 func slowMount(s *env) {
 	m := s.ready()
-	reached, open := s.gate("mount", lab.Fault{})
+	reached, open := s.barrier("mount", lab.Fault{})
 	s.Mount("one", m)
 	reached()
+	s.shows("one", mountstate.Mounting)
+	s.sick(mountstate.CauseSlow, mountstate.ActionWait, "running for ", ": mount (pid ")
+	s.late("one", mountstate.Mounted, "running for ", ": mount (pid ")
 	o := s.AwaitStatus("one", func(o lab.Object) bool { return o.At("status", "mounts", 0, "state") == "mounted" })
 	if o.At("status", "mounts", 0, "ready") != false || o.At("status", "allReady") != false || o.Severity() != "" {
 		s.Errorf("status %v", o["status"])
 	}
 	open()
 	s.Await("one", "mounted")
+	reached, open = s.barrier("umount", lab.Fault{})
+	s.Want("one", "unmounted")
+	reached()
+	s.shows("one", mountstate.Unmounting)
+	s.late("one", mountstate.Unmounted, "running for ", ": umount (pid ")
+	open()
+	s.Await("one", "unmounted")
 	s.Delete("one")
 	s.ends()
 }
 
-// existingTarget: a target that was there before is used, and stays with its
-// parent: neither was made by the daemon.
+// existingTarget: an existing target is used, and is not removed, nor is its parent,
+// because the daemon has created neither.
 func existingTarget(s *env) {
 	m := s.ready()
 	s.Must(os.MkdirAll(s.Base, 0o755))
@@ -222,25 +243,24 @@ func existingTarget(s *env) {
 	s.notMounted(m)
 	s.Delete("one")
 	if _, err := os.Stat(m.Path); err != nil {
-		s.Errorf("a target that was there before is gone: %v", err)
+		s.Errorf("an existing target was removed: %v", err)
 	}
 	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
-// fileInTheWay: whatever lies where the raw device should appear keeps its
-// content.
+// fileInTheWay: a file at the target of the raw device is not changed.
 func fileInTheWay(s *env) {
 	m := s.ready()
 	s.Must(os.MkdirAll(s.Base, 0o755))
 	s.Must(os.WriteFile(m.Path, []byte("precious"), 0o600))
 	s.Mount("one", m)
-	s.failed("one", "Major", "could not make the mount target", m.Path, "holds 8 bytes")
+	s.failed("one", "Major", "could not create the mount target", m.Path, "contains 8 bytes")
 	if data, err := os.ReadFile(m.Path); string(data) != "precious" || err != nil {
-		s.Errorf("the file was touched: %q %v", data, err)
+		s.Errorf("the file was changed: %q %v", data, err)
 	}
 	s.Must(os.Remove(m.Path))
-	s.Await("one", "mounted") // by itself, once the file is out of the way
+	s.Await("one", "mounted") // after the file was moved away
 	s.Delete("one")
 	s.Must(os.Remove(s.Base))
 	s.ends()

@@ -6,19 +6,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var managerBehaviours = []behaviour{
-	{"service manager is told", nil, serviceManager},
-	{"ready only when the objects are known", xfsOnly, readyLate},
+	{"service manager is notified", nil, serviceManager},
+	{"ready only after the first list", xfsOnly, readyLate},
 	{"watchdog while a mount hangs", xfsOnly, watchdog},
 	{"reload", xfsOnly, reload},
 }
 
-// serviceManager: READY after the objects are known, STATUS in words.
+// serviceManager: READY after the first list, STATUS in words.
 func serviceManager(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
@@ -29,11 +29,11 @@ func serviceManager(s *env) {
 			for _, n := range s.d.Notices() {
 				all = append(all, n.Text)
 			}
-			s.Errorf("no STATUS %q: %v; there was %q", text, err, all)
+			s.Errorf("no STATUS %q: %v; got %q", text, err, all)
 		}
 	}
 	status("1 mount ready for 1 ClientMount; API server answers")
-	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "injected failure"}))
 	s.Want("one", "unmounted")
 	status("0 mounts ready for 1 ClientMount, 1 failing; API server answers")
 	s.Must(s.ClearFaults())
@@ -57,10 +57,10 @@ func serviceManager(s *env) {
 	s.noRecords()
 }
 
-// readyLate: READY waits for the list, however late that comes.
+// readyLate: READY follows the first list, however late it is.
 func readyLate(s *env) {
 	const late = 700 * time.Millisecond
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.Mount("one", m)
 	proxy := s.UseProxy()
@@ -70,19 +70,19 @@ func readyLate(s *env) {
 	took, err := s.d.WaitReady(s.Context(patience))
 	s.Must(err)
 	if took < late {
-		s.Errorf("ready after %v, before anything could be known", took)
+		s.Errorf("ready after %v, before the first list", took)
 	}
 	s.Await("one", "mounted")
 	s.Delete("one")
 	s.ends()
 }
 
-// watchdog: pings are tied to the loop, and a hanging mount does not stop it.
+// watchdog: pings depend on the loop, which a hanging mount does not block.
 func watchdog(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.with(lab.Spec{Watchdog: 400 * time.Millisecond})
-	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
+	reached, open := s.barrier("mount", lab.Fault{Match: m.Path, Times: 1})
 	s.Mount("one", m)
 	reached()
 	seen := len(s.d.Notices())
@@ -101,9 +101,10 @@ func watchdog(s *env) {
 	s.ends()
 }
 
-// reload: SIGHUP takes over what may change, and refuses a bad file as a whole.
+// reload: SIGHUP applies the settings that can be reloaded, and an invalid file changes
+// nothing.
 func reload(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	config := s.Runtime + "-config.toml"
 	write := func(text string) {
@@ -129,11 +130,11 @@ func reload(s *env) {
 	write("version = 1\n[mount]\ncommand_timeout = \"1s\"\n[log]\nlevel = \"debug\"\n")
 	s.line("about the reload", func(f map[string]any) bool {
 		changed, _ := f["changed"].(string)
-		return f["msg"] == "configuration read again" && strings.Contains(changed, "mount.command_timeout") && strings.Contains(changed, "log.level")
+		return f["msg"] == "configuration reloaded" && strings.Contains(changed, "mount.command_timeout") && strings.Contains(changed, "log.level")
 	})
 	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
 	s.Want("one", "unmounted")
-	s.failed("one", "Major", "command: umount", "time limit") // of one second, no longer an hour
+	s.failed("one", "Major", "command: umount", "time limit") // of one second instead of an hour
 	s.Await("one", "unmounted")
 	if debug() == 0 {
 		s.Errorf("no debug lines after the reload")
@@ -143,7 +144,7 @@ func reload(s *env) {
 	f := s.line("about the refusal", func(f map[string]any) bool { return f["level"] == "ERROR" })
 	for _, part := range []string{config + ":3", "command_timeut", "command_timeout"} {
 		if !strings.Contains(fmt.Sprint(f["error"]), part) {
-			s.Errorf("the refusal does not name %s: %v", part, f)
+			s.Errorf("no %s in the error: %v", part, f)
 		}
 	}
 	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
@@ -170,11 +171,11 @@ var shutdownBehaviours = []behaviour{
 	{"TERM between retries", xfsOnly, termBetweenRetries},
 }
 
-// termDuringMount: the running command ends, mounts are not touched, and the
-// next daemon continues where this one stopped.
+// termDuringMount: the running command finishes, mounts are not touched, and the next
+// daemon continues where this one stopped.
 func termDuringMount(s *env) {
 	m := s.ready()
-	reached, open := s.gate("mount", lab.Fault{Match: m.Path, Times: 1})
+	reached, open := s.barrier("mount", lab.Fault{Match: m.Path, Times: 1})
 	s.Mount("one", m)
 	reached()
 	s.Must(s.d.Term())
@@ -211,12 +212,12 @@ func (s *env) exits(want int) {
 	}
 }
 
-// termDuringUnmount: an unmount that is the last step is also published; in
-// any case the next daemon ends what was started.
+// termDuringUnmount: if the unmount is the last step, its status is published. In any case
+// the next daemon completes it.
 func termDuringUnmount(s *env) {
 	m := s.ready()
 	s.MountAndWait("one", m)
-	reached, open := s.gate("umount", lab.Fault{Match: m.Path, Times: 1})
+	reached, open := s.barrier("umount", lab.Fault{Match: m.Path, Times: 1})
 	s.Want("one", "unmounted")
 	reached()
 	s.Must(s.d.Term())
@@ -227,7 +228,7 @@ func termDuringUnmount(s *env) {
 		s.Errorf("status after the stop: %v", o["status"])
 	}
 	if o.Ready("mounted") {
-		s.Errorf("the object still says that it is mounted: %v", o["status"])
+		s.Errorf("the status is still mounted: %v", o["status"])
 	}
 	s.run()
 	s.Await("one", "unmounted")
@@ -236,7 +237,8 @@ func termDuringUnmount(s *env) {
 	s.ends()
 }
 
-// termDuringHang: the shutdown time bounds it, whatever the command's limit.
+// termDuringHang: the stop takes at most the shutdown timeout, whatever the time limit of
+// the command is.
 func termDuringHang(s *env) {
 	m := s.ready("--shutdown-timeout=1s", "--command-timeout=1h")
 	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Times: 1, Hang: true}))
@@ -249,7 +251,7 @@ func termDuringHang(s *env) {
 		s.Fatal(err)
 	}
 	if d := time.Since(began); d < 900*time.Millisecond {
-		s.Errorf("the command had only %v", d)
+		s.Errorf("the command was killed after only %v", d)
 	}
 	s.run()
 	s.Await("one", "mounted")
@@ -257,13 +259,13 @@ func termDuringHang(s *env) {
 	s.ends()
 }
 
-// termBetweenRetries: a daemon that waits has nothing to wait for, and the
-// error that it published stays.
+// termBetweenRetries: between two retries the daemon stops immediately, and the published
+// error stays.
 func termBetweenRetries(s *env) {
 	m := s.ready()
-	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "told to fail"}))
+	s.Must(s.Fault("mount", lab.Fault{Match: m.Path, Exit: 32, Stderr: "injected failure"}))
 	s.Mount("one", m)
-	s.failed("one", "Major", "told to fail")
+	s.failed("one", "Major", "injected failure")
 	s.stops()
 	if o := s.get("one"); o.Severity() != "Major" {
 		s.Errorf("status %v", o["status"])
@@ -276,50 +278,50 @@ func termBetweenRetries(s *env) {
 }
 
 var namespaceBehaviours = []behaviour{
-	{"mount namespace of its own is refused", xfsOnly, ownNamespace},
-	{"mount namespace of its own, where it is allowed", xfsOnly, ownNamespaceAllowed},
+	{"private mount namespace is refused", xfsOnly, ownNamespace},
+	{"private mount namespace, allowed", xfsOnly, ownNamespaceAllowed},
 	{"mount namespace of process 1", xfsOnly, sameNamespace},
 }
 
-// apart runs the daemon as a unit with ProtectSystem= or the like does: in a mount
-// namespace of its own, whose mounts no other process sees.
+// apart runs the daemon in a private mount namespace, whose mounts no other process sees,
+// like a unit with ProtectSystem= or a similar setting.
 func (s *env) apart(flags ...string) lab.Spec {
 	return lab.Spec{Wrap: []string{"unshare", "--mount", "--propagation", "slave"}, Args: flags}
 }
 
-// ownNamespace: every mount would succeed, and no job would find anything. So it
-// never gets ready, and says why.
+// ownNamespace: every mount would succeed, but no job would see it. So the daemon exits
+// with an error and is never ready.
 func ownNamespace(s *env) {
 	d := s.Launch(s.apart("--mount-namespace=host"))
 	if code, err := d.Wait(s.Context(patience)); err != nil || code != 1 {
-		s.Errorf("it ended with %d (%v), want 1", code, err)
+		s.Errorf("exit code %d (%v), want 1", code, err)
 	}
 	for _, n := range d.Notices() {
 		if _, ok := n.Value("READY"); ok {
-			s.Errorf("READY in a mount namespace of its own")
+			s.Errorf("READY in a private mount namespace")
 		}
 	}
 	log := d.Log()
 	if len(log) == 0 {
-		s.Fatal("it says nothing")
+		s.Fatal("no log lines")
 	}
 	f := log[len(log)-1].Fields
 	text, _ := f["msg"].(string)
 	hint, _ := f["hint"].(string)
-	if f["level"] != "ERROR" || f["event"] != "mount-namespace" || !strings.Contains(text, "would not see the mounts") ||
+	if f["level"] != "ERROR" || f["event"] != "mount-namespace" || !strings.Contains(text, "not visible to the host") ||
 		!strings.Contains(hint, "Private…=") || !strings.Contains(hint, "daemon.mount_namespace") {
-		s.Errorf("it says %v", f)
+		s.Errorf("the log line is %v", f)
 	}
 	s.noRecords()
 }
 
-// ownNamespaceAllowed: a container, say.
+// ownNamespaceAllowed: for example in a container.
 func ownNamespaceAllowed(s *env) {
 	s.d = s.StartDaemon(s.apart("--mount-namespace=any"))
 	s.stops()
 }
 
-// sameNamespace: the lab's process 1 is what init is to a host.
+// sameNamespace: process 1 of the lab corresponds to init of a host.
 func sameNamespace(s *env) {
 	s.with(lab.Spec{Args: []string{"--mount-namespace=host"}})
 	s.stops()

@@ -5,22 +5,22 @@ import (
 	"os"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// What is reported follows from what the kernel shows and what was recorded.
+// The daemon reports what the mount table shows and what is recorded.
 var observedBehaviours = []behaviour{
 	{"Lustre server by host name", lustreOnly, hostName},
 	{"unmounted from the start", nil, neverMounted},
-	{"status refused as invalid", xfsOrLustre, refusedStatus(http.StatusUnprocessableEntity, false)},
+	{"status rejected as invalid", xfsOrLustre, refusedStatus(http.StatusUnprocessableEntity, false)},
 	{"status forbidden, daemon killed", xfsOnly, refusedStatus(http.StatusForbidden, true)},
 }
 
 func xfsOrLustre(k *kind) bool { return k.name == "xfs" || k.name == "lustre" }
 
-// hostName: the object names the management server by its host name, and the
-// kernel shows an address. What appeared by our own command is ours.
+// hostName: the object has the host name of the management server, and the kernel shows
+// an address. The mount of our own command is ours.
 func hostName(s *env) {
 	m := s.ready()
 	m.MGS = "mgs.example.org@tcp"
@@ -31,7 +31,7 @@ func hostName(s *env) {
 	if o := s.Await("one", "mounted"); o.Severity() != "" {
 		s.Errorf("status %v", o["status"])
 	}
-	s.mounted(m) // looks for the address
+	s.mounted(m) // checks for the address
 	if list := s.ran("mount "); len(list) != 1 || !strings.HasSuffix(list[0], " "+asked+" "+m.Path) {
 		s.Errorf("called %q", list)
 	}
@@ -47,8 +47,8 @@ func hostName(s *env) {
 	s.ends()
 }
 
-// neverMounted: an object that only ever wanted to be unmounted removes nothing
-// at its path.
+// neverMounted: an object whose desired state was always unmounted removes nothing at its
+// path.
 func neverMounted(s *env) {
 	m := s.ready()
 	s.Must(os.MkdirAll(s.Base, 0o755))
@@ -64,8 +64,8 @@ func neverMounted(s *env) {
 			}
 		}
 	}
-	for name, m := range map[string]world.MountSpec{"directory": dir, "file": file} {
-		s.Apply(world.ClientMount(name, s.Node, world.ClientMountSpec{State: "unmounted", Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m}}))
+	for name, m := range map[string]fixture.MountSpec{"directory": dir, "file": file} {
+		s.Apply(fixture.ClientMount(name, s.Node, fixture.ClientMountSpec{State: "unmounted", Profile: s.Profile, OwnerUID: s.Owner, Mounts: []fixture.MountSpec{m}}))
 		s.Await(name, "unmounted")
 		there("unmount")
 		s.Delete(name)
@@ -76,8 +76,8 @@ func neverMounted(s *env) {
 	s.ends()
 }
 
-// refusedStatus: the server takes no status for a while. What was done is not
-// done again, and published when the server takes it.
+// refusedStatus: the server rejects the status for a while. Completed steps are not
+// repeated, and the status is published when the server accepts it.
 func refusedStatus(code int, killed bool) func(*env) {
 	return func(s *env) {
 		s.UseProfile(s.hookProfile())
@@ -90,7 +90,7 @@ func refusedStatus(code int, killed bool) func(*env) {
 			proxy.ClearRequests()
 			proxy.Set(lab.Rule{Class: lab.ClassPatchStatus, Code: code})
 		}
-		// refused waits for so many writes that are refused.
+		// refused waits for that many rejected writes.
 		refused := func(n int) {
 			s.Helper()
 			seen := map[*lab.Request]bool{}
@@ -125,7 +125,7 @@ func refusedStatus(code int, killed bool) func(*env) {
 		for _, turn := range []struct {
 			state, verb string
 			lists       []string
-			check       func(world.MountSpec)
+			check       func(fixture.MountSpec)
 		}{
 			{"mounted", "mount ", s.k.up, s.mounted},
 			{"unmounted", "umount ", s.k.down, s.unmounted},
@@ -146,7 +146,7 @@ func refusedStatus(code int, killed bool) func(*env) {
 			once(turn.verb, turn.lists)
 		}
 		s.Delete("one")
-		once("umount ", s.k.down) // nor again for the deletion
+		once("umount ", s.k.down) // and not again for the deletion
 		s.ends()
 	}
 }

@@ -7,26 +7,25 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var optionBehaviours = []behaviour{
 	{"options of the site", directories, func(s *env) { s.options("", "", "nosuid", "nodev") }},
 	{"options of the site, changed", directories, func(s *env) { s.options(`mount.options = ["noexec"]`, "", "noexec") }},
 	{"no options of the site", directories, func(s *env) { s.options("mount.options = []", "") }},
-	{"options of the profile win", xfsOnly, func(s *env) { s.options("", "-o suid", "nodev") }},
+	{"options of the profile override", xfsOnly, func(s *env) { s.options("", "-o suid", "nodev") }},
 	{"a raw device takes no options", rawOnly, func(s *env) { s.options("", "") }},
 	{"a root of the site", nil, siteRoot},
 	{"no unmount command in the profile", nil, noUnmountCommand},
 	{"no unmount command, deleted", nil, noUnmountDeleted},
 }
 
-// options checks which of the options that can be seen in the mount table are
-// there.
+// options checks the options that the mount table shows.
 func (s *env) options(config, profile string, want ...string) {
 	s.Helper()
-	m := s.readyWith(world.ProfileSpec{Options: profile}, "--config="+s.write(config))
+	m := s.readyWith(fixture.ProfileSpec{Options: profile}, "--config="+s.write(config))
 	s.MountAndWait("one", m)
 	s.mounted(m)
 	have, _, err := s.MountAt(m.Path)
@@ -49,9 +48,9 @@ func (s *env) options(config, profile string, want ...string) {
 	s.ends()
 }
 
-// siteRoot: a site that mounts elsewhere says where, and then only there.
+// siteRoot: with another mount.roots, mounts are allowed only there.
 func siteRoot(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	s.run("--config=" + s.write(`mount.roots = ["`+m.Path+`"]`))
 	s.Mount("one", m)
@@ -68,15 +67,15 @@ func siteRoot(s *env) {
 	s.ends()
 }
 
-// noUnmountCommand: what the profile mounted is unmounted by umount(8), and only
-// then reported.
+// noUnmountCommand: the file system is unmounted with umount(8), and the status is
+// published only after that.
 func noUnmountCommand(s *env) {
-	m := s.readyWith(world.ProfileSpec{NoUnmount: true})
+	m := s.readyWith(fixture.ProfileSpec{NoUnmount: true})
 	s.MountAndWait("one", m)
 	s.Must(s.ClearLog())
-	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 1, Stderr: "umount: told to fail"}))
+	s.Must(s.Fault("umount", lab.Fault{Match: m.Path, Exit: 1, Stderr: "umount: injected failure"}))
 	s.Want("one", "unmounted")
-	if o := s.failed("one", "Major", "unable to unmount file system", "told to fail"); readiness(o) != "[false]" {
+	if o := s.failed("one", "Major", "unable to unmount file system", "injected failure"); readiness(o) != "[false]" {
 		s.Errorf("status %v of a file system that is still mounted", o["status"])
 	}
 	s.mounted(m)
@@ -88,7 +87,7 @@ func noUnmountCommand(s *env) {
 }
 
 func noUnmountDeleted(s *env) {
-	m := s.readyWith(world.ProfileSpec{NoUnmount: true})
+	m := s.readyWith(fixture.ProfileSpec{NoUnmount: true})
 	s.MountAndWait("one", m)
 	s.Must(s.ClearLog())
 	s.Delete("one")
@@ -97,26 +96,26 @@ func noUnmountDeleted(s *env) {
 	s.ends()
 }
 
-// Test clusters have no storage: in mode kind the daemon makes links, in mode mock it
+// Test clusters have no storage: in mode kind the daemon creates links, in mode mock it
 // only reports.
 var modeBehaviours = []behaviour{
 	{"mode kind, by flag", nil, func(s *env) { s.linked(lab.Spec{Args: []string{"--mode=kind"}}) }},
 	{"mode kind, by environment", xfsOnly, func(s *env) { s.linked(lab.Spec{Env: []string{"ENVIRONMENT=kind"}}) }},
-	{"mode kind, something in the way", xfsOnly, linkBlocked},
+	{"mode kind, existing file", xfsOnly, linkBlocked},
 	{"mode mock, by flag", nil, func(s *env) { s.mocked(lab.Spec{Args: []string{"--mock"}}) }},
 	{"mode mock, by environment", xfsOnly, func(s *env) { s.mocked(lab.Spec{Env: []string{"NNF_TEST_ENVIRONMENT=1"}}) }},
 }
 
-// inMode runs the daemon; hooks are there to show that none is called.
-func (s *env) inMode(o lab.Spec) world.MountSpec {
+// inMode runs the daemon with hooks in the profile, none of which must be called.
+func (s *env) inMode(o lab.Spec) fixture.MountSpec {
 	s.Helper()
 	s.UseProfile(s.hookProfile())
 	s.with(o)
 	return s.k.spec(s.Path("m3"), 3)
 }
 
-// linkTarget is where the link of an entry leads to.
-func (s *env) linkTarget(m world.MountSpec) string {
+// linkTarget returns the target of the link of an entry.
+func (s *env) linkTarget(m fixture.MountSpec) string {
 	name := "default-job7-0-" + s.k.typ + "-0"
 	if s.k.typ == "lustre" {
 		name = "job7-0"
@@ -142,7 +141,7 @@ func (s *env) linked(o lab.Spec) {
 	s.ends()
 }
 
-// linkBlocked: what another program put there is neither replaced nor removed.
+// linkBlocked: a file or link of another program is neither replaced nor removed.
 func linkBlocked(s *env) {
 	m := s.inMode(lab.Spec{Args: []string{"--mode=kind"}})
 	s.Must(os.MkdirAll(s.Base, 0o755))
@@ -156,7 +155,7 @@ func linkBlocked(s *env) {
 	s.Want("one", "unmounted")
 	s.failed("one", "Major", "unable to unmount file system", m.Path)
 	if text, err := os.ReadFile(m.Path); string(text) != "precious" {
-		s.Errorf("the file became %q (%v)", text, err)
+		s.Errorf("the file is now %q (%v)", text, err)
 	}
 	s.Must(os.Remove(m.Path))
 	s.Await("one", "unmounted")
@@ -165,7 +164,7 @@ func linkBlocked(s *env) {
 	s.ends()
 }
 
-// mocked: the status says done, and nothing was.
+// mocked: the status is ready, and nothing was mounted.
 func (s *env) mocked(o lab.Spec) {
 	s.Helper()
 	m := s.inMode(o)

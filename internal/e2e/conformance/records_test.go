@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 )
 
-// Records that cannot be read or written. Each is one that the daemon wrote
-// itself.
+// Records that cannot be read or written. Each was written by the daemon and then damaged.
 var recordBehaviours = []behaviour{
 	{"truncated record", nil, unreadable("remove", truncated)},
 	{"record of garbage", xfsOrLustre, unreadable("remove", garbage)},
@@ -24,11 +25,11 @@ var recordBehaviours = []behaviour{
 	{"runtime directory read-only", nil, unwritable("read-only file system", readOnly)},
 }
 
-// A damage spoils a record and returns what the administrator does about it.
-type damage func(s *env, file string) (mend func())
+// A damage damages a record and returns the administrator's repair.
+type damage func(s *env, file string) (repair func())
 
-// truncated loses its second half; the administrator looks at the mounts and
-// removes it.
+// truncated removes the second half of the record; the administrator checks the mounts and
+// removes the file.
 func truncated(s *env, file string) func() {
 	st, err := os.Stat(file)
 	s.Must(err)
@@ -36,9 +37,8 @@ func truncated(s *env, file string) func() {
 	return func() { s.Must(os.Remove(file)) }
 }
 
-// instead puts other bytes into a record. The administrator puts back what was
-// there.
-func (s *env) instead(file string, change func([]byte) []byte) (mend func()) {
+// instead changes the content of a record. The administrator restores it.
+func (s *env) instead(file string, change func([]byte) []byte) (repair func()) {
 	s.Helper()
 	good, err := os.ReadFile(file)
 	s.Must(err)
@@ -56,7 +56,7 @@ func garbage(s *env, file string) func() {
 
 var versionField = regexp.MustCompile(`"version":\s*\d+`)
 
-// newerVersion is the record of a daemon that comes after this one.
+// newerVersion changes the record to that of a newer daemon.
 func newerVersion(s *env, file string) func() {
 	return s.instead(file, func(good []byte) []byte {
 		return bytes.Replace(good, versionField.Find(good), []byte(`"version":999`), 1)
@@ -74,7 +74,7 @@ func directory(s *env, file string) func() {
 	}
 }
 
-// look is what there is at a path, to be compared.
+// look describes the file at a path, for comparison.
 func (s *env) look(path string) string {
 	s.Helper()
 	st, err := os.Lstat(path)
@@ -89,16 +89,15 @@ func (s *env) look(path string) string {
 	return st.Mode().String() + " " + string(data)
 }
 
-// unreadable: nothing is done for an object whose record says something that the
-// daemon cannot read, because something may be mounted. It is reported until the
-// record is mended or removed.
+// unreadable: nothing is done for an object whose record cannot be read, because something
+// may be mounted. The error is reported until the record is repaired or removed.
 func unreadable(advice string, spoil damage) func(*env) {
 	return func(s *env) {
 		m := s.ready()
 		s.MountAndWait("one", m)
 		s.stops()
 		file := s.records()[0]
-		mend := spoil(s, file)
+		repair := spoil(s, file)
 		before := s.look(file)
 		s.Must(s.ClearLog())
 		untouched := func() {
@@ -113,11 +112,13 @@ func unreadable(advice string, spoil damage) func(*env) {
 		s.run()
 		o := s.AwaitStatus("one", func(o lab.Object) bool { return strings.Contains(o.DebugMessage(), file) })
 		if !strings.Contains(o.DebugMessage(), advice) {
-			s.Errorf("%q does not tell what to do about it: %q expected", o.DebugMessage(), advice)
+			s.Errorf("%q has no hint with %q", o.DebugMessage(), advice)
 		}
+		s.sick(mountstate.CauseRecord, mountstate.ActionDrain, "record cannot be used: "+file)
+		s.late("one", mountstate.Unmounted)
 		untouched()
 
-		// Deleted, the object stays until the record can be read.
+		// After its deletion, the object stays until the record can be read.
 		s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 		s.stops()
 		s.run()
@@ -130,21 +131,21 @@ func unreadable(advice string, spoil damage) func(*env) {
 		}
 		untouched()
 
-		mend()
+		repair()
 		if err := s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"); err != nil {
-			s.Fatalf("the record is mended and the object not gone: %v; the status is %v", err, s.get("one")["status"])
+			s.Fatalf("the record is repaired and the object still exists: %v; the status is %v", err, s.get("one")["status"])
 		}
 		s.notMounted(m)
-		s.Must(os.RemoveAll(s.Base)) // without the record nothing tells who made it
+		s.Must(os.RemoveAll(s.Base)) // without the record nothing shows who created it
 		s.ends()
 	}
 }
 
-// A trouble makes a file system take no records and returns its end.
-type trouble func(s *env) (end func())
+// A fault prevents writes of records until the returned function is called.
+type fault func(s *env) (end func())
 
-// fill uses all space. Records that the daemon removes make none: a second link
-// keeps what was in them.
+// fill uses all space. Second links to the records ensure that removing them frees no
+// space.
 func fill(s *env) func() {
 	s.Helper()
 	dir := filepath.Join(s.Runtime, "full")
@@ -166,13 +167,18 @@ func fill(s *env) func() {
 
 func readOnly(s *env) func() {
 	s.Helper()
-	s.Must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	wait.Until(s.t, "no file is open for writing", func() bool { // the daemon may be saving a record
+		err := unix.Mount("", s.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+		if err != unix.EBUSY {
+			s.Must(err)
+		}
+		return err == nil
+	})
 	return func() { s.Helper(); s.Must(unix.Mount("", s.Runtime, "", unix.MS_REMOUNT, "")) }
 }
 
-// unwritable: undoing does not depend on a record that can be written, and
-// nothing is started without one.
-func unwritable(text string, make trouble) func(*env) {
+// unwritable: without a writable record nothing is mounted, but unmounting works.
+func unwritable(text string, make fault) func(*env) {
 	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
@@ -199,8 +205,8 @@ func unwritable(text string, make trouble) func(*env) {
 		s.Await("two", "mounted")
 		s.mounted(m)
 
-		// Nor does a daemon that starts in trouble need to write. What is ready has
-		// not changed, and what is gone does not hold it.
+		// A daemon that starts in this state does not need to write, because ready mounts
+		// have not changed. Deleted objects do not block it.
 		end = make(s)
 		s.again("two")
 		if o := s.get("two"); !o.Ready("mounted") || o.Severity() != "" {
@@ -213,7 +219,7 @@ func unwritable(text string, make trouble) func(*env) {
 		end()
 
 		s.stops()
-		if text == "no space left on device" { // a file system that is read-only keeps its records
+		if text == "no space left on device" { // records on a read-only file system cannot be removed
 			s.noRecords()
 		}
 		s.Must(unix.Unmount(s.Runtime, 0))

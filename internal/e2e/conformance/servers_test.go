@@ -10,13 +10,13 @@ import (
 	"syscall"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// The file that tells jobs which rabbits serve a Lustre file system. It is off by default and needs rights that the shipped
-// role does not give.
+// The file that lists for jobs the rabbits that serve a Lustre file system. It is off by
+// default and needs permissions that the shipped role does not grant.
 var serversBehaviours = []behaviour{
 	{"servers file of a workflow", lustreOnly, func(s *env) { s.serversFile(workflowLabels(), workflowLabels()) }},
 	{"servers file of persistent storage", lustreOnly, func(s *env) { s.serversFile(persistentLabels(), persistentLabels()) }},
@@ -37,21 +37,21 @@ func persistentLabels() map[string]any {
 	return map[string]any{api.LabelOwnerKind: "PersistentStorageInstance", api.LabelOwnerName: "shared", api.LabelOwnerNamespace: "default"}
 }
 
-// lustreOwned asks for a mount of a file system that belongs to the NnfStorage
-// of the test's name, and for an owner of its root.
-func (s *env) lustreOwned() world.MountSpec {
+// lustreOwned returns the entry for a file system that belongs to the NnfStorage with the
+// name of the test, with an owner for its root.
+func (s *env) lustreOwned() fixture.MountSpec {
 	s.Helper()
 	m := s.k.spec(s.Path("m3"), 3)
 	m.Own, m.UID, m.GID = true, 1234, 2345
-	s.Apply(world.ClientMount("one", s.Node, world.ClientMountSpec{
-		Profile: s.Profile, OwnerUID: s.Owner, Mounts: []world.MountSpec{m},
+	s.Apply(fixture.ClientMount("one", s.Node, fixture.ClientMountSpec{
+		Profile: s.Profile, OwnerUID: s.Owner, Mounts: []fixture.MountSpec{m},
 		Labels: map[string]string{api.LabelOwnerKind: "NnfStorage", api.LabelOwnerName: s.Node, api.LabelOwnerNamespace: "default"},
 	}))
 	s.Await("one", "mounted")
 	return m
 }
 
-// write makes a configuration file.
+// write creates a configuration file.
 func (s *env) write(text string) (path string) {
 	s.Helper()
 	path = s.Runtime + ".toml"
@@ -59,13 +59,13 @@ func (s *env) write(text string) (path string) {
 	return path
 }
 
-// grant gives the daemon's account the two rights.
+// grant grants the two permissions to the daemon's account.
 func (s *env) grant() {
 	s.Helper()
-	s.Grant(s.Node, "nnf-system", "nnf-clientmount", []any{world.Rule(api.GroupNNF, "nnfstorages", "get"), world.Rule(api.GroupDWS, "servers", "list")})
+	s.Grant(s.Node, "nnf-system", "nnf-clientmount", []any{fixture.Rule(api.GroupNNF, "nnfstorages", "get"), fixture.Rule(api.GroupDWS, "servers", "list")})
 }
 
-// untilMay waits until the server has noticed what the account may do.
+// untilMay waits until the server applies the permissions of the account.
 func (s *env) untilMay(allowed bool) {
 	s.Helper()
 	ctx := s.Context(patience)
@@ -77,22 +77,22 @@ func (s *env) untilMay(allowed bool) {
 		},
 	})
 	s.Must(err)
-	wait.Until(s.t, "what the account may do", func() bool {
+	wait.Until(s.t, "the permissions of the account", func() bool {
 		o, err := s.Cluster.Do(ctx, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", "application/json", review)
 		s.Must(err)
 		return o.At("status", "allowed") == allowed
 	})
 }
 
-// remove works in a cleanup too, where the test's own contexts are over.
+// remove also works in a cleanup, where the contexts of the test are cancelled.
 func (s *env) remove(kind, ns string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	s.Must(s.Cluster.Delete(ctx, kind, ns, s.Node))
 }
 
-// allocated makes the NnfStorage and the Servers of an allocation, which are
-// found by their labels.
+// allocated creates the NnfStorage and the Servers of an allocation, which are found by
+// their labels.
 func (s *env) allocated(owner, found map[string]any) {
 	s.Helper()
 	set := func(label string, storage ...any) any {
@@ -120,7 +120,7 @@ const wantServers = `{"mdt":[],"mgt":[],"mgtmdt":["rabbit-01"],"nnfNode":["rabbi
 
 func (s *env) serversFile(owner, found map[string]any) {
 	s.Helper()
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	s.grant()
 	s.allocated(owner, found)
 	s.untilMay(true)
@@ -140,7 +140,7 @@ func (s *env) serversFile(owner, found map[string]any) {
 }
 
 func serversOff(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	s.run()
 	m := s.lustreOwned()
 	if list, err := os.ReadDir(m.Path); err != nil || len(list) > 0 {
@@ -150,14 +150,14 @@ func serversOff(s *env) {
 	s.ends()
 }
 
-// serversImpossible: without the rights the mount is ready all the same, and
-// the log says what is missing.
+// serversImpossible: without the permissions the mount is ready nevertheless, and the log
+// has the missing permission.
 func serversImpossible(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	s.untilMay(false)
 	s.run("--config=" + s.write("[mount]\nservers_file = true\n"))
 	m := s.lustreOwned()
-	f := s.line("about the missing right", func(f map[string]any) bool { return f["msg"] == "could not write the Lustre servers file" })
+	f := s.line("about the missing permission", func(f map[string]any) bool { return f["msg"] == "could not write the Lustre servers file" })
 	if text, _ := f["error"].(string); !strings.Contains(text, "system:serviceaccount:nnf-system:nnf-clientmount") || !strings.Contains(text, "may not get nnfstorages") || f["mount_path"] != m.Path {
 		s.Errorf("the line: %v", f)
 	}

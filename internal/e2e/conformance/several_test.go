@@ -6,22 +6,22 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var severalBehaviours = []behaviour{
-	{"several mounts, undone in reverse", nil, several},
+	{"several mounts, unmounted in reverse order", nil, several},
 	{"one of several cannot be mounted", nil, oneFailsToMount},
 	{"one of several cannot be unmounted", nil, oneFailsToUnmount},
 	{"types in one object", xfsOnly, mixedTypes},
-	{"many objects at once", nil, manyObjects},
+	{"many objects at the same time", nil, manyObjects},
 }
 
-func (s *env) three() []world.MountSpec {
+func (s *env) three() []fixture.MountSpec {
 	s.Helper()
-	s.UseProfile(world.ProfileSpec{})
-	var list []world.MountSpec
+	s.UseProfile(fixture.ProfileSpec{})
+	var list []fixture.MountSpec
 	for i := range 3 {
 		list = append(list, s.storage(i, lab.VolumeOptions{}))
 	}
@@ -42,7 +42,7 @@ func several(s *env) {
 	s.Unmount("one")
 	for i, m := range slices.Backward(list) {
 		words := s.words(s.k.unmount, m)
-		if s.k.locks && i > 0 { // the lock space is in use by the others
+		if s.k.locks && i > 0 { // the other volumes use the lockspace
 			words = words[:len(words)-1]
 		}
 		down = append(down, words...)
@@ -53,7 +53,7 @@ func several(s *env) {
 	s.ends()
 }
 
-// readiness are the ready values of all mounts of an object.
+// readiness returns the ready values of all mounts of an object.
 func readiness(o lab.Object) string {
 	mounts, _ := o.At("status", "mounts").([]any)
 	var out []any
@@ -65,11 +65,11 @@ func readiness(o lab.Object) string {
 
 func oneFailsToMount(s *env) {
 	list := s.three()
-	s.Must(s.Fault("mount", lab.Fault{Match: list[1].Path, Exit: 32, Stderr: "mount: told to fail"}))
+	s.Must(s.Fault("mount", lab.Fault{Match: list[1].Path, Exit: 32, Stderr: "mount: injected failure"}))
 	s.run()
 	s.Mount("one", list...)
 	o := s.failed("one", "Major", "mount/unmount failed: unable to mount file system: could not mount file system "+list[1].Path,
-		"command: mount -t", "stderr: mount: told to fail", "error: exit status 32")
+		"command: mount -t", "stderr: mount: injected failure", "error: exit status 32")
 	if readiness(o) != "[true false true]" || o.At("status", "allReady") != false {
 		s.Errorf("status %v", o["status"])
 	}
@@ -79,7 +79,7 @@ func oneFailsToMount(s *env) {
 	s.Await("one", "mounted")
 	s.mounted(list[1])
 	if s.get("one").At("status", "error") != nil {
-		s.Errorf("the error outlived its cause")
+		s.Errorf("the error is still in the status")
 	}
 	s.Delete("one")
 	s.ends()
@@ -89,9 +89,9 @@ func oneFailsToUnmount(s *env) {
 	list := s.three()
 	s.run()
 	s.MountAndWait("one", list...)
-	s.Must(s.Fault("umount", lab.Fault{Match: list[1].Path, Exit: 1, Stderr: "umount: told to fail"}))
+	s.Must(s.Fault("umount", lab.Fault{Match: list[1].Path, Exit: 1, Stderr: "umount: injected failure"}))
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
-	o := s.failed("one", "Major", "mount/unmount failed: unable to unmount file system: could not unmount file system "+list[1].Path, "told to fail")
+	o := s.failed("one", "Major", "mount/unmount failed: unable to unmount file system: could not unmount file system "+list[1].Path, "injected failure")
 	if readiness(o) != "[true false true]" || o.At("status", "mounts", 0, "state") != "unmounted" {
 		s.Errorf("status %v", o["status"])
 	}
@@ -103,7 +103,7 @@ func oneFailsToUnmount(s *env) {
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	for _, c := range s.commands() {
 		if strings.Contains(c, list[0].Path) || strings.Contains(c, list[2].Path) {
-			s.Errorf("called again for what was done: %s", c)
+			s.Errorf("called again: %s", c)
 		}
 	}
 	s.ends()
@@ -111,10 +111,10 @@ func oneFailsToUnmount(s *env) {
 
 // mixedTypes: one object may have mounts of different types.
 func mixedTypes(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	raw := &kind{typ: "none", device: "lvm", file: true, lvm: true}
 	lustre := &kind{typ: "lustre", device: "lustre"}
-	list := []world.MountSpec{s.storage(0, lab.VolumeOptions{}), raw.spec(s.Path("raw"), 1), lustre.spec(s.Path("lustre"), 2)}
+	list := []fixture.MountSpec{s.storage(0, lab.VolumeOptions{}), raw.spec(s.Path("raw"), 1), lustre.spec(s.Path("lustre"), 2)}
 	s.volumes[1] = s.Volume(1, lab.VolumeOptions{Raw: true})
 	s.run()
 	s.MountAndWait("one", list...)
@@ -127,7 +127,7 @@ func mixedTypes(s *env) {
 	s.ends()
 }
 
-// manyObjects: objects do not wait for one another, and none is forgotten.
+// manyObjects: objects do not wait for each other, and all are mounted.
 func manyObjects(s *env) {
 	list := s.three()
 	s.run()
@@ -145,8 +145,8 @@ func manyObjects(s *env) {
 		s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, fmt.Sprintf("cm-%d", i)))
 		s.unmounted(m)
 	}
-	// The common parent stays when another object still used it as its maker
-	// went; that one is not ours to remove any more.
+	// The common parent stays if another object still used it when the object that created
+	// it was unmounted.
 	_ = os.Remove(s.Base)
 	s.ends()
 }

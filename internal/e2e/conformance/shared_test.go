@@ -6,12 +6,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// soon bounds what must follow from an event at once, with no change of the
-// object and no long pause before a retry.
+// soon bounds what must follow immediately from an event, without a change of the object
+// and without a long pause before a retry.
 const soon = 5 * time.Second
 
 // Several ClientMounts of one node that use the same volume, or the same path.
@@ -29,23 +29,23 @@ var sharedBehaviours = []behaviour{
 	{"outer path before the inner one", directories, outerFirst},
 }
 
-// A leave is how one of two ClientMounts of the same volume gives it up.
+// A leave describes how one of two ClientMounts releases their common volume.
 type leave struct {
-	first   int  // the one that leaves first
+	first   int  // the one that is unmounted first
 	deleted bool // deleted while mounted, instead of unmounted and then deleted
 	killed  bool // the daemon is killed and started again before and after
 }
 
 var users = []string{"first-user", "second-user"}
 
-// both mounts for two workflows, which share persistent storage. states tells
-// what was published for the one that stays.
-func (s *env) both(l leave, list [2]world.MountSpec) (states func() []string) {
+// both mounts the same persistent storage for two workflows. states returns what was
+// published for the one that stays.
+func (s *env) both(l leave, list [2]fixture.MountSpec) (states func() []string) {
 	s.Helper()
 	s.run("--log-level=debug")
 	states = s.follow(users[1-l.first])
 	for i, name := range users {
-		s.Apply(world.ClientMount(name, s.Node, world.ClientMountSpec{
+		s.Apply(fixture.ClientMount(name, s.Node, fixture.ClientMountSpec{
 			Profile: s.Profile, OwnerUID: s.Owner, Workflow: "job" + string('7'+rune(i)), Mounts: list[i : i+1],
 		}))
 		s.Await(name, "mounted")
@@ -53,7 +53,7 @@ func (s *env) both(l leave, list [2]world.MountSpec) (states func() []string) {
 	return states
 }
 
-// leaves makes one of the two give up what it has.
+// leaves unmounts or deletes one of the two.
 func (s *env) leaves(name string, l leave) {
 	s.Helper()
 	s.Must(s.ClearLog())
@@ -67,8 +67,7 @@ func (s *env) leaves(name string, l leave) {
 	}
 }
 
-// again kills the daemon, starts it and waits until it has looked at an object
-// that is mounted.
+// again kills the daemon, starts it and waits until it has reconciled a mounted object.
 func (s *env) again(name string) {
 	s.Helper()
 	s.d.Kill9()
@@ -76,8 +75,7 @@ func (s *env) again(name string) {
 	s.logged("ClientMount is mounted", name)
 }
 
-// ran lists the calls since the log was cleared that start with one of the
-// texts.
+// ran returns the calls since the log was cleared that start with one of the texts.
 func (s *env) ran(starts ...string) (list []string) {
 	s.Helper()
 	for _, c := range s.commands() {
@@ -88,7 +86,7 @@ func (s *env) ran(starts ...string) (list []string) {
 	return list
 }
 
-// never fails when a call starts with one of the texts.
+// never fails the test if a call starts with one of the texts.
 func (s *env) never(starts ...string) {
 	s.Helper()
 	for _, c := range s.ran(starts...) {
@@ -96,11 +94,11 @@ func (s *env) never(starts ...string) {
 	}
 }
 
-// Calls that take a volume away from all who use it.
+// Calls that would remove a volume from all its users.
 var takingDown = []string{"lvchange --activate n", "vgchange --lock-stop", "dlm_tool preDeactivate", "dlm_tool postDeactivate"}
 
-// inUse checks that an object is ready, and its mount and volume are there.
-func (s *env) inUse(name string, m world.MountSpec) {
+// inUse checks that an object is ready and mounted, and that its volume is active.
+func (s *env) inUse(name string, m fixture.MountSpec) {
 	s.Helper()
 	s.mounted(m)
 	if v := s.volumes[m.Index]; v != nil {
@@ -113,8 +111,7 @@ func (s *env) inUse(name string, m world.MountSpec) {
 	}
 }
 
-// steady checks that an object, once mounted and ready, was so until it was
-// asked to unmount.
+// steady checks that an object stayed mounted and ready until its desired state changed.
 func (s *env) steady(states []string) {
 	s.Helper()
 	first := slices.Index(states, "held mounted:true all")
@@ -124,8 +121,8 @@ func (s *env) steady(states []string) {
 	}
 }
 
-// downCalled checks that the whole unmount sequence of an entry was called.
-func (s *env) downCalled(m world.MountSpec) {
+// downCalled checks that the whole unmount sequence of an entry was run.
+func (s *env) downCalled(m fixture.MountSpec) {
 	s.Helper()
 	var got []string
 	for _, c := range s.commands() {
@@ -149,7 +146,7 @@ func shared(l leave) func(*env) {
 	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
-		states := s.both(l, [2]world.MountSpec{m, m})
+		states := s.both(l, [2]fixture.MountSpec{m, m})
 		s.mounted(m)
 		if list := s.ran("mount "); len(list) != 1 {
 			s.Errorf("mounted by %q", list)
@@ -183,7 +180,7 @@ func twoPaths(l leave) func(*env) {
 	return func(s *env) {
 		s.UseProfile(s.hookProfile())
 		m := s.storage(3, lab.VolumeOptions{})
-		list := [2]world.MountSpec{m, m}
+		list := [2]fixture.MountSpec{m, m}
 		list[1].Path = s.Path("elsewhere")
 		states := s.both(l, list)
 		leaver, stayer := users[l.first], users[1-l.first]
@@ -210,7 +207,7 @@ func twoPaths(l leave) func(*env) {
 		s.Delete(leaver)
 		s.Delete(stayer)
 		s.steady(states())
-		s.removeBase() // its maker left first
+		s.removeBase() // the object that created it was unmounted first
 		s.ends()
 	}
 }
@@ -242,22 +239,22 @@ func twoPathsOneObject(s *env) {
 	s.ends()
 }
 
-// goneSoon deletes an object that has nothing to wait for.
+// goneSoon deletes an object for which nothing is mounted, and waits until it is gone.
 func (s *env) goneSoon(name string) {
 	s.Helper()
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, name))
 	if err := s.Cluster.WaitGone(s.Context(soon), "ClientMount", s.Node, name); err != nil {
-		s.Fatalf("nothing was ever mounted for %s and it is not gone: %v; the status is %v", name, err, s.get(name)["status"])
+		s.Fatalf("nothing was mounted for %s and it still exists: %v; the status is %v", name, err, s.get(name)["status"])
 	}
 }
 
-// conflict: a ClientMount has a path, and others want another volume at it, above
-// it or below it. They are refused with the name of the holder; nothing is mounted or
-// activated for them. They may leave at any time, and follow when the way is
+// conflict: other ClientMounts have another volume at the path of a ClientMount, above it
+// or below it. They are refused with the name of that ClientMount, and nothing is mounted
+// or activated for them. They can be deleted at any time, and are mounted when the path is
 // free.
 func conflict(has, wants string) func(*env) {
 	return func(s *env) {
-		s.UseProfile(world.ProfileSpec{})
+		s.UseProfile(fixture.ProfileSpec{})
 		tenant, late := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 		tenant.Path, late.Path = s.Path(has), s.Path(wants)
 		s.run()
@@ -277,7 +274,7 @@ func conflict(has, wants string) func(*env) {
 
 		s.never("mount", "umount", "lvchange", "vgchange")
 
-		// What was refused stays refused when the daemon has only the records.
+		// After a restart with only the records they are still refused.
 		s.d.Kill9()
 		s.run()
 		s.logged("ClientMount failed", "late")
@@ -285,12 +282,12 @@ func conflict(has, wants string) func(*env) {
 		s.failed("latest", "Major", "tenant", tenant.Path)
 		s.goneSoon("latest")
 		s.inUse("tenant", tenant)
-		s.never("mount", "umount", "lvchange", "vgchange --lock-stop") // a start does no harm to what is mounted
+		s.never("mount", "umount", "lvchange", "vgchange --lock-stop") // a start does not affect mounts
 
 		s.Unmount("tenant")
 		o, err := s.Cluster.WaitStatus(s.Context(soon), s.Node, "late", func(o lab.Object) bool { return o.Ready("mounted") })
 		if err != nil {
-			s.Fatalf("the path is free and late is not mounted: %v; the status is %v", err, o["status"])
+			s.Fatalf("the path is free and the object late is not mounted: %v; the status is %v", err, o["status"])
 		}
 		s.inUse("late", late)
 		s.Delete("tenant")
@@ -301,10 +298,10 @@ func conflict(has, wants string) func(*env) {
 	}
 }
 
-// outerFirst: the order in which both can be seen. A restart mounts neither
-// again, and the inner one goes first.
+// outerFirst: the order in which both mounts are visible. A restart mounts neither again,
+// and the inner one is unmounted first.
 func outerFirst(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	outer, inner := s.storage(0, lab.VolumeOptions{}), s.storage(1, lab.VolumeOptions{})
 	inner.Path = filepath.Join(outer.Path, "in", "ner")
 	s.run()

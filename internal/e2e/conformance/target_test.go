@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 var targetBehaviours = []behaviour{
@@ -17,21 +17,21 @@ var targetBehaviours = []behaviour{
 			s.Must(os.Lchown(at, 1234, 1234))
 		})
 	}},
-	{"path below a symlink in a directory that others can write", nil, func(s *env) {
+	{"path below a symlink in a directory that other users can write to", nil, func(s *env) {
 		s.unsafe("symlink", func(elsewhere, at string) {
 			s.Must(os.Mkdir(at, 0o755))
 			s.Must(os.Chmod(at, 0o777|os.ModeSticky))
 			s.Must(os.Symlink(elsewhere, filepath.Join(at, "x")))
 		})
 	}},
-	{"parent that others can write", nil, func(s *env) {
-		s.unsafe("can be changed by others than root", func(_, at string) {
+	{"parent that other users can write to", nil, func(s *env) {
+		s.unsafe("can be changed by users other than root", func(_, at string) {
 			s.Must(os.Mkdir(at, 0o755))
 			s.Must(os.Chmod(at, 0o777))
 		})
 	}},
 	{"parent of another user", nil, func(s *env) {
-		s.unsafe("belongs to uid 1234", func(_, at string) {
+		s.unsafe("owned by uid 1234", func(_, at string) {
 			s.Must(os.Mkdir(at, 0o755))
 			s.Must(os.Chown(at, 1234, 1234))
 		})
@@ -40,11 +40,11 @@ var targetBehaviours = []behaviour{
 		s.unsafe("it is a regular file", func(_, at string) { s.Must(os.WriteFile(at, nil, 0o644)) })
 	}},
 	{"target is a symlink", nil, symlinkTarget},
-	{"target changed under the mount's feet", directories, parentChanged},
+	{"parent replaced by a symlink", directories, parentChanged},
 }
 
-// unsafe: something below which nothing must be mounted is on the way to the
-// target. Nothing is made behind it, and the mount follows when it is mended.
+// unsafe: a component of the path is not safe. Nothing is created behind it, and the mount
+// is completed when the path is repaired.
 func (s *env) unsafe(text string, make func(elsewhere, at string)) {
 	s.Helper()
 	m := s.ready()
@@ -59,7 +59,7 @@ func (s *env) unsafe(text string, make func(elsewhere, at string)) {
 	for _, dir := range []string{elsewhere, at} {
 		list, _ := os.ReadDir(dir)
 		if list = slices.DeleteFunc(list, func(e os.DirEntry) bool { return e.Type() == os.ModeSymlink }); len(list) > 0 {
-			s.Errorf("made in %s: %v", dir, list)
+			s.Errorf("created in %s: %v", dir, list)
 		}
 	}
 	s.untouched()
@@ -72,11 +72,11 @@ func (s *env) unsafe(text string, make func(elsewhere, at string)) {
 	s.ends()
 }
 
-// rootLink: a link that root made in a directory of root is followed, as /mnt is
-// one to /var/mnt on some systems. The mount is at the link's destination,
-// including for requests that use that path directly.
+// rootLink: a link of root in a directory of root is followed; on some systems, /mnt is a
+// link to /var/mnt. The mount is at the target of the link, even if another object uses
+// that path directly.
 func rootLink(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m, other := s.storage(3, lab.VolumeOptions{}), s.storage(4, lab.VolumeOptions{})
 	real := m
 	real.Path, m.Path = s.Path("real/m"), s.Path("link/m")
@@ -117,16 +117,16 @@ func symlinkTarget(s *env) {
 	s.Must(s.Cluster.Delete(s.Context(patience), "ClientMount", s.Node, "one"))
 	s.Must(s.Cluster.WaitGone(s.Context(patience), "ClientMount", s.Node, "one"))
 	if to, err := os.Readlink(m.Path); to != victim || err != nil {
-		s.Errorf("the symlink was touched: %q %v", to, err)
+		s.Errorf("the symlink was changed: %q %v", to, err)
 	}
 	s.Must(os.RemoveAll(s.Base))
 	s.ends()
 }
 
-// parentChanged: another program moves the mount away and puts a symlink in the place
-// of its parent. The unmount must not follow it: it finds nothing at the path.
+// parentChanged: another program moves the mount away and replaces its parent with a
+// symlink. The unmount must not follow the symlink: it finds nothing at the path.
 func parentChanged(s *env) {
-	s.UseProfile(world.ProfileSpec{})
+	s.UseProfile(fixture.ProfileSpec{})
 	m := s.storage(3, lab.VolumeOptions{})
 	m.Path = filepath.Join(s.Base, "p", "m")
 	s.run()

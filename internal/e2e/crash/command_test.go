@@ -9,20 +9,20 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// What becomes of a command that runs while its daemon is killed.
+// What happens to a command that runs while its daemon is killed.
 var fates = []struct {
 	name  string
 	fault lab.Fault
-	late  bool // it is let go only when the next daemon has found it
+	late  bool // it continues only when the next daemon has found it
 }{
-	{"done already, and lives on", lab.Fault{After: true}, true},
-	{"does its work before the next daemon comes", lab.Fault{}, false},
-	{"does its work when the next daemon is there", lab.Fault{}, true},
-	{"dies with it", lab.Fault{Suicide: true}, false},
+	{"has done its work, and keeps running", lab.Fault{After: true}, true},
+	{"does its work before the next daemon starts", lab.Fault{}, false},
+	{"does its work after the next daemon has started", lab.Fault{}, true},
+	{"is killed with the daemon", lab.Fault{KillSelf: true}, false},
 }
 
-// The daemon is killed while a command runs that changes something. A command
-// has a process group of its own, so it survives unless it is ended as well.
+// The daemon is killed while a command runs that changes something. A command has its own
+// process group, so it survives unless it is killed as well.
 func TestCommands(t *testing.T) {
 	total := tally{name: "killed in commands"}
 	for _, k := range kinds {
@@ -42,10 +42,10 @@ func TestCommands(t *testing.T) {
 	total.print()
 }
 
-// changing lists the programs that a phase runs to change something.
+// changing returns the programs that a phase runs to change something.
 func (s *set) changing(t *testing.T, p phase) (tools []string) {
 	t.Helper()
-	l := s.life(t)
+	l := s.newCase(t)
 	p.before(l)
 	l.forget(t)
 	l.start("")
@@ -68,11 +68,11 @@ func (s *set) changing(t *testing.T, p phase) (tools []string) {
 }
 
 func (s *set) killInCommand(t *testing.T, p phase, tool string, fault lab.Fault, late bool) {
-	l := s.life(t)
+	l := s.newCase(t)
 	p.before(l)
 	l.forget(t)
-	gate, open := l.Gate(fmt.Sprintf("%s-%s", l.Node, l.name))
-	fault.Gate, fault.Times = gate, 1
+	barrier, open := l.Barrier(fmt.Sprintf("%s-%s", l.Node, l.name))
+	fault.Barrier, fault.Times = barrier, 1
 	if err := l.Fault(tool, fault); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func (s *set) killInCommand(t *testing.T, p phase, tool string, fault lab.Fault,
 			t.Fatal(err)
 		}
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(running), Events: unix.POLLIN}}, int(patience.Milliseconds())); n != 1 {
-			t.Fatalf("the command does not end: %v", err)
+			t.Fatalf("the command does not exit: %v", err)
 		}
 	}
 	if !late {
@@ -103,10 +103,10 @@ func (s *set) killInCommand(t *testing.T, p phase, tool string, fault lab.Fault,
 	d := l.start("")
 	if late {
 		found := func(line lab.LogLine) bool {
-			return line.Fields["msg"] == "waiting for a command that an earlier daemon left"
+			return line.Fields["msg"] == "waiting for a command that an earlier daemon started"
 		}
 		if _, err := d.WaitLog(l.Context(patience), found); err != nil {
-			t.Errorf("the next daemon does not care about the command: %v", err)
+			t.Errorf("the next daemon does not wait for the command: %v", err)
 		}
 		release()
 	}

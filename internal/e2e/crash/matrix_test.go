@@ -8,12 +8,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// reconcilesAfterRestart is how many attempts for each object a daemon may need to
+// reconcilesAfterRestart is the number of attempts per object that a daemon may need to
 // reach the goal after a crash.
 const reconcilesAfterRestart = 2
 
-// Killed at any boundary of any phase, the daemon is started again and
-// converges.
+// The daemon is killed at each boundary of each phase, and the next daemon converges.
 func TestMatrix(t *testing.T) {
 	total := tally{name: "total"}
 	for _, k := range append(kinds[:len(kinds):len(kinds)], hostName) {
@@ -35,22 +34,22 @@ func TestMatrix(t *testing.T) {
 	total.print()
 }
 
-// dryRun runs a phase undisturbed. It returns the boundaries that the daemon
-// passed up to the goal, and what it did.
+// dryRun runs a phase undisturbed. It returns the boundaries that the daemon passes before
+// it reaches the goal, and its effects.
 func (s *set) dryRun(t *testing.T, p phase) (boundaries []string, base effects) {
 	t.Helper()
-	l := s.life(t)
+	l := s.newCase(t)
 	p.before(l)
 	l.forget(t)
 	l.start("")
 	p.reach(l)
-	l.stop() // it may still pass the last ones
+	l.stop() // it may still pass the last boundaries
 	boundaries, base = l.boundaries(), l.effects(t, l.path)
 	if n := l.attempts(); n != l.objects {
-		t.Errorf("undisturbed it took %d attempts for %d objects", n, l.objects)
+		t.Errorf("the undisturbed run took %d attempts for %d objects", n, l.objects)
 	}
 	if len(boundaries) < p.least() {
-		t.Fatalf("%s %s passes no boundaries but %v: the failpoints are gone", s.kind.name, p.name, boundaries)
+		t.Fatalf("%s %s passes only the boundaries %v: failpoints are missing", s.kind.name, p.name, boundaries)
 	}
 	l.start("")
 	p.end(l)
@@ -59,20 +58,19 @@ func (s *set) dryRun(t *testing.T, p phase) (boundaries []string, base effects) 
 
 // crash runs one case: killed at the boundary, started again.
 func (s *set) crash(t *testing.T, p phase, boundary string, base effects) {
-	l := s.life(t)
+	l := s.newCase(t)
 	p.before(l)
 	l.forget(t)
 	l.start(boundary)
 	l.dies()
 	l.start("")
 	p.reach(l)
-	l.judge(base, 1)
+	l.compareEffects(base, 1)
 	p.end(l)
 }
 
-// judge compares what was done, in spite of so many crashes, with what would
-// have been done without.
-func (l *life) judge(base effects, crashes int) {
+// compareEffects compares the effects after that many crashes with those of an undisturbed run.
+func (l *testCase) compareEffects(base effects, crashes int) {
 	l.t.Helper()
 	if n := l.attempts(); n > reconcilesAfterRestart*l.objects {
 		l.t.Errorf("the goal was reached after %d attempts: %v", n, l.boundaries())
@@ -103,24 +101,24 @@ func (n *tally) print() {
 	fmt.Printf("crash: %s: %d boundaries, %d converged\n", n.name, n.cases, n.converged)
 }
 
-// A phase is the part of a life in which the daemon is killed.
+// A phase is the part of a case during which the daemon is killed.
 type phase struct {
 	name string
-	// before brings the life to the point where the phase begins. No daemon
-	// runs after it: the one that is started next meets the wish at once, so
-	// that all boundaries it passes belong to the phase.
-	before func(*life)
-	// goal tells whether the object is as wanted; nil is one that is gone.
+	// before brings the case to the start of the phase. No daemon runs after it, so the
+	// next daemon finds the desired state at its start, and all boundaries that it passes
+	// belong to the phase.
+	before func(*testCase)
+	// goal reports whether the object has the desired state; nil is a deleted object.
 	goal   func(lab.Object) bool
-	mounts bool // the goal is to be mounted
-	// check looks at the machine then, and end takes all down.
-	check, end func(*life)
+	mounts bool // the goal is that the object is mounted
+	// check checks the machine after that, and end removes everything.
+	check, end func(*testCase)
 	// short phases run no step of a plan.
 	short bool
 }
 
-// least is how many boundaries a phase must have, so that failpoints cannot
-// vanish unseen.
+// least returns the minimum number of boundaries of a phase, so that missing failpoints are
+// detected.
 func (p phase) least() int {
 	if p.short {
 		return 5
@@ -134,30 +132,33 @@ var (
 	isGone      = func(o lab.Object) bool { return o == nil }
 )
 
-// mounted lives up to a mounted file system and leaves no daemon.
-func mounted(l *life) {
+// mounted brings the case to a mounted file system, without a running daemon. The daemon is stopped
+// and not killed, so that all cases of a phase start with the same record: the last save is after
+// the status has been written.
+func mounted(l *testCase) {
+	l.t.Helper()
 	l.create()
 	l.start("")
 	l.await(isMounted)
-	l.kill()
+	l.stop()
 }
 
 var (
-	mountPhase = phase{"mount", (*life).create, isMounted, true, (*life).mountedOnce, (*life).end, false}
+	mountPhase = phase{"mount", (*testCase).create, isMounted, true, (*testCase).mountedOnce, (*testCase).end, false}
 
-	unmountPhase = phase{"unmount", func(l *life) { mounted(l); l.Want(l.name, "unmounted") }, isUnmounted, false, (*life).nothingMounted, (*life).end, false}
+	unmountPhase = phase{"unmount", func(l *testCase) { mounted(l); l.Want(l.name, "unmounted") }, isUnmounted, false, (*testCase).nothingMounted, (*testCase).end, false}
 
-	deletePhase = phase{"delete", func(l *life) { mounted(l); l.remove() }, isGone, false, (*life).nothingMounted, (*life).over, false}
+	deletePhase = phase{"delete", func(l *testCase) { mounted(l); l.remove() }, isGone, false, (*testCase).nothingMounted, (*testCase).over, false}
 
-	// The mount path changes while the file system is mounted: the old mount
-	// has to go and the new one to come.
-	movePhase = phase{"move", func(l *life) { mounted(l); l.move() }, isMounted, true, (*life).mountedOnce, (*life).end, false}
+	// The mount path changes while the file system is mounted: the old mount must be
+	// unmounted, and the new one mounted.
+	movePhase = phase{"move", func(l *testCase) { mounted(l); l.move() }, isMounted, true, (*testCase).mountedOnce, (*testCase).end, false}
 
 	phases = []phase{mountPhase, unmountPhase, deletePhase}
 )
 
-// phases of the matrix: those that every type has, and for one with a volume and
-// one without also a move and some with two objects.
+// phases returns the phases of the matrix: those of every type, and for one type with a
+// volume and one without also a move and some with two objects.
 func (k kind) phases() []phase {
 	switch k.name {
 	case "gfs2":
@@ -170,8 +171,8 @@ func (k kind) phases() []phase {
 	return phases
 }
 
-// reach waits for the phase's goal and checks the machine.
-func (p phase) reach(l *life) {
+// reach waits for the goal of the phase and checks the machine.
+func (p phase) reach(l *testCase) {
 	l.t.Helper()
 	if p.mounts {
 		l.settled()
@@ -180,9 +181,9 @@ func (p phase) reach(l *life) {
 	p.check(l)
 }
 
-// The API server is killed together with the daemon. The daemon that follows
-// starts before the server is back and finds everything as it was.
-func TestServerDiesToo(t *testing.T) {
+// The API server is killed together with the daemon. The next daemon starts before the
+// server is back and changes nothing until then.
+func TestServerIsKilledToo(t *testing.T) {
 	s := newSet(t, kinds[0])
 	for _, tt := range []struct {
 		phase    phase
@@ -193,7 +194,7 @@ func TestServerDiesToo(t *testing.T) {
 		{deletePhase, "finalizers/write"},
 	} {
 		t.Run(tt.phase.name, func(t *testing.T) {
-			l := s.life(t)
+			l := s.newCase(t)
 			tt.phase.before(l)
 			l.start(tt.boundary)
 			l.dies()

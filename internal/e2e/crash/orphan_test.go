@@ -9,9 +9,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// vanish takes the object away although it has our finalizer, as an
-// administrator may do in an emergency.
-func (l *life) vanish() {
+// vanish removes the object despite our finalizer, as an administrator may do in an
+// emergency.
+func (l *testCase) vanish() {
 	l.t.Helper()
 	l.Must(l.Cluster.DropFinalizers(l.Context(patience), "ClientMount", l.Node, l.name))
 	l.remove()
@@ -19,7 +19,7 @@ func (l *life) vanish() {
 }
 
 // forgotten waits until no record is left.
-func (l *life) forgotten() {
+func (l *testCase) forgotten() {
 	l.t.Helper()
 	l.Ready(l.daemons[len(l.daemons)-1])
 	wait.Until(l.t, "the removal of all records", func() bool {
@@ -28,11 +28,11 @@ func (l *life) forgotten() {
 	})
 }
 
-// The object is gone while no daemon runs. With orphans = "unmount" its mounts
-// are taken down, killed at any boundary or not.
+// The object is removed while no daemon runs. With orphans = "unmount" its mounts are
+// unmounted, even if the daemon is killed at any boundary.
 func TestOrphans(t *testing.T) {
 	total := tally{name: "orphans total"}
-	before := func(l *life) {
+	before := func(l *testCase) {
 		mounted(l)
 		l.vanish()
 		l.flags = []string{"--orphans=unmount"}
@@ -41,7 +41,7 @@ func TestOrphans(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			s := newSet(t, k)
-			l := s.life(t)
+			l := s.newCase(t)
 			before(l)
 			l.start("")
 			l.forgotten()
@@ -50,14 +50,14 @@ func TestOrphans(t *testing.T) {
 			n := tally{name: k.name + " orphan"}
 			for _, b := range boundaries {
 				n.run(t, b, func(t *testing.T) {
-					l := s.life(t)
+					l := s.newCase(t)
 					before(l)
 					l.start(b)
 					l.dies()
 					l.start("")
 					l.forgotten()
 					l.nothingMounted()
-					l.judge(base, 1)
+					l.compareEffects(base, 1)
 					l.over()
 				})
 			}
@@ -68,22 +68,22 @@ func TestOrphans(t *testing.T) {
 	total.print()
 }
 
-// The object is deleted and made again with the same name and path while no
-// daemon runs. The new one has the mount, and takes it down at its end.
-func TestMadeAgain(t *testing.T) {
+// The object is deleted and created again with the same name and path while no daemon
+// runs. The new object takes over the mount, and unmounts it when it is deleted.
+func TestCreatedAgain(t *testing.T) {
 	for _, k := range kinds {
 		for _, policy := range []string{"report", "unmount"} {
 			t.Run(k.name+"/"+policy, func(t *testing.T) {
 				s := newSet(t, k)
-				for _, at := range []string{"", "reconcile/begin", "record/saved", "record/saved#2", "orphan/begin", "orphan/undone"} {
-					l := s.life(t)
+				for _, at := range []string{"", "reconcile/start", "record/saved", "record/saved#2", "orphan/start", "orphan/undone"} {
+					l := s.newCase(t)
 					mounted(l)
 					l.vanish()
 					l.create()
 					l.flags = []string{"--orphans=" + policy}
 					if at != "" {
 						l.start(at)
-						l.diesOr(isMounted) // not every way passes every boundary
+						l.diesOr(isMounted) // not every order of events passes every boundary
 					}
 					l.start("")
 					l.settled()
@@ -95,10 +95,10 @@ func TestMadeAgain(t *testing.T) {
 	}
 }
 
-// Without the policy an orphan is left alone and reported.
+// Without the policy an orphan is only reported.
 func TestOrphanIsReported(t *testing.T) {
 	s := newSet(t, kinds[0])
-	l := s.life(t)
+	l := s.newCase(t)
 	mounted(l)
 	l.vanish()
 	d := l.start("")
@@ -117,60 +117,60 @@ func TestOrphanIsReported(t *testing.T) {
 	}
 }
 
-// Two ClientMounts have the same volume at the same path: l itself and its second.
-// The mount is there as long as one of them wants it.
+// Two ClientMounts have the same volume at the same path: that of l and that of its second.
+// The file system stays mounted as long as one of them has the desired state mounted.
 var (
-	joinPhase = phase{"mount of the second", func(l *life) { mounted(l); l.second().create(); l.objects = 2 }, isMounted, true, (*life).bothMounted, (*life).endBoth, true}
+	joinPhase = phase{"mount of the second", func(l *testCase) { mounted(l); l.second().create(); l.objects = 2 }, isMounted, true, (*testCase).bothMounted, (*testCase).endBoth, true}
 
-	releasePhase = phase{"release by the first", func(l *life) { shared(l); l.Want(l.name, "unmounted") }, isUnmounted, false, func(l *life) { l.settledAs(1, 2); l.secondMounted() }, (*life).endBoth, true}
+	releasePhase = phase{"release by the first", func(l *testCase) { shared(l); l.Want(l.name, "unmounted") }, isUnmounted, false, func(l *testCase) { l.settledAs(1, 2); l.secondMounted() }, (*testCase).endBoth, true}
 
-	leavePhase = phase{"deletion of the first", func(l *life) { shared(l); l.remove() }, isGone, false, func(l *life) { l.settledAs(1, 1); l.secondMounted() }, (*life).endSecond, true}
+	leavePhase = phase{"deletion of the first", func(l *testCase) { shared(l); l.remove() }, isGone, false, func(l *testCase) { l.settledAs(1, 1); l.secondMounted() }, (*testCase).endSecond, true}
 
-	lastPhase = phase{"unmount by the last", func(l *life) {
+	lastPhase = phase{"unmount by the last", func(l *testCase) {
 		shared(l)
 		l.remove()
 		l.start("")
 		l.await(isGone)
 		l.settledAs(1, 1)
-		l.kill()
+		l.stop()
 		l.objects = 1
 		l.Want(l.second().name, "unmounted")
-	}, isGone, false, func(l *life) { l.second().await(isUnmounted); l.nothingMounted() }, (*life).endSecond, false}
+	}, isGone, false, func(l *testCase) { l.second().await(isUnmounted); l.nothingMounted() }, (*testCase).endSecond, false}
 )
 
-// second is the life of the other object; daemons are the first one's business.
-func (l *life) second() *life {
+// second returns the case of the other object; the first case starts the daemons.
+func (l *testCase) second() *testCase {
 	o := *l
 	o.name += "-second"
 	return &o
 }
 
-// shared lives up to two objects that share a mount, and leaves no daemon.
-func shared(l *life) {
+// shared brings the case to two objects that share a mount, without a running daemon.
+func shared(l *testCase) {
 	l.create()
 	l.start("")
 	l.await(isMounted)
 	l.second().create()
 	l.second().await(isMounted)
-	l.kill()
+	l.stop()
 	l.objects = 2
 }
 
-func (l *life) bothMounted() {
+func (l *testCase) bothMounted() {
 	l.t.Helper()
 	l.await(isMounted)
 	l.secondMounted()
 }
 
-// secondMounted checks that the second is ready now, and was not made so again.
-func (l *life) secondMounted() {
+// secondMounted checks that the second object is ready and was not mounted again.
+func (l *testCase) secondMounted() {
 	l.t.Helper()
 	l.second().await(isMounted)
 	l.mountedOnce()
 }
 
-// endBoth takes both down, the first one first.
-func (l *life) endBoth() {
+// endBoth removes both objects, the first one first.
+func (l *testCase) endBoth() {
 	l.t.Helper()
 	l.Want(l.name, "unmounted")
 	l.await(isUnmounted)
@@ -180,7 +180,7 @@ func (l *life) endBoth() {
 	l.endSecond()
 }
 
-func (l *life) endSecond() {
+func (l *testCase) endSecond() {
 	l.t.Helper()
 	s := l.second()
 	l.Want(s.name, "unmounted")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,26 +9,28 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // allocation is the index of the one volume, which both parts mount.
 const allocation = 3
 
-// demo is one node with one volume, and one ClientMount at a time.
+// demo has one node with one volume, and one ClientMount at a time.
 type demo struct {
-	*world.World
+	*fixture.Fixture
 	tb     lab.TB
 	out    *screen
 	ctx    context.Context
 	daemon *lab.Process
 	volume *lab.Volume
-	object string // the ClientMount's name
-	path   string // where it mounts
-	seen   int    // log lines that were shown already
+	object string // name of the ClientMount
+	path   string // its mount point
+	seen   int    // log lines that have been shown
 }
 
 func (d *demo) must(err error) {
@@ -41,17 +44,17 @@ func (d *demo) startCluster(l *lab.Lab) (*lab.Cluster, error) {
 	began := time.Now()
 	c, err := l.StartCluster(d.ctx, lab.ClusterOptions{})
 	if err == nil {
-		d.out.good("API server", c.URL+", a real one with etcd, RBAC and tokens, in one process", time.Since(began))
+		d.out.good("API server", c.URL+": real, with etcd, RBAC and tokens, in one process", time.Since(began))
 	}
 	return c, err
 }
 
-func (d *demo) run(tb lab.TB, w *world.World) {
-	d.tb, d.World = tb, w
+func (d *demo) run(tb lab.TB, w *fixture.Fixture) {
+	d.tb, d.Fixture = tb, w
 	steps(d.ctx, d.start, d.mount, d.use, d.busy, d.unmount, d.end, d.copies)
 }
 
-// steps runs them one after another, until Ctrl-C.
+// steps runs the steps in sequence, until Ctrl-C.
 func steps(ctx context.Context, list ...func()) {
 	for _, step := range list {
 		if ctx.Err() == nil {
@@ -60,61 +63,61 @@ func steps(ctx context.Context, list ...func()) {
 	}
 }
 
-// start makes the storage and starts the daemon.
+// start creates the storage and starts the daemon.
 func (d *demo) start() {
-	d.UseProfile(world.ProfileSpec{})
+	d.UseProfile(fixture.ProfileSpec{})
 	d.volume = d.Volume(allocation, lab.VolumeOptions{})
-	standins := ""
+	fsTypes := ""
 	if d.Features.UserNamespace {
-		standins = "xfs=tmpfs"
+		fsTypes = "xfs=tmpfs"
 	}
-	took := d.startDaemon(standins)
+	took := d.startDaemon(fsTypes)
 	d.ready("clientmountd", "READY on node "+d.Node, d.daemon, took)
 }
 
-// ready shows that a daemon is, and what it costs.
+// ready shows that a daemon is ready, and how much memory it uses.
 func (d *demo) ready(name, text string, p *lab.Process, took time.Duration) {
 	u, err := p.Usage()
 	d.must(err)
-	d.out.good(name, fmt.Sprintf("%s, %.1f MB of memory (%.1f MB its own)", text, float64(u.RSS)/1e6, float64(u.Anonymous)/1e6), took)
+	d.out.good(name, fmt.Sprintf("%s, %.1f MB resident memory (%.1f MB of it anonymous)", text, float64(u.RSS)/1e6, float64(u.Anonymous)/1e6), took)
 }
 
-// startDaemon starts the released clientmountd, or the test build where one file
-// system replaces another.
-func (d *demo) startDaemon(standins string) time.Duration {
+// startDaemon starts the released clientmountd. If fsTypes is not empty, it starts the
+// test build, which mounts other file system types as fsTypes specifies.
+func (d *demo) startDaemon(fsTypes string) time.Duration {
 	spec := lab.Spec{Args: []string{"--log-level=debug"}}
-	if standins != "" {
-		spec.Program, spec.Env = lab.TestBuild, []string{"CLIENTMOUNTD_TEST_FSTYPES=" + standins}
+	if fsTypes != "" {
+		spec.Program, spec.Env = lab.TestBuild, []string{"CLIENTMOUNTD_TEST_FSTYPES=" + fsTypes}
 	}
 	d.daemon = d.Launch(spec)
 	return d.Ready(d.daemon)
 }
 
-// mount creates the ClientMount and shows how it comes true.
+// mount creates the ClientMount and shows the steps of the mount.
 func (d *demo) mount() {
 	d.object, d.path = "job7-xfs", d.Path("job7-0")
-	m := world.MountSpec{Path: d.path, Type: "xfs", Index: allocation, Own: true}
+	m := fixture.MountSpec{Path: d.path, Type: "xfs", Index: allocation, Own: true}
 	if !d.Features.UserNamespace {
 		m.UID, m.GID = 1000, 1000
 	}
-	o := world.ClientMount(d.object, d.Node, world.ClientMountSpec{Profile: d.Profile, OwnerUID: d.Owner, Mounts: []world.MountSpec{m}})
+	o := fixture.ClientMount(d.object, d.Node, fixture.ClientMountSpec{Profile: d.Profile, OwnerUID: d.Owner, Mounts: []fixture.MountSpec{m}})
 	d.out.command("kubectl create -f " + d.object + ".yaml")
 	d.out.block(excerpt(o))
 	d.skipLog()
 	began := time.Now()
 	d.Apply(o)
 	d.Await(d.object, "mounted")
-	d.out.good("mounted", "from the object's creation until its status said so", time.Since(began))
+	d.out.good("mounted", "from the creation of the object until its status shows the mount", time.Since(began))
 	d.showSteps()
 }
 
-// use looks at the mount as a user of the node would.
+// use accesses the mount as a user of the node does.
 func (d *demo) use() {
 	args := []string{"-o", "TARGET,SOURCE,FSTYPE,OPTIONS", d.path}
 	d.out.command("findmnt " + strings.Join(args, " "))
 	found, err := exec.CommandContext(d.ctx, "findmnt", args...).Output()
 	if err != nil {
-		d.tb.Fatal("findmnt does not see the mount: ", err)
+		d.tb.Fatal("findmnt does not show the mount: ", err)
 	}
 	d.out.block(string(found))
 	file := d.path + "/hello"
@@ -128,36 +131,50 @@ func (d *demo) use() {
 	d.out.block(string(back))
 	o, err := d.Cluster.Get(d.ctx, "ClientMount", d.Node, d.object)
 	d.must(err)
-	d.out.command("kubectl get clientmount " + d.object + " -o jsonpath={.status}")
+	d.out.command("kubectl get clientmount -n " + d.Node + " " + d.object + " -o jsonpath={.status}")
 	status, err := json.Marshal(o["status"])
 	d.must(err)
 	d.out.block(string(status))
 }
 
-// busy asks for the unmount while a process stands in the way.
+// busy requests the unmount while a process uses the mount.
 func (d *demo) busy() {
 	h, err := d.Busy(lab.HoldCWD, d.path)
 	d.must(err)
-	d.out.command(`kubectl patch clientmount ` + d.object + ` -p '{"spec":{"desiredState":"unmounted"}}'` + "  # while a process stands in there")
-	d.skipLog()
+	d.out.command(`kubectl patch clientmount -n ` + d.Node + ` ` + d.object + ` --type=merge -p '{"spec":{"desiredState":"unmounted"}}'` + "  # while a process uses the mount")
 	began := time.Now()
 	d.Want(d.object, "unmounted")
 	o := d.AwaitError(d.object)
-	d.out.bad("refused", "status.error, severity "+o.Severity()+":", time.Since(began))
-	d.out.block(wrap(o.DebugMessage(), 110))
+	d.out.bad("failed", "status.error, severity "+o.Severity()+":", time.Since(began))
+	d.out.block(text.Wrap(110, "", "", o.DebugMessage()))
+	d.report("mounts")
 	d.must(h.Release())
-	d.out.note(fmt.Sprintf("Process %d leaves; clientmountd tries again by itself.", h.PID))
+	d.out.note(fmt.Sprintf("Process %d exits; clientmountd retries the unmount.", h.PID))
 }
 
-// unmount waits until the daemon has got it away.
+// report runs a sub-command of clientmountd that reports about the node, and shows its output.
+func (d *demo) report(command string) {
+	program, err := lab.Binary("clientmountd")
+	d.must(err)
+	var out bytes.Buffer
+	cmd := exec.CommandContext(d.ctx, program, command, "--config=/dev/null", "--runtime-directory="+d.Runtime)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it does not receive the terminal's Ctrl-C
+	if err := d.Run(cmd); err != nil {
+		d.tb.Fatalf("clientmountd %s: %v\n%s", command, err, &out)
+	}
+	d.out.command("clientmountd " + command)
+	d.out.block(out.String())
+}
+
+// unmount waits until the daemon has unmounted the file system.
 func (d *demo) unmount() {
 	began := time.Now()
-	d.skipLog()
 	d.Await(d.object, "unmounted")
-	d.out.good("unmounted", "since then", time.Since(began))
-	d.showSteps()
+	d.out.good("unmounted", "after the process has exited", time.Since(began))
+	d.report("timeline")
 	if m, ok, err := d.MountAt(d.path); err != nil || ok {
-		d.tb.Fatalf("the status says unmounted, the kernel says %+v: %v", m, err)
+		d.tb.Fatalf("the status shows unmounted, the mount table has %+v: %v", m, err)
 	}
 }
 
@@ -165,13 +182,13 @@ func (d *demo) unmount() {
 func (d *demo) end() {
 	began := time.Now()
 	d.Delete(d.object)
-	d.out.good("deleted", "the finalizer is off, the object is gone", time.Since(began))
+	d.out.good("deleted", "the finalizer is removed and the object deleted", time.Since(began))
 	began = time.Now()
 	d.Stop(d.daemon)
 	d.out.good("stopped", "SIGTERM, exit code 0", time.Since(began))
 }
 
-// nothingLeft looks for what even the lab's end should have removed.
+// nothingLeft returns an error if the lab has left files or loop devices behind.
 func (d *demo) nothingLeft(l *lab.Lab) error {
 	for _, path := range []string{l.Dir, d.volume.Node} {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {

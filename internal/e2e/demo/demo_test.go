@@ -18,14 +18,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-const ordinaryUser = 65534 // nobody
+const unprivileged = 65534 // user ID
 
-// The whole demo, as root and as an ordinary user.
+// The whole demo, as root and as an unprivileged user.
 func TestDemo(t *testing.T) {
 	dir := programs(t)
 	users := []int{os.Getuid()}
 	if os.Getuid() == 0 {
-		users = append(users, ordinaryUser)
+		users = append(users, unprivileged)
 	}
 	for _, uid := range users {
 		t.Run(fmt.Sprintf("uid %d", uid), func(t *testing.T) {
@@ -45,20 +45,22 @@ func TestDemo(t *testing.T) {
 				{"findmnt", `(?m)^  /\S+ +/dev/mapper/\S+ +(xfs|tmpfs) `},
 				{"the file", `(?m)^  written by process`},
 				{"the status", `\{"allReady":true,"mounts":\[\{"ready":true,"state":"mounted"\}\]\}`},
-				{"the busy unmount and who is in the way", `target is busy(?s:.*)in use by pid \d+ \(standin, uid 0[^)]*\): cwd`},
+				{"the busy unmount and its holder", `target is busy(?s:.*)in use by pid \d+ \(faketools, uid 0[^)]*\): cwd`},
+				{"the busy mount in the table of mounts", `(?m)^\$ clientmountd mounts\n  CLIENTMOUNT .*\n  job7-xfs .* busy .* in use by pid \d+`},
+				{"the timeline with the mount and the unmount", `(?s)\n\$ clientmountd timeline\n  job7-xfs.* ready after .*\n    mount: .*\n +activate +activate .*\n    unmount: .*\n +unmount +mount [^\n]* tries`},
 				{"the unmount", `(?m)^unmounted `},
-				{"the released daemon's end", `(?m)^stopped `},
+				{"the stop of the daemon", `(?m)^stopped `},
 				{"the job's storage", `(?m)^mounted .* the job's gfs2 at /\S+$`},
 				{"nnf-dm", `(?m)^nnf-dm +[0-9.]+ m?s READY`},
-				{"the copy's progress", `(?m)^  nnf-dmctl: nnf-dm-node-\S+: running \d+%`},
-				{"the copy's end", `(?m)^  nnf-dm-node-\S+: success,`},
-				{"the comparison", `(?m)^copied .* 33 files, 9 directories, 1 links, .* are equal`},
+				{"the progress of the copy", `(?m)^  nnf-dmctl: nnf-dm-node-\S+: running \d+%`},
+				{"the result of the copy", `(?m)^  nnf-dm-node-\S+: success,`},
+				{"the comparison", `(?m)^copied .* 33 files, 9 directories, 1 link, .* are equal`},
 				{"the second copy, which is cancelled", `(?m)^\$ nnf-dmctl cancel nnf-dm-node-(?s:.*)^  nnf-dm-node-\S+: cancelled`},
 				{"its exit code", `(?m)^cancelled +[0-9.]+ m?s exit code 4`},
-				{"the end of all", `(?m)^ended (?s:.*)^nothing left `},
+				{"the cleanup", `(?m)^cleaned up (?s:.*)^nothing left `},
 			}
 			if uid != 0 {
-				wants = append(wants, line{"what differs without root", `(?m)^Without root: `})
+				wants = append(wants, line{"the differences without root", `(?m)^Without root: `})
 			}
 			for _, w := range wants {
 				if !regexp.MustCompile(w.pattern).MatchString(text) {
@@ -66,10 +68,10 @@ func TestDemo(t *testing.T) {
 				}
 			}
 			if strings.ContainsRune(text, '\x1b') {
-				t.Error("colours although this is no terminal")
+				t.Error("the output has colours although it is not a terminal")
 			}
-			if n := strings.Count(text, "\n"); n > 70 {
-				t.Errorf("%d lines are more than a reader takes in", n)
+			if n := strings.Count(text, "\n"); n > 90 {
+				t.Errorf("%d lines, want at most 90", n)
 			}
 			if t.Failed() {
 				t.Log(text)
@@ -78,24 +80,24 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// Ctrl-C at any moment leaves the machine as it was.
+// Ctrl-C at any moment leaves nothing behind.
 func TestInterrupt(t *testing.T) {
 	dir := programs(t)
 	type moment struct {
-		after time.Duration // of the start, when no line is waited for
-		line  string        // on the screen
-		both  bool          // as an ordinary user, too: the same code, so some will do
+		after time.Duration // after the start; used if line is empty
+		line  string        // prefix of an output line
+		both  bool          // test as an unprivileged user, too
 	}
 	moments := []moment{
 		{after: 0, both: true}, {after: 3 * time.Millisecond}, {after: 10 * time.Millisecond}, {after: 25 * time.Millisecond, both: true},
 		{after: 60 * time.Millisecond}, {after: 400 * time.Millisecond}, {line: "API server", both: true}, {line: "clientmountd "},
-		{line: "$ kubectl create"}, {line: "mounted", both: true}, {line: "$ kubectl patch"}, {line: "refused"}, {line: "unmounted"}, {line: "stopped"},
+		{line: "$ kubectl create"}, {line: "mounted", both: true}, {line: "$ kubectl patch"}, {line: "failed"}, {line: "$ clientmountd mounts"}, {line: "$ clientmountd timeline"}, {line: "unmounted"}, {line: "stopped"},
 		{line: "nnf-dm  "}, {line: "$ nnf-dmctl copy --wait"}, {line: "  nnf-dmctl: nnf-dm-node-", both: true}, {line: "copied"},
-		{line: "$ nnf-dmctl cancel"}, {line: "ended"},
+		{line: "$ nnf-dmctl cancel"}, {line: "cleaned up"},
 	}
-	for _, uid := range []int{os.Getuid(), ordinaryUser} {
+	for _, uid := range []int{os.Getuid(), unprivileged} {
 		for _, at := range moments {
-			if uid == ordinaryUser && (os.Getuid() != 0 || !at.both) {
+			if uid == unprivileged && (os.Getuid() != 0 || !at.both) {
 				continue
 			}
 			t.Run(fmt.Sprintf("uid %d/%s%v", uid, strings.ReplaceAll(at.line, " ", "_"), at.after), func(t *testing.T) {
@@ -103,18 +105,18 @@ func TestInterrupt(t *testing.T) {
 				m := takeSnapshot(t)
 				d := start(t, dir, uid)
 				if at.line == "" {
-					wait.Pass(t, at.after, "the time to the moment that is tested")
+					wait.Pass(t, at.after, "the time until the interruption")
 				} else {
 					d.until(at.line)
 				}
 				d.noteNamespace()
-				// As a terminal does it: to the whole process group.
+				// A terminal sends the signal to the whole process group.
 				if err := unix.Kill(-d.cmd.Process.Pid, unix.SIGINT); err != nil {
 					t.Fatal(err)
 				}
 				text := d.rest()
 				code := d.wait()
-				if code != 130 && !(at.line == "ended" && code == 0) {
+				if code != 130 && !(at.line == "cleaned up" && code == 0) {
 					t.Errorf("exit code %d, want 130\n%s", code, text)
 				}
 				if strings.Contains(text, "nothing left") && code != 0 {
@@ -126,13 +128,13 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// Where it cannot run it says why.
+// If the demo cannot run on the machine, it prints the reason.
 func TestImpossible(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("taking capabilities away needs root")
+		t.Skip("dropping capabilities requires root")
 	}
 	dir := programs(t)
-	// Without capabilities and without user namespaces there is no lab.
+	// A lab requires capabilities or user namespaces.
 	cmd := exec.Command("unshare", "--user", "--map-root-user", "sh", "-c",
 		`echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all "$0"`, filepath.Join(dir, "demo"))
 	out, err := cmd.CombinedOutput()
@@ -141,13 +143,13 @@ func TestImpossible(t *testing.T) {
 	}
 }
 
-// demo is one run.
+// demo is one run of the demo.
 type demo struct {
 	t         *testing.T
 	cmd       *exec.Cmd
 	screen    *bufio.Reader
-	namespace string // of its processes, when known
-	tmp       string // for its files
+	namespace string // PID namespace of its processes, if known
+	tmp       string // TMPDIR
 }
 
 func start(t *testing.T, dir string, uid int) *demo {
@@ -175,7 +177,7 @@ func start(t *testing.T, dir string, uid int) *demo {
 	return d
 }
 
-// scratch is an empty directory that every user can write to.
+// scratch creates an empty directory that every user can write to.
 func scratch(t *testing.T, below string) string {
 	t.Helper()
 	path, err := os.MkdirTemp(below, "")
@@ -189,21 +191,21 @@ func scratch(t *testing.T, below string) string {
 	return path
 }
 
-// until reads the screen up to a line that begins so.
-func (d *demo) until(begin string) {
+// until reads the output up to a line with this prefix.
+func (d *demo) until(prefix string) {
 	d.t.Helper()
 	for {
 		line, err := d.screen.ReadString('\n')
-		if strings.HasPrefix(line, begin) {
+		if strings.HasPrefix(line, prefix) {
 			return
 		}
 		if err != nil {
-			d.t.Fatalf("the line %q never came: %v", begin, err)
+			d.t.Fatalf("no line starts with %q: %v", prefix, err)
 		}
 	}
 }
 
-// rest reads until no process can write any more.
+// rest reads the output until all processes have closed it.
 func (d *demo) rest() string {
 	d.t.Helper()
 	text, err := io.ReadAll(d.screen)
@@ -214,7 +216,7 @@ func (d *demo) rest() string {
 	return string(text)
 }
 
-// wait returns the exit code as a shell would give it.
+// wait waits for the process and returns its exit code as a shell reports it.
 func (d *demo) wait() int {
 	_ = d.cmd.Wait()
 	if s := d.cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signaled() {

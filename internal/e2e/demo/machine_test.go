@@ -18,7 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// snapshot is what the demonstration might leave on the machine.
+// snapshot has the state of the machine that the demo might change.
 type snapshot struct {
 	mounts string
 	loops  []string
@@ -33,8 +33,8 @@ func takeSnapshot(t *testing.T) snapshot {
 	return snapshot{string(mounts), loops()}
 }
 
-// same fails the test unless the machine is as it was and the demonstration's
-// processes are gone.
+// same fails the test if the state of the machine has changed or processes of the
+// demo still exist.
 func (s snapshot) same(t *testing.T, d *demo) {
 	t.Helper()
 	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || string(mounts) != s.mounts {
@@ -43,12 +43,12 @@ func (s snapshot) same(t *testing.T, d *demo) {
 	if files, _ := os.ReadDir(d.tmp); len(files) > 0 {
 		t.Errorf("files left: %v", files)
 	}
-	// The kernel takes namespaces and their loop devices down after it has
-	// reported the exit; others on this machine may have loop devices, too.
+	// The kernel removes namespaces and their loop devices after it has reported the
+	// exit. Other programs on this machine may have loop devices, too.
 	var left []string
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := wait.For(ctx, "the end of processes and loop devices", func() (bool, error) {
+	if err := wait.For(ctx, "the removal of processes and loop devices", func() (bool, error) {
 		left = d.processes()
 		for _, l := range loops() {
 			if !slices.Contains(s.loops, l) && strings.Contains(l, "/lab-") && !alive(l) {
@@ -61,7 +61,7 @@ func (s snapshot) same(t *testing.T, d *demo) {
 	}
 }
 
-// loops lists attached loop devices with their files.
+// loops returns the attached loop devices with their files.
 func loops() []string {
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for i, f := range files {
@@ -71,8 +71,8 @@ func loops() []string {
 	return files
 }
 
-// alive tells whether the lab of another program that runs now has this
-// loop device: it holds the device open.
+// alive reports whether a running process, such as another lab, has this loop
+// device open.
 func alive(loop string) bool {
 	name, _, _ := strings.Cut(loop, " ")
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
@@ -84,8 +84,8 @@ func alive(loop string) bool {
 	return false
 }
 
-// noteNamespace notes the process namespace that the demonstration has made,
-// if it has come so far: the processes in it have other marks or none.
+// noteNamespace records the PID namespace that the demo has created, if it has
+// already done so. Processes in it may lack the MARK variable.
 func (d *demo) noteNamespace() {
 	own, _ := os.Readlink("/proc/self/ns/pid")
 	for _, pid := range pids() {
@@ -101,7 +101,7 @@ func (d *demo) noteNamespace() {
 	}
 }
 
-// processes lists those that belong to this run.
+// processes returns the processes of this run.
 func (d *demo) processes() (list []string) {
 	mark := "MARK=" + d.t.Name()
 	for _, pid := range pids() {
@@ -128,7 +128,7 @@ func pids() (list []int) {
 	return list
 }
 
-// programs puts all programs into a directory that every user can read, once.
+// programs returns a directory with all programs, which every user can read.
 func programs(t *testing.T) string {
 	t.Helper()
 	dir, err := compiled()
@@ -147,7 +147,7 @@ var compiled = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	made = dir
+	programsDir = dir
 	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.Chmod(filepath.Join(dir, "tmp"), 0o1777)); err != nil {
 		return "", err
 	}
@@ -156,7 +156,7 @@ var compiled = sync.OnceValues(func() (string, error) {
 			return "", fmt.Errorf("%w: run make build build-test", err)
 		}
 	}
-	for _, name := range []string{"demo", "standin"} {
+	for _, name := range []string{"demo", "faketools"} {
 		build := exec.Command("go", "build", "-buildvcs=false", "-o", filepath.Join(dir, name), "../"+name)
 		if out, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%w: %s", err, out)
@@ -165,12 +165,12 @@ var compiled = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-var made string
+var programsDir string
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if made != "" {
-		os.RemoveAll(made)
+	if programsDir != "" {
+		os.RemoveAll(programsDir)
 	}
 	os.Exit(code)
 }

@@ -1,14 +1,13 @@
-// Command demo shows the daemons at work: a real API server, a ClientMount, a
-// file system that gets mounted, written to, found busy and unmounted because
-// the object says so; then a job that copies a directory tree from such a file
-// system to a global one, and cancels another copy; and nothing left afterwards.
+// Command demo shows the daemons at work. It starts a real API server, creates a
+// ClientMount, uses the mounted file system, and unmounts it, first in vain because
+// it is busy. It shows the state of the mount and the time of each step. Then a job copies a directory tree from its storage to a global file
+// system and cancels a second copy. At the end the demo checks that nothing is left.
 //
-// As root it mounts a real xfs from a loop device; as an ordinary user, in a
-// user namespace, a memory file system replaces it, and the screen says so.
-// All happens in a mount namespace of its own. Exit codes: 0, 1 for a failure,
-// 130 after Ctrl-C.
+// As root it mounts a real xfs from a loop device. As an unprivileged user it runs in
+// a user namespace and mounts a tmpfs instead. It uses a private mount namespace.
+// Exit codes: 0, 1 for a failure, 130 after Ctrl-C.
 //
-// It must not know how the daemons work inside: it shows what they say.
+// It must not depend on the internals of the daemons: it shows their output.
 package main
 
 import (
@@ -22,15 +21,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func main() {
 	os.Exit(run(lab.Enter()))
 }
 
-// run runs the demonstration and reports how it went.
+// run runs the demo and returns the exit code.
 func run(f lab.Features) int {
 	out := newScreen(os.Stdout, os.Getenv)
 	if !f.Private || !f.UserNamespace && !f.Full() {
@@ -51,18 +50,18 @@ func run(f lab.Features) int {
 	return 0
 }
 
-// show builds the lab, runs both parts in it and checks that all is as before.
+// show creates the lab, runs both parts in it and checks that nothing is left.
 func show(ctx context.Context, out *screen, f lab.Features) (err error) {
 	began := time.Now()
-	out.title("clientmountd, from a ClientMount object to a mounted file system and back")
+	out.title("clientmountd: from a ClientMount object to a mounted file system and back")
 	if f.UserNamespace {
-		out.note("Without root: in a user namespace a tmpfs stands for xfs on a device, and the daemon is the")
-		out.note("test build, which has been told so; the released one refuses anything but xfs. The rest is the same.")
+		out.note("Without root: a tmpfs in a user namespace replaces the xfs on a device. The daemon is the test build,")
+		out.note("because the release build accepts only a real xfs. Everything else is the same.")
 	} else {
-		out.note("As root: a real xfs on a loop device, mounted by the released daemon. As an ordinary user a tmpfs stands for it.")
+		out.note("As root: a real xfs on a loop device, mounted by the release build of the daemon. Without root: a tmpfs.")
 	}
-	out.note("Stand-ins: lvs, vgs, lvchange (there is no LVM here). Real: API server, mount, umount, the kernel.")
-	out.note("Lines with kubectl say what to type on a cluster; the demo sends the same requests itself.")
+	out.note("Fake: lvs, vgs, lvchange. Real: the API server, mount, umount, the kernel.")
+	out.note("Lines with kubectl show what you would type on a cluster; the demo sends the same requests itself.")
 	l, err := lab.New("")
 	if err != nil {
 		return err
@@ -81,7 +80,7 @@ func show(ctx context.Context, out *screen, f lab.Features) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := lab.Do(ctx, func(tb lab.TB) { d.run(tb, world.On(tb, l, cluster)) }); err != nil {
+	if err := lab.Do(ctx, func(tb lab.TB) { d.run(tb, fixture.On(tb, l, cluster)) }); err != nil {
 		return err
 	}
 	if err := cluster.Stop(); err != nil {

@@ -15,14 +15,14 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 const (
 	jobUser = 1000
-	// rate lets the screen show how a copy progresses; a real one has gigabytes to copy.
+	// rate slows the copy down so that its progress is visible; a real copy has gigabytes.
 	rate     = "* rate=3M"
 	slowRate = "*/again/* rate=256k"
 
@@ -30,11 +30,11 @@ const (
 	cancelled = 4
 )
 
-// job is the second half: a user's job copies from its storage to a global file
-// system.
+// job is the second part: the job of a user copies from its storage to a global
+// file system.
 type job struct {
 	*demo
-	*world.Job
+	*fixture.Job
 	global string // where the global file system is on this machine
 	mover  *lab.Process
 	rabbit *lab.Rabbit
@@ -43,72 +43,72 @@ type job struct {
 func (d *demo) copies() {
 	user := jobUser
 	if d.Features.UserNamespace {
-		user = 0 // the only one that there is
+		user = 0 // the only user in the namespace
 	}
-	d.out.title("\nnnf-dm, from a job's command to its files in the global file system")
+	d.out.title("\nnnf-dm: from the command in a job to its files in the global file system")
 	if d.Features.UserNamespace {
-		d.out.note("Without root the job's user is the namespace's root, which nnf-dm is told to allow.")
+		d.out.note("Without root, the job runs as root of the user namespace, and nnf-dm is configured to allow that.")
 	}
-	d.out.note("Stand-ins: an xfs or tmpfs for gfs2, which the test build of clientmountd has been told, and the rabbit with its dcp.")
+	d.out.note("Fake: the gfs2 (an xfs or tmpfs, mounted by the test build of clientmountd), the rabbit and its dcp.")
 	d.Site()
-	j := &job{demo: d, Job: d.World.Job("job8", user), global: filepath.Join(d.Files, "global")}
+	j := &job{demo: d, Job: d.Fixture.Job("job8", user), global: filepath.Join(d.Files, "global")}
 	steps(d.ctx, j.storage, j.daemons, j.copy, j.cancel, j.end)
 }
 
-// storage gives the job its file system, by clientmountd as before.
+// storage mounts the file system of the job with clientmountd.
 func (j *job) storage() {
-	standins := "gfs2=xfs"
+	fsTypes := "gfs2=xfs"
 	if j.Features.UserNamespace {
-		standins = "gfs2=tmpfs"
+		fsTypes = "gfs2=tmpfs"
 	}
-	j.startDaemon(standins)
+	j.startDaemon(fsTypes)
 	j.Mounted(j.ClientMount(j.Rabbit, 0))
 	began := time.Now()
 	o := j.ClientMount(j.Node, 0)
 	j.object = o.Name()
 	j.Apply(o)
 	j.Await(j.object, "mounted")
-	j.out.good("mounted", "by clientmountd: the job's gfs2 at "+j.Job.Mount(0), time.Since(began))
+	j.out.good("mounted", "the job's gfs2 at "+j.Job.Mount(0), time.Since(began))
 	t, err := plant(filepath.Join(j.Job.Mount(0), "results"), j.User)
 	j.must(err)
-	j.out.block("the job has written " + t.String() + " to results/")
+	j.out.block("the job wrote " + t.String() + " to results/")
 }
 
 // daemons starts nnf-dm and the rabbit, which sees the same storage.
 func (j *job) daemons() {
 	alice := filepath.Join(j.global, "alice")
 	j.must(errors.Join(os.MkdirAll(alice, 0o755), os.Chown(alice, j.User, j.User)))
-	if j.Features.UserNamespace { // no groups can be dropped there
+	if j.Features.UserNamespace { // groups cannot be dropped there
 		change := lab.Object{"data": map[string]any{"setprivCommand": "env"}}
 		_, err := j.Cluster.Patch(j.ctx, "NnfDataMovementProfile", "nnf-system", "default", change)
 		j.must(err)
 	}
-	j.rabbit = j.StartRabbit(map[string]string{j.OnRabbit(0): j.Job.Mount(0), world.Global: j.global})
+	j.rabbit = j.StartRabbit(map[string]string{j.OnRabbit(0): j.Job.Mount(0), fixture.Global: j.global})
 	j.must(j.rabbit.Faults(slowRate, rate))
 	j.mover = j.Launch(lab.Spec{Program: "nnf-dm", Args: []string{j.Settings("[access]", fmt.Sprintf("allow_root_copies = %t", j.User == 0))}})
 	took := j.Ready(j.mover)
 	j.ready("nnf-dm", "READY on "+j.Socket, j.mover, took)
 }
 
-// copy copies the job's results and looks whether all has arrived. What the
-// rabbit copies from a gfs2 comes below a directory of this rabbit's.
+// copy copies the results of the job and compares the copy with them. The rabbit
+// copies from a gfs2 into a directory with its own name.
 func (j *job) copy() {
 	began := time.Now()
-	said := j.dmctl(0, true, "copy", "--wait", j.Job.Mount(0)+"/results/", world.Global+"/alice/results/")
+	out := j.dmctl(0, true, "copy", "--wait", j.Job.Mount(0)+"/results/", fixture.Global+"/alice/results/")
 	took := time.Since(began)
-	id, _, _ := strings.Cut(said, ":")
+	id, _, _ := strings.Cut(out, ":")
 	t, err := compare(filepath.Join(j.Job.Mount(0), "results"), filepath.Join(j.global, "alice", "results", filepath.Base(j.OnRabbit(0))), j.User)
 	if err != nil {
-		j.tb.Fatal("the copy is not the same: ", err)
+		j.tb.Fatal("the copy differs: ", err)
 	}
-	j.out.good("copied", "compared: "+t.String()+", names, contents, modes and owners are equal", took)
+	j.out.good("copied", t.String()+": names, contents, modes and owners are equal", took)
 	j.dmctl(0, true, "delete", id)
 }
 
-// cancel starts a copy that would take long, and cancels it.
+// cancel starts a slow copy and cancels it.
 func (j *job) cancel() {
 	began := time.Now()
-	id := j.dmctl(0, true, "copy", j.Job.Mount(0)+"/results/", world.Global+"/alice/again/")
+	id := j.dmctl(0, true, "copy", j.Job.Mount(0)+"/results/", fixture.Global+"/alice/again/")
 	moves := func(o lab.Object) bool {
 		percent, _ := o.At("status", "commandStatus", "progress").(float64)
 		return percent > 0
@@ -117,19 +117,19 @@ func (j *job) cancel() {
 	j.must(err)
 	j.dmctl(0, true, "cancel", id)
 	j.dmctl(cancelled, true, "wait", id)
-	// The kernel takes a moment to take the killed processes away.
+	// Killed processes disappear a moment later.
 	wait.Within(j.tb, 10*time.Second, "the end of the processes that copy", func() bool {
 		left, err := j.Leftovers()
 		j.must(err)
 		return !slices.ContainsFunc(left, func(l string) bool { return strings.HasPrefix(l, "process ") })
 	})
-	j.out.bad("cancelled", fmt.Sprintf("exit code %d; no process copies any more", cancelled), time.Since(began))
+	j.out.bad("cancelled", fmt.Sprintf("exit code %d; no process of the copy is left", cancelled), time.Since(began))
 	j.dmctl(0, false, "delete", id)
 	j.must(j.Cluster.WaitGone(j.ctx, "NnfDataMovement", j.Rabbit, id))
 }
 
-// dmctl runs nnf-dmctl as the job's user and in the job's environment. It
-// returns its answer, and fails unless its exit code is the wanted one.
+// dmctl runs nnf-dmctl as the user and in the environment of the job. It returns the
+// standard output, and fails unless the exit code is want.
 func (j *job) dmctl(want int, show bool, args ...string) string {
 	program, err := lab.Binary("nnf-dmctl")
 	j.must(err)
@@ -138,17 +138,17 @@ func (j *job) dmctl(want int, show bool, args ...string) string {
 		"DW_WORKFLOW_NAME=" + j.Name, "DW_WORKFLOW_NAMESPACE=default", "NNF_DM_SOCKET=" + j.Socket,
 		"TERM=" + os.Getenv("TERM"), "NO_COLOR=" + os.Getenv("NO_COLOR"),
 	}
-	// In a group of its own it does not get the terminal's Ctrl-C, which is ours.
+	// In its own process group it does not receive the terminal's Ctrl-C.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if j.User != os.Getuid() {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(j.User), Gid: uint32(j.User)}
 	}
-	var answer, said bytes.Buffer
+	var stdout, stderr bytes.Buffer
 	screen := j.out.inset()
-	cmd.Stdout, cmd.Stderr = &answer, io.Writer(&said)
+	cmd.Stdout, cmd.Stderr = &stdout, io.Writer(&stderr)
 	if show {
 		j.out.command("nnf-dmctl " + strings.Join(args, " "))
-		cmd.Stdout, cmd.Stderr = io.MultiWriter(&answer, screen), io.MultiWriter(&said, screen)
+		cmd.Stdout, cmd.Stderr = io.MultiWriter(&stdout, screen), io.MultiWriter(&stderr, screen)
 		if term.IsTerminal(int(j.out.file.Fd())) {
 			cmd.Stderr = j.out.file // for the progress bar
 		}
@@ -158,12 +158,12 @@ func (j *job) dmctl(want int, show bool, args ...string) string {
 		j.tb.Fatal(err)
 	}
 	if code := cmd.ProcessState.ExitCode(); code != want {
-		j.tb.Fatalf("nnf-dmctl %s ended with code %d instead of %d: %s%s", args[0], code, want, &answer, &said)
+		j.tb.Fatalf("nnf-dmctl %s exited with code %d, want %d: %s%s", args[0], code, want, &stdout, &stderr)
 	}
-	return strings.TrimSpace(answer.String())
+	return strings.TrimSpace(stdout.String())
 }
 
-// end takes the job's storage away and stops what was started for it.
+// end unmounts the storage of the job and stops the daemons and the rabbit.
 func (j *job) end() {
 	began := time.Now()
 	j.Stop(j.mover)
@@ -171,5 +171,5 @@ func (j *job) end() {
 	j.Unmount(j.object)
 	j.Delete(j.object)
 	j.Stop(j.daemon)
-	j.out.good("ended", "storage unmounted, ClientMount gone, nnf-dm and clientmountd exited with code 0", time.Since(began))
+	j.out.good("cleaned up", "storage unmounted, ClientMount deleted, both daemons exited with code 0", time.Since(began))
 }

@@ -37,43 +37,43 @@ func (s *screen) paint(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// title is the first line of all.
+// title prints the heading of a part.
 func (s *screen) title(text string) { fmt.Fprintln(s.file, s.paint(bold, text)) }
 
-// note is for what the reader should know about the demo.
+// note prints an explanation of the demo.
 func (s *screen) note(text string) { fmt.Fprintln(s.file, s.paint(dim, text)) }
 
-// good says that something was reached, what, and after how long.
+// good prints an event and how long it took.
 func (s *screen) good(what, detail string, took time.Duration) { s.event(green, what, detail, took) }
 
-// bad says the same of a failure that was meant to happen.
+// bad prints a failure that is part of the demo.
 func (s *screen) bad(what, detail string, took time.Duration) { s.event(red, what, detail, took) }
 
 func (s *screen) event(code, what, detail string, took time.Duration) {
 	fmt.Fprintf(s.file, "%s %s %s\n", s.paint(code, fmt.Sprintf("%-13s", what)), s.paint(bold, fmt.Sprintf("%8s", short(took))), detail)
 }
 
-// step is one line below an event.
+// step prints one line below an event.
 func (s *screen) step(name, detail string, took time.Duration) {
 	fmt.Fprintf(s.file, "  %-11s %8s %s\n", name, short(took), s.paint(dim, detail))
 }
 
-// command shows what a person would type.
+// command prints a command line as a user types it.
 func (s *screen) command(text string) { fmt.Fprintln(s.file, s.paint(cyan, "$ "+text)) }
 
-// block shows text of another program or an object, moved in.
+// block prints the text of a program or an object, indented.
 func (s *screen) block(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
 		fmt.Fprint(s.file, "  ", line)
 	}
 }
 
-// inset is a writer that moves lines in as block does.
+// inset returns a writer that indents lines as block does.
 func (s *screen) inset() io.Writer { return &inset{screen: s} }
 
 type inset struct {
 	*screen
-	inside bool // of a line
+	inside bool // the last write ended within a line
 }
 
 func (w *inset) Write(b []byte) (int, error) {
@@ -89,7 +89,7 @@ func (w *inset) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// short is a duration with about three digits.
+// short formats a duration with about three digits.
 func short(d time.Duration) string {
 	switch {
 	case d >= time.Second:

@@ -10,17 +10,21 @@ import (
 	"syscall"
 )
 
-// tree is what a directory tree has in it.
+// tree counts the entries of a directory tree.
 type tree struct {
 	files, directories, links int
 	size                      int64
 }
 
 func (t tree) String() string {
-	return fmt.Sprintf("%d files, %d directories, %d links, %.1f MB", t.files, t.directories, t.links, float64(t.size)/1e6)
+	links := "1 link"
+	if t.links != 1 {
+		links = fmt.Sprintf("%d links", t.links)
+	}
+	return fmt.Sprintf("%d files, %d directories, %s, %.1f MB", t.files, t.directories, links, float64(t.size)/1e6)
 }
 
-// plant makes a tree of some megabytes that belongs to a user.
+// plant creates a tree of some megabytes that is owned by a user.
 func plant(root string, uid int) (tree, error) {
 	const directories, files, size = 4, 8, 300 << 10
 	for d := range directories {
@@ -45,7 +49,7 @@ func plant(root string, uid int) (tree, error) {
 	return count(root, func(path string, _ fs.FileInfo) error { return os.Lchown(path, uid, uid) })
 }
 
-// count walks through a tree.
+// count counts the entries of a tree and calls each for every entry.
 func count(root string, each func(path string, info fs.FileInfo) error) (t tree, err error) {
 	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -69,8 +73,8 @@ func count(root string, each func(path string, info fs.FileInfo) error) (t tree,
 	return t, err
 }
 
-// compare fails unless the copy has everything that the original has, of the
-// same kind, mode and content and as the user's, and nothing else.
+// compare returns an error unless the copy has exactly the entries of the original,
+// with the same type, mode and content, owned by the user.
 func compare(original, copied string, uid int) (tree, error) {
 	want, err := count(original, func(path string, info fs.FileInfo) error {
 		rel, err := filepath.Rel(original, path)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What the demonstration calls equal really is.
+// compare finds each kind of difference.
 func TestCompare(t *testing.T) {
 	uid := os.Getuid()
 	for _, tt := range []struct {
@@ -18,9 +18,9 @@ func TestCompare(t *testing.T) {
 	}{
 		{"equal", func(string) error { return nil }, ""},
 		{"a file is missing", func(c string) error { return os.Remove(filepath.Join(c, "step-1", "rank", "3")) }, "no such file"},
-		{"a file too many", func(c string) error { return os.WriteFile(filepath.Join(c, "more"), nil, 0o600) }, "34 files"},
-		{"a directory too many", func(c string) error { return os.Mkdir(filepath.Join(c, "more"), 0o755) }, "10 directories"},
-		{"another content", func(c string) error {
+		{"an additional file", func(c string) error { return os.WriteFile(filepath.Join(c, "more"), nil, 0o600) }, "34 files"},
+		{"an additional directory", func(c string) error { return os.Mkdir(filepath.Join(c, "more"), 0o755) }, "10 directories"},
+		{"different content", func(c string) error {
 			return os.WriteFile(filepath.Join(c, "empty"), []byte("x"), 0o600)
 		}, "differs"},
 		{"one byte in the middle", func(c string) error {
@@ -31,8 +31,8 @@ func TestCompare(t *testing.T) {
 			_, err = f.WriteAt([]byte("?"), 100_000)
 			return errors.Join(err, f.Close())
 		}, "differs"},
-		{"another mode", func(c string) error { return os.Chmod(filepath.Join(c, "empty"), 0o640) }, "has mode"},
-		{"a link elsewhere", func(c string) error {
+		{"different mode", func(c string) error { return os.Chmod(filepath.Join(c, "empty"), 0o640) }, "has mode"},
+		{"different link target", func(c string) error {
 			return errors.Join(os.Remove(filepath.Join(c, "newest")), os.Symlink("step-2", filepath.Join(c, "newest")))
 		}, "differs"},
 		{"a file instead of a link", func(c string) error {
@@ -62,7 +62,7 @@ func TestCompare(t *testing.T) {
 		})
 	}
 	if _, err := compare(t.TempDir(), t.TempDir(), uid+1); err == nil {
-		t.Error("another owner was not seen")
+		t.Error("a wrong owner was not detected")
 	}
 }
 

@@ -1,8 +1,7 @@
-// Package deploycreds holds the tests that nnf-deploy gets credentials out of a
-// real cluster, that it tries them before it writes them, and that it says what is
-// wrong when they are.
+// Package deploycreds tests that nnf-deploy fetches credentials from a real cluster, that it
+// verifies them before it writes them, and that its errors give the reason.
 //
-// It must not know how credentials get to a node.
+// It must not depend on how credentials get to a node.
 package deploycreds
 
 import (
@@ -20,24 +19,20 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-func TestMain(m *testing.M) {
-	if !standIn() {
-		os.Exit(world.Main(m))
-	}
-}
+func TestMain(m *testing.M) { os.Exit(fixture.Main(m)) }
 
 const (
 	manifests = "../../../packaging/manifests"
 	patience  = 30 * time.Second
 )
 
-// site is a namespace with what a test puts there, and the command line on it.
+// site is a namespace with the objects of a test, and runs nnf-deploy credentials.
 type site struct {
-	*world.World
+	*fixture.Fixture
 	t          *testing.T
 	namespace  string
 	out        string
@@ -48,7 +43,7 @@ var sites atomic.Int64
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{World: world.New(t), t: t, namespace: fmt.Sprintf("site-%d", sites.Add(1)), out: t.TempDir() + "/out"}
+	s := &site{Fixture: fixture.New(t), t: t, namespace: fmt.Sprintf("site-%d", sites.Add(1)), out: t.TempDir() + "/out"}
 	s.kubeconfig = s.Cluster.Dir + "/admin.kubeconfig"
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": s.namespace}})
 	return s
@@ -69,20 +64,20 @@ func (s *site) object(kind, name string, more lab.Object) {
 
 func (s *site) account(name string) { s.t.Helper(); s.object("ServiceAccount", name, nil) }
 
-// secret makes one that the control plane fills.
+// secret creates a Secret that the control plane fills.
 func (s *site) secret(name, account string) {
 	s.t.Helper()
 	s.object("Secret", name, lab.Object{"type": "kubernetes.io/service-account-token",
 		"annotations": map[string]any{"kubernetes.io/service-account.name": account}})
 }
 
-// opaque makes one that was filled by hand.
+// opaque creates a Secret that is filled manually.
 func (s *site) opaque(name, token string, ca []byte) {
 	s.t.Helper()
 	s.object("Secret", name, lab.Object{"type": "Opaque", "stringData": map[string]any{"token": token, "ca.crt": string(ca)}})
 }
 
-// rules are those of a program's manifest.
+// rules returns the rules in the manifest of a program.
 func rules(t *testing.T, program string) []any {
 	t.Helper()
 	text, err := os.ReadFile(manifests + "/" + program + "-rbac.yaml")
@@ -98,17 +93,17 @@ func rules(t *testing.T, program string) []any {
 			return o["rules"].([]any)
 		}
 	}
-	t.Fatal("there is no ClusterRole in the manifest of ", program)
+	t.Fatal("no ClusterRole in the manifest of ", program)
 	return nil
 }
 
-// grant gives an account of the site these rules.
+// grant grants these rules to an account of the site.
 func (s *site) grant(account string, rules []any) {
 	s.t.Helper()
 	s.Grant(s.namespace+"-"+account, s.namespace, account, rules)
 }
 
-// token has the cluster make one for an account of the site.
+// token creates a token for an account of the site.
 func (s *site) token(account string) string {
 	s.t.Helper()
 	body, err := json.Marshal(lab.Object{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": map[string]any{"expirationSeconds": 3600}})
@@ -118,13 +113,13 @@ func (s *site) token(account string) string {
 	return o.String("status", "token")
 }
 
-// answer is what the program said.
+// answer is the result of a run of nnf-deploy.
 type answer struct {
 	code           int
 	stdout, stderr string
 }
 
-// run is nnf-deploy credentials into the site's directory.
+// run runs nnf-deploy credentials with the directory of the site.
 func (s *site) run(args ...string) answer {
 	s.t.Helper()
 	var stdout, stderr strings.Builder
@@ -133,13 +128,13 @@ func (s *site) run(args ...string) answer {
 	return answer{code, stdout.String(), stderr.String()}
 }
 
-// one is run for clientmountd with an account of the site.
+// one is run for clientmountd, with an account of the site.
 func (s *site) one(account string, args ...string) answer {
 	s.t.Helper()
 	return s.run(append([]string{"--daemon", "clientmountd", "--service-account", account, "--namespace", s.namespace}, args...)...)
 }
 
-// fails asserts a failure that says all this, and that nothing was written.
+// fails checks that a run has failed with all these words, and has not written anything.
 func (s *site) fails(a answer, words ...string) {
 	s.t.Helper()
 	if a.code != 1 || a.stdout != "" || strings.Count(a.stderr, "nnf-deploy: ") != strings.Count(a.stderr, "\n") {
@@ -151,11 +146,11 @@ func (s *site) fails(a answer, words ...string) {
 		}
 	}
 	if _, err := os.Lstat(s.out); !os.IsNotExist(err) {
-		s.t.Errorf("something was written: %v", err)
+		s.t.Errorf("a failed run has written files: %v", err)
 	}
 }
 
-// works asserts success.
+// works checks that a run has succeeded with all these words.
 func (s *site) works(a answer, words ...string) {
 	s.t.Helper()
 	if a.code != 0 {
@@ -168,7 +163,7 @@ func (s *site) works(a answer, words ...string) {
 	}
 }
 
-// read is a file that must be there for its owner alone.
+// read returns the contents of a file, which must have mode 0600.
 func (s *site) read(path string) string {
 	s.t.Helper()
 	info, err := os.Lstat(path)

@@ -24,10 +24,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
-// pki reads a part of the cluster's keys: a file, and the kind of block in it.
+// pki reads a PEM block of this type from a file with keys of the cluster.
 func (s *site) pki(file, kind string) []byte {
 	s.t.Helper()
 	data, err := os.ReadFile(s.Cluster.Dir + "/pki/" + file)
@@ -41,8 +41,8 @@ func (s *site) pki(file, kind string) []byte {
 	return nil
 }
 
-// front is another address of the API server, as a load balancer is: with a
-// certificate of the cluster's CA. change may rewrite answers.
+// front starts a proxy of the API server, like a load balancer, with a certificate of the
+// cluster's CA. change can change answers.
 func (s *site) front(listen string, change func(*http.Response) error) *httptest.Server {
 	s.t.Helper()
 	ln, err := net.Listen("tcp", listen)
@@ -70,8 +70,8 @@ func (s *site) front(listen string, change func(*http.Response) error) *httptest
 	return server
 }
 
-// administratorAt makes the kubeconfig one for another address, with a token of an
-// administrator of the site.
+// administratorAt sets a kubeconfig with this address, and with a token of an administrator of the
+// site.
 func (s *site) administratorAt(server string) {
 	s.t.Helper()
 	s.account("administrator")
@@ -84,7 +84,7 @@ func (s *site) administratorAt(server string) {
 	s.Must(os.WriteFile(s.kubeconfig, []byte(text), 0o600))
 }
 
-// expired is a token that the cluster made, in which only the time is another.
+// expired returns a token of the cluster with a changed time.
 func (s *site) expired(token string) string {
 	s.t.Helper()
 	parts := bytes.Split([]byte(token), []byte("."))
@@ -111,7 +111,7 @@ func (s *site) sign(text string) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// without takes fields out of the data of a Secret, in the first answers about it.
+// without removes fields from the data of a Secret, in this number of answers; -1: in all.
 func without(t *testing.T, path string, answers int, fields ...string) func(*http.Response) error {
 	return func(r *http.Response) error {
 		if r.Request.URL.Path != path || answers == 0 {
@@ -122,7 +122,7 @@ func without(t *testing.T, path string, answers int, fields ...string) func(*htt
 		r.Body.Close()
 		var o map[string]any
 		if err != nil || json.Unmarshal(data, &o) != nil {
-			t.Errorf("%s is no Secret: %v", data, err)
+			t.Errorf("%s is not a Secret: %v", data, err)
 			return err
 		}
 		for _, f := range fields {
@@ -137,7 +137,7 @@ func without(t *testing.T, path string, answers int, fields ...string) func(*htt
 	}
 }
 
-// asDaemon asks with the files that were written, as a daemon would.
+// asDaemon sends a request with the written files, as a daemon would, and returns the status code.
 func (s *site) asDaemon(path string) int {
 	s.t.Helper()
 	pool := x509.NewCertPool()
@@ -153,41 +153,41 @@ func (s *site) asDaemon(path string) int {
 	return resp.StatusCode
 }
 
-// The address that computes use is another one than the administrator's: the
-// credentials are tried there.
-func TestAddressOfComputes(t *testing.T) {
+// If compute nodes use a different address than the administrator, the credentials are verified at
+// that address.
+func TestAddressForComputeNodes(t *testing.T) {
 	s := newSite(t)
 	front := s.front("[::1]:0", nil)
 	_, port, _ := net.SplitHostPort(front.Listener.Addr().String())
 	for _, host := range []string{"::1", "[::1]"} {
 		s.works(s.run("--daemon", "nnf-dm", "--kubernetes-service-host", host, "--kubernetes-service-port", port),
-			"rights checked at https://[::1]:"+port, "API server for computes: host ::1, port "+port)
+			"permissions checked at https://[::1]:"+port, "API server for compute nodes: host ::1, port "+port)
 	}
 	s.out += "/none"
 	s.fails(s.run("--kubernetes-service-host", "::1", "--kubernetes-service-port", "1"), "cannot reach API server https://[::1]:1", "refused")
 }
 
-// The kubeconfig itself names IPv6, or no port.
+// The kubeconfig has an IPv6 address, or no port.
 func TestKubeconfigAddress(t *testing.T) {
 	s := newSite(t)
 	s.administratorAt(s.front("[::1]:0", nil).URL)
-	s.works(s.run("--daemon", "nnf-dm"), "API server for computes: host ::1, port ", "[::1]:")
+	s.works(s.run("--daemon", "nnf-dm"), "API server for compute nodes: host ::1, port ", "[::1]:")
 
 	const unused = "127.86.4.11" // no process listens there
 	ln, err := net.Listen("tcp", unused+":443")
 	if err != nil {
-		if os.Getenv(world.RequireVar) != "" {
+		if require.Set() {
 			t.Fatal(err)
 		}
-		t.Skip("an address without a port cannot be tested, 443 is not ours: ", err)
+		t.Skip("not run: port 443 is not available: ", err)
 	}
 	ln.Close()
 	s.front(unused+":443", nil)
 	s.administratorAt("https://" + unused)
-	s.works(s.run("--daemon", "nnf-dm"), "rights checked at https://"+unused+"\n", "API server for computes: host "+unused+", port 443")
+	s.works(s.run("--daemon", "nnf-dm"), "permissions checked at https://"+unused+"\n", "API server for compute nodes: host "+unused+", port 443")
 
-	// A proxy's path is of no use to the daemons.
+	// The daemons do not support a path, as with a proxy.
 	s.administratorAt(s.Cluster.URL + "/clusters/c-1")
 	s.out += "/none"
-	s.fails(s.run(), "note: ", "has a path, which the daemons do not know")
+	s.fails(s.run(), "note: ", "has a path, which the daemons do not support")
 }

@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// asDaemon asks the API server with a daemon's token, and returns by which flow
-// schema the request was let in.
-func asDaemon(ctx context.Context, t *testing.T, s *world.World, daemon, path string) (status int, schema string) {
+// asDaemon sends a request with the token of a daemon, and returns the status code and the flow
+// schema that the API server has used.
+func asDaemon(ctx context.Context, t *testing.T, s *fixture.Fixture, daemon, path string) (status int, schema string) {
 	t.Helper()
 	token, err := os.ReadFile(filepath.Join(s.Cluster.Dir, daemon, "service.token"))
 	if err != nil {
@@ -41,14 +41,14 @@ func asDaemon(ctx context.Context, t *testing.T, s *world.World, daemon, path st
 	return resp.StatusCode, resp.Header.Get("X-Kubernetes-PF-FlowSchema-UID")
 }
 
-// Strictly read, nothing in the files is misspelt, and an installation that has
-// the accounts already keeps them.
-func TestAccountsAreTaken(t *testing.T) {
-	s := world.New(t)
+// The API server accepts the manifests with strict validation, and accounts of an existing
+// installation keep working.
+func TestManifestsForExistingAccounts(t *testing.T) {
+	s := fixture.New(t)
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		s.ApplyFile(filepath.Join(manifests, daemon+"-rbac.yaml"))
 		if status, _ := asDaemon(s.Context(30*time.Second), t, s, daemon, lab.Path("ClientMount", s.Node, "")); status != http.StatusOK {
-			t.Errorf("%s may not list ClientMounts any more: %d", daemon, status)
+			t.Errorf("%s may no longer list ClientMounts: %d", daemon, status)
 		}
 		if status, _ := asDaemon(s.Context(30*time.Second), t, s, daemon, lab.Path("Secret", s.Node, "")); status != http.StatusForbidden {
 			t.Errorf("%s may list secrets: %d", daemon, status)
@@ -56,9 +56,9 @@ func TestAccountsAreTaken(t *testing.T) {
 	}
 }
 
-// With the flow schemas in place each daemon's requests go into its own share.
-func TestRequestsAreInTheirShare(t *testing.T) {
-	s := world.New(t)
+// With the flow schemas, the requests of each daemon match its schema.
+func TestFlowSchemas(t *testing.T) {
+	s := fixture.New(t)
 	schemas := map[string]string{}
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		of := s.ApplyFile(filepath.Join(manifests, daemon+"-flowcontrol.yaml"))
@@ -71,13 +71,13 @@ func TestRequestsAreInTheirShare(t *testing.T) {
 	}
 	for daemon, want := range schemas {
 		for _, path := range []string{lab.Path("ClientMount", s.Node, ""), "/apis"} {
-			// The server takes over a schema when its own watch tells it.
+			// The server uses a schema when its watch has delivered it.
 			ctx, got := s.Context(30*time.Second), ""
 			if err := wait.For(ctx, "the schema", func() (bool, error) {
 				_, got = asDaemon(ctx, t, s, daemon, path)
 				return got == want, nil
 			}); err != nil || want == "" {
-				t.Errorf("%s of %s went by schema %q, want %q: %v", path, daemon, got, want, err)
+				t.Errorf("%s of %s used schema %q, want %q: %v", path, daemon, got, want, err)
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func otherCA(t *testing.T) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// less is the rules without a verb on a resource.
+// less returns the rules without some verbs on a resource.
 func less(t *testing.T, all []any, resource string, verbs ...string) []any {
 	t.Helper()
 	data, err := json.Marshal(all)
@@ -64,7 +64,7 @@ func less(t *testing.T, all []any, resource string, verbs ...string) []any {
 	return out
 }
 
-// A right that is missing has a name, and so has what grants it.
+// The error for missing rights names the rights and the manifest that grants them.
 func TestMissingRights(t *testing.T) {
 	s := newSite(t)
 	for i, tt := range []struct {
@@ -74,10 +74,10 @@ func TestMissingRights(t *testing.T) {
 		words             []string
 	}{
 		{"clientmountd", "clientmounts", []string{"patch", "watch"}, true, []string{
-			"may not, in all namespaces: patch clientmounts.dataworkflowservices.github.io, watch clientmounts.dataworkflowservices.github.io; apply clientmountd-rbac.yaml"}},
+			"lacks these permissions in all namespaces: patch clientmounts.dataworkflowservices.github.io, watch clientmounts.dataworkflowservices.github.io; apply the manifest clientmountd-rbac.yaml"}},
 		{"clientmountd", "clientmounts/status", []string{"patch"}, true, []string{"patch clientmounts.dataworkflowservices.github.io/status;"}},
-		{"clientmountd", "nnfstorageprofiles", []string{"list"}, false, []string{"note: ", "may not, what this clientmountd does without but older ones need: list nnfstorageprofiles"}},
-		{"nnf-dm", "nnfdatamovements", []string{"create"}, true, []string{"create nnfdatamovements.nnf.cray.hpe.com; apply nnf-dm-rbac.yaml"}},
+		{"clientmountd", "nnfstorageprofiles", []string{"list"}, false, []string{"note: ", "lacks permissions that this clientmountd does not need but older versions do: list nnfstorageprofiles"}},
+		{"nnf-dm", "nnfdatamovements", []string{"create"}, true, []string{"create nnfdatamovements.nnf.cray.hpe.com; apply the manifest nnf-dm-rbac.yaml"}},
 		{"nnf-dm", "nnfdatamovements/status", []string{"get", "patch", "update"}, false, []string{"update nnfdatamovements.nnf.cray.hpe.com/status"}},
 	} {
 		account := "d" + string(rune('0'+i))
@@ -94,15 +94,15 @@ func TestMissingRights(t *testing.T) {
 		}
 		s.fails(a, append(tt.words, "system:serviceaccount:"+s.namespace+":"+account)...)
 	}
-	// None at all: all that is used is named.
+	// Without any role, all used rights are named.
 	s.account("bare")
 	s.secret("bare", "bare")
 	s.fails(s.one("bare"), "get clientmounts.", "list clientmounts.", "get nnfstorageprofiles.")
 }
 
-// A role that was applied a moment ago, and that the API server does not know
-// yet, is waited for.
-func TestRightsThatComeLate(t *testing.T) {
+// nnf-deploy waits for a role that was applied a moment ago and that the API server has not noticed
+// yet.
+func TestLateRights(t *testing.T) {
 	s := newSite(t)
 	s.account("d")
 	s.secret("d", "d")
@@ -111,13 +111,13 @@ func TestRightsThatComeLate(t *testing.T) {
 	select {
 	case a := <-answers:
 		t.Fatalf("without the role: exit code %d\n%s", a.code, a.stderr)
-	case <-time.After(500 * time.Millisecond): // most of the time it would have ended by then
+	case <-time.After(500 * time.Millisecond): // usually long enough for a wrong return
 	}
 	s.grant("d", rules(t, "clientmountd"))
 	s.works(<-answers)
 }
 
-// A token of its own: good, for the time that was asked, and not in any Secret.
+// A bound token is valid for the requested time, and is not in a Secret.
 func TestBound(t *testing.T) {
 	s := newSite(t)
 	s.account("d")
@@ -140,17 +140,17 @@ func TestBound(t *testing.T) {
 	if left := time.Until(c.Expires); !c.Bound || c.Node != "" || left < time.Hour || left > 2*time.Hour+time.Minute || len(c.Notes) > 0 || !strings.HasPrefix(c.Source, "TokenRequest") {
 		t.Errorf("%+v, %v left", c, left)
 	}
-	// A daemon could work with the files.
+	// A daemon can use the files.
 	if status := s.asDaemon(lab.Path("ClientMount", s.Node, "")); status != 200 {
 		t.Errorf("with the token: %d", status)
 	}
 	first := s.read(s.out + "/service.token")
-	s.works(s.one("d", "--bound"), "ends at", "changed    "+s.out+"/service.token", "unchanged  "+s.out+"/service.cert")
+	s.works(s.one("d", "--bound"), "expires at", "changed    "+s.out+"/service.token", "unchanged  "+s.out+"/service.cert")
 	if s.read(s.out+"/service.token") == first {
 		t.Error("the token is the same")
 	}
-	// Computes are no nodes of the cluster, usually.
+	// Compute nodes are usually not nodes of the cluster.
 	s.works(s.one("d", "--bound", "--node", "compute-01"), `note: the cluster has no Node "compute-01"`, "works on every node")
 	s.out += "/none"
-	s.fails(s.one("nobody", "--bound"), "there is no ServiceAccount "+s.namespace+"/nobody")
+	s.fails(s.one("missing", "--bound"), "there is no ServiceAccount "+s.namespace+"/missing")
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// Both daemons of an installation as it is, by the usual names.
+// Both daemons of a standard installation, with the usual names.
 func TestSecrets(t *testing.T) {
 	s := newSite(t)
-	s.works(s.run(), "clientmountd: the token of nnf-system/nnf-clientmount does not end; 12 rights checked at "+s.Cluster.URL,
-		"nnf-dm: the token of nnf-dm-system/nnf-dm-daemon does not end; 26 rights checked", "new        "+s.out+"/nnf-dm/service.cert",
-		"means each compute itself")
+	s.works(s.run(), "clientmountd: the token of nnf-system/nnf-clientmount does not expire; 12 permissions checked at "+s.Cluster.URL,
+		"nnf-dm: the token of nnf-dm-system/nnf-dm-daemon does not expire; 26 permissions checked", "new        "+s.out+"/nnf-dm/service.cert",
+		"on a compute node, ")
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		for _, file := range []string{"service.token", "service.cert"} {
 			want, err := os.ReadFile(s.Cluster.Dir + "/" + daemon + "/" + file)
@@ -31,7 +31,7 @@ func TestSecrets(t *testing.T) {
 			t.Errorf("%v %v", info.Mode(), err)
 		}
 	}
-	// Again: nothing to do, which a program can read.
+	// A second run changes nothing, and reports this as JSON.
 	before, err := os.Stat(s.out + "/nnf-dm/service.token")
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestSecrets(t *testing.T) {
 	if after, err := os.Stat(s.out + "/nnf-dm/service.token"); err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
 		t.Errorf("the file was written again: %v", err)
 	}
-	// A changed token is put in place, of one daemon into the directory itself.
+	// A changed token is replaced. The files of a single daemon are in the directory itself.
 	s.out += "/nnf-dm"
 	if err := os.WriteFile(s.out+"/service.token", []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestSecrets(t *testing.T) {
 	s.works(s.run("--daemon", "nnf-dm"), "changed    "+s.out+"/service.token", "unchanged  "+s.out+"/service.cert")
 }
 
-// The control plane takes a moment to fill a Secret, or does not do it at all.
+// The control plane needs a moment to fill a Secret, or does not fill it.
 func TestSecretFilledLate(t *testing.T) {
 	s := newSite(t)
 	s.account("d")
@@ -75,11 +75,11 @@ func TestSecretFilledLate(t *testing.T) {
 	s.administratorAt(s.front("127.0.0.1:0", without(t, path, -1, "token", "ca.crt")).URL)
 	s.fails(s.one("d", "--wait", "600ms"), "clientmountd: the Secret "+s.namespace+"/d got no token within 600ms", "kube-controller-manager")
 	s.administratorAt(s.front("127.0.0.1:0", without(t, path, 3, "token")).URL)
-	s.works(s.one("d"), "does not end")
+	s.works(s.one("d"), "does not expire")
 	if err := s.Cluster.Delete(s.Context(patience), "ServiceAccount", s.namespace, "d"); err != nil {
 		t.Fatal(err)
 	}
-	// The API server may accept a token for a moment after its account is gone.
+	// The API server may accept a token for a moment after its account was deleted.
 	base := s.out
 	for i := 0; ; i++ {
 		s.out = fmt.Sprintf("%s/none-%d", base, i)
@@ -90,7 +90,7 @@ func TestSecretFilledLate(t *testing.T) {
 	}
 }
 
-// What can be wrong with a Secret, each with what it is.
+// The error names what is wrong with a Secret.
 func TestWrongSecrets(t *testing.T) {
 	s := newSite(t)
 	ca := s.Cluster.CA()
@@ -115,17 +115,17 @@ func TestWrongSecrets(t *testing.T) {
 	user := "system:serviceaccount:" + s.namespace + ":"
 	for secret, words := range map[string][]string{
 		"of-other":         {`belongs to the account "other", not to ` + s.namespace + "/d"},
-		"token-of-other":   {`is that of "` + user + `other", not of "` + user + `d": is it the right Secret?`},
+		"token-of-other":   {`belongs to "` + user + `other", not to "` + user + `d": check --secret`},
 		"expired":          {"refuses the token of Secret " + s.namespace + "/expired: it expired at 2024-01-02T03:04:05Z; delete the Secret"},
 		"expired-of-other": {"it expired at"},
 		"encoded-token":    {"token in Secret " + s.namespace + "/encoded-token looks base64-encoded: decode it (base64 -d)"},
 		"encoded-ca":       {"ca.crt in Secret " + s.namespace + "/encoded-ca looks base64-encoded: decode it (base64 -d)"},
-		"forged":           {"refuses the token", "another cluster, or for an account that was deleted"},
-		"no-token":         {`of type "Opaque" it never gets them: delete it and apply clientmountd-rbac.yaml`},
+		"forged":           {"refuses the token", "another cluster issued it, or its account has been deleted"},
+		"no-token":         {`does not fill a Secret of type "Opaque": delete it and apply the manifest clientmountd-rbac.yaml`},
 		"no-ca":            {"has no token or no ca.crt"},
 		"lines":            {"control characters"},
-		"other-ca":         {"do not work", "is the CA certificate that of this cluster?"},
-		"garbage-ca":       {"ca.crt in Secret", "no certificate"},
+		"other-ca":         {"do not work", "check that the CA certificate is that of this cluster"},
+		"garbage-ca":       {"ca.crt in Secret", "not a certificate"},
 		"none":             {"there is no Secret " + s.namespace + "/none with a token of the account", "or use --bound"},
 	} {
 		t.Run(secret, func(t *testing.T) {
@@ -134,9 +134,9 @@ func TestWrongSecrets(t *testing.T) {
 			c.fails(c.one("d", "--secret", secret), words...)
 		})
 	}
-	s.fails(s.one("nobody"), "there is no ServiceAccount "+s.namespace+"/nobody", "is this the right cluster ("+s.Cluster.URL+")")
-	// The right one works, so that the others failed for their own reasons.
-	s.works(s.one("d"), "does not end")
+	s.fails(s.one("missing"), "there is no ServiceAccount "+s.namespace+"/missing", "check that "+s.Cluster.URL+" is the right cluster")
+	// The correct Secret works, so the other runs have failed for the intended reasons.
+	s.works(s.one("d"), "does not expire")
 	// The control plane marks an unused token with a label.
 	s.secret("disused", "d")
 	label := lab.Object{"metadata": map[string]any{"labels": map[string]any{"kubernetes.io/legacy-token-invalid-since": "2025-01-01"}}}
@@ -145,13 +145,13 @@ func TestWrongSecrets(t *testing.T) {
 	}
 	c := *s
 	c.out += "/none"
-	c.fails(c.one("d", "--secret", "disused"), "refuses the token", "declared it invalid on 2025-01-01", "take the label")
-	// One that a user put there expires, which is reported.
+	c.fails(c.one("d", "--secret", "disused"), "refuses the token", "marked it as invalid on 2025-01-01", "remove the label")
+	// A token that was put there manually expires, which is reported.
 	s.opaque("by-hand", s.token("d"), ca)
-	s.works(s.one("d", "--secret", "by-hand"), "note: the token in Secret "+s.namespace+"/by-hand ends at", "nobody renews it")
+	s.works(s.one("d", "--secret", "by-hand"), "note: the token in Secret "+s.namespace+"/by-hand expires at", "nothing renews it")
 }
 
-// The failure of the second daemon leaves nothing of the first.
+// If the second daemon fails, nothing is written for the first.
 func TestAllOrNothing(t *testing.T) {
 	s := newSite(t)
 	path := lab.Path("Secret", "nnf-dm-system", "nnf-dm-daemon")
@@ -159,37 +159,37 @@ func TestAllOrNothing(t *testing.T) {
 	s.fails(s.run("--wait", "0s"), "nnf-dm: the Secret nnf-dm-system/nnf-dm-daemon got no token")
 }
 
-// Names of older installations are known.
+// Accounts with the names of older installations are found.
 func TestOlderAccounts(t *testing.T) {
 	s := newSite(t)
 	for program, account := range map[string][2]string{
 		"clientmountd": {"dws-controller-manager", "dws-system"}, "nnf-dm": {"nnf-dm-controller-manager", "nnf-dm-system"},
 	} {
-		s.fails(s.run("--daemon", program, "--namespace", s.namespace), "is this the right cluster")
+		s.fails(s.run("--daemon", program, "--namespace", s.namespace), "is the right cluster")
 		s.Apply(lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": account[1]}})
 		s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": account[0], "namespace": account[1]}})
-		s.fails(s.run("--daemon", program, "--namespace", s.namespace), "but an older installation's "+account[1]+"/"+account[0]+
+		s.fails(s.run("--daemon", program, "--namespace", s.namespace), "but there is "+account[1]+"/"+account[0]+" from an older installation"+
 			": add --service-account "+account[0]+" --namespace "+account[1])
 		if err := s.Cluster.Delete(s.Context(patience), "ServiceAccount", account[1], account[0]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Kubernetes before 1.24 gave the Secret a name of its own.
+	// Kubernetes before 1.24 generated the name of the Secret.
 	s.account("d")
 	s.grant("d", rules(t, "clientmountd"))
 	s.secret("d-token-x7k2p", "d")
 	if _, err := s.Cluster.Patch(s.Context(patience), "ServiceAccount", s.namespace, "d", lab.Object{"secrets": []any{map[string]any{"name": "d-token-x7k2p"}}}); err != nil {
 		t.Fatal(err)
 	}
-	s.fails(s.one("d"), `the account has "d-token-x7k2p": add --secret d-token-x7k2p`)
+	s.fails(s.one("d"), `the account lists "d-token-x7k2p": add --secret d-token-x7k2p`)
 	s.works(s.one("d", "--secret", "d-token-x7k2p"))
 }
 
-// Who may not read Secrets is told so.
+// The error for a user who may not read Secrets names the missing permission.
 func TestNoAdministrator(t *testing.T) {
 	s := newSite(t)
 	s.administratorAt(s.Cluster.URL)
-	s.account("nobody")
+	s.account("unprivileged")
 	config, err := os.ReadFile(s.kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -198,16 +198,16 @@ func TestNoAdministrator(t *testing.T) {
 	if err := json.Unmarshal(config, &o); err != nil {
 		t.Fatal(err)
 	}
-	config = bytes.ReplaceAll(config, []byte(o.At("users", 0, "user", "token").(string)), []byte(s.token("nobody")))
+	config = bytes.ReplaceAll(config, []byte(o.At("users", 0, "user", "token").(string)), []byte(s.token("unprivileged")))
 	if err := os.WriteFile(s.kubeconfig, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.fails(s.run(), "system:serviceaccount:"+s.namespace+":nobody may not get secrets in namespace \"nnf-system\"")
+	s.fails(s.run(), "system:serviceaccount:"+s.namespace+":unprivileged may not get secrets in namespace \"nnf-system\"")
 	s.fails(s.run("--bound"), "may not create serviceaccounts/token")
 }
 
-// Before Kubernetes 1.28 a client could not ask for its own identity: then the token's own word
-// counts, after the API server has taken it.
+// Before Kubernetes 1.28, a client could not query its identity. Then the subject in the token is
+// used, after the API server has accepted the token.
 func TestOldServer(t *testing.T) {
 	s := newSite(t)
 	s.administratorAt(s.front("127.0.0.1:0", func(r *http.Response) error {
@@ -216,9 +216,9 @@ func TestOldServer(t *testing.T) {
 		}
 		return nil
 	}).URL)
-	s.works(s.run("--daemon", "nnf-dm"), "26 rights checked")
+	s.works(s.run("--daemon", "nnf-dm"), "26 permissions checked")
 	s.account("other")
 	s.opaque("nnf-dm-daemon", s.token("other"), s.Cluster.CA())
 	s.out += "/none"
-	s.fails(s.run("--daemon", "nnf-dm", "--namespace", s.namespace), "is that of", ":other")
+	s.fails(s.run("--daemon", "nnf-dm", "--namespace", s.namespace), "belongs to", ":other")
 }

@@ -1,11 +1,11 @@
-// Package dmapiserver is the matrix of troubles with the API server for nnf-dm:
-// the daemon as it is released meets a server that is down, slow or wrong,
-// credentials that change or lose rights, and its own sudden end. Each test has
-// a node, a job, a proxy and a daemon of its own, so that they run side by side.
+// Package dmapiserver tests nnf-dm with a failing API server: the built daemon meets a
+// server that is down, slow or wrong, credentials that change or lose permissions, and is
+// killed itself. Each test has its own node, job, proxy and daemon, so that tests run
+// concurrently.
 //
-// It must not know how the daemon works: it judges what callers get and when, how
-// often the server is asked, and what the administrator reads in the log. The
-// rabbit is simulated by writing what a rabbit writes.
+// It must not know how the daemon works: it checks the responses to callers and their time,
+// the number of requests to the server, and the log. The tests write the statuses that a
+// rabbit would write.
 package dmapiserver
 
 import (
@@ -27,20 +27,20 @@ import (
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Tests spend their time waiting, so many fit on a small machine.
+// The tests mostly wait, so many of them can run concurrently on a small machine.
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "16")
-	os.Exit(world.Main(m))
+	os.Exit(fixture.Main(m))
 }
 
-// TestMatrix runs all tests side by side.
+// TestMatrix runs all tests concurrently.
 func TestMatrix(t *testing.T) {
-	for _, group := range []map[string]func(*env){outageTests, watchTests, answerTests, credentialTests, lifeTests} {
+	for _, group := range []map[string]func(*env){outageTests, watchTests, responseTests, credentialTests, lifeTests} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -53,18 +53,18 @@ func TestMatrix(t *testing.T) {
 }
 
 const (
-	// resume is what the daemon may take after the server is back: its longest
-	// delay is 30 s, and the machine may be busy.
+	// resume is the time limit for the daemon's recovery after the server is back: its
+	// longest delay is 30 s, and the machine may be busy.
 	resume = 50 * time.Second
-	// patient is a caller's deadline.
-	patient = 5 * time.Second
+	// callLimit is the deadline of a caller.
+	callLimit = 5 * time.Second
 )
 
 // env is a node with a job, a proxy in front of the API server, and nnf-dm.
 type env struct {
-	*world.World
+	*fixture.Fixture
 	t      *testing.T
-	job    *world.Job
+	job    *fixture.Job
 	daemon *lab.Process
 	conn   *grpc.ClientConn
 	v1     pb.DataMoverClient
@@ -73,7 +73,7 @@ type env struct {
 
 func newEnv(t *testing.T) *env {
 	t.Helper()
-	s := &env{World: world.New(t), t: t}
+	s := &env{Fixture: fixture.New(t), t: t}
 	s.Site()
 	s.job = s.Job("job-"+s.Node, 1001, 0)
 	s.Token = filepath.Join(s.Cluster.Dir, "nnf-dm", "service.token")
@@ -83,14 +83,14 @@ func newEnv(t *testing.T) *env {
 	return s
 }
 
-// start starts the daemon, which is ready whether there is a server or not:
-// no client has asked for anything yet.
+// start starts the daemon, which becomes ready without the server, because no client has
+// sent a request yet.
 func (s *env) start() {
 	s.t.Helper()
 	s.daemon = s.StartMover()
 }
 
-// heal ends whatever was done to the proxy.
+// heal removes all faults from the proxy.
 func (s *env) heal() {
 	s.t.Helper()
 	s.Proxy.Clear()
@@ -99,19 +99,19 @@ func (s *env) heal() {
 
 // try creates a movement. key may be empty.
 func (s *env) try(key string) (string, error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), patient)
+	ctx, cancel := context.WithTimeout(s.t.Context(), callLimit)
 	defer cancel()
 	if key != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, server.KeyMetadata, key)
 	}
 	r, err := s.v1.Create(ctx, s.job.Request("/out/", "/alice/"))
 	if err == nil && r.Status != pb.DataMovementCreateResponse_SUCCESS {
-		s.t.Errorf("a trouble of the API server is none of the request: %v", r)
+		s.t.Errorf("an API server failure is reported as an error of the request: %v", r)
 	}
 	return r.GetUid(), err
 }
 
-// create is try for when all is well.
+// create creates a movement and fails the test on errors.
 func (s *env) create() string {
 	s.t.Helper()
 	uid, err := s.try("")
@@ -121,7 +121,7 @@ func (s *env) create() string {
 	return uid
 }
 
-// startRunning starts the daemon, and returns a movement that the rabbit works on.
+// startRunning starts the daemon and returns a running movement.
 func (s *env) startRunning() string {
 	s.t.Helper()
 	s.start()
@@ -134,7 +134,7 @@ func (s *env) startRunning() string {
 func (s *env) works() string {
 	s.t.Helper()
 	var uid string
-	wait.Within(s.t, resume, "a Create that succeeds", func() (ok bool) {
+	wait.Within(s.t, resume, "a successful Create", func() (ok bool) {
 		var err error
 		uid, err = s.try("")
 		return err == nil
@@ -142,27 +142,26 @@ func (s *env) works() string {
 	return uid
 }
 
-// fails tries until a Create fails, and fails the test unless both versions say
-// so with the code, in time, in words of ours and none of the server's.
+// fails checks that Create fails in both versions, with the code, in time, and with a text
+// that contains nothing from the server.
 func (s *env) fails(code codes.Code, words string) {
 	s.t.Helper()
-	began := time.Now()
+	start := time.Now()
 	_, err := s.try("")
-	took := time.Since(began)
+	took := time.Since(start)
 	if status.Code(err) != code || !strings.Contains(status.Convert(err).Message(), words) {
 		s.t.Errorf("Create: %v; want %v, %q", err, code, words)
 	}
-	if took > patient+2*time.Second {
-		s.t.Errorf("Create took %v, its deadline is %v", took, patient)
+	if took > callLimit+2*time.Second {
+		s.t.Errorf("Create took %v, its deadline is %v", took, callLimit)
 	}
-	ctx, cancel := context.WithTimeout(s.t.Context(), patient)
+	ctx, cancel := context.WithTimeout(s.t.Context(), callLimit)
 	defer cancel()
 	r := s.job.Request("/out/", "/alice/")
 	batch, err := s.v2.CreateBatch(ctx, &pb2.CreateBatchRequest{
 		Workflow: &pb2.Workflow{Name: s.job.Name, Namespace: "default"}, Pairs: []*pb2.CopyPair{{Source: r.Source, Destination: r.Destination}},
 	})
-	// What was read of the workflow is good for a second; then it is each pair that
-	// fails.
+	// If the workflow is still cached, the error is in the results of the pairs.
 	pair := batch.GetResults()
 	failed := len(pair) == 1 && (code == codes.Internal && pair[0].GetError().GetReason() == pb2.ErrorReason_INTERNAL ||
 		code == codes.Unavailable && pair[0].GetError().GetReason() == pb2.ErrorReason_UNAVAILABLE)
@@ -171,40 +170,40 @@ func (s *env) fails(code codes.Code, words string) {
 	}
 	for _, secret := range []string{"lab:", s.Proxy.Address, "serviceaccount"} {
 		if strings.Contains(fmt.Sprint(err), secret) {
-			s.t.Errorf("callers learn of %q: %v", secret, err)
+			s.t.Errorf("the error contains %q: %v", secret, err)
 		}
 	}
 }
 
-// said waits for a log line with all the texts.
-func (s *env) said(texts ...string) {
+// awaitLog waits for a log line with all the texts.
+func (s *env) awaitLog(texts ...string) {
 	s.t.Helper()
 	if _, err := s.daemon.WaitLog(s.Context(resume), func(l lab.LogLine) bool { return l.Has(texts...) }); err != nil {
 		s.t.Errorf("no log line with %q: %v", texts, err)
 	}
 }
 
-// outcome is how a wait has ended.
-type outcome struct {
+// waitResult is the result of a wait.
+type waitResult struct {
 	*pb.DataMovementStatusResponse
 	err error
 }
 
-// wait waits without end in the background, and returns when the daemon follows
+// wait starts a wait without limit in the background, and returns when the daemon follows
 // the movement.
-func (s *env) wait(uid string) <-chan outcome {
+func (s *env) wait(uid string) <-chan waitResult {
 	s.t.Helper()
 	s.followed(uid)
-	done := make(chan outcome, 1)
+	done := make(chan waitResult, 1)
 	go func() {
 		r, err := s.v1.Status(s.t.Context(), &pb.DataMovementStatusRequest{Workflow: s.job.Ref(), Uid: uid, MaxWaitTime: -1})
-		done <- outcome{r, err}
+		done <- waitResult{r, err}
 	}()
 	return done
 }
 
-// followed returns when a movement is known by the watch: asking for it asks the
-// server nothing.
+// followed waits until the watch has delivered a movement: its status then causes no
+// request to the server.
 func (s *env) followed(uid string) {
 	s.t.Helper()
 	wait.Within(s.t, resume, "the movement to be followed", func() bool {
@@ -215,34 +214,34 @@ func (s *env) followed(uid string) {
 	s.seen("a watch", func(r *lab.Request) bool { return r.Class == lab.ClassWatch && r.Code() == 200 })
 }
 
-// seen waits until a request has got as far as fits says.
-func (s *env) seen(what string, fits func(*lab.Request) bool) {
+// seen waits until match returns true for a request.
+func (s *env) seen(what string, match func(*lab.Request) bool) {
 	s.t.Helper()
-	wait.Within(s.t, resume, what+" at the API server", func() bool { return slices.ContainsFunc(s.Proxy.Requests(), fits) })
+	wait.Within(s.t, resume, what+" at the API server", func() bool { return slices.ContainsFunc(s.Proxy.Requests(), match) })
 }
 
-// end returns how a wait has ended, or fails the test if it does not.
-func (s *env) end(done <-chan outcome) outcome {
+// end returns the result of a wait, or fails the test if the wait does not return.
+func (s *env) end(done <-chan waitResult) waitResult {
 	s.t.Helper()
 	select {
 	case o := <-done:
 		return o
 	case <-s.Context(resume).Done():
-		s.t.Fatal("the wait does not end")
-		return outcome{}
+		s.t.Fatal("the wait has not ended")
+		return waitResult{}
 	}
 }
 
-// ends fails unless a wait has ended with success by now, or soon.
-func (s *env) ends(done <-chan outcome) {
+// ends fails the test unless a wait ends with success in time.
+func (s *env) ends(done <-chan waitResult) {
 	s.t.Helper()
 	if o := s.end(done); o.err != nil || o.State != pb.DataMovementStatusResponse_COMPLETED || o.Status != pb.DataMovementStatusResponse_SUCCESS {
 		s.t.Errorf("the wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 	}
 }
 
-// goesOn fails when a wait has ended.
-func (s *env) goesOn(done <-chan outcome) {
+// continues fails the test if a wait has ended.
+func (s *env) continues(done <-chan waitResult) {
 	s.t.Helper()
 	select {
 	case o := <-done:
@@ -251,8 +250,8 @@ func (s *env) goesOn(done <-chan outcome) {
 	}
 }
 
-// finish is the end of every test: the daemon, which was not restarted for it,
-// serves a last movement's life and ends well.
+// finish ends every test: the daemon, which is not restarted, must serve one more movement
+// until its deletion, and exit with code 0.
 func (s *env) finish() {
 	s.t.Helper()
 	if s.t.Failed() {
@@ -260,10 +259,10 @@ func (s *env) finish() {
 	}
 	s.Proxy.ClearRequests()
 	uid := s.works()
-	done := make(chan outcome, 1)
+	done := make(chan waitResult, 1)
 	go func() {
 		r, err := s.v1.Status(s.t.Context(), &pb.DataMovementStatusRequest{Uid: uid, MaxWaitTime: -1})
-		done <- outcome{r, err}
+		done <- waitResult{r, err}
 	}()
 	s.Runs(uid)
 	s.Ends(uid, "Success")

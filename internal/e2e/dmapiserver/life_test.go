@@ -13,33 +13,32 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// lifeTests: the daemon itself ends while a client waits.
+// lifeTests: the daemon exits or is killed while clients wait.
 var lifeTests = map[string]func(*env){
 	"killed during waits":     killed,
 	"restarted during waits":  restarted,
 	"killed during a create":  killedInCreate,
 	"callers that give up":    callersGiveUp,
-	"killed while API is out": killedInOutage,
+	"killed during an outage": killedInOutage,
 }
 
 const waiters = 20
 
-func (s *env) waits(uid string) []<-chan outcome {
+func (s *env) waits(uid string) []<-chan waitResult {
 	s.t.Helper()
-	var all []<-chan outcome
+	var all []<-chan waitResult
 	for range waiters {
 		all = append(all, s.wait(uid))
 	}
 	return all
 }
 
-// again asks until the daemon that was started again answers, on the very
-// connection that was there before.
+// again repeats Status on the existing connection until the restarted daemon responds.
 func (s *env) again(uid string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), resume)
 	defer cancel()
-	wait.Within(s.t, resume, "an answer", func() bool {
+	wait.Within(s.t, resume, "a response", func() bool {
 		st, err := s.v1.Status(ctx, &pb.DataMovementStatusRequest{Workflow: s.job.Ref(), Uid: uid, MaxWaitTime: -1})
 		if status.Code(err) == codes.Unavailable {
 			return false
@@ -51,8 +50,8 @@ func (s *env) again(uid string) {
 	})
 }
 
-// A daemon that dies takes the waits with it, and nothing else: callers get
-// UNAVAILABLE at once, ask again, and the next daemon knows what to say.
+// If the daemon is killed, only the waits are lost: callers get UNAVAILABLE immediately,
+// retry, and get the status from the next daemon.
 func killed(s *env) {
 	uid := s.startRunning()
 	all := s.waits(uid)
@@ -62,19 +61,19 @@ func killed(s *env) {
 			s.t.Errorf("a wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 		}
 	}
-	s.start() // over the dead one's socket
+	s.start() // replaces the stale socket
 	s.Ends(uid, "Success")
 	s.again(uid)
 }
 
-// A daemon that is asked to end answers those who wait with what it knows.
+// At a shutdown, waits return the current state.
 func restarted(s *env) {
 	uid := s.startRunning()
 	all := s.waits(uid)
-	began := time.Now()
+	start := time.Now()
 	s.Stop(s.daemon)
-	if took := time.Since(began); took > 8*time.Second {
-		s.t.Errorf("it took %v to end", took)
+	if took := time.Since(start); took > 8*time.Second {
+		s.t.Errorf("the shutdown took %v", took)
 	}
 	for _, done := range all {
 		o := s.end(done)
@@ -87,15 +86,15 @@ func restarted(s *env) {
 	s.again(uid)
 }
 
-// The daemon dies between the object and the answer: the repeated request makes
-// no second one.
+// The daemon is killed between the creation and the response: a repeated request creates no
+// second object.
 func killedInCreate(s *env) {
 	s.start()
 	s.create()
 	const key = "once"
 	s.Proxy.ClearRequests()
 	done := make(chan error, 1)
-	// The answer gets stuck on its way back.
+	// The response does not reach the daemon.
 	s.Proxy.Set(lab.Rule{Class: lab.ClassCreate, Times: 1, CutAfter: 1})
 	go func() {
 		_, err := s.try(key)
@@ -104,7 +103,7 @@ func killedInCreate(s *env) {
 	s.seen("to create", func(r *lab.Request) bool { return r.Class == lab.ClassCreate && r.Sent() > 0 })
 	s.daemon.Kill9()
 	if err := <-done; err == nil {
-		s.t.Error("a Create succeeded whose answer was cut")
+		s.t.Error("Create succeeded without a response")
 	}
 	s.heal()
 	s.start()
@@ -114,7 +113,7 @@ func killedInCreate(s *env) {
 		s.t.Errorf("%s, then %s: %v", first, second, err)
 	}
 	if n := s.Created(); n != 2 {
-		s.t.Errorf("%d movements, want the first one and one", n)
+		s.t.Errorf("%d movements, want the first one and one with the key", n)
 	}
 }
 
@@ -122,20 +121,20 @@ func killedInOutage(s *env) {
 	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Proxy.Refuse()
-	s.said("lost sight of the data movements")
+	s.awaitLog("the watch on the data movements failed")
 	s.daemon.Kill9()
 	if o := s.end(done); status.Code(o.err) != codes.Unavailable {
 		s.t.Errorf("the wait ended with %v %v", o.DataMovementStatusResponse, o.err)
 	}
 	s.start()
-	s.fails(codes.Unavailable, "the API server does not answer")
+	s.fails(codes.Unavailable, "a request to the API server failed")
 	s.Ends(uid, "Success")
 	s.heal()
 	s.again(uid)
 }
 
-// Waits whose clients are gone leave nothing behind: no descriptor, no
-// thread, and after a while no watch.
+// Waits of disconnected clients leave no descriptors, no threads, and after some time no
+// watch.
 func callersGiveUp(s *env) {
 	uid := s.startRunning()
 	if _, err := s.v1.Status(s.t.Context(), &pb.DataMovementStatusRequest{Uid: uid}); err != nil {
@@ -155,7 +154,7 @@ func callersGiveUp(s *env) {
 		})
 	}
 	all.Wait()
-	wait.Pass(s.t, 13*time.Second, "the 10 s for which the watch stays without a client")
+	wait.Pass(s.t, 13*time.Second, "the 10 s that the watch continues without a client")
 	s.Proxy.ClearRequests()
 	s.Ends(uid, "Success")
 	after, err := s.daemon.Usage()
@@ -165,7 +164,7 @@ func callersGiveUp(s *env) {
 		s.t.Errorf("%+v before, %+v after", before, after)
 	}
 	if n := s.Proxy.Count(); n != 0 {
-		s.t.Errorf("%d requests although no client follows anything", n)
+		s.t.Errorf("%d requests without a following client", n)
 	}
 }
 
@@ -174,7 +173,7 @@ var outageTests = map[string]func(*env){
 	"down at start, refused": func(s *env) {
 		downAtStart(s, s.Proxy.Refuse, codes.Unavailable, "connection refused")
 	},
-	"down at start, closed at once": func(s *env) {
+	"down at start, closed immediately": func(s *env) {
 		downAtStart(s, func() { s.Proxy.Down(true) }, codes.Unavailable, "cannot reach API server")
 	},
 	"down at start, 503": func(s *env) {
@@ -187,47 +186,47 @@ var outageTests = map[string]func(*env){
 	"flapping":         flapping,
 }
 
-// The daemon is up first. Callers are told at once, or by their deadline, and
-// served as soon as the server is there.
+// The daemon starts before the server. Callers get an error immediately, or at their
+// deadline, and are served as soon as the server is up.
 func downAtStart(s *env, breakIt func(), code codes.Code, why string) {
 	breakIt()
 	s.start()
-	words := "the API server does not answer"
+	words := "a request to the API server failed"
 	if code == codes.DeadlineExceeded {
-		words = "" // gRPC's own, or ours
+		words = "" // the text of gRPC or of the daemon
 	}
 	s.fails(code, words)
 	if why != "" {
-		s.said("a request could not be served", why)
+		s.awaitLog("a request could not be served", why)
 	}
 	r, err := s.v1.Version(s.t.Context(), nil)
 	if err != nil || r.Version == "" {
-		s.t.Errorf("what needs no server: %v %v", r, err)
+		s.t.Errorf("Version, which needs no server: %v %v", r, err)
 	}
 	s.heal()
 	s.works()
 }
 
-// While the server is away, what is known is still told; a wait outlives it and
-// learns of the end that came meanwhile.
+// While the server is unreachable, Status returns the last known state. A wait survives the
+// outage and notices an end during it.
 func downForAWhile(s *env) {
 	uid := s.startRunning()
 	done := s.wait(uid)
 	s.Proxy.Refuse()
-	s.said("lost sight of the data movements")
+	s.awaitLog("the watch on the data movements failed")
 	s.Ends(uid, "Success")
-	s.fails(codes.Unavailable, "the API server does not answer")
+	s.fails(codes.Unavailable, "a request to the API server failed")
 	for range 20 {
 		st, err := s.v1.Status(s.t.Context(), &pb.DataMovementStatusRequest{Uid: uid})
 		if err != nil || st.State != pb.DataMovementStatusResponse_RUNNING {
-			s.t.Errorf("what was known: %v %v", st, err)
+			s.t.Errorf("the last known state: %v %v", st, err)
 		}
 	}
 	wait.Pass(s.t, 8*time.Second, "the outage")
-	s.goesOn(done)
+	s.continues(done)
 	s.heal()
 	s.ends(done)
-	s.said("data movements are in sight again")
+	s.awaitLog("the watch on the data movements works again")
 }
 
 func flapping(s *env) {
@@ -238,7 +237,7 @@ func flapping(s *env) {
 		wait.Pass(s.t, time.Second, "the outage")
 		s.Must(s.Proxy.Accept())
 		wait.Pass(s.t, time.Second, "the time between outages")
-		s.goesOn(done)
+		s.continues(done)
 	}
 	s.Ends(uid, "Success")
 	s.ends(done)

@@ -1,6 +1,6 @@
-// Package executable writes programs that a test runs a moment later.
+// Package executable writes programs that a test then runs.
 //
-// It must not know what they do.
+// It must not know the programs.
 package executable
 
 import (
@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Write writes an executable file. No process is forked while the file is open: a
-// child that inherits its descriptor would make the first execve fail with ETXTBSY
+// Write writes an executable file. It prevents forks while the file is open: a child
+// that inherits the descriptor would make execve fail with ETXTBSY
 // (go.dev/issue/22315).
 func Write(path string, content []byte) error {
 	syscall.ForkLock.RLock()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Programs can be run at once, whatever else is started meanwhile.
+// A program can be run immediately, even while others are written and started.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	var wg sync.WaitGroup

@@ -18,8 +18,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 )
 
-// Client speaks to an API server in plain HTTP and JSON maps. It is made apart
-// from the daemons' own client, which it has to check.
+// Client is a client of an API server with plain HTTP and JSON maps. It is independent
+// of the client of the daemons, which it tests.
 type Client struct {
 	base  string
 	token string
@@ -37,10 +37,10 @@ func NewClient(path string) (*Client, error) {
 	return &Client{base: server, token: token, ca: ca, http: &http.Client{Transport: transport}}, nil
 }
 
-// Close drops idle connections.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// StatusError is an answer other than success.
+// StatusError is a response other than success.
 type StatusError struct {
 	Code    int
 	Reason  string
@@ -49,7 +49,7 @@ type StatusError struct {
 
 func (e *StatusError) Error() string { return fmt.Sprintf("%d %s: %s", e.Code, e.Reason, e.Message) }
 
-// IsNotFound tells whether the server said that there is no such object.
+// IsNotFound reports whether err is a response with status 404.
 func IsNotFound(err error) bool {
 	status := (*StatusError)(nil)
 	return errors.As(err, &status) && status.Code == http.StatusNotFound
@@ -83,8 +83,8 @@ var (
 	nnf = "/apis/" + api.GroupNNF + "/" + api.VersionsNNF[0]
 )
 
-// Path is the URL path of an object; of the collection when name is empty, and
-// of a kind without namespaces when ns is.
+// Path returns the URL path of an object. If name is empty, it is the path of the
+// collection; if ns is empty, of a cluster-scoped object.
 func Path(kindName, ns, name string) string {
 	k, ok := kinds[kindName]
 	if !ok {
@@ -105,7 +105,7 @@ func Path(kindName, ns, name string) string {
 	return p
 }
 
-// Do sends one request and returns the object that comes back.
+// Do sends a request and returns the object in the response.
 func (c *Client) Do(ctx context.Context, method, path, contentType string, body []byte) (Object, error) {
 	resp, err := c.send(ctx, method, path, contentType, body)
 	if err != nil {
@@ -146,7 +146,7 @@ func (c *Client) Get(ctx context.Context, kind, ns, name string) (Object, error)
 	return c.Do(ctx, http.MethodGet, Path(kind, ns, name), "", nil)
 }
 
-// Create makes an object.
+// Create creates an object.
 func (c *Client) Create(ctx context.Context, o Object) (Object, error) {
 	body, err := json.Marshal(o)
 	if err != nil {
@@ -155,7 +155,7 @@ func (c *Client) Create(ctx context.Context, o Object) (Object, error) {
 	return c.Do(ctx, http.MethodPost, Path(o.String("kind"), o.Namespace(), ""), "application/json", body)
 }
 
-// Apply makes an object or, when it is there, merges into it.
+// Apply creates an object or, if it exists, merges o into it.
 func (c *Client) Apply(ctx context.Context, o Object) (Object, error) {
 	made, err := c.Create(ctx, o)
 	if status := (*StatusError)(nil); errors.As(err, &status) && status.Code == http.StatusConflict {
@@ -169,19 +169,20 @@ func (c *Client) Patch(ctx context.Context, kind, ns, name string, change Object
 	return c.PatchPath(ctx, Path(kind, ns, name), mergePatch, change)
 }
 
-// PatchStatus merges changes into an object's status.
+// PatchStatus merges changes into the status of an object.
 func (c *Client) PatchStatus(ctx context.Context, kind, ns, name string, status any) error {
 	_, err := c.PatchPath(ctx, Path(kind, ns, name)+"/status", mergePatch, Object{"status": status})
 	return err
 }
 
-// DropFinalizers takes an object's finalizers off, so that nothing delays its end.
+// DropFinalizers removes the finalizers of an object, so that nothing delays its
+// deletion.
 func (c *Client) DropFinalizers(ctx context.Context, kind, ns, name string) error {
 	_, err := c.Patch(ctx, kind, ns, name, Object{"metadata": Object{"finalizers": nil}})
 	return err
 }
 
-// PatchPath patches any path, such as that of another version of an object.
+// PatchPath patches any path, for example that of another version of an object.
 func (c *Client) PatchPath(ctx context.Context, path, contentType string, change any) (Object, error) {
 	body, err := json.Marshal(change)
 	if err != nil {
@@ -190,14 +191,14 @@ func (c *Client) PatchPath(ctx context.Context, path, contentType string, change
 	return c.Do(ctx, http.MethodPatch, path, contentType, body)
 }
 
-// Delete asks for the end of an object; finalizers may delay it.
+// Delete deletes an object. Finalizers may delay the deletion.
 func (c *Client) Delete(ctx context.Context, kind, ns, name string) error {
 	_, err := c.Do(ctx, http.MethodDelete, Path(kind, ns, name), "", nil)
 	return err
 }
 
-// kubeconfig holds what we need of the file: one server and one user, by
-// client certificate or token.
+// kubeconfig has the relevant fields of the file: one server, and one user with a
+// client certificate or a token.
 type kubeconfig struct {
 	Clusters []struct {
 		Cluster struct {
@@ -226,7 +227,7 @@ func credentials(path string) (server, token string, ca []byte, config *tls.Conf
 		return "", "", nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(k.Clusters) == 0 || len(k.Users) == 0 {
-		return "", "", nil, nil, fmt.Errorf("%s names no cluster or no user", path)
+		return "", "", nil, nil, fmt.Errorf("%s has no cluster or no user", path)
 	}
 	cluster, user := k.Clusters[0].Cluster, k.Users[0].User
 	if cluster.CAFile != "" {

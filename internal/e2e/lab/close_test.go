@@ -15,11 +15,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// However a program with a lab ends, the machine around it is as
-// before. The program is this test binary in namespaces within ours, so "the
-// machine" is what this process sees.
-func TestNothingSurvives(t *testing.T) {
-	newLab(t).Close() // built stand-ins, and that a second lab is possible afterwards
+// A program with a lab leaves nothing behind, however it exits. The program is this
+// test binary in nested namespaces.
+func TestNothingIsLeft(t *testing.T) {
+	newLab(t).Close() // builds the fake tools, and tests that a second lab is possible afterwards
 	tests := []struct {
 		name, role string
 		end        func(outer *os.Process) error
@@ -39,7 +38,7 @@ func TestNothingSurvives(t *testing.T) {
 			}
 			cmd := exec.Command("/proc/self/exe")
 			for _, kv := range os.Environ() {
-				if !strings.HasPrefix(kv, "LAB_") || strings.HasPrefix(kv, "LAB_STANDIN=") {
+				if !strings.HasPrefix(kv, "LAB_") || strings.HasPrefix(kv, "LAB_FAKETOOLS=") {
 					cmd.Env = append(cmd.Env, kv)
 				}
 			}
@@ -58,7 +57,7 @@ func TestNothingSurvives(t *testing.T) {
 				t.Fatalf("%q: %v", line, err)
 			}
 			if tt.role == "wait" && features.Loop && !attached(loop, image) {
-				t.Errorf("loop%d is not attached to %s: the check below could not fail", loop, image)
+				t.Errorf("loop%d is not attached to %s, so the check below has no effect", loop, image)
 			}
 			if tt.end != nil {
 				if err := tt.end(cmd.Process); err != nil {
@@ -69,7 +68,7 @@ func TestNothingSurvives(t *testing.T) {
 			if got := cmd.ProcessState.ExitCode(); got != tt.code {
 				t.Errorf("exit code %d, want %d", got, tt.code)
 			}
-			// The kernel takes namespaces down after the exit is reported.
+			// The kernel removes namespaces after it has reported the exit.
 			var left []string
 			if err := wait.For(soon(t), "the end of it", func() (bool, error) {
 				left = nil
@@ -77,7 +76,7 @@ func TestNothingSurvives(t *testing.T) {
 					left = append(left, fmt.Sprintf("loop%d", loop))
 				}
 				for _, p := range processes() {
-					if strings.Contains(p.Command, "standin") || p.PID == cmd.Process.Pid {
+					if strings.Contains(p.Command, "faketools") || p.PID == cmd.Process.Pid {
 						left = append(left, p.Command)
 					}
 				}
@@ -90,7 +89,7 @@ func TestNothingSurvives(t *testing.T) {
 				t.Errorf("the mount table changed: %v", err)
 			}
 			if exists(dir) {
-				t.Errorf("%s was left on the machine", dir)
+				t.Errorf("%s is left on the machine", dir)
 			}
 		})
 	}
@@ -101,18 +100,18 @@ func attached(loop int, image string) bool {
 	return image != "" && strings.Contains(string(data), filepath.Base(image))
 }
 
-// Close removes what a failed test left in its own namespaces.
-func TestCloseCleansUpAfterAMess(t *testing.T) {
+// Close cleans up after a test that leaves mounts, processes and volumes behind.
+func TestCloseCleansUp(t *testing.T) {
 	l := newLab(t)
 	mounts, err := mountTable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := l.mustVolume(t, "mess", "lv", VolumeOptions{Active: true})
+	v := l.mustVolume(t, "left", "lv", VolumeOptions{Active: true})
 	if err := l.Fault("lvs", Fault{Hang: true, Grandchild: true}); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "mount", "-t", "lustre", "1@tcp:/mess", l.MountBase)
+	run(t, "mount", "-t", "lustre", "1@tcp:/left", l.MountBase)
 	if _, err := l.Busy(HoldCWD, l.MountBase); err != nil {
 		t.Fatal(err)
 	}
@@ -124,9 +123,9 @@ func TestCloseCleansUpAfterAMess(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, _ := l.Leftovers()
-	for _, want := range []string{"mount 1@tcp:/mess", "active volume mess/lv", "node " + v.Node, "process "} {
+	for _, want := range []string{"mount 1@tcp:/left", "active volume left/lv", "node " + v.Node, "process "} {
 		if !strings.Contains(strings.Join(left, "\n"), want) {
-			t.Errorf("Leftovers does not say %q: %q", want, left)
+			t.Errorf("Leftovers lacks %q: %q", want, left)
 		}
 	}
 	baseline := l.baseline
@@ -141,12 +140,12 @@ func TestCloseCleansUpAfterAMess(t *testing.T) {
 		}
 	}
 	if len(after) >= len(mounts) {
-		t.Errorf("the lab's own mounts are still there: %d of %d", len(after), len(mounts))
+		t.Errorf("%d of %d mounts of the lab still exist", len(after), len(mounts))
 	}
 	for _, p := range processes() {
 		t.Errorf("still running: %s", p.Command)
 	}
 	if attached(v.Loop, v.Image) || exists(l.Dir) {
-		t.Error("the loop device or the directory is still there")
+		t.Error("the loop device or the directory still exists")
 	}
 }

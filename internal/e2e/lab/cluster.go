@@ -14,14 +14,14 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// ClusterOptions choose the API server's state and how it is started.
+// ClusterOptions configure a cluster.
 type ClusterOptions struct {
-	Dir  string   // empty: a directory of the lab
+	Dir  string   // state; empty: a directory of the lab
 	Args []string // more arguments for devcluster up
 }
 
-// Cluster is a real Kubernetes API server in a process of its own. Its Client
-// is the administrator's.
+// Cluster is a real Kubernetes API server in its own process. Its Client has the
+// rights of the administrator.
 type Cluster struct {
 	*Client
 	Dir string
@@ -56,8 +56,8 @@ func (c *Cluster) start(ctx context.Context, more ...string) (err error) {
 	return err
 }
 
-// devcluster starts a part of it, which ends with its standard input, and returns
-// what it says when it is ready.
+// devcluster starts a sub-command of devcluster, which stops at the end of its
+// standard input, and returns its ready line.
 func (l *Lab) devcluster(ctx context.Context, args ...string) (*Process, string, error) {
 	p, err := l.start(Spec{Program: "devcluster", Args: args, NoNotify: true, Stdin: true})
 	if err != nil {
@@ -67,31 +67,34 @@ func (l *Lab) devcluster(ctx context.Context, args ...string) (*Process, string,
 	if err != nil {
 		p.Kill9()
 		log := p.Log()
-		said := ""
+		output := ""
 		for _, l := range log[max(0, len(log)-20):] {
-			said += l.Text
+			output += l.Text
 		}
-		return nil, "", fmt.Errorf("devcluster %s did not become ready: %w: %s", args[0], err, said)
+		return nil, "", fmt.Errorf("devcluster %s did not become ready: %w: %s", args[0], err, output)
 	}
 	return p, strings.TrimPrefix(line.Text, "ready "), nil
 }
 
+// Usage returns the resource usage of the server process, which contains etcd.
+func (c *Cluster) Usage() (Usage, error) { return c.process.Usage() }
+
 // Address returns host and port.
 func (c *Cluster) Address() string { return strings.TrimPrefix(c.URL, "https://") }
 
-// API is what a site gives to its daemons.
+// API returns the address and credentials for daemons.
 func (c *Cluster) API() API { return API{Address: c.Address(), Cert: c.CertFile(), Tokens: c.Dir} }
 
-// CA returns the server's certificate authority as PEM.
+// CA returns the certificate authority of the server (PEM).
 func (c *Cluster) CA() []byte { return c.ca }
 
-// TokenFile is the one of clientmountd.
+// TokenFile returns the token file of clientmountd.
 func (c *Cluster) TokenFile() string { return filepath.Join(c.Dir, "clientmountd", product.TokenFile) }
 
-// CertFile is the file with the certificate authority.
+// CertFile returns the file with the certificate authority.
 func (c *Cluster) CertFile() string { return filepath.Join(c.Dir, "clientmountd", product.CertFile) }
 
-// Stop ends the server by SIGTERM.
+// Stop stops the server with SIGTERM.
 func (c *Cluster) Stop() error {
 	c.Client.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -101,16 +104,15 @@ func (c *Cluster) Stop() error {
 	return err
 }
 
-// Kill ends the server by SIGKILL.
+// Kill kills the server with SIGKILL.
 func (c *Cluster) Kill() error {
 	c.Client.Close()
 	c.process.Kill9()
 	return nil
 }
 
-// Pause stops the server's process, so that connections stay open and no request
-// is answered. It returns when the process has stopped: its threads may run for a
-// moment after the signal.
+// Pause suspends the server process: connections stay open, and requests get no
+// response. It waits until all threads of the process are suspended.
 func (c *Cluster) Pause() error {
 	if err := c.process.Signal(unix.SIGSTOP); err != nil {
 		return err
@@ -123,11 +125,11 @@ func (c *Cluster) Pause() error {
 	}
 }
 
-// Resume continues it.
+// Resume resumes the server process.
 func (c *Cluster) Resume() error { return c.process.Signal(unix.SIGCONT) }
 
-// Restart starts the server again on the same directory, with more arguments such
-// as --new-ca. It must have ended.
+// Restart starts the server again in the same directory, with additional arguments
+// such as --new-ca. The server must be stopped.
 func (c *Cluster) Restart(ctx context.Context, args ...string) error {
 	select {
 	case <-c.process.Done():
@@ -137,15 +139,16 @@ func (c *Cluster) Restart(ctx context.Context, args ...string) error {
 	}
 }
 
-// Rabbit is a process that does the data movements of a namespace as a rabbit
-// does, and really copies.
+// Rabbit is a process that processes the data movements of a namespace like a rabbit
+// and really copies.
 type Rabbit struct {
 	process *Process
 	faults  string
 }
 
-// StartRabbit starts one. The keys of directories are paths as the rabbit has
-// them, the values where that is on this machine. args are more of devcluster rabbit.
+// StartRabbit starts a Rabbit. The keys of directories are paths on the rabbit, the
+// values the corresponding paths on this machine. args are additional arguments of
+// devcluster rabbit.
 func (l *Lab) StartRabbit(c *Cluster, namespace string, directories map[string]string, args ...string) (*Rabbit, error) {
 	args = append([]string{"rabbit", "--dir", c.Dir, "--namespace", namespace, "--stdin"}, args...)
 	for from, to := range directories {
@@ -160,7 +163,7 @@ func (l *Lab) StartRabbit(c *Cluster, namespace string, directories map[string]s
 	return &Rabbit{p, filepath.Join(c.Dir, "rabbit", "faults")}, nil
 }
 
-// Stop ends it; copies that run then are killed. It may be called twice.
+// Stop stops the rabbit and kills running copies. It may be called twice.
 func (r *Rabbit) Stop() error {
 	_ = r.process.CloseStdin()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -168,13 +171,13 @@ func (r *Rabbit) Stop() error {
 	code, err := r.process.Wait(ctx)
 	r.process.Kill9()
 	if err == nil && code != 0 {
-		err = fmt.Errorf("the rabbit ended with code %d", code)
+		err = fmt.Errorf("the rabbit exited with code %d", code)
 	}
 	return err
 }
 
-// Faults replaces what goes wrong with movements from now on: lines as
-// devcluster rabbit --help says, such as "*/slow/* rate=64k".
+// Faults replaces the injected faults of movements. For the syntax of the lines, such
+// as "*/slow/* rate=64k", see devcluster rabbit --help.
 func (r *Rabbit) Faults(lines ...string) error {
 	next := r.faults + ".next"
 	if err := os.WriteFile(next, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// One life of a ClientMount as the tests of the daemon will live it, with the
-// administrator in the daemon's role, through the proxy's upstream.
+// A ClientMount from its creation to its deletion. The test acts as the daemon.
 func TestCluster(t *testing.T) {
 	l := newLab(t)
 	if _, err := Binary("devcluster"); err != nil {
@@ -62,7 +61,7 @@ func TestCluster(t *testing.T) {
 	short, cancelShort := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancelShort()
 	if _, err := c.Get(short, "ClientMount", "compute-01", "cm"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a paused server answered: %v", err)
+		t.Errorf("a paused server responded: %v", err)
 	}
 	if err := c.Resume(); err != nil {
 		t.Fatal(err)
@@ -78,7 +77,7 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := c.Get(ctx, "ClientMount", "compute-01", "cm"); err != nil {
-		t.Errorf("the object did not survive a restart: %v", err)
+		t.Errorf("the object is lost after a restart: %v", err)
 	}
 	if err := c.Delete(ctx, "ClientMount", "compute-01", "cm"); err != nil {
 		t.Fatal(err)
@@ -88,7 +87,7 @@ func TestCluster(t *testing.T) {
 	}
 	<-seen
 	if _, err := c.Get(ctx, "ClientMount", "compute-01", "cm"); !IsNotFound(err) {
-		t.Errorf("gone: %v", err)
+		t.Errorf("after the deletion: %v", err)
 	}
 	if _, err := c.Do(ctx, http.MethodGet, "/no/such", "", nil); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("%v", err)
@@ -99,8 +98,7 @@ func TestCluster(t *testing.T) {
 	noLeftovers(t, l)
 }
 
-// throughProxy checks that the daemon's own credentials work at the proxy's
-// address, which is how the daemon will be run.
+// throughProxy checks that the credentials of the daemon work through a proxy.
 func throughProxy(t *testing.T, c *Cluster) {
 	t.Helper()
 	p, err := StartProxy(c.URL, c.CA())
@@ -121,7 +119,7 @@ func throughProxy(t *testing.T, c *Cluster) {
 		t.Errorf("the service account may delete: %v", err)
 	}
 	if p.Count() != 2 || p.Count(ClassList) != 1 || p.Count(ClassDelete) != 1 {
-		t.Errorf("%d requests seen", p.Count())
+		t.Errorf("%d requests", p.Count())
 	}
 }
 

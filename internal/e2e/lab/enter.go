@@ -18,34 +18,36 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// The same program runs three times: outside, as init of the namespaces, and
-// inside as itself.
+// The program runs three times: outside, as init of the namespaces, and inside as
+// itself.
 const (
 	stageVar    = "LAB_STAGE"
 	stageInit   = "init"
 	stageInside = "inside"
+	reasonVar   = "LAB_REASON" // why the namespaces of root cannot be used
 
-	reportFD = 3 // where init tells whether the namespaces are usable
+	reportFD = 3 // for the report of init about the namespaces
 )
 
-// Enter moves the program into namespaces of its own and must come first in
-// TestMain or main. Where that works it returns only inside; the outer process
-// waits, passes signals on and exits with the inner one's code. Where it does
-// not, it returns in the original process with Features.Private false and the
-// reason in Why.
+// Enter moves the program into private namespaces. It must be the first call of
+// TestMain or main. If it succeeds, it returns only in the inner process; the outer
+// process waits, forwards signals and exits with the code of the inner one. Otherwise
+// it returns in the original process, with Features.Private false and the reason in
+// Why.
 func Enter() Features {
 	tryPidfd()
 	switch os.Getenv(stageVar) {
 	case stageInit:
 		os.Exit(actAsInit())
 	case stageInside:
-		return look()
+		return detect()
 	}
 	why := ""
 	for _, user := range []bool{false, true} {
 		if !user && os.Geteuid() != 0 {
 			continue
 		}
+		os.Setenv(reasonVar, why)
 		code, reason := runInside(user)
 		if reason == "" {
 			os.Exit(code)
@@ -55,10 +57,10 @@ func Enter() Features {
 	return Features{Why: why}
 }
 
-// tryPidfd has package os find out now whether the kernel knows process file
-// descriptors. It forks a child for that, otherwise before the first command,
-// which has our memory and our signal handlers: a Ctrl-C for the whole process
-// group that reaches the child as well crashes us. Here it cannot reach it.
+// tryPidfd makes package os check now whether the kernel supports process file
+// descriptors. For the check, package os forks a child that shares our memory and
+// signal handlers. A Ctrl-C for the whole process group that reaches this child
+// crashes the parent, so the signals are blocked here.
 func tryPidfd() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -75,10 +77,10 @@ func tryPidfd() {
 	}
 }
 
-// runInside starts init and waits for it. A reason means that nothing of the
-// program ran.
+// runInside starts init and waits for it. If reason is not empty, the program has not
+// run.
 func runInside(user bool) (code int, reason string) {
-	// The parent-death signal belongs to this very thread.
+	// The parent-death signal depends on this thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	read, write, err := os.Pipe()
@@ -104,62 +106,62 @@ func runInside(user bool) (code int, reason string) {
 	err = cmd.Start()
 	write.Close()
 	if err != nil {
-		return 0, fmt.Sprintf("the kernel allows no private namespaces (user namespace: %t): %v", user, err)
+		return 0, fmt.Sprintf("cannot create private namespaces (user namespace: %t): %v", user, err)
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(signals)
-	var asked atomic.Int32 // the signal that wants us to end
+	var received atomic.Int32 // the last signal
 	go func() {
 		for s := range signals {
-			asked.Store(int32(s.(syscall.Signal)))
+			received.Store(int32(s.(syscall.Signal)))
 			_ = cmd.Process.Signal(s)
 		}
 	}()
 	report, _ := io.ReadAll(read)
-	if s := asked.Load(); s != 0 {
-		// The kernel keeps from the first process of a namespace every signal that it
-		// has no handler for yet: what came before its report may be lost.
+	if s := received.Load(); s != 0 {
+		// The kernel does not deliver a signal to the first process of a namespace before
+		// it has a handler. Signals before its report may be lost, so send it again.
 		_ = cmd.Process.Signal(syscall.Signal(s))
 	}
 	err = cmd.Wait()
 	code = cmd.ProcessState.ExitCode()
-	// Our own copy of a Ctrl-C for the whole process group may still be on its way.
+	// Our own signal of a Ctrl-C for the whole process group may still be pending.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = wait.For(ctx, "the signal", func() (bool, error) { return code != unended || asked.Load() != 0, nil })
-	if s := asked.Load(); s != 0 && (code == unended || code != 0 && len(report) == 0) {
-		return 128 + int(s), "" // too early for a handler: nothing to clean up, and no second try
+	_ = wait.For(ctx, "the signal", func() (bool, error) { return code != signalExit || received.Load() != 0, nil })
+	if s := received.Load(); s != 0 && (code == signalExit || code != 0 && len(report) == 0) {
+		return 128 + int(s), "" // before the handler was installed: nothing to clean up, no second attempt
 	}
 	if text := strings.TrimSpace(string(report)); text != "ready" {
-		return 0, fmt.Sprintf("the private namespaces cannot be furnished: %s (%v)", text, err)
+		return 0, fmt.Sprintf("cannot set up the private namespaces: %s (%v)", text, err)
 	}
 	return code, ""
 }
 
-// unended is the exit code by which Go's runtime ends a process that a signal has
-// failed to end: the first of a namespace, which the kernel protects, or one that
-// was installing its handler in that moment.
-const unended = 2
+// signalExit is the exit code of the Go runtime for a process that a signal has failed
+// to terminate: the first process of a namespace, which the kernel protects, or a
+// process that was installing its handler.
+const signalExit = 2
 
-// actAsInit furnishes the namespaces, starts the program inside and reaps
-// whatever is orphaned. When it exits the kernel kills all that is left.
+// actAsInit sets up the namespaces, starts the program inside and reaps orphans. When
+// it exits, the kernel kills the remaining processes.
 func actAsInit() int {
 	report := os.NewFile(reportFD, "report")
 	unix.CloseOnExec(reportFD)
-	program, err := os.Executable() // its link in /proc may lead out of a new root
+	program, err := os.Executable() // the link in /proc may point outside a new root
 	if err != nil {
 		fmt.Fprintln(report, err)
 		return 1
 	}
-	if err := furnish(); err != nil {
+	if err := setUpNamespace(); err != nil {
 		fmt.Fprintln(report, err)
 		return 1
 	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	runtime.LockOSThread()
-	os.Setenv(stageVar, stageInside) // a second entry in the environment would lose against the first
+	os.Setenv(stageVar, stageInside) // replaces the entry; of two entries, the first would be used
 	pid, err := syscall.ForkExec(program, os.Args, &syscall.ProcAttr{
 		Env:   os.Environ(),
 		Files: []uintptr{0, 1, 2},
@@ -191,30 +193,34 @@ func actAsInit() int {
 	}
 }
 
-// Features says what this machine lets the lab do.
+// Features are the features of the lab that this machine supports.
 type Features struct {
-	Private       bool // in namespaces of our own; nothing works without
-	UserNamespace bool // without privileges: memory file systems stand in for devices
+	Private       bool // in private namespaces; required
+	UserNamespace bool // without privileges: memory file systems replace devices
 	Loop          bool // loop devices can be attached
-	XFS           bool // a real xfs can be made and mounted
-	OwnDev        bool // /dev is ours: nodes may come and go in it
+	XFS           bool // a real xfs can be created and mounted
+	OwnDev        bool // /dev is private: nodes can be created and removed in it
 
-	// Why is a sentence for people about what is missing; empty when nothing is.
+	// Why describes what is missing, for people. It is empty if nothing is missing.
 	Why string
 }
 
-// Full tells whether real file systems on real block devices are possible.
+// Full reports whether real file systems on real block devices are possible.
 func (f Features) Full() bool { return f.Private && f.Loop && f.XFS }
 
-// look finds the features from inside.
-func look() Features {
+// detect returns the features, in the inner process.
+func detect() Features {
 	f := Features{Private: true, UserNamespace: os.Getenv(userVar) != "", OwnDev: os.Getenv(devVar) != ""}
 	var missing []string
 	lack := func(text string) { missing = append(missing, text) }
 	if f.UserNamespace {
-		lack("there is no root, so memory file systems stand in for block devices")
+		text := "not root, so memory file systems replace block devices"
+		if reason := os.Getenv(reasonVar); reason != "" {
+			text = reason + "; in a user namespace, memory file systems replace block devices"
+		}
+		lack(text)
 	} else if fd, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		lack("there is no loop device: /dev/loop-control: " + err.Error())
+		lack("no loop devices: /dev/loop-control: " + err.Error())
 	} else {
 		_ = unix.Close(fd)
 		f.Loop = true
@@ -224,9 +230,9 @@ func look() Features {
 	switch {
 	case f.UserNamespace:
 	case err != nil:
-		lack("there is no mkfs.xfs (package xfsprogs)")
+		lack("mkfs.xfs is not installed (package xfsprogs)")
 	case !strings.Contains(string(known), "\txfs\n"):
-		lack("the kernel knows no xfs (modprobe xfs)")
+		lack("the kernel does not support xfs (modprobe xfs)")
 	default:
 		f.XFS = f.Loop
 	}

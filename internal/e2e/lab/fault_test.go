@@ -29,13 +29,13 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	t.Run("fail N times after a skip", func(t *testing.T) {
-		set(t, Fault{Skip: 1, Times: 2, Exit: 5, Stderr: "  told to fail", Match: "--nolock"})
+		set(t, Fault{Skip: 1, Times: 2, Exit: 5, Stderr: "  injected failure", Match: "--nolock"})
 		var codes []int
 		for range 5 {
 			cmd := exec.Command(lvs, "--nolock")
 			out, _ := cmd.CombinedOutput()
 			codes = append(codes, cmd.ProcessState.ExitCode())
-			if codes[len(codes)-1] == 5 && string(out) != "  told to fail\n" {
+			if codes[len(codes)-1] == 5 && string(out) != "  injected failure\n" {
 				t.Errorf("output %q", out)
 			}
 		}
@@ -55,7 +55,7 @@ func TestFaults(t *testing.T) {
 		}
 	})
 	t.Run("kill itself", func(t *testing.T) {
-		set(t, Fault{Suicide: true})
+		set(t, Fault{KillSelf: true})
 		cmd := exec.Command(lvs)
 		_ = cmd.Run()
 		calls, _ := l.Log()
@@ -63,20 +63,20 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%v %+v", cmd.ProcessState, calls)
 		}
 	})
-	t.Run("kill another at the moment", func(t *testing.T) {
+	t.Run("kill another process", func(t *testing.T) {
 		victim := exec.Command("sleep", "1000")
 		if err := victim.Start(); err != nil {
 			t.Fatal(err)
 		}
 		set(t, Fault{KillPID: victim.Process.Pid, After: true})
 		if out, err := exec.Command(lvs, "--reportformat", "json").Output(); err != nil || !bytes.Contains(out, []byte("report")) {
-			t.Errorf("the work was not done: %q %v", out, err)
+			t.Errorf("the tool did not work: %q %v", out, err)
 		}
 		if err := victim.Wait(); err == nil {
-			t.Error("the victim lived")
+			t.Error("the process was not killed")
 		}
 	})
-	t.Run("hang, TERM ignored, a grandchild on the pipe", func(t *testing.T) {
+	t.Run("hang, ignore SIGTERM, grandchild with the pipe", func(t *testing.T) {
 		set(t, Fault{Hang: true, Grandchild: true, Stderr: "hanging"})
 		cmd := exec.Command(lvs)
 		pipe, err := cmd.StderrPipe()
@@ -110,12 +110,12 @@ func TestFaults(t *testing.T) {
 		}
 		l.killStrays()
 		if data, err := io.ReadAll(pipe); err != nil || len(data) > 0 {
-			t.Errorf("the pipe did not end: %q %v", data, err)
+			t.Errorf("the pipe is not closed: %q %v", data, err)
 		}
 	})
-	t.Run("gate", func(t *testing.T) {
-		gate, open := l.Gate("one")
-		set(t, Fault{Gate: gate})
+	t.Run("barrier", func(t *testing.T) {
+		barrier, open := l.Barrier("one")
+		set(t, Fault{Barrier: barrier})
 		cmd := exec.Command(lvs)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -126,7 +126,7 @@ func TestFaults(t *testing.T) {
 		short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		if _, err := l.WaitCall(short, func(c Call) bool { return c.Exit == 0 }); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the call passed a closed gate: %v", err)
+			t.Errorf("the call passed a closed barrier: %v", err)
 		}
 		if err := open(); err != nil {
 			t.Fatal(err)

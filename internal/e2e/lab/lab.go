@@ -1,14 +1,14 @@
-// Package lab is the place where a real daemon runs against a real API server
-// and real mounts, on a machine without device mapper, NVMe, LVM or Lustre:
-// a private mount and process namespace, loop devices in the role of logical
-// volumes, stand-in programs with a log and faults, an API server, a proxy in
-// front of it that breaks connections on purpose, and a daemon under watch.
+// Package lab is a test environment for the real daemons with a real API server and
+// real mounts, on a machine without device mapper, NVMe, LVM or Lustre. It has a
+// private mount and PID namespace, loop devices as logical volumes, fake tools with a
+// log and fault injection, an API server, and a proxy in front of it that can break
+// connections.
 //
-// Nothing of the host changes and nothing survives: when the last process of
-// the namespace ends, also by SIGKILL, the kernel takes down the rest.
+// Nothing changes on the host, and nothing is left behind: when the last process of the
+// namespace exits, even by SIGKILL, the kernel removes the rest.
 //
-// It serves tests, the demonstration and the benchmark. It must not know how
-// the daemons do their work, so that it can judge what they did.
+// Tests, the demo and the benchmark use it. It must not know how the daemons work, so
+// that its checks are independent.
 package lab
 
 import (
@@ -25,47 +25,46 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/faketools/record"
 )
 
-// Lab is one lab. There is at most one in a process, because it
-// occupies /dev/mapper and /sbin.
+// Lab is a test environment. A process can have only one, because it replaces
+// /dev/mapper and /sbin.
 type Lab struct {
 	Features Features
-	Dir      string // everything that the lab writes
-	Bin      string // the stand-ins; first in the PATH of daemons
-	Mapper   string // where volumes appear: /dev/mapper
+	Dir      string // for all files of the lab
+	Bin      string // the fake tools; first in the PATH of daemons
+	Mapper   string // directory of the volumes: /dev/mapper
 
-	// MountBase is where ClientMounts of tests should mount; it vanishes with
-	// the namespace.
+	// MountBase is the parent directory for mounts of tests. It disappears with the
+	// namespace.
 	MountBase string
 
 	state    record.Dir
-	making   sync.Mutex // of file systems
+	making   sync.Mutex // for the creation of file systems
 	baseline map[int]bool
-	before   map[int]bool // processes that were here first
+	before   map[int]bool // processes that existed before the lab
 
 	mu      sync.Mutex
-	closers []func() error // last one first
-	pids    map[int]bool   // processes that are alive on purpose
+	closers []func() error // called in reverse order
+	pids    map[int]bool   // processes that are expected to run
 	closing sync.Once
 	signals chan os.Signal
 
-	interrupted atomic.Bool // a signal has come: the process is about to end
+	interrupted atomic.Bool // a signal has arrived: the process is about to exit
 }
 
 var occupied atomic.Bool
 
-// New builds a lab below dir, or below a directory of its own when dir is
-// empty. It fails when the process has not come through Enter. SIGINT and
-// SIGTERM close it and end the process.
+// New creates a lab below dir, or below a new directory if dir is empty. It fails if
+// the process has not called Enter. SIGINT and SIGTERM close the lab and exit.
 func New(dir string) (*Lab, error) {
-	f := look()
+	f := detect()
 	if os.Getenv(stageVar) != stageInside {
-		return nil, errors.New("a lab needs namespaces of its own: call lab.Enter first in TestMain")
+		return nil, errors.New("a lab needs private namespaces: call lab.Enter first in TestMain")
 	}
 	if !occupied.CompareAndSwap(false, true) {
-		return nil, errors.New("there is a lab already in this process: close it first")
+		return nil, errors.New("this process already has a lab: close it first")
 	}
 	l := &Lab{Features: f, Dir: dir, Mapper: "/dev/mapper", pids: map[int]bool{}}
 	if err := l.build(); err != nil {
@@ -74,9 +73,9 @@ func New(dir string) (*Lab, error) {
 	return l, nil
 }
 
-// Processes returns a lab for programs that need neither mounts nor stand-ins, and so no
-// root: all that it has is Start. Its files are in dir, whose path must be short, because
-// sockets are there (unix(7)).
+// Processes returns a lab that only supports Start, for programs that need neither
+// mounts nor fake tools. It does not need root. Its files are in dir, whose path must
+// be short, because it contains sockets (unix(7)).
 func Processes(dir string) *Lab {
 	return &Lab{Dir: dir, Bin: filepath.Join(dir, "bin"), pids: map[int]bool{}}
 }
@@ -95,7 +94,7 @@ func (l *Lab) build() error {
 		l.onClose(func() error { return os.RemoveAll(dir) })
 	}
 	if strings.ContainsAny(l.Dir, ":,\\") {
-		return fmt.Errorf("a lab cannot lie in %s: overlay mounts cannot name that directory", l.Dir)
+		return fmt.Errorf("a lab cannot use the directory %s: overlay mounts do not support its name", l.Dir)
 	}
 	l.Bin, l.state = filepath.Join(l.Dir, "bin"), record.Dir(filepath.Join(l.Dir, "state"))
 	l.MountBase = filepath.Join(l.Dir, "mnt")
@@ -134,10 +133,10 @@ func (l *Lab) build() error {
 	})
 }
 
-// path returns the path of something in the lab's directory.
+// path returns a path in the directory of the lab.
 func (l *Lab) path(name string) string { return filepath.Join(l.Dir, name) }
 
-// mount mounts and notes the unmount.
+// mount mounts, and unmounts when the lab is closed.
 func (l *Lab) mount(source, target, fstype string, flags uintptr, data string) error {
 	if err := unix.Mount(source, target, fstype, flags, data); err != nil {
 		return fmt.Errorf("mount %s at %s: %w", fstype, target, err)
@@ -151,8 +150,9 @@ func (l *Lab) mount(source, target, fstype string, flags uintptr, data string) e
 	return nil
 }
 
-// OnClose has something done at the end, also when a signal brings it: after
-// processes are killed and mounts are gone, last one first.
+// OnClose registers a function that Close calls, including after a signal. The
+// functions are called in reverse order, after processes are killed and mounts are
+// unmounted.
 func (l *Lab) OnClose(f func() error) { l.onClose(f) }
 
 func (l *Lab) onClose(f func() error) {
@@ -161,7 +161,7 @@ func (l *Lab) onClose(f func() error) {
 	l.closers = append(l.closers, f)
 }
 
-// alive marks a process as one that may be there.
+// alive marks a process as expected, or no longer expected.
 func (l *Lab) alive(pid int, yes bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -187,10 +187,9 @@ func (l *Lab) catchSignals() {
 	}()
 }
 
-// Close ends every process of the lab, unmounts and detaches all that
-// came into being in it and removes its files. It may be called twice. It does
-// not return when a signal has come: the process is about to end with code 130,
-// and what fails meanwhile fails because everything is being taken away.
+// Close kills all processes of the lab, unmounts and detaches everything and removes
+// the files. It may be called twice. After a signal it does not return: the process is
+// about to exit with code 130, and errors during the cleanup are meaningless.
 func (l *Lab) Close() error {
 	if l.interrupted.Load() {
 		select {}
@@ -198,8 +197,8 @@ func (l *Lab) Close() error {
 	return l.close()
 }
 
-// close waits for another one that is at it, so that no other goroutine ends the process
-// in the middle of cleaning up.
+// close cleans up once. A concurrent call waits, so that the process does not exit
+// during the cleanup.
 func (l *Lab) close() (err error) {
 	l.closing.Do(func() { err = l.takeDown() })
 	return err

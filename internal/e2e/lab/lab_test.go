@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Each way of mounting that the daemons use, with the real mount(8), must show
-// up in the table and be noticed by Leftovers until it is undone.
-func TestMountsAreRealAndNoticed(t *testing.T) {
+// Each kind of mount of the daemons is in the mount table and in Leftovers until it is
+// unmounted.
+func TestMounts(t *testing.T) {
 	l := newLab(t)
 	v := l.mustVolume(t, "a-b_0", "lv-0", VolumeOptions{})
 	raw := l.mustVolume(t, "raw", "lv", VolumeOptions{Raw: true})
@@ -58,11 +58,11 @@ func TestMountsAreRealAndNoticed(t *testing.T) {
 			}
 			left, _ := l.Leftovers()
 			if !strings.Contains(strings.Join(left, "\n"), "mount "+m.Source+" at "+tt.target) {
-				t.Errorf("not noticed: %q", left)
+				t.Errorf("not in Leftovers: %q", left)
 			}
 			if tt.fstype == "xfs" || tt.fstype == "gfs2" {
 				if err := l.Tool("lvchange", "--activate", "n", "a-b_0/lv-0"); err == nil || !strings.Contains(err.Error(), "in use") {
-					t.Errorf("deactivation below a mount: %v", err)
+					t.Errorf("deactivation of a mounted volume: %v", err)
 				}
 			}
 			run(t, filepath.Join(l.Bin, "umount"), tt.target)
@@ -90,7 +90,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runRole is what this program does when a test starts it as a child process.
+// runRole runs this program as a child process of a test.
 func runRole(role string) int {
 	l, err := New("")
 	if err != nil {
@@ -106,7 +106,7 @@ func runRole(role string) int {
 	switch role {
 	case "panic":
 		defer l.Close()
-		panic("as a test would")
+		panic("test")
 	case "wait":
 		select {}
 	}
@@ -156,7 +156,7 @@ func noLeftovers(t *testing.T, l *Lab) {
 	}
 }
 
-// soon returns a context for what takes a moment on a slow machine.
+// soon returns a context with a timeout that is long enough for a slow machine.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)

@@ -17,19 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount is one line of the kernel's mount table.
+// Mount is a line of the mount table of the kernel.
 type Mount struct {
 	ID      int
 	Device  string // major:minor
-	Root    string // what of the file system is mounted; the device for a bound node
+	Root    string // root of the mount in the file system; the device for a bound node
 	Target  string
 	Type    string
 	Source  string
 	Options string
 }
 
-// mountTable reads this process's table. It is written here again, and not
-// borrowed from the daemons, because it is what they are judged by.
+// mountTable reads the mount table of this process. It does not use the code of the
+// daemons, because it checks their results.
 func mountTable() ([]Mount, error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -54,7 +54,7 @@ func mountTable() ([]Mount, error) {
 	return list, nil
 }
 
-// unescape decodes the octal escapes of blanks and backslashes.
+// unescape decodes octal escapes, for example of spaces.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -70,12 +70,12 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// Mounts lists what was mounted since the lab was built, oldest first.
+// Mounts returns the mounts since the creation of the lab, the oldest first.
 func (l *Lab) Mounts() ([]Mount, error) {
 	all, err := mountTable()
 	var fresh []Mount
 	for _, m := range all {
-		bound := strings.HasPrefix(m.Target, l.Mapper+"/") // a node that could only be borrowed
+		bound := strings.HasPrefix(m.Target, l.Mapper+"/") // a bound device node
 		if !l.baseline[m.ID] && !bound {
 			fresh = append(fresh, m)
 		}
@@ -94,7 +94,7 @@ func (l *Lab) MountAt(path string) (Mount, bool, error) {
 	return Mount{}, false, err
 }
 
-// A process is one of this namespace.
+// process is a process of this namespace.
 type process struct {
 	PID     int
 	Command string
@@ -109,15 +109,15 @@ func processes() (list []process) {
 		}
 		stat, err := os.ReadFile(filepath.Join("/proc", d.Name(), "stat"))
 		if err != nil {
-			continue // gone meanwhile
+			continue // exited
 		}
-		// 12 (name) S ...: the name may hold anything, so look from the end.
+		// 12 (name) S ...: the name may contain anything, so search from the end.
 		head, tail, _ := strings.Cut(string(stat), " (")
 		i := strings.LastIndex(tail, ") ")
 		if i < 0 || head == "" || strings.ContainsAny(tail[i+2:i+3], "ZX") {
-			continue // dead and not yet reaped
+			continue // a zombie
 		}
-		name := tail[:i] // all that there is in the middle of an exec
+		name := tail[:i] // the command line is empty during an exec
 		if cmd, _ := os.ReadFile(filepath.Join("/proc", d.Name(), "cmdline")); len(cmd) > 0 {
 			name = strings.TrimSpace(strings.ReplaceAll(string(cmd), "\x00", " "))
 		}
@@ -126,19 +126,17 @@ func processes() (list []process) {
 	return list
 }
 
-// strays are processes that neither were here first nor belong to something
-// that the test holds.
+// strays returns the processes that did not exist before the lab and are not expected.
 func (l *Lab) strays() []process {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.DeleteFunc(processes(), func(p process) bool { return l.before[p.PID] || l.pids[p.PID] })
 }
 
-// killStrays ends all processes that came into the lab. It is safe
-// because the process namespace is ours: no process of the host has a number
-// here.
+// killStrays kills all processes that did not exist before the lab. This is safe,
+// because the PID namespace is private and has no processes of the host.
 func (l *Lab) killStrays() {
-	for range 10 { // what is killed may just have started another
+	for range 10 { // a killed process may have started another one
 		list := processes()
 		list = slices.DeleteFunc(list, func(p process) bool { return l.before[p.PID] })
 		if len(list) == 0 {
@@ -154,12 +152,11 @@ func (l *Lab) killStrays() {
 	}
 }
 
-// Ways to keep a mount busy. HoldCWD, HoldOpen and HoldMmap are a process with
-// its working directory, an open file or a mapped file there; HoldNested is a
-// second mount below; HoldNamespace is a process in another mount namespace with
-// its working directory in the copy of the mount, which lets the unmount succeed
-// but keeps the device. The kernel drops a copy that no process uses when the
-// target is removed.
+// Ways to keep a mount busy. HoldCWD, HoldOpen and HoldMmap: a process has its working
+// directory, an open file or a mapped file in the mount. HoldNested: another mount
+// below. HoldNamespace: a process in another mount namespace has its working directory
+// in the copy of the mount, so that the unmount succeeds but the device stays in use.
+// The kernel removes copies that no process uses when the target is removed.
 const (
 	HoldCWD       = "cwd"
 	HoldOpen      = "open"
@@ -168,26 +165,42 @@ const (
 	HoldNamespace = "namespace"
 )
 
-// Holder is something that keeps a mount busy.
+// Holder keeps a mount busy.
 type Holder struct {
 	PID  int    // 0 for a nested mount
-	Path string // what is held
+	Path string // the path in use
 	free func() error
 }
 
-// Release lets go and returns when the kernel knows.
+// Release releases the mount and waits until the kernel has done so. If a signal has ended
+// the process, the error names it.
 func (h *Holder) Release() error { return h.free() }
 
 // Busy keeps the mount at path busy until Release.
-func (l *Lab) Busy(kind, path string) (*Holder, error) {
+func (l *Lab) Busy(kind, path string) (*Holder, error) { return l.busy(kind, path) }
+
+// BusyUser is Busy with a process of a user. If the process is deaf, it ignores SIGTERM.
+func (l *Lab) BusyUser(kind, path string, uid int, deaf bool) (*Holder, error) {
+	more := []string{strconv.Itoa(uid)}
+	if deaf {
+		more = append(more, "deaf")
+	}
+	return l.busy(kind, path, more...)
+}
+
+func (l *Lab) busy(kind, path string, more ...string) (*Holder, error) {
 	held := path
-	args := []string{"busy", kind, path}
+	args := append([]string{"busy", kind, path}, more...)
 	attr := &syscall.SysProcAttr{}
 	switch kind {
 	case HoldCWD:
 	case HoldOpen, HoldMmap:
-		held = filepath.Join(path, "held-"+kind)
-		args[2] = held
+		if st, err := os.Stat(path); err != nil {
+			return nil, err
+		} else if st.IsDir() { // otherwise a device node
+			held = filepath.Join(path, "held-"+kind)
+			args[2] = held
+		}
 	case HoldNamespace:
 		args[1] = HoldCWD
 		attr.Unshareflags = unix.CLONE_NEWNS
@@ -201,9 +214,9 @@ func (l *Lab) Busy(kind, path string) (*Holder, error) {
 		}
 		return &Holder{Path: held, free: sync.OnceValue(func() error { return unix.Unmount(held, 0) })}, nil
 	default:
-		return nil, fmt.Errorf("unknown way to hold a mount: %s", kind)
+		return nil, fmt.Errorf("unknown kind of holder: %s", kind)
 	}
-	cmd := exec.Command(filepath.Join(l.Bin, "standin"), args...)
+	cmd := exec.Command(filepath.Join(l.Bin, "faketools"), args...)
 	cmd.SysProcAttr, cmd.Stderr = attr, os.Stderr
 	release, err := l.Hold(cmd)
 	if err != nil {
@@ -212,9 +225,9 @@ func (l *Lab) Busy(kind, path string) (*Holder, error) {
 	return &Holder{PID: cmd.Process.Pid, Path: held, free: release}, nil
 }
 
-// Hold starts a command that writes a line when it is ready and ends with its
-// standard input. Until release has closed that and waited, it may be there; it is
-// killed with this process.
+// Hold starts a command that writes a line when it is ready and exits at the end of its
+// standard input. The process is expected until release, which closes the input and
+// waits. It is killed with this process.
 func (l *Lab) Hold(cmd *exec.Cmd) (release func() error, err error) {
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -243,9 +256,8 @@ func (l *Lab) Hold(cmd *exec.Cmd) (release func() error, err error) {
 	return release, nil
 }
 
-// Leftovers lists what should be gone after an unmount: mounts, active
-// volumes, started lockspaces, device nodes, and processes that no caller waits
-// for. Empty is good.
+// Leftovers returns everything that should not exist after an unmount: mounts, active
+// volumes, started lockspaces, device nodes, and unexpected processes.
 func (l *Lab) Leftovers() ([]string, error) {
 	var left []string
 	mounts, err := l.Mounts()

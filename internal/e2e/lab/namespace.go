@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Set by init for the program inside.
+// Environment variables that init sets for the program inside.
 const (
 	userVar = "LAB_USER_NAMESPACE"
 	runVar  = "LAB_PRIVATE_RUN"
@@ -18,17 +19,17 @@ const (
 	devVar  = "LAB_PRIVATE_DEV"
 )
 
-// furnish makes the new mount namespace safe and complete: private, with its
-// own /proc, /run, /mnt, /dev and /dev/mapper, and blind for the machine's real
-// NVMe controllers, which nothing here may rescan.
-func furnish() error {
+// setUpNamespace makes the mounts of the new namespace private, mounts a private /proc,
+// /run, /mnt, /dev and /dev/mapper, and hides the NVMe controllers of the machine, which
+// must not be rescanned.
+func setUpNamespace() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	// mount(8) keeps notes in /run/mount; /mnt/nnf is where computes mount.
+	// mount(8) keeps state in /run/mount; compute nodes mount in /mnt/nnf.
 	hidden := 0
 	for dir, name := range map[string]string{"/run": runVar, "/mnt": mntVar} {
 		os.Unsetenv(name)
@@ -42,9 +43,9 @@ func furnish() error {
 		hidden++
 	}
 	if hidden == 0 {
-		return errors.New("this program and its directory lie below both /run and /mnt, which have to be replaced")
+		return errors.New("cannot replace /run and /mnt: the program, its working directory or its caches are below both")
 	}
-	// Without the class the daemon asks nvme-cli, that is the stand-in.
+	// Without the class the daemon uses nvme-cli, and so the fake tool.
 	if _, err := os.Stat("/sys/class/nvme"); err == nil {
 		if err := unix.Mount("tmpfs", "/sys/class", "tmpfs", unix.MS_RDONLY, "mode=0755"); err != nil {
 			return fmt.Errorf("hide /sys/class/nvme: %w", err)
@@ -54,7 +55,7 @@ func furnish() error {
 	if err := replaceDev(); err == nil {
 		os.Setenv(devVar, "1")
 	} else if _, merr := os.Stat("/dev/mapper"); merr != nil {
-		return err // there is nothing to put volumes on
+		return err // no directory for volumes
 	}
 	if os.Getenv(userVar) != "" {
 		return replaceRoot()
@@ -62,8 +63,8 @@ func furnish() error {
 	return nil
 }
 
-// needed tells whether the program, its working directory or its caches lie
-// below dir.
+// needed reports whether the program, its working directory or its caches are below
+// dir.
 func needed(dir string) bool {
 	exe, _ := os.Executable()
 	cwd, _ := os.Getwd()
@@ -75,8 +76,8 @@ func needed(dir string) bool {
 	return false
 }
 
-// replaceDev puts a /dev in place that has what the old one had, no NVMe devices
-// and an empty directory mapper, which cannot be made in the host's.
+// replaceDev mounts a private /dev with the entries of the old one, without NVMe
+// devices and with an empty directory mapper, which cannot be created in the old one.
 func replaceDev() (err error) {
 	parent := "/run"
 	if os.Getenv(runVar) == "" {
@@ -99,21 +100,31 @@ func replaceDev() (err error) {
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if e.Name() == "mapper" || strings.HasPrefix(e.Name(), "nvme") {
-			continue
-		}
-		if err := copyDevEntry(filepath.Join("/dev", e.Name()), filepath.Join(fresh, e.Name()), e.Type()); err != nil {
-			return fmt.Errorf("private /dev/%s: %w", e.Name(), err)
-		}
+	if err := copyEntries("/dev", fresh, entries); err != nil {
+		return err
 	}
 	if err := os.Mkdir(filepath.Join(fresh, "mapper"), 0o755); err != nil {
 		return err
 	}
 	if err := unix.Mount(fresh, "/dev", "", unix.MS_MOVE, ""); err != nil {
-		return fmt.Errorf("put the private /dev in place: %w", err)
+		return fmt.Errorf("move the private /dev: %w", err)
 	}
 	return os.Remove(fresh)
+}
+
+// copyEntries copies the entries of the directory from to the directory to. It ignores
+// entries that do not exist any more, because other tests detach loop devices.
+func copyEntries(from, to string, entries []fs.DirEntry) error {
+	for _, e := range entries {
+		if e.Name() == "mapper" || strings.HasPrefix(e.Name(), "nvme") {
+			continue
+		}
+		err := copyDevEntry(filepath.Join(from, e.Name()), filepath.Join(to, e.Name()), e.Type())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("private %s/%s: %w", from, e.Name(), err)
+		}
+	}
+	return nil
 }
 
 func copyDevEntry(from, to string, mode os.FileMode) error {
@@ -130,7 +141,7 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 		}
 		return os.Symlink(target, to)
 	case mode&os.ModeDevice == 0:
-		return nil // sockets and pipes of services that are not ours
+		return nil // sockets and pipes of other services
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(from, &st); err != nil {
@@ -140,16 +151,16 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 		if err := unix.Mknod(to, st.Mode, int(st.Rdev)); err != nil {
 			return err
 		}
-		return unix.Chmod(to, st.Mode&0o7777) // mknod minds the umask
+		return unix.Chmod(to, st.Mode&0o7777) // mknod applies the umask
 	}
-	// Without privileges device nodes can only be borrowed, and each costs a
-	// mount: take the few that programs need.
+	// Without privileges device nodes can only be bind-mounted. Mount only those that
+	// programs need.
 	wanted := false
 	switch filepath.Base(from) {
 	case "null", "zero", "full", "random", "urandom", "tty":
 		wanted = true
 	default:
-		wanted = st.Mode&unix.S_IFMT == unix.S_IFBLK && blockDevice(filepath.Dir(to)) == "" // any one will do
+		wanted = st.Mode&unix.S_IFMT == unix.S_IFBLK && blockDevice(filepath.Dir(to)) == "" // one block device is enough
 	}
 	if wanted {
 		if err := os.WriteFile(to, nil, 0o600); err != nil {
@@ -160,16 +171,16 @@ func copyDevEntry(from, to string, mode os.FileMode) error {
 	return nil
 }
 
-// replaceRoot gives a user namespace a root directory that belongs to its root
-// user. The machine's has an unmapped owner there, and the daemons make nothing
-// below directories that another user could change. What is in the machine's
-// root is bound into the new one; plain files in it are left out.
+// replaceRoot mounts a root directory that is owned by root of the user namespace. The
+// owner of the real root directory is unmapped there, and the daemons create nothing
+// below directories that another user could change. The directories of the real root
+// are bind-mounted into the new one; plain files are omitted.
 func replaceRoot() error {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return err
 	}
-	const base = "/tmp" // any directory will do, it is seen again below
+	const base = "/tmp" // any directory; the new root has it again
 	if err := unix.Mount("tmpfs", base, "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a private root: %w", err)
 	}
@@ -179,9 +190,9 @@ func replaceRoot() error {
 		}
 	}
 	if err := unix.PivotRoot(base, base+"/old"); err != nil {
-		return fmt.Errorf("leave the machine's root: %w", err)
+		return fmt.Errorf("leave the old root: %w", err)
 	}
-	// The second root has to be a mount of its own.
+	// The second root must be a separate mount.
 	if err := unix.Mount("tmpfs", "/new", "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a private root: %w", err)
 	}
@@ -197,12 +208,12 @@ func replaceRoot() error {
 	if err := os.Chdir("/new"); err != nil {
 		return err
 	}
-	// pivot_root(2): with "." twice the old root lies on top of the new one.
+	// pivot_root(2): with "." twice the old root is mounted on top of the new one.
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("enter the private root: %w", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("let go of the machine's root: %w", err)
+		return fmt.Errorf("unmount the old root: %w", err)
 	}
 	return os.Chdir(cwd)
 }
@@ -223,7 +234,7 @@ func bindEntry(from, to string, mode os.FileMode) error {
 	}
 	err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")
 	if errors.Is(err, unix.EACCES) {
-		return nil // a directory that this user may not even look into
+		return nil // this user has no access to the directory
 	}
 	return err
 }

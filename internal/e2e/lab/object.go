@@ -23,8 +23,7 @@ func asObject(v any) Object {
 	return nil
 }
 
-// At returns what is at a path of field names and list indices, nil when there
-// is nothing.
+// At returns the value at a path of field names and list indices, or nil.
 func (o Object) At(path ...any) any {
 	var v any = o
 	for _, p := range path {
@@ -38,13 +37,13 @@ func (o Object) At(path ...any) any {
 			}
 			v = list[p]
 		default:
-			panic(fmt.Sprintf("a path has names and indices, not %T", p))
+			panic(fmt.Sprintf("invalid path element of type %T", p))
 		}
 	}
 	return v
 }
 
-// String returns the text at a path of field names, empty when there is none.
+// String returns the string at a path of field names, or "".
 func (o Object) String(path ...string) string {
 	var v any = o
 	for _, p := range path {
@@ -60,9 +59,9 @@ func (o Object) Name() string { return o.String("metadata", "name") }
 // Namespace returns metadata.namespace.
 func (o Object) Namespace() string { return o.String("metadata", "namespace") }
 
-// Ready tells whether every mount of a ClientMount has reached the state, by
-// the rule of the rabbit, which compares the lengths of the lists and reads each
-// entry's state and ready. It does not consult allReady.
+// Ready reports whether all mounts of a ClientMount have reached the state. It uses
+// the rule of the rabbit: it compares the lengths of the lists and checks state and
+// ready of each entry, not allReady.
 func (o Object) Ready(state string) bool {
 	wanted, _ := o.At("spec", "mounts").([]any)
 	got, _ := o.At("status", "mounts").([]any)
@@ -77,20 +76,20 @@ func (o Object) Ready(state string) bool {
 	return true
 }
 
-// Severity returns status.error.severity, empty without an error.
+// Severity returns status.error.severity, or "" without an error.
 func (o Object) Severity() string { return o.String("status", "error", "severity") }
 
 // DebugMessage returns status.error.debugMessage.
 func (o Object) DebugMessage() string { return o.String("status", "error", "debugMessage") }
 
-// WaitFor returns the object as soon as it fits, by a watch. Connections may
-// break meanwhile. The last object seen comes with the error.
-func (c *Client) WaitFor(ctx context.Context, kind, ns, name string, fits func(Object) bool) (Object, error) {
+// WaitFor watches an object until match returns true, and returns it. It survives
+// broken connections. With an error it returns the last object.
+func (c *Client) WaitFor(ctx context.Context, kind, ns, name string, match func(Object) bool) (Object, error) {
 	var last Object
 	var err error
-	what := fmt.Sprintf("%s %s/%s to become as wanted", kind, ns, name)
+	what := fmt.Sprintf("the condition of %s %s/%s", kind, ns, name)
 	if end := wait.For(ctx, what, func() (bool, error) { // the server may be down for a moment
-		err = c.watchUntil(ctx, kind, ns, name, func(o Object) bool { last = o; return fits(o) })
+		err = c.watchUntil(ctx, kind, ns, name, func(o Object) bool { last = o; return match(o) })
 		return err == nil, nil
 	}); end != nil {
 		return last, fmt.Errorf("%w (last: %v)", end, err)
@@ -98,18 +97,18 @@ func (c *Client) WaitFor(ctx context.Context, kind, ns, name string, fits func(O
 	return last, nil
 }
 
-// WaitStatus waits for a ClientMount.
-func (c *Client) WaitStatus(ctx context.Context, ns, name string, fits func(Object) bool) (Object, error) {
-	return c.WaitFor(ctx, "ClientMount", ns, name, func(o Object) bool { return o != nil && fits(o) })
+// WaitStatus is WaitFor for a ClientMount that exists.
+func (c *Client) WaitStatus(ctx context.Context, ns, name string, match func(Object) bool) (Object, error) {
+	return c.WaitFor(ctx, "ClientMount", ns, name, func(o Object) bool { return o != nil && match(o) })
 }
 
-// WaitGone waits until there is no such object.
+// WaitGone waits until the object does not exist.
 func (c *Client) WaitGone(ctx context.Context, kind, ns, name string) error {
 	_, err := c.WaitFor(ctx, kind, ns, name, func(o Object) bool { return o == nil })
 	return err
 }
 
-func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, fits func(Object) bool) error {
+func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, match func(Object) bool) error {
 	query := "?fieldSelector=" + url.QueryEscape("metadata.name="+name)
 	list, err := c.Do(ctx, http.MethodGet, Path(kind, ns, "")+query, "", nil)
 	if err != nil {
@@ -119,7 +118,7 @@ func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, fits fun
 	if items, _ := list["items"].([]any); len(items) > 0 {
 		now = asObject(items[0])
 	}
-	if fits(now) {
+	if match(now) {
 		return nil
 	}
 	query += "&watch=1&resourceVersion=" + list.String("metadata", "resourceVersion")
@@ -140,7 +139,7 @@ func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, fits fun
 		case "ERROR":
 			return fmt.Errorf("watch: %s", o.String("message"))
 		}
-		if fits(o) {
+		if match(o) {
 			return nil
 		}
 	}

@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,7 +15,7 @@ import (
 	"time"
 )
 
-// Notice is one message to the service manager, such as READY=1.
+// Notice is a message to the service manager, such as READY=1.
 type Notice struct {
 	Time time.Time
 	Text string
@@ -29,14 +31,14 @@ func (n Notice) Value(name string) (string, bool) {
 	return "", false
 }
 
-// notices receives them in the manager's place.
+// notices receives messages in place of the service manager.
 type notices struct {
 	feed[Notice]
 	conn *net.UnixConn
 	over chan struct{}
 }
 
-// lastNotice is what close sends itself, behind all that others have sent.
+// lastNotice is sent by close, after all other messages.
 const lastNotice = "lab: no more"
 
 func listenNotices(path string) (*notices, error) {
@@ -60,8 +62,8 @@ func listenNotices(path string) (*notices, error) {
 	return n, nil
 }
 
-// close stops receiving, after what was sent already. A deadline would lose
-// that on a busy machine: who reads behind one gets nothing, whatever is there.
+// close stops receiving after all messages that have been sent. A read deadline could
+// lose messages on a busy machine: after it, a read returns no data.
 func (n *notices) close() {
 	if n == nil {
 		return
@@ -70,12 +72,12 @@ func (n *notices) close() {
 		_, _ = conn.Write([]byte(lastNotice))
 		conn.Close()
 	}
-	_ = n.conn.SetReadDeadline(time.Now().Add(5 * time.Second)) // should that not have come
+	_ = n.conn.SetReadDeadline(time.Now().Add(5 * time.Second)) // in case the message is lost
 	<-n.over
 	n.conn.Close()
 }
 
-// Notices returns the daemon's messages to the service manager so far.
+// Notices returns the messages of the daemon to the service manager so far.
 func (p *Process) Notices() []Notice {
 	if p.notices == nil {
 		return nil
@@ -83,43 +85,45 @@ func (p *Process) Notices() []Notice {
 	return p.notices.all()
 }
 
-// WaitNotice returns the first message with the assignment, such as READY=1,
-// past or future.
+// WaitNotice waits for a message with the assignment, such as READY=1, and returns the
+// first one, including past messages.
 func (p *Process) WaitNotice(ctx context.Context, assignment string) (Notice, error) {
 	return p.notices.wait(ctx, func(n Notice) bool {
 		return strings.Contains("\n"+n.Text+"\n", "\n"+assignment+"\n")
 	})
 }
 
-// WaitNoticeText returns the first message that contains the text, past or
-// future.
+// WaitNoticeText waits for a message that contains the text, and returns the first one,
+// including past messages.
 func (p *Process) WaitNoticeText(ctx context.Context, text string) (Notice, error) {
 	return p.notices.wait(ctx, func(n Notice) bool { return strings.Contains(n.Text, text) })
 }
 
-// WaitReady returns how long the daemon took from exec to READY=1.
+// WaitReady waits for READY=1 and returns the time since the exec.
 func (p *Process) WaitReady(ctx context.Context) (time.Duration, error) {
 	n, err := p.WaitNotice(ctx, "READY=1")
 	return n.Time.Sub(p.Started), err
 }
 
-// Usage is what a process costs.
+// Usage is the resource usage of a process.
 type Usage struct {
 	RSS         int64 // bytes, resident
-	Anonymous   int64 // bytes, the part that no file backs
-	Voluntary   int64 // context switches of all threads, because of waiting
-	Involuntary int64 // because of preemption
+	Anonymous   int64 // bytes, not backed by a file
+	Voluntary   int64 // voluntary context switches of all threads
+	Involuntary int64 // involuntary context switches (preemption)
 	Threads     int
 	Files       int // open descriptors
+
+	CPU time.Duration // user and system time, in steps of 10 ms
 }
 
-// Switches is the sum of both kinds.
+// Switches returns the sum of both kinds of context switches.
 func (u Usage) Switches() int64 { return u.Voluntary + u.Involuntary }
 
-// Usage reads the daemon's cost from the kernel. It does not wake the daemon.
+// Usage returns the resource usage of the process. It does not wake the process.
 func (p *Process) Usage() (Usage, error) { return ReadUsage(p.PID) }
 
-// ReadUsage reads the cost of any process.
+// ReadUsage returns the resource usage of any process.
 func ReadUsage(pid int) (Usage, error) {
 	var u Usage
 	proc := fmt.Sprintf("/proc/%d", pid)
@@ -135,18 +139,39 @@ func ReadUsage(pid int) (Usage, error) {
 	for _, task := range tasks {
 		status, err := os.ReadFile(task)
 		if err != nil {
-			continue // the thread has ended
+			continue // the thread has exited
 		}
 		u.Threads++
 		u.Voluntary += number(status, "voluntary_ctxt_switches:")
 		u.Involuntary += number(status, "nonvoluntary_ctxt_switches:")
 	}
 	fds, err := os.ReadDir(proc + "/fd")
+	if err != nil {
+		return u, err
+	}
 	u.Files = len(fds)
+	u.CPU, err = cpuTime(proc + "/stat")
 	return u, err
 }
 
-// number finds a line "name 123".
+// cpuTime returns the user and system time in a file /proc/PID/stat (proc_pid_stat(5)),
+// whose unit is 10 ms on all architectures of Linux that Go supports.
+func cpuTime(path string) (time.Duration, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	// The name of the program may contain blanks and parentheses.
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(f) < 13 {
+		return 0, fmt.Errorf("%s: unexpected contents %q", path, data)
+	}
+	user, err1 := strconv.ParseInt(f[11], 10, 64)
+	system, err2 := strconv.ParseInt(f[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
+
+// number returns the number of a line "name 123", or 0.
 func number(text []byte, name string) int64 {
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
@@ -157,8 +182,8 @@ func number(text []byte, name string) int64 {
 	return 0
 }
 
-// Listeners returns the local addresses, in the kernel's hexadecimal form, of
-// the TCP sockets that the daemon itself listens on.
+// Listeners returns the local addresses of the TCP sockets on which the process
+// listens, in the hexadecimal form of the kernel.
 func (p *Process) Listeners() ([]string, error) { return listeners(p.PID) }
 
 func listeners(pid int) ([]string, error) {
@@ -191,11 +216,11 @@ func listeners(pid int) ([]string, error) {
 	return list, nil
 }
 
-// A feed is a growing list that can be waited on.
+// feed is a growing list whose items can be waited for.
 type feed[T any] struct {
 	mu      sync.Mutex
 	items   []T
-	changed chan struct{} // closed at every change
+	changed chan struct{} // closed at each change
 	ended   bool
 }
 
@@ -211,7 +236,7 @@ func (f *feed[T]) change(apply func()) {
 
 func (f *feed[T]) add(item T) { f.change(func() { f.items = append(f.items, item) }) }
 
-// end says that nothing more will come.
+// end marks the feed as complete.
 func (f *feed[T]) end() { f.change(func() { f.ended = true }) }
 
 func (f *feed[T]) all() []T {
@@ -222,11 +247,11 @@ func (f *feed[T]) all() []T {
 
 func (f *feed[T]) clear() { f.change(func() { f.items = nil }) }
 
-// wait returns the first item that fits, past or future.
-func (f *feed[T]) wait(ctx context.Context, fits func(T) bool) (T, error) {
+// wait waits for an item that matches, and returns the first one, including past items.
+func (f *feed[T]) wait(ctx context.Context, match func(T) bool) (T, error) {
 	for {
 		f.mu.Lock()
-		if i := slices.IndexFunc(f.items, fits); i >= 0 {
+		if i := slices.IndexFunc(f.items, match); i >= 0 {
 			defer f.mu.Unlock()
 			return f.items[i], nil
 		}
@@ -237,12 +262,12 @@ func (f *feed[T]) wait(ctx context.Context, fits func(T) bool) (T, error) {
 		f.mu.Unlock()
 		var none T
 		if ended {
-			return none, fmt.Errorf("none of %d fits and no more will come", n)
+			return none, fmt.Errorf("none of %d matches, and the feed is complete", n)
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return none, fmt.Errorf("none of %d fits: %w", n, ctx.Err())
+			return none, fmt.Errorf("none of %d matches: %w", n, ctx.Err())
 		}
 	}
 }

@@ -25,22 +25,22 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Spec says which program is started, and how. The process gets a small
-// environment of its own with the stand-ins first in PATH.
+// Spec describes how to start a program. The process gets a small environment with the
+// fake tools first in PATH.
 type Spec struct {
-	Program  string        // a name in the repository's bin directory, or a path; clientmountd unless set
-	Wrap     []string      // a command that executes the program, such as unshare with its arguments
-	API      API           // of a daemon; the zero value adds no arguments
-	Node     string        // name of the daemon's node, with API
-	Args     []string      // in addition; the last of several values of one flag counts
-	Env      []string      // added to the environment
-	Watchdog time.Duration // WATCHDOG_USEC, when not zero
+	Program  string        // a name in the bin directory of the repository, or a path; default: clientmountd
+	Wrap     []string      // a command that executes the program, for example unshare with arguments
+	API      API           // for daemons; the zero value adds no arguments
+	Node     string        // node name of the daemon, with API
+	Args     []string      // additional arguments; they override earlier flags
+	Env      []string      // additional environment variables
+	Watchdog time.Duration // WATCHDOG_USEC, if not zero
 	NoNotify bool          // no NOTIFY_SOCKET
-	Listen   *os.File      // a listening socket that is passed as systemd does
-	Stdin    bool          // a pipe on standard input, which Process.CloseStdin closes
+	Listen   *os.File      // a listening socket, passed as by systemd
+	Stdin    bool          // standard input is a pipe, which Process.CloseStdin closes
 }
 
-// API says where a daemon finds the API server, and with which credentials.
+// API has the address of the API server and the credentials for a daemon.
 type API struct {
 	Address string // host:port
 	Cert    string // file with the certificate authority
@@ -49,7 +49,7 @@ type API struct {
 	Kubeconfig string // instead of the other three
 }
 
-// flags are the arguments of a daemon that is started on a node.
+// flags returns the arguments of the program.
 func (s Spec) flags() ([]string, error) {
 	own := []string{"--config=/dev/null", "--log-format=json"}
 	if s.Node != "" {
@@ -70,19 +70,19 @@ func (s Spec) flags() ([]string, error) {
 	return append(own, s.Args...), nil
 }
 
-// account is the daemon's name, which the test build shares with the released one.
+// account returns the name of the daemon, which is the same for the test build.
 func (s Spec) account() string { return strings.TrimSuffix(filepath.Base(s.Program), testBuild) }
 
-// TestBuild is clientmountd with failpoints, which also knows what the stand-ins
-// of mount helpers really mount.
+// TestBuild is clientmountd with failpoints. It also accepts the file system types that
+// the fake mount helpers really mount.
 const (
 	TestBuild = "clientmountd" + testBuild
 	testBuild = "-failpoints"
 )
 
-// Binary returns the path of a program: what the environment variable of its name
-// says (NNF_DM for nnf-dm), else the file beside this program, else the one in the
-// repository's bin directory.
+// Binary returns the path of a program: from the environment variable of its name
+// (NNF_DM for nnf-dm), else next to this program, else in the bin directory of the
+// repository.
 func Binary(name string) (string, error) {
 	variable := strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 	if path := os.Getenv(variable); path != "" {
@@ -100,13 +100,13 @@ func Binary(name string) (string, error) {
 	}
 	path := filepath.Join(root, "bin", name)
 	if !exists(path) {
-		return "", fmt.Errorf("there is no bin/%s: run make build build-test, or name one in %s", name, variable)
+		return "", fmt.Errorf("bin/%s does not exist: run make build build-test, or set %s to the path", name, variable)
 	}
 	return path, nil
 }
 
-// beside is a file in the directory of this program, as the demonstration and the
-// benchmark are installed; empty when there is none.
+// beside returns the path of a file in the directory of this program, where the demo
+// and the benchmark find their programs, or "" if it does not exist.
 func beside(name string) string {
 	self, err := os.Executable()
 	if path := filepath.Join(filepath.Dir(self), name); err == nil && exists(path) {
@@ -115,7 +115,8 @@ func beside(name string) string {
 	return ""
 }
 
-// Repository finds the module's directory from the working directory upwards.
+// Repository returns the root directory of the module, which contains the working
+// directory.
 func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -130,10 +131,10 @@ func Repository() (string, error) {
 	return "", fmt.Errorf("the working directory is not inside the repository")
 }
 
-// Process is a running program. Both of its outputs are its log.
+// Process is a running program. Its log is its standard output and standard error.
 type Process struct {
 	PID     int
-	Started time.Time // just before its exec
+	Started time.Time // immediately before the exec
 
 	name    string
 	lab     *Lab
@@ -144,29 +145,29 @@ type Process struct {
 	done    chan struct{}
 	err     error
 
-	json   bool        // every line of the log has to be JSON, unless the start fails
-	judged atomic.Bool // the caller has the exit code, or has killed the process
+	json    bool        // all lines of the log must be JSON, unless the start fails
+	checked atomic.Bool // the caller has the exit code, or has killed the process
 }
 
-// LogLine is one line of output. Fields is nil unless it is JSON.
+// LogLine is a line of output. Fields is nil if the line is not JSON.
 type LogLine struct {
-	Time   time.Time // of arrival
+	Time   time.Time // when it was read
 	Text   string
 	Fields map[string]any
 }
 
-// Has tells whether the line has all the texts.
+// Has reports whether the line contains all texts.
 func (l LogLine) Has(texts ...string) bool { return HasAll(l.Text, texts...) }
 
-// HasAll tells whether a text has all the parts.
+// HasAll reports whether text contains all parts.
 func HasAll(text string, parts ...string) bool {
 	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) })
 }
 
-// Start starts a program. At the end of the test the process is ended by SIGTERM
-// unless it has ended before; its exit code has to be 0 unless the test has asked
-// for it, there must be no panic in its log and no process left in its group. When
-// the test has failed, the log is printed.
+// Start starts a program. At the end of the test it stops the process with SIGTERM, if
+// it still runs. The test fails if the exit code is not 0 (unless the test has read
+// it), if the log has a panic, or if processes are left in its process group. If the
+// test has failed, the log is printed.
 func Start(tb TB, l *Lab, s Spec) *Process {
 	tb.Helper()
 	p, err := l.start(s)
@@ -207,8 +208,8 @@ func (l *Lab) start(s Spec) (*Process, error) {
 	line := append(append(s.Wrap[:len(s.Wrap):len(s.Wrap)], program), args...)
 	p := &Process{name: s.account(), lab: l, done: make(chan struct{}), json: s.API != API{}}
 	if s.Listen != nil {
-		// Only the process itself knows the number that it will have
-		// (sd_listen_fds(3)), so a shell sets it.
+		// LISTEN_PID must be the PID of the process (sd_listen_fds(3)), so a shell sets
+		// it.
 		line = append([]string{"/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, line...)
 	}
 	p.cmd = exec.Command(line[0], line[1:]...)
@@ -240,10 +241,10 @@ func (l *Lab) start(s Spec) (*Process, error) {
 	return p, nil
 }
 
-// run starts the command and follows it.
+// run starts the command and reads its output.
 func (p *Process) run() error {
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
-	// A pipe of our own: a child that keeps it open must not delay Wait.
+	// Not StdoutPipe: a child that keeps the pipe open must not delay Wait.
 	read, write, err := os.Pipe()
 	if err != nil {
 		return err
@@ -261,7 +262,7 @@ func (p *Process) run() error {
 	go func() {
 		p.err = p.cmd.Wait()
 		p.lab.alive(p.PID, false)
-		p.notices.close() // first: a caller that has seen the end gets the last notice
+		p.notices.close() // first, so that all notices are there when Done is closed
 		close(p.done)
 	}()
 	return nil
@@ -275,7 +276,7 @@ func (p *Process) readLog(pipe *os.File) {
 		text, err := lines.ReadString('\n')
 		if len(text) > 0 {
 			line := LogLine{Time: time.Now(), Text: text}
-			_ = json.Unmarshal([]byte(text), &line.Fields) // plain text stays plain
+			_ = json.Unmarshal([]byte(text), &line.Fields) // plain text has no fields
 			p.lines.add(line)
 		}
 		if err != nil {
@@ -284,17 +285,17 @@ func (p *Process) readLog(pipe *os.File) {
 	}
 }
 
-// crash is what the Go runtime and the daemons' own recovery write.
+// crash matches output of the Go runtime, and of the daemons after a panic.
 var crash = regexp.MustCompile(`(?i)\bpanic|^fatal error: |^goroutine \d+ \[|WARNING: DATA RACE`)
 
-// endsWithin bounds the end of a program after SIGTERM, on a busy machine.
+// endsWithin limits the exit of a program after SIGTERM, on a busy machine.
 const endsWithin = time.Minute
 
-// finish ends the process if it still runs, and returns what is wrong with it.
+// finish stops the process if it still runs, and returns the problems.
 func (p *Process) finish() (wrong []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), endsWithin)
 	defer cancel()
-	if !p.judged.Load() {
+	if !p.checked.Load() {
 		_ = p.Term()
 		// Before it is ready it may not handle signals yet.
 		early := p.notices != nil && !slices.ContainsFunc(p.Notices(), func(n Notice) bool { _, ready := n.Value("READY"); return ready })
@@ -302,7 +303,7 @@ func (p *Process) finish() (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("exit code %d, %v", code, err))
 		}
 		if len(wrong) == 0 && unix.Kill(-p.PID, 0) == nil {
-			wrong = append(wrong, "there are processes left in its process group")
+			wrong = append(wrong, "processes are left in its process group")
 		}
 	}
 	p.Kill9()
@@ -315,7 +316,7 @@ func (p *Process) finish() (wrong []string) {
 	return wrong
 }
 
-// crashed returns the line with which the Go runtime ends a program.
+// crashed returns the first line of a crash of the Go runtime as an error.
 func (p *Process) crashed() error {
 	if p == nil {
 		return nil
@@ -328,7 +329,7 @@ func (p *Process) crashed() error {
 	return nil
 }
 
-// dump writes the end of the log to the test's.
+// dump writes the end of the log to the test log.
 func (p *Process) dump(tb TB) {
 	tb.Helper()
 	log := p.Log()
@@ -340,44 +341,46 @@ func (p *Process) dump(tb TB) {
 	}
 }
 
-// Log returns what the program has written.
+// Log returns the output of the program so far.
 func (p *Process) Log() []LogLine { return p.lines.all() }
 
-// WaitLog returns the first line that fits, past or future.
-func (p *Process) WaitLog(ctx context.Context, fits func(LogLine) bool) (LogLine, error) {
-	return p.lines.wait(ctx, fits)
+// WaitLog waits for a line that matches, and returns the first one, including past
+// lines.
+func (p *Process) WaitLog(ctx context.Context, match func(LogLine) bool) (LogLine, error) {
+	return p.lines.wait(ctx, match)
 }
 
 // Signal sends a signal to the process alone.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Term asks it to end.
+// Term sends SIGTERM.
 func (p *Process) Term() error { return p.Signal(unix.SIGTERM) }
 
-// Hup sends SIGHUP, which asks a daemon to reload.
+// Hup sends SIGHUP, which makes a daemon reload.
 func (p *Process) Hup() error { return p.Signal(unix.SIGHUP) }
 
 // CloseStdin closes the pipe of Spec.Stdin.
 func (p *Process) CloseStdin() error { return p.stdin.Close() }
 
-// Kill9 kills the process, not its children, and returns when it is gone.
+// Kill9 kills the process, not its children, and waits for its exit.
 func (p *Process) Kill9() {
-	p.judged.Store(true)
+	p.checked.Store(true)
 	_ = p.Signal(unix.SIGKILL)
 	<-p.done
 }
 
-// Done is closed when the process has ended.
+// Done returns a channel that is closed when the process has exited.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait returns the exit code, 128 and the signal's number when killed.
+// Wait waits for the process and returns its exit code: 128 plus the number of the
+// signal if it was killed.
 func (p *Process) Wait(ctx context.Context) (int, error) {
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		return -1, fmt.Errorf("%s still runs: %w", p.name, ctx.Err())
+		return -1, fmt.Errorf("%s is still running: %w", p.name, ctx.Err())
 	}
-	p.judged.Store(true)
+	p.checked.Store(true)
 	if exit := (*exec.ExitError)(nil); p.err != nil && !errors.As(p.err, &exit) {
 		return -1, p.err
 	}
@@ -388,21 +391,21 @@ func (p *Process) Wait(ctx context.Context) (int, error) {
 	return status.ExitStatus(), nil
 }
 
-// Stop ends the process by SIGTERM. Another exit code than 0 is an error.
+// Stop stops the process with SIGTERM. An exit code other than 0 is an error.
 func (p *Process) Stop(ctx context.Context) error {
 	if err := p.Term(); err != nil {
 		return err
 	}
 	code, err := p.Wait(ctx)
 	if err == nil && code != 0 {
-		err = fmt.Errorf("%s ended with code %d", p.name, code)
+		err = fmt.Errorf("%s exited with code %d", p.name, code)
 	}
 	return err
 }
 
-// A parent-death signal is sent when the thread that started the child ends,
-// not when the process does. So all children start from one thread that lives
-// as long as the process.
+// starts runs functions on one thread that lives as long as the process. The kernel
+// sends a parent-death signal when the thread that started the child exits, so all
+// children start from this thread.
 var starts = func() chan func() {
 	c := make(chan func())
 	go func() {
@@ -414,8 +417,7 @@ var starts = func() chan func() {
 	return c
 }()
 
-// startCommand starts a command whose process may be there until the caller says
-// otherwise.
+// startCommand starts a command and marks its process as expected.
 func (l *Lab) startCommand(cmd *exec.Cmd) error {
 	done := make(chan error)
 	starts <- func() { done <- cmd.Start() }
@@ -426,8 +428,8 @@ func (l *Lab) startCommand(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Run runs a command to its end. It may be there meanwhile, and is killed with
-// this process.
+// Run runs a command and waits for it. Its process is expected, and is killed with this
+// process.
 func (l *Lab) Run(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A shell replaces the daemon: it speaks on standard error and runs a stand-in.
-func TestDaemonIsWatched(t *testing.T) {
+// The output, notices, signals and usage of a process. A shell replaces the daemon.
+func TestProcess(t *testing.T) {
 	l := newLab(t)
 	script := `echo '{"msg":"mounted","path":"/x"}' >&2; echo plain "$NOTIFY_SOCKET" "$WATCHDOG_USEC" >&2
 		trap 'echo hup >&2' HUP; trap 'exit 7' TERM; lvs --nolock; while :; do sleep 0.01; done`
@@ -62,9 +62,9 @@ func TestDaemonIsWatched(t *testing.T) {
 	if u, err := d.Usage(); err != nil || u.RSS < 100_000 || u.Anonymous <= 0 || u.Anonymous > u.RSS || u.Switches() <= 0 || u.Threads != 1 {
 		t.Errorf("%+v %v", u, err)
 	}
-	for _, s := range l.strays() { // the shell's child may be there at the moment, also as a second shell
+	for _, s := range l.strays() { // a child of the shell may exist
 		if s.PID == d.PID {
-			t.Errorf("a daemon that is held is no leftover: %+v", s)
+			t.Errorf("an expected process is a stray: %+v", s)
 		}
 	}
 	if err := d.Term(); err != nil {
@@ -99,12 +99,12 @@ func TestListeners(t *testing.T) {
 	}
 }
 
-func TestMissingDaemonSaysWhatToDo(t *testing.T) {
+func TestMissingProgram(t *testing.T) {
 	l := newLab(t)
 	t.Setenv("CLIENTMOUNTD", "")
 	t.Chdir(t.TempDir())
 	if _, err := l.start(Spec{}); err == nil {
-		t.Error("a daemon from nowhere")
+		t.Error("started a missing program")
 	}
 	t.Setenv("CLIENTMOUNTD", "/nonexistent")
 	if _, err := l.start(Spec{}); err == nil || !strings.Contains(err.Error(), "CLIENTMOUNTD") {
@@ -112,8 +112,8 @@ func TestMissingDaemonSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// A shell replaces the daemon that gets a socket handed over: the number in
-// LISTEN_PID is its own, and descriptor 3 is the socket.
+// A process with a passed socket has its own PID in LISTEN_PID, and the socket as
+// descriptor 3.
 func TestListen(t *testing.T) {
 	l := newLab(t)
 	path := filepath.Join(l.Dir, "s")
@@ -156,13 +156,13 @@ func TestRun(t *testing.T) {
 	noLeftovers(t, l)
 }
 
-// What Start finds wrong with a program at the end of a test.
-func TestStartJudges(t *testing.T) {
+// The checks of Start at the end of a test.
+func TestStart(t *testing.T) {
 	l := newLab(t)
 	for _, tt := range []struct{ name, script, want string }{
 		{"good", `trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done`, ""},
 		{"exit code", `trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done`, "exit code 7"},
-		{"ended by itself", `echo ready; exit 3`, "exit code 3"},
+		{"early exit", `echo ready; exit 3`, "exit code 3"},
 		{"panic", `trap 'exit 0' TERM; echo 'panic: oh'; echo ready; while :; do sleep 0.01; done`, "in the log: panic: oh"},
 		{"trace", `trap 'exit 0' TERM; echo 'goroutine 1 [running]:'; echo ready; while :; do sleep 0.01; done`, "in the log: goroutine"},
 		{"leftover", `trap 'exit 0' TERM; sleep 1000 & echo ready; while :; do sleep 0.01; done`, "process group"},
@@ -173,7 +173,7 @@ func TestStartJudges(t *testing.T) {
 				if _, err := p.WaitLog(tb.Context(), func(l LogLine) bool { return l.Text == "ready\n" }); err != nil {
 					tb.Fatal(err)
 				}
-				if tt.name == "ended by itself" {
+				if tt.name == "early exit" {
 					<-p.Done()
 				}
 			})
@@ -182,7 +182,7 @@ func TestStartJudges(t *testing.T) {
 			}
 		})
 	}
-	t.Run("asked for", func(t *testing.T) {
+	t.Run("exit code read", func(t *testing.T) {
 		if err := Do(t.Context(), func(tb TB) {
 			p := Start(tb, l, Spec{Program: "/bin/sh", Args: []string{"-c", "exit 3"}, NoNotify: true})
 			if code, err := p.Wait(tb.Context()); code != 3 || err != nil {
@@ -208,5 +208,24 @@ func TestDo(t *testing.T) {
 	}
 	if err := Do(t.Context(), func(TB) {}); err != nil {
 		t.Error(err)
+	}
+}
+
+// The name of a program may contain the characters that end it in the file.
+func TestCPUTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stat")
+	for text, want := range map[string]time.Duration{
+		"7 (sh) S 1 2 3 4 5 6 7 8 9 10 120 30 0 0 20 0 1 0": 1500 * time.Millisecond,
+		"7 (a) b) S 1 2 3 4 5 6 7 8 9 10 1 0 0 0 20 0 1 0":  10 * time.Millisecond,
+		"7 (sh) S 1 2 3": -1,
+		"":               -1,
+		"7 (sh) S 1 2 3 4 5 6 7 8 9 10 x 30 0 0 20 0 1 0": -1,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := cpuTime(path); (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
+		}
 	}
 }

@@ -21,30 +21,30 @@ import (
 	"time"
 )
 
-// Proxy stands between a daemon and the API server: HTTP/2 and TLS on both
-// sides, with a certificate authority of its own. It counts what passes and
-// breaks what it is told to.
+// Proxy is a proxy between a daemon and the API server, with HTTP/2 and TLS on both
+// sides and its own certificate authority. It logs requests and injects faults.
 type Proxy struct {
-	Address string // host:port, stable for the proxy's life
+	Address string // host:port, does not change
 
-	ip        net.IP // no other program listens on it, so that the port stays free while it is closed
+	ip        net.IP // used by no other program, so that the port stays free while the proxy is closed
 	upstream  *http.Transport
 	server    *http.Server
 	cert      atomic.Pointer[tls.Certificate]
 	requests  feed[*Request]
 	listening sync.WaitGroup
+	skew      atomic.Int64 // nanoseconds that are added to the date of responses
 
 	mu       sync.Mutex
 	ca       []byte
 	listener net.Listener
 	conns    map[*conn]bool
-	dropNew  bool          // accept and close at once
-	stalled  chan struct{} // not nil while nothing may move
+	dropNew  bool          // accept and close immediately
+	stalled  chan struct{} // not nil while no data is forwarded
 	rules    []*Rule
 }
 
-// StartProxy starts a proxy in front of an API server, whose certificate must
-// be of upstreamCA (PEM).
+// StartProxy starts a proxy in front of an API server, whose certificate must be signed
+// by upstreamCA (PEM).
 func StartProxy(upstream string, upstreamCA []byte) (*Proxy, error) {
 	target, err := url.Parse(upstream)
 	if err != nil {
@@ -56,18 +56,24 @@ func StartProxy(upstream string, upstreamCA []byte) (*Proxy, error) {
 	}
 	var own [3]byte
 	_, _ = rand.Read(own[:]) // never fails
-	// One of 127.0.0.0/8 but neither 127.0.0.1 nor the broadcast address.
+	// An address of 127.0.0.0/8 other than 127.0.0.1 and the broadcast address.
 	p := &Proxy{conns: map[*conn]bool{}, ip: net.IPv4(127, own[0]&0x7f|1, own[1], own[2]|1)}
 	p.upstream = &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2: true, DisableCompression: true,
 	}
-	silent := log.New(io.Discard, "", 0) // broken connections are what this is for
+	silent := log.New(io.Discard, "", 0) // broken connections are intended
 	forward := &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = target.Host },
 		Transport:     p.upstream,
-		FlushInterval: -1, // watch events must not wait
+		FlushInterval: -1, // forward watch events immediately
 		ErrorLog:      silent,
+		ModifyResponse: func(r *http.Response) error {
+			if date, err := http.ParseTime(r.Header.Get("Date")); err == nil {
+				r.Header.Set("Date", date.Add(time.Duration(p.skew.Load())).Format(http.TimeFormat))
+			}
+			return nil
+		},
 	}
 	p.server = &http.Server{
 		Handler:  p.handler(forward),
@@ -97,8 +103,8 @@ func (p *Proxy) listen(address string) error {
 	return nil
 }
 
-// SwapCA gives the proxy a certificate of a new authority, which it returns as
-// PEM, and breaks the connections that were made under the old one.
+// SwapCA creates a new certificate authority and certificate for the proxy, and breaks
+// all connections. It returns the authority (PEM).
 func (p *Proxy) SwapCA() (caPEM []byte, err error) {
 	ca, cert, err := newAuthority(p.ip)
 	if err != nil {
@@ -112,14 +118,17 @@ func (p *Proxy) SwapCA() (caPEM []byte, err error) {
 	return ca, nil
 }
 
-// CA returns the present certificate authority as PEM.
+// Skew makes the server appear to have a clock that differs from ours.
+func (p *Proxy) Skew(d time.Duration) { p.skew.Store(int64(d)) }
+
+// CA returns the current certificate authority (PEM).
 func (p *Proxy) CA() []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ca
 }
 
-// Close ends the proxy and its connections.
+// Close stops the proxy and closes its connections.
 func (p *Proxy) Close() error {
 	p.HalfOpen(false)
 	err := p.server.Close()
@@ -130,8 +139,8 @@ func (p *Proxy) Close() error {
 	return err
 }
 
-// newAuthority makes a certificate authority and a server certificate of it for the
-// address.
+// newAuthority creates a certificate authority, and a server certificate for the
+// address that it signs.
 func newAuthority(ip net.IP) (caPEM []byte, server *tls.Certificate, err error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
 	if err != nil {
@@ -168,7 +177,7 @@ func newAuthority(ip net.IP) (caPEM []byte, server *tls.Certificate, err error) 
 	return caPEM, &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// trackingListener notes every connection, so that it can be broken.
+// trackingListener records all connections, so that they can be broken.
 type trackingListener struct {
 	net.Listener
 	proxy *Proxy
@@ -200,7 +209,7 @@ type conn struct {
 	closed chan struct{}
 }
 
-// pass waits while nothing may move.
+// pass waits while the proxy is stalled.
 func (c *conn) pass() {
 	c.proxy.mu.Lock()
 	stalled := c.proxy.stalled
@@ -213,7 +222,7 @@ func (c *conn) pass() {
 	}
 }
 
-// Read holds back what came in while the connection is half open.
+// Read holds data back while the proxy is stalled.
 func (c *conn) Read(b []byte) (int, error) {
 	c.pass()
 	n, err := c.Conn.Read(b)
@@ -236,7 +245,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Refuse closes the listener and every connection: connecting fails.
+// Refuse closes the listener and all connections, so that connecting fails.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	ln := p.listener
@@ -249,7 +258,7 @@ func (p *Proxy) Refuse() {
 	p.listening.Wait()
 }
 
-// Accept ends Refuse on the same port.
+// Accept listens on the same port again, after Refuse.
 func (p *Proxy) Accept() error {
 	p.mu.Lock()
 	open := p.listener != nil
@@ -260,7 +269,8 @@ func (p *Proxy) Accept() error {
 	return p.listen(p.Address)
 }
 
-// Down accepts connections and closes them at once, old ones too.
+// Down makes the proxy close all connections, new ones immediately after accepting
+// them.
 func (p *Proxy) Down(yes bool) {
 	p.mu.Lock()
 	p.dropNew = yes
@@ -270,7 +280,7 @@ func (p *Proxy) Down(yes bool) {
 	}
 }
 
-// Reset breaks every connection with a TCP reset; new ones are welcome.
+// Reset breaks all connections with a TCP reset. New connections are accepted.
 func (p *Proxy) Reset() {
 	p.mu.Lock()
 	var list []*conn
@@ -286,9 +296,9 @@ func (p *Proxy) Reset() {
 	}
 }
 
-// HalfOpen keeps connections as they are and lets nothing pass in either
-// direction, as when a router forgets them. The kernel still acknowledges what
-// the daemon sends: a loss below TCP cannot be simulated without privileges.
+// HalfOpen keeps connections open and forwards nothing in either direction, as if a
+// router had lost them. The kernel still acknowledges data of the daemon: losses below
+// TCP cannot be simulated without privileges.
 func (p *Proxy) HalfOpen(yes bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -301,7 +311,7 @@ func (p *Proxy) HalfOpen(yes bool) {
 	}
 }
 
-// Connections returns how many connections are open.
+// Connections returns the number of open connections.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -19,8 +19,7 @@ import (
 	"time"
 )
 
-// apiServer answers everything with a body that names what came, and a watch
-// with one event and then silence.
+// apiServer responds with the properties of the request, and to a watch with one event.
 func apiServer(t *testing.T) *httptest.Server {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("watch") != "" {
@@ -96,7 +95,7 @@ func TestProxyForwardsAndCounts(t *testing.T) {
 	data, _ := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	if !bytes.Contains(data, []byte(`{\"status\":{}}`)) {
-		t.Errorf("the body did not arrive: %s", data)
+		t.Errorf("the body is not forwarded: %s", data)
 	}
 	if p.Count() != 2 || p.Count(ClassGet) != 1 || p.Count(ClassPatchStatus) != 1 {
 		t.Errorf("%d requests", p.Count())
@@ -141,7 +140,7 @@ func TestProxyRules(t *testing.T) {
 		t.Errorf("%v %s %v", resp, body, err)
 	}
 	if resp, _, err := p.get(t.Context(), c, mounts); err != nil || resp.StatusCode != 200 {
-		t.Errorf("the rule was used twice: %v", err)
+		t.Errorf("the rule is used twice: %v", err)
 	}
 	p.Set(Rule{Class: ClassWatch, Code: 410, ErrorEvent: true, Times: 1})
 	resp, body, err = p.get(t.Context(), c, mounts+"?watch=1&resourceVersion=5")
@@ -161,7 +160,7 @@ func TestProxyRules(t *testing.T) {
 	start := time.Now()
 	p.Set(Rule{Delay: 60 * time.Millisecond, Times: 1})
 	if _, _, err := p.get(t.Context(), c, mounts); err != nil || time.Since(start) < 60*time.Millisecond {
-		t.Errorf("not slow: %v", err)
+		t.Errorf("not delayed: %v", err)
 	}
 	p.Set(Rule{Code: 403})
 	p.Clear()
@@ -174,7 +173,7 @@ func TestProxyBreaksConnections(t *testing.T) {
 	p, c := newProxy(t)
 	ok := func(when string) {
 		t.Helper()
-		fresh := clientOf(t, p.CA()) // the old one need not have noticed yet what is broken
+		fresh := clientOf(t, p.CA()) // the old client may not have noticed the broken connection
 		if _, _, err := p.get(t.Context(), fresh, mounts); err != nil {
 			t.Errorf("%s: %v", when, err)
 		}
@@ -211,7 +210,7 @@ func TestProxyBreaksConnections(t *testing.T) {
 	if conn, err := net.Dial("tcp", p.Address); err != nil {
 		t.Errorf("down must still accept: %v", err)
 	} else if _, err := conn.Read(make([]byte, 1)); err == nil {
-		t.Error("down must close at once")
+		t.Error("down must close the connection")
 	}
 	p.Down(false)
 	ok("after Down")
@@ -235,7 +234,7 @@ func TestProxyBreaksConnections(t *testing.T) {
 	}
 	var unknown *tls.CertificateVerificationError
 	if _, _, err := p.get(t.Context(), clientOf(t, old), mounts); !errors.As(err, &unknown) {
-		t.Errorf("the old authority still holds: %v", err)
+		t.Errorf("the old authority is still valid: %v", err)
 	}
 	ok("with the new authority")
 }

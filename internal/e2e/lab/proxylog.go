@@ -27,7 +27,7 @@ const (
 	ClassOther       = "other"
 )
 
-// Request is one request that reached the proxy.
+// Request is a request to the proxy.
 type Request struct {
 	Time            time.Time
 	Class           string
@@ -38,24 +38,24 @@ type Request struct {
 	ContentType     string
 	UserAgent       string
 	Proto           string
-	Body            []byte // of a write, its first 64 KiB
+	Body            []byte // of a write, the first 64 KiB
 
 	code atomic.Int64
 	sent atomic.Int64
 	over atomic.Bool
 }
 
-// Code returns the status that was answered, 0 while there is none.
+// Code returns the status code of the response, 0 before the response.
 func (r *Request) Code() int { return int(r.code.Load()) }
 
-// Sent returns the bytes of the answer's body so far.
+// Sent returns the number of bytes of the response body so far.
 func (r *Request) Sent() int64 { return r.sent.Load() }
 
-// Over tells whether the answer has ended, or the client has gone: a watch that
-// is not over is alive.
+// Over reports whether the response is complete or the client has disconnected. A watch
+// that is not over is active.
 func (r *Request) Over() bool { return r.over.Load() }
 
-// Class tells what a request asks for.
+// Class returns the class of a request.
 func Class(r *http.Request) string {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	prefix := 2 // api/v1
@@ -96,32 +96,34 @@ func Class(r *http.Request) string {
 	return ClassOther
 }
 
-// Requests returns what came so far.
+// Requests returns the requests so far.
 func (p *Proxy) Requests() []*Request { return p.requests.all() }
 
-// ClearRequests forgets what came so far.
+// ClearRequests clears the list of requests.
 func (p *Proxy) ClearRequests() { p.requests.clear() }
 
-// Count returns how many requests of the classes came; of all without any.
+// Count returns the number of requests of the classes, or of all classes if none is
+// given.
 func (p *Proxy) Count(classes ...string) (n int) {
 	for _, r := range p.Requests() {
-		fits := len(classes) == 0
+		match := len(classes) == 0
 		for _, c := range classes {
-			fits = fits || c == r.Class
+			match = match || c == r.Class
 		}
-		if fits {
+		if match {
 			n++
 		}
 	}
 	return n
 }
 
-// WaitRequest returns the first request that fits, past or future.
-func (p *Proxy) WaitRequest(ctx context.Context, fits func(*Request) bool) (*Request, error) {
-	return p.requests.wait(ctx, fits)
+// WaitRequest waits for a request that matches, and returns the first one, including
+// past requests.
+func (p *Proxy) WaitRequest(ctx context.Context, match func(*Request) bool) (*Request, error) {
+	return p.requests.wait(ctx, match)
 }
 
-// handler logs a request, applies the rules and passes it on.
+// handler logs a request, applies the rules and forwards it.
 func (p *Proxy) handler(forward http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		entry := &Request{
@@ -160,7 +162,7 @@ func (p *Proxy) handler(forward http.Handler) http.Handler {
 	})
 }
 
-// meter notes the code and counts the bytes of an answer.
+// meter records the code and the number of bytes of a response.
 type meter struct {
 	http.ResponseWriter
 	entry *Request
@@ -178,22 +180,22 @@ func (m *meter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets the response controller find Flush.
+// Unwrap is for http.ResponseController.
 func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
-// Rule makes the proxy answer some requests otherwise. Of several rules that
-// fit the first is used.
+// Rule makes the proxy change the response to some requests. If several rules match,
+// the first is used.
 type Rule struct {
-	Class string // of requests; empty for all
-	Times int    // use it so often; 0 means always
+	Class string // class of requests; empty: all
+	Times int    // number of uses; 0: no limit
 
 	Delay      time.Duration // before anything else
-	Code       int           // answer this instead of asking the server: 401, 403, 410, 429, 500, 503 ...
+	Code       int           // respond with this code instead of forwarding: 401, 403, 410, 429, 500, 503 ...
 	RetryAfter int           // seconds, with Code
-	ErrorEvent bool          // with Code, on a watch: answer 200 and one ERROR event of that code
+	ErrorEvent bool          // with Code, on a watch: respond with 200 and an ERROR event with that code
 	Raw        string        // with Code: this text instead of a status object
-	CutAfter   int           // end the answer abnormally after so many bytes of its body
-	Reset      bool          // with CutAfter: break the whole connection and not just the stream
+	CutAfter   int           // abort the response after this number of bytes of its body
+	Reset      bool          // with CutAfter: break the whole connection, not only the stream
 
 	used int
 }
@@ -205,7 +207,7 @@ func (p *Proxy) Set(r Rule) {
 	p.rules = append(p.rules, &r)
 }
 
-// Clear removes all rules and ends Down and HalfOpen; Refuse needs Accept.
+// Clear removes all rules and stops Down and HalfOpen, but not Refuse (see Accept).
 func (p *Proxy) Clear() {
 	p.mu.Lock()
 	p.rules, p.dropNew = nil, false
@@ -231,11 +233,11 @@ var reasons = map[int]string{
 	422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
 }
 
-// answer writes the status object that an API server would send.
+// answer writes a status object like an API server.
 func (r *Rule) answer(w http.ResponseWriter, watch bool) {
 	status := map[string]any{
 		"kind": "Status", "apiVersion": "v1", "metadata": map[string]any{}, "status": "Failure",
-		"code": r.Code, "reason": reasons[r.Code], "message": fmt.Sprintf("lab: told to answer %d", r.Code),
+		"code": r.Code, "reason": reasons[r.Code], "message": fmt.Sprintf("lab: injected response %d", r.Code),
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if r.RetryAfter > 0 {
@@ -257,7 +259,7 @@ func (r *Rule) answer(w http.ResponseWriter, watch bool) {
 	_ = json.NewEncoder(w).Encode(body) // the client may be gone
 }
 
-// cutter passes a body on until its allowance is used up.
+// cutter forwards the first bytes of a body and then aborts the response.
 type cutter struct {
 	http.ResponseWriter
 	left int
@@ -275,5 +277,5 @@ func (c *cutter) Write(b []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
-// Unwrap lets the response controller find Flush.
+// Unwrap is for http.ResponseController.
 func (c *cutter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// TB is what the packages of this tree use of a testing.TB. The demonstration and
-// the benchmark, which are no tests, get one from Do.
+// TB is the part of testing.TB that the packages in this directory use. The demo and
+// the benchmark, which are not tests, get one from Do.
 type TB interface {
 	Helper()
 	Context() context.Context
@@ -22,9 +22,9 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// Do runs f as a test function is run: Fatal ends it, Cleanup functions run
-// afterwards, last one first. The errors of both are returned. Logs go to standard
-// error, unless ctx has ended.
+// Do runs f like a test function: Fatal stops it, and then the Cleanup functions run in
+// reverse order. Do returns the errors of all of them. Logs go to standard error, unless
+// ctx is done.
 func Do(ctx context.Context, f func(TB)) error {
 	r := &runner{ctx: ctx}
 	r.try(func() { f(r) })
@@ -43,7 +43,7 @@ type runner struct {
 	errs     []error
 }
 
-// fatal is what Fatal panics with.
+// fatal is the panic value of Fatal.
 type fatal struct{}
 
 func (r *runner) try(f func()) {

@@ -15,59 +15,59 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/faketools/record"
 )
 
-const standinPackage = "github.com/compute-daemons/compute-daemons/internal/e2e/standin"
+const fakePackage = "github.com/compute-daemons/compute-daemons/internal/e2e/faketools"
 
-// Programs that are found by name, and mount helpers, which mount(8) looks for
-// in /sbin and nowhere else.
+// The fake programs in PATH, and the fake mount helpers, which mount(8) searches only in
+// /sbin.
 var (
-	standinTools   = []string{"lvs", "vgs", "lvchange", "vgchange", "nvme", "dlm_tool", "mount", "umount"}
-	standinHelpers = []string{"mount.lustre", "mount.gfs2"}
+	fakeTools   = []string{"lvs", "vgs", "lvchange", "vgchange", "nvme", "dlm_tool", "mount", "umount"}
+	fakeHelpers = []string{"mount.lustre", "mount.gfs2"}
 )
 
-// standin returns the stand-in program: the file that LAB_STANDIN names, or the one
-// beside this program, or built once in the life of the process.
-var standin = sync.OnceValues(func() ([]byte, error) {
-	if path := cmp.Or(os.Getenv("LAB_STANDIN"), beside("standin")); path != "" {
+// faketools returns the program of the fake tools: the file in LAB_FAKETOOLS, or the file
+// next to this program, or a new build.
+var faketools = sync.OnceValues(func() ([]byte, error) {
+	if path := cmp.Or(os.Getenv("LAB_FAKETOOLS"), beside("faketools")); path != "" {
 		return os.ReadFile(path)
 	}
-	dir, err := os.MkdirTemp("", "lab-standin-")
+	dir, err := os.MkdirTemp("", "lab-faketools-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "standin")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, standinPackage)
+	path := filepath.Join(dir, "faketools")
+	build := exec.Command("go", "build", "-trimpath", "-o", path, fakePackage)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the stand-ins (or name a built one in LAB_STANDIN): %w\n%s", err, out)
+		return nil, fmt.Errorf("build the fake tools (or set LAB_FAKETOOLS to the program): %w\n%s", err, out)
 	}
 	return os.ReadFile(path)
 })
 
-// installTools puts the stand-ins into the lab's bin directory and, for
-// daemons that set a PATH of their own, over the directory behind /sbin.
+// installTools installs the fake tools in the bin directory of the lab and, for daemons
+// that set their own PATH, over the directory behind /sbin.
 func (l *Lab) installTools() error {
-	program, err := standin()
+	program, err := faketools()
 	if err != nil {
 		return err
 	}
-	first := filepath.Join(l.Bin, "standin")
+	first := filepath.Join(l.Bin, "faketools")
 	if err := os.WriteFile(first, program, 0o755); err != nil {
 		return err
 	}
-	helpers := standinHelpers
+	helpers := fakeHelpers
 	if l.Features.UserNamespace {
 		helpers = append(helpers[:len(helpers):len(helpers)], "mount.xfs")
 	}
-	for _, name := range append(standinTools[:len(standinTools):len(standinTools)], helpers...) {
+	for _, name := range append(fakeTools[:len(fakeTools):len(fakeTools)], helpers...) {
 		if err := os.Link(first, filepath.Join(l.Bin, name)); err != nil {
 			return err
 		}
 		if name == "mount" || name == "umount" {
-			continue // only by PATH: the real ones must stay reachable
+			continue // only in PATH: the real ones must stay available
 		}
 		if err := os.Symlink(filepath.Join(l.Bin, name), filepath.Join(l.path("sbin"), name)); err != nil {
 			return err
@@ -76,8 +76,8 @@ func (l *Lab) installTools() error {
 	return l.coverSbin()
 }
 
-// coverSbin lays our directory over the real one, by an overlay where the kernel
-// can, else by a memory file system with links to what was there.
+// coverSbin mounts the directory of the fakes over /sbin: as an overlay if the kernel
+// supports that, otherwise as a directory with links to the old entries.
 func (l *Lab) coverSbin() error {
 	real, err := filepath.EvalSymlinks("/sbin")
 	if err != nil {
@@ -111,19 +111,19 @@ func (l *Lab) coverSbin() error {
 	return nil
 }
 
-// Path returns the PATH with the stand-ins first.
+// Path returns the PATH with the fake tools first.
 func (l *Lab) Path() string { return l.Bin + ":/usr/sbin:/usr/bin:/sbin:/bin" }
 
-// Call is one run of a stand-in.
+// Call is a call of a fake tool.
 type Call = record.Call
 
-// Fault is one way for a stand-in to misbehave.
+// Fault is an injected fault of a fake tool.
 type Fault = record.Fault
 
-// Log returns the calls of the stand-ins so far, by start.
+// Log returns the calls of the fake tools so far, ordered by start.
 func (l *Lab) Log() ([]Call, error) { return l.state.Calls() }
 
-// ClearLog forgets the calls so far.
+// ClearLog clears the log of calls.
 func (l *Lab) ClearLog() error {
 	if err := os.Truncate(l.state.LogPath(), 0); !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -131,28 +131,28 @@ func (l *Lab) ClearLog() error {
 	return nil
 }
 
-// Fault makes a stand-in misbehave from now on. Of several faults that fit a
-// call the one that was added first counts.
+// Fault injects a fault into a fake tool. If several faults match a call, the first one
+// is used.
 func (l *Lab) Fault(tool string, f Fault) error {
 	f.Tool = tool
 	return l.state.Update(func(s *record.State) error { s.Faults = append(s.Faults, &f); return nil })
 }
 
-// ClearFaults makes all stand-ins behave; a call that hangs already stays.
+// ClearFaults removes all faults. Calls that already hang are not affected.
 func (l *Lab) ClearFaults() error {
 	return l.state.Update(func(s *record.State) error { s.Faults = nil; return nil })
 }
 
-// Gate returns a path for Fault.Gate and the function that opens it: a call
-// that meets the gate waits there, so that a test can look at the moment.
-func (l *Lab) Gate(name string) (path string, open func() error) {
-	path = l.path("gate-" + name)
+// Barrier returns a path for Fault.Barrier and a function that opens the barrier. A
+// call with the fault waits until then.
+func (l *Lab) Barrier(name string) (path string, open func() error) {
+	path = l.path("barrier-" + name)
 	return path, func() error { return os.WriteFile(path, nil, 0o600) }
 }
 
-// WaitCall returns the first call that fits, past or future. It sleeps on the
-// log file and does not poll.
-func (l *Lab) WaitCall(ctx context.Context, fits func(Call) bool) (Call, error) {
+// WaitCall waits for a call that matches, and returns the first one, including past
+// calls. It watches the log file and does not poll.
+func (l *Lab) WaitCall(ctx context.Context, match func(Call) bool) (Call, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return Call{}, err
@@ -170,16 +170,16 @@ func (l *Lab) WaitCall(ctx context.Context, fits func(Call) bool) (Call, error) 
 		if err != nil {
 			return Call{}, err
 		}
-		if i := slices.IndexFunc(calls, fits); i >= 0 {
+		if i := slices.IndexFunc(calls, match); i >= 0 {
 			return calls[i], nil
 		}
 		if _, err := events.Read(buf); err != nil {
-			return Call{}, fmt.Errorf("no such call came: %w", errors.Join(ctx.Err(), err))
+			return Call{}, fmt.Errorf("no call matches: %w", errors.Join(ctx.Err(), err))
 		}
 	}
 }
 
-// Tool runs a stand-in the way an administrator would.
+// Tool runs a fake tool like an administrator.
 func (l *Lab) Tool(name string, args ...string) error {
 	cmd := exec.Command(filepath.Join(l.Bin, name), args...)
 	cmd.Env = []string{"PATH=" + l.Path()}

@@ -12,46 +12,46 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/standin/record"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/faketools/record"
 )
 
-// VolumeOptions are the circumstances of a volume; the zero value is a local,
-// visible, inactive volume with an empty xfs.
+// VolumeOptions configure a volume. The zero value is a local, visible, inactive volume
+// with an empty xfs.
 type VolumeOptions struct {
 	Raw    bool // no file system on it
 	Shared bool // the group needs a started lockspace
-	Active bool // activated already
+	Active bool // activated
 
-	Appears  time.Duration // LVM does not know the volume before
-	NodeLate time.Duration // the node comes so long after the activation
+	Appears  time.Duration // the volume is invisible to LVM until then
+	NodeLate time.Duration // the device node appears this long after the activation
 
-	// NQN and NSID name the NVMe namespace below. With NeedsRescan it is
-	// missing, and the volume with it, until RescanLate after a rescan.
+	// NQN and NSID identify the NVMe namespace of the volume. With NeedsRescan,
+	// namespace and volume are missing until RescanLate after a rescan.
 	NQN         string
 	NSID        int
 	NeedsRescan bool
 	RescanLate  time.Duration
 }
 
-// Volume is one logical volume of the lab.
+// Volume is a logical volume of the lab.
 type Volume struct {
 	VG, LV string
-	Node   string // path below /dev/mapper, there while active
-	Image  string // file behind it; empty without loop devices
-	Loop   int    // number of the loop device; -1 without
+	Node   string // path below /dev/mapper, exists while the volume is active
+	Image  string // backing file; empty without loop devices
+	Loop   int    // number of the loop device; -1: none
 
 	lab *Lab
 }
 
-// DevicePath is the node that device mapper makes for a volume: hyphens in
-// either name are doubled.
+// DevicePath returns the path of the device mapper node of a volume. Hyphens in both
+// names are doubled.
 func DevicePath(vg, lv string) string {
 	escape := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
 	return "/dev/mapper/" + escape(vg) + "-" + escape(lv)
 }
 
-// AddVolume makes a volume and tells the stand-ins. Volumes of one group must
-// agree in Shared.
+// AddVolume creates a volume. Volumes of the same group must have the same value of
+// Shared.
 func (l *Lab) AddVolume(vg, lv string, opts VolumeOptions) (*Volume, error) {
 	v := &Volume{VG: vg, LV: lv, Node: DevicePath(vg, lv), Loop: -1, lab: l}
 	rec := &record.Volume{VG: vg, LV: lv, Shared: opts.Shared, Node: v.Node, Late: opts.NodeLate, NQN: opts.NQN, NSID: opts.NSID}
@@ -72,14 +72,14 @@ func (l *Lab) AddVolume(vg, lv string, opts VolumeOptions) (*Volume, error) {
 		v.Image, v.Loop = image, loop.number
 		rec.Major, rec.Minor = 7, uint32(loop.number)
 	case blockDevice("/dev") != "":
-		rec.Bind = blockDevice("/dev") // never opened: only something that looks like a device
+		rec.Bind = blockDevice("/dev") // never opened; it only has to be a block device
 	default:
 		rec.Plain = true
 	}
 	err := l.state.Update(func(s *record.State) error {
 		for _, o := range s.Volumes {
 			if o.VG == vg && o.LV == lv {
-				return fmt.Errorf("volume %s/%s is there already", vg, lv)
+				return fmt.Errorf("volume %s/%s already exists", vg, lv)
 			}
 		}
 		s.Volumes = append(s.Volumes, rec)
@@ -96,7 +96,7 @@ func (l *Lab) AddVolume(vg, lv string, opts VolumeOptions) (*Volume, error) {
 	return v, err
 }
 
-// Active tells whether the volume is activated.
+// Active reports whether the volume is active.
 func (v *Volume) Active() (bool, error) {
 	s, err := v.lab.state.Load()
 	if err != nil {
@@ -110,7 +110,7 @@ func (v *Volume) Active() (bool, error) {
 	return false, fmt.Errorf("no volume %s/%s", v.VG, v.LV)
 }
 
-// Locked tells whether a group's lockspace is started.
+// Locked reports whether the lockspace of a group is started.
 func (l *Lab) Locked(vg string) (bool, error) {
 	s, err := l.state.Load()
 	if err != nil {
@@ -124,15 +124,14 @@ func (l *Lab) Locked(vg string) (bool, error) {
 	return false, nil
 }
 
-// NVMeLayout makes nvme list answer like version 1 or 2 of nvme-cli; 2 unless
-// set.
+// NVMeLayout sets the output format of nvme list to that of nvme-cli version 1 or 2. The
+// default is 2.
 func (l *Lab) NVMeLayout(version int) error {
 	return l.state.Update(func(s *record.State) error { s.NVMeLayout = version; return nil })
 }
 
-// ShowSource makes the mount table show another source than the one that a
-// mount helper is asked for, as Lustre does for a server given by host name. An
-// empty text ends it.
+// ShowSource makes mount helpers mount the source shown instead of asked, as Lustre does
+// for servers with host names. An empty shown removes the entry.
 func (l *Lab) ShowSource(asked, shown string) error {
 	return l.state.Update(func(s *record.State) error {
 		delete(s.Shown, asked)
@@ -147,8 +146,8 @@ func (l *Lab) ShowSource(asked, shown string) error {
 	})
 }
 
-// Reboot simulates the loss of everything that a kernel forgets: volumes inactive,
-// lockspaces stopped, nodes gone. Mounts have to be gone already.
+// Reboot simulates a reboot: it deactivates volumes, stops lockspaces and removes device
+// nodes. There must be no mounts.
 func (l *Lab) Reboot() error {
 	return l.state.Update(func(s *record.State) error {
 		s.Locks = nil
@@ -163,12 +162,12 @@ func (l *Lab) Reboot() error {
 	})
 }
 
-// blockDevice is the first block device in a directory, empty when there is none.
+// blockDevice returns the path of the first block device in a directory, or "".
 func blockDevice(dir string) string {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		// Not by the entry's own type: it may be a file with a device over it.
+		// Not the type of the entry: it may be a file with a device mounted on it.
 		if st, err := os.Lstat(path); err == nil && st.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
 			return path
 		}
@@ -178,19 +177,18 @@ func blockDevice(dir string) string {
 
 func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
 
-// imageSize is above the 300 MB that mkfs.xfs insists on; the file is sparse.
+// imageSize is above the minimum of mkfs.xfs, 300 MB. The file is sparse.
 const imageSize = 320 << 20
 
-// A loop is one attached loop device. The open file keeps it: the device is
-// set to detach by itself when the last user goes, so that no end of this
-// process can leak it.
+// loop is an attached loop device. The open file keeps it attached: the kernel detaches
+// it when its last user closes it, so this process cannot leak it.
 type loop struct {
 	number int
 	file   *os.File
-	added  bool // the kernel made the device for us
+	added  bool // the kernel created the device for us
 }
 
-// attach gives an image a loop device.
+// attach attaches an image to a free loop device.
 func (l *Lab) attach(image string) (*loop, error) {
 	img, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
@@ -203,7 +201,7 @@ func (l *Lab) attach(image string) (*loop, error) {
 	}
 	defer control.Close()
 	known, _ := filepath.Glob("/sys/block/loop*")
-	for range 20 { // others on this machine may take the same free device first, or remove it
+	for range 20 { // other processes may take the same free device, or remove it
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, fmt.Errorf("find a free loop device: %w", err)
@@ -214,7 +212,7 @@ func (l *Lab) attach(image string) (*loop, error) {
 		}
 		dev, err := os.OpenFile(node, os.O_RDWR, 0)
 		if errors.Is(err, unix.ENXIO) {
-			continue // it was free, and the process that had added it has removed it since
+			continue // removed by the process that had added it
 		} else if err != nil {
 			return nil, err
 		}
@@ -229,7 +227,7 @@ func (l *Lab) attach(image string) (*loop, error) {
 			return nil, fmt.Errorf("attach loop%d: %w", n, err)
 		}
 	}
-	return nil, errors.New("no free loop device after 20 tries")
+	return nil, errors.New("no free loop device after 20 attempts")
 }
 
 func hasName(paths []string, n int) bool {
@@ -249,23 +247,22 @@ func (d *loop) detach() error {
 	err = errors.Join(err, d.file.Close())
 	if d.added {
 		if control, e := os.OpenFile("/dev/loop-control", os.O_RDWR, 0); e == nil {
-			_ = unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, d.number) // another may use it by now
+			_ = unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, d.number) // another process may use it
 			control.Close()
 		}
 	}
 	return err
 }
 
-// newImage makes a file for a volume, with an xfs of its own or empty. Copies
-// of one xfs could not be mounted side by side: the kernel refuses a second
-// file system with the same UUID.
+// newImage creates the file of a volume, with a new xfs or empty. A copied xfs would not
+// do: the kernel refuses to mount a second file system with the same UUID.
 func (l *Lab) newImage(name string, raw bool) (string, error) {
 	path := l.path(name)
 	if raw || !l.Features.XFS {
 		return path, truncated(path, 16<<20)
 	}
-	// One at a time, because what mkfs.xfs writes is mostly zeros, 64 MB of
-	// them, which only the copy does without.
+	// One at a time, because mkfs.xfs writes 64 MB, mostly zeros, which the copy turns
+	// into holes.
 	l.making.Lock()
 	defer l.making.Unlock()
 	full := path + ".full"
@@ -287,8 +284,7 @@ func truncated(path string, size int64) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// copySparse copies the data of a file and leaves its holes, and what is
-// merely zero, as holes.
+// copySparse copies a file. Holes and blocks of zeros become holes.
 func copySparse(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -307,7 +303,7 @@ func copySparse(from, to string) error {
 	for at := int64(0); ; {
 		at, err = unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			return nil // nothing but a hole is left
+			return nil // only a hole is left
 		} else if err != nil {
 			return err
 		}

@@ -13,11 +13,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-func TestVolumeLife(t *testing.T) {
+func TestVolume(t *testing.T) {
 	l := newLab(t)
 	v := l.mustVolume(t, "vg", "lv", VolumeOptions{Shared: true, NQN: "nqn.x", NSID: 4})
 	if _, err := l.AddVolume("vg", "lv", VolumeOptions{Raw: true}); err == nil {
-		t.Error("the same volume twice")
+		t.Error("added the same volume twice")
 	}
 	if err := l.Tool("lvchange", "--activate", "ys", "vg/lv"); err == nil {
 		t.Error("activated without a lockspace")
@@ -32,7 +32,7 @@ func TestVolumeLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l.Features.Loop && (st.Mode&unix.S_IFMT != unix.S_IFBLK || unix.Major(st.Rdev) != 7 || int(unix.Minor(st.Rdev)) != v.Loop) {
-		t.Errorf("the node is no block device 7:%d: %+v", v.Loop, st)
+		t.Errorf("the node is not block device 7:%d: %+v", v.Loop, st)
 	}
 	left, _ := l.Leftovers()
 	if want := []string{"active volume vg/lv", "lockspace of vg", "node " + v.Node}; !slices.Equal(left, want) {
@@ -52,7 +52,7 @@ func TestVolumeLife(t *testing.T) {
 	}
 }
 
-// A node that comes late is not made by lvchange.
+// lvchange does not wait for a late device node.
 func TestLateNode(t *testing.T) {
 	l := newLab(t)
 	v := l.mustVolume(t, "late", "lv", VolumeOptions{Raw: true, NodeLate: 80 * time.Millisecond})
@@ -65,18 +65,18 @@ func TestLateNode(t *testing.T) {
 	}
 	wait.Until(t, "the device node", func() bool { return exists(v.Node) })
 	if time.Since(start) < 80*time.Millisecond {
-		t.Error("the node came too early")
+		t.Error("the node appeared too early")
 	}
 	if _, err := os.Stat(v.Node); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestOneLaboratoryAtATime(t *testing.T) {
+func TestOnlyOneLab(t *testing.T) {
 	l := newLab(t)
 	if other, err := New(""); err == nil {
 		other.Close()
-		t.Error("a second lab")
+		t.Error("created a second lab")
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestOneLaboratoryAtATime(t *testing.T) {
 	}
 	if other, err := New(t.TempDir() + "/a:b"); err == nil {
 		other.Close()
-		t.Error("a directory that overlay mounts cannot name")
+		t.Error("accepted a directory name that overlay mounts do not support")
 	}
 	newLab(t)
 }
@@ -116,7 +116,7 @@ func TestBusy(t *testing.T) {
 				}
 				if l.Features.Loop {
 					if err := l.Tool("lvchange", "-an", "busy/lv"); err == nil || !strings.Contains(err.Error(), "in use") {
-						t.Errorf("the device is free: %v", err)
+						t.Errorf("the device is not in use: %v", err)
 					}
 				}
 			} else if !errors.Is(err, unix.EBUSY) {
@@ -141,7 +141,7 @@ func TestBusy(t *testing.T) {
 		t.Error(err)
 	}
 	noLeftovers(t, l)
-	if _, err := l.Busy("shouting", "/"); err == nil {
-		t.Error("an unknown way was accepted")
+	if _, err := l.Busy("unknown", "/"); err == nil {
+		t.Error("an unknown kind was accepted")
 	}
 }

@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // ContainerTools are the programs that Container needs.
@@ -24,39 +24,39 @@ var ContainerTools = []string{"systemd-nspawn"}
 
 var machines atomic.Int64
 
-// enterGroups is a shell script: it moves itself into N control groups and
-// becomes the command behind them.
+// enterGroups is a shell script that moves itself into N control groups and then executes the
+// command after them.
 const enterGroups = `n=$1; shift; while [ $n -gt 0 ]; do echo $$ >"$1/cgroup.procs" || exit; shift; n=$((n-1)); done; exec "$@"`
 
-// Container boots systemd in a container. It has the host's network, so the
-// API server is where it is for everybody; its files are its own. At the end of
-// the test nothing is left of it.
+// Container boots systemd in a container. It uses the network of the host, so it reaches the
+// API server at the same address. It has its own files. Everything is removed at the end of
+// the test.
 func Container(t testing.TB) *Machine {
 	t.Helper()
 	Need(t)
-	return containers(t, world.New(t), nil, "compute-01")[0]
+	return containers(t, fixture.New(t), nil, "compute-01")[0]
 }
 
-// Containers boots several containers at once. They share the host's network,
-// loopback included. Each has a world of its own, whose node has the host name of
-// the container. The files that lay returns are there when it boots.
-func Containers(t testing.TB, lay func(s *world.World, name string) []File, names ...string) []*Machine {
+// Containers boots several containers concurrently. They share the network of the host,
+// including the loopback interface. The node of each fixture has the host name of its
+// container. The files that prepare returns are created before it boots.
+func Containers(t testing.TB, prepare func(s *fixture.Fixture, name string) []File, names ...string) []*Machine {
 	t.Helper()
 	Need(t)
-	list := containers(t, world.New(t), lay, names...)
+	list := containers(t, fixture.New(t), prepare, names...)
 	for _, m := range list {
-		m.Name, m.World = m.host, m.World.As(m.host)
+		m.Name, m.Fixture = m.host, m.Fixture.As(m.host)
 	}
 	return list
 }
 
-func containers(t testing.TB, s *world.World, lay func(*world.World, string) []File, names ...string) []*Machine {
+func containers(t testing.TB, s *fixture.Fixture, prepare func(*fixture.Fixture, string) []File, names ...string) []*Machine {
 	t.Helper()
-	began := time.Now()
+	started := time.Now()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		_ = wait.For(ctx, "the end of what was killed", func() (bool, error) { // it has left its groups before it is gone
+		_ = wait.For(ctx, "killed processes to exit", func() (bool, error) { // a process leaves its groups before it has exited
 			left, err := s.Leftovers()
 			return len(left) == 0 || err != nil, nil
 		})
@@ -68,12 +68,12 @@ func containers(t testing.TB, s *world.World, lay func(*world.World, string) []F
 	}
 	list := make([]*Machine, len(names))
 	for i, name := range names {
-		m := &Machine{Name: s.Node, host: name, World: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
+		m := &Machine{Name: s.Node, host: name, Fixture: s, t: t, slow: 1, boot: time.Minute, done: make(chan struct{})}
 		dir := filepath.Join(s.Dir, fmt.Sprintf("container-%d", machines.Add(1)))
 		m.console, m.Exchange = dir+".console", filepath.Join(dir, "exchange")
 		var files []File
-		if lay != nil {
-			files = lay(s, name)
+		if prepare != nil {
+			files = prepare(s, name)
 		}
 		if err := m.startContainer(dir, g, files); err != nil {
 			t.Fatal(err)
@@ -83,7 +83,7 @@ func containers(t testing.TB, s *world.World, lay func(*world.World, string) []F
 	}
 	for _, m := range list {
 		if err := m.awaitContainer(); err != nil {
-			t.Fatalf("the container %s does not boot: %v\n%s", m.host, err, m.tail())
+			t.Fatalf("the container %s did not boot: %v\n%s", m.host, err, m.tail())
 		}
 	}
 	for _, m := range list {
@@ -93,7 +93,7 @@ func containers(t testing.TB, s *world.World, lay func(*world.World, string) []F
 	for _, m := range list {
 		groups = append(groups, m.groups...)
 	}
-	t.Logf("booted %d in %.1f s, control groups %s", len(list), time.Since(began).Seconds(), strings.Join(groups, " "))
+	t.Logf("booted %d in %.1f s, control groups %s", len(list), time.Since(started).Seconds(), strings.Join(groups, " "))
 	return list
 }
 
@@ -107,7 +107,7 @@ func (m *Machine) awaitContainer() (err error) {
 }
 
 func (m *Machine) startContainer(dir string, g *guest, files []File) error {
-	l := m.World.Lab
+	l := m.Fixture.Lab
 	m.root = filepath.Join(dir, "root")
 	root, upper := m.root, filepath.Join(dir, "upper")
 	for _, d := range []string{root, upper, m.Exchange, filepath.Join(dir, "work")} {
@@ -123,16 +123,16 @@ func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 			return err
 		}
 	}
-	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", filepath.Join(folder, "rootfs"), upper, filepath.Join(dir, "work"))
+	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", filepath.Join(cache, "rootfs"), upper, filepath.Join(dir, "work"))
 	if err := unix.Mount("overlay", root, "overlay", 0, data); err != nil {
-		return fmt.Errorf("lay a container's files over the root file system: %w", err)
+		return fmt.Errorf("mount the overlay of a container: %w", err)
 	}
 	groups, err := newCgroups(fmt.Sprintf("compute-daemons-e2e-%d-%d-%s", os.Getpid(), time.Now().UnixNano(), m.host))
 	if err != nil {
 		return errors.Join(err, unix.Unmount(root, unix.MNT_DETACH))
 	}
 	m.groups = groups
-	l.OnClose(groups.remove) // when a signal ends the tests
+	l.OnClose(groups.remove) // if a signal stops the tests
 	console, err := os.Create(m.console)
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 		if m.link != nil {
 			m.link.conn.Close()
 		}
-		kill() // what it has started lives on, until its groups are removed
+		kill() // processes of the container run until its groups are removed
 		<-m.done
 		if err := errors.Join(groups.remove(), unix.Unmount(root, unix.MNT_DETACH), os.RemoveAll(dir)); err != nil {
 			m.t.Error("left behind: ", err)
@@ -164,12 +164,12 @@ func (m *Machine) startContainer(dir string, g *guest, files []File) error {
 	return nil
 }
 
-// cgroups are a machine's own control groups, one in each hierarchy that
-// systemd uses. A container makes its groups below the one that it was started
-// in, and leaves them behind.
+// cgroups are the control groups of a container, one in each hierarchy that systemd uses. A
+// container creates its groups below the group in which it was started, and does not remove
+// them.
 type cgroups []string
 
-// newCgroups makes a group below ours in each hierarchy.
+// newCgroups creates a group below our own in each hierarchy.
 func newCgroups(name string) (cgroups, error) {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -193,8 +193,8 @@ func newCgroups(name string) (cgroups, error) {
 	return g, nil
 }
 
-// systemdCgroups finds the directories of our own groups: in the hierarchy of
-// version 2, and in that of version 1 with the name systemd.
+// systemdCgroups returns the directories of our own groups: in the hierarchy of version 2, and
+// in the hierarchy of version 1 named systemd.
 func systemdCgroups(own, mounts string) (dirs []string) {
 	for line := range strings.Lines(own) {
 		// 0::/path or 9:name=systemd:/path
@@ -220,8 +220,8 @@ func systemdCgroups(own, mounts string) (dirs []string) {
 	return dirs
 }
 
-// remove kills what is in the groups and removes them with those below. The
-// kernel takes a moment until the killed have left.
+// remove kills the processes in the groups, and removes the groups and those below. The kernel
+// needs a moment until killed processes have left.
 func (g cgroups) remove() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -235,8 +235,8 @@ func (g cgroups) remove() (err error) {
 	return err
 }
 
-// removeTree removes the directories of a tree; the files in them are the kernel's.
-// Processes that are in the way are killed.
+// removeTree removes the directories of a tree, whose files belong to the kernel, and kills
+// processes that prevent this.
 func removeTree(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -254,8 +254,8 @@ func removeTree(dir string) error {
 	return err
 }
 
-// killGroup kills the processes of one group. One of a number namespace that
-// is not ours has the number 0 here, and is left alone.
+// killGroup kills the processes of one group. Processes of a PID namespace that is not visible
+// here are listed as 0, and are skipped.
 func killGroup(dir string) {
 	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	for line := range strings.Lines(string(text)) {

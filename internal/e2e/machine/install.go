@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// Programs are the programs of an installation.
+// Programs returns the programs of all daemons and their clients.
 func Programs() (list []string) {
 	for _, d := range product.Daemons {
 		list = append(list, d.Programs()...)
@@ -20,26 +20,25 @@ func Programs() (list []string) {
 	return list
 }
 
-// Install installs the packages in bin/rpm. Nothing is enabled or started.
+// Install installs the packages in bin/rpm. It enables and starts nothing.
 func (m *Machine) Install() {
 	m.t.Helper()
-	began := time.Now()
-	defer func() { m.t.Logf("installed in %.1f s", time.Since(began).Seconds()) }()
-	if m.Exchange != "" { // a virtual machine has them from the start
+	started := time.Now()
+	defer func() { m.t.Logf("installed in %.1f s", time.Since(started).Seconds()) }()
+	if m.Exchange != "" { // a virtual machine has them in its ram disk
 		for _, p := range Packages(m.t) {
 			if err := copyFile(p, filepath.Join(m.Exchange, "rpm", filepath.Base(p))); err != nil {
 				m.t.Fatal(err)
 			}
 		}
 	}
-	// The distribution of the machine does not use rpm: what the packages need is there,
-	// but rpm does not know it.
+	// The distribution of the machine does not use rpm: the dependencies are installed, but rpm
+	// does not know them.
 	m.Do("rpm -U --nodeps /run/e2e/rpm/*.rpm")
 }
 
-// Configure does what an administrator does before the first start: the
-// credentials, and where the API server is. More settings go into a further
-// file of config.d.
+// Configure does what an administrator does before the first start: it installs the
+// credentials and sets the address of the API server. More settings can be added with Setting.
 func (m *Machine) Configure() {
 	m.t.Helper()
 	for _, d := range product.Daemons {
@@ -49,7 +48,7 @@ func (m *Machine) Configure() {
 			m.t.Fatal(err)
 		}
 		for _, file := range []string{product.TokenFile, product.CertFile} {
-			data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.Name, file))
+			data, err := os.ReadFile(filepath.Join(m.Fixture.Cluster.Dir, d.Name, file))
 			if err != nil {
 				m.t.Fatal(err)
 			}
@@ -60,10 +59,10 @@ func (m *Machine) Configure() {
 	m.NameServer()
 }
 
-// NameServer names the API server and the credentials in the daemons' settings.
+// NameServer writes the settings with the API server and the credentials.
 func (m *Machine) NameServer() {
 	m.t.Helper()
-	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
+	host, port, err := net.SplitHostPort(m.Fixture.Cluster.Address())
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -71,19 +70,18 @@ func (m *Machine) NameServer() {
 		etc := product.Directory(d.Name)
 		m.Setting(d.Name, "10-cluster", fmt.Sprintf(
 			"[kubernetes]\nservice_host = %q\nservice_port = %q\ntoken_file = %q\ncert_file = %q\n\n[node]\nname = %q\n",
-			host, port, etc+"/"+product.TokenFile, etc+"/"+product.CertFile, m.World.Node))
+			host, port, etc+"/"+product.TokenFile, etc+"/"+product.CertFile, m.Fixture.Node))
 	}
 }
 
-// Setting writes a file of settings; the daemon reads it when it starts or is
-// told to reload.
+// Setting writes a configuration file, which the daemon reads at its next start or reload.
 func (m *Machine) Setting(daemon, name, toml string) {
 	m.t.Helper()
 	m.Put("/etc/"+daemon+"/config.d/"+name+".toml", 0o644, []byte(toml))
 }
 
-// Edit writes a drop-in of a unit the way an administrator does. A systemctl of
-// this age wants a terminal and an editor for it.
+// Edit writes a drop-in of a unit with systemctl edit, as an administrator does. The systemctl
+// of the machine requires a terminal and an editor.
 func (m *Machine) Edit(unit, text string) {
 	m.t.Helper()
 	m.Put("/root/drop-in", 0o644, []byte(text))

@@ -15,58 +15,58 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine/wire"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Machine is a machine that has booted.
+// Machine is a booted machine.
 type Machine struct {
 	Name string
 
-	World *world.World // what it belongs to, with the API server
+	Fixture *fixture.Fixture // fixture of the test, with the API server
 
-	// Exchange is the directory outside that a container has as /run/e2e.
+	// Exchange is the directory of this machine that is /run/e2e in a container.
 	Exchange string
 
 	t       testing.TB
-	host    string // a container's host name
+	host    string // host name of a container
 	link    *link
-	slow    time.Duration // how many times longer things take than on this machine
-	console string        // file with what came out of it
-	root    string        // where this machine has the files of a container
-	groups  cgroups       // of a container
-	done    chan struct{} // closed when its process has ended
+	slow    time.Duration // factor by which the machine is slower than this one
+	console string        // file with the output of the console
+	root    string        // directory of this machine with the files of a container
+	groups  cgroups       // control groups of a container
+	done    chan struct{} // closed when its process has exited
 	stop    func()
 	monitor func(command string) error // of the emulator; nil in a container
-	boot    time.Duration              // how long one may take
+	boot    time.Duration              // limit for a boot
 }
 
-// patience bounds what should take a moment.
+// patience is the limit for actions that normally take a moment.
 const patience = 30 * time.Second
 
-// For returns the machine for a subtest: what fails then fails there.
+// For returns the machine for a subtest, which fails if an action fails.
 func (m *Machine) For(t testing.TB) *Machine {
 	c := *m
-	c.t, c.World = t, m.World.For(t)
+	c.t, c.Fixture = t, m.Fixture.For(t)
 	return &c
 }
 
-// Context ends when something has taken far too long; not with the test, at
-// whose end it may be told what the machine knows.
+// Context returns a context with a generous time limit. It is not cancelled at the end of the
+// test, so that cleanups can still get information from the machine.
 func (m *Machine) Context() context.Context {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.t.Context()), patience*m.slow)
 	m.t.Cleanup(cancel)
 	return ctx
 }
 
-// Run has bash run a script inside and returns its output, standard error
-// included, and its exit code.
+// Run runs a script with bash in the machine. It returns its exit code and its output,
+// including standard error.
 func (m *Machine) Run(ctx context.Context, script string) (out string, code int, err error) {
 	return m.link.run(ctx, script, nil)
 }
 
-// Alive tells whether the machine still runs scripts.
+// Alive reports whether the machine still runs scripts.
 func (m *Machine) Alive() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience*m.slow)
 	defer cancel()
@@ -85,7 +85,7 @@ func (m *Machine) Do(script string) string {
 	return strings.TrimSuffix(out, "\n")
 }
 
-// Await runs a script until it succeeds, and returns its output then.
+// Await repeats a script until it succeeds, and returns its output.
 func (m *Machine) Await(what, script string) string {
 	m.t.Helper()
 	ctx := m.Context()
@@ -98,19 +98,19 @@ func (m *Machine) Await(what, script string) string {
 		out, code, err = m.Run(ctx, script)
 		return code == 0 && err == nil, nil
 	}); end != nil {
-		m.t.Fatalf("waited in vain until %s: %s: exit code %d, %v\n%s", what, script, code, err, out)
+		m.t.Fatalf("timeout while waiting until %s: %s: exit code %d, %v\n%s", what, script, code, err, out)
 	}
 	return strings.TrimSuffix(out, "\n")
 }
 
-// Put writes a file inside; directories above it are made.
+// Put writes a file in the machine. It creates missing directories.
 func (m *Machine) Put(path string, mode fs.FileMode, data []byte) {
 	m.t.Helper()
 	script := fmt.Sprintf("set -e; p='%s'; mkdir -p \"${p%%/*}\"; install -m %o /dev/null \"$p.new\"; cat >\"$p.new\"; mv \"$p.new\" \"$p\"", path, mode.Perm())
 	m.feed(script, data)
 }
 
-// feed runs a script that reads data and must succeed.
+// feed runs a script with data as its standard input. The script must succeed.
 func (m *Machine) feed(script string, data []byte) {
 	m.t.Helper()
 	out, code, err := m.link.run(m.Context(), script, data)
@@ -119,34 +119,34 @@ func (m *Machine) feed(script string, data []byte) {
 	}
 }
 
-// Outside is where this machine has a file of a container.
+// Outside returns the path on this machine of a file of a container.
 func (m *Machine) Outside(path string) string {
 	m.t.Helper()
 	if m.root == "" {
-		m.t.Fatal("the files of a virtual machine are on its disk")
+		m.t.Fatal("a virtual machine has no files on this machine")
 	}
 	return filepath.Join(m.root, path)
 }
 
-// Property is a property of a unit as systemctl show says it.
+// Property returns a property of a unit, from systemctl show.
 func (m *Machine) Property(unit, name string) string {
 	m.t.Helper()
 	return m.Do("systemctl show --value -p " + name + " " + unit)
 }
 
-// Journal returns messages of a unit of this boot, one a line.
+// Journal returns the messages of a unit in this boot, one per line.
 func (m *Machine) Journal(unit string, args ...string) string {
 	m.t.Helper()
 	return m.Do("journalctl --sync; journalctl -b --no-pager -o cat -u " + unit + " " + strings.Join(args, " "))
 }
 
-// unitFile is the beginning of what systemd logs about a line of one of our unit
-// files or drop-ins, in the form of 240 and newer ("/path:50: ...") or before
+// unitFile matches the start of a message of systemd about a line in one of our unit files or
+// drop-ins, in the form of systemd 240 and newer ("/path:50: ...") or of older versions
 // ("[/path:50] ...").
 var unitFile = regexp.MustCompile(`^\[?/[^ :]*/(clientmountd|nnf-dm|nnf-clientmount)\.(service|socket)(\.d/[^ :]*)?:[0-9]+[:\]]`)
 
-// UnitWarnings are the warnings and errors of this boot in which systemd names a
-// line of one of our unit files.
+// UnitWarnings returns the warnings and errors of systemd in this boot about lines in our unit
+// files.
 func (m *Machine) UnitWarnings() (found []string) {
 	m.t.Helper()
 	out := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p warning _PID=1")
@@ -158,13 +158,12 @@ func (m *Machine) UnitWarnings() (found []string) {
 	return found
 }
 
-// settle waits until the machine has done what it does at boot; a unit that
-// has failed is told to the test.
+// settle waits until the machine has finished booting, and logs failed units.
 func (m *Machine) settle() {
 	m.t.Helper()
 	out, code, err := m.Run(m.Context(), "command -v udevadm >/dev/null && ! systemd-detect-virt -qc && udevadm settle; systemctl is-system-running --wait")
 	if err != nil {
-		m.t.Fatal("the machine does not come to rest: ", err)
+		m.t.Fatal("the machine did not finish booting: ", err)
 	}
 	if state := strings.TrimSpace(out); code != 0 && state != "running" {
 		failed, _, _ := m.Run(m.Context(), "systemctl --failed --no-legend --plain")
@@ -172,7 +171,7 @@ func (m *Machine) settle() {
 	}
 }
 
-// Reboot starts the machine again, the orderly way.
+// Reboot reboots the machine cleanly.
 func (m *Machine) Reboot() {
 	m.t.Helper()
 	m.restart(func() error {
@@ -181,44 +180,44 @@ func (m *Machine) Reboot() {
 	})
 }
 
-// PowerCut starts the virtual machine again without a word to its kernel. What
-// was not written is lost.
+// PowerCut resets the virtual machine without a shutdown. Data that was not written to the
+// disk is lost.
 func (m *Machine) PowerCut() {
 	m.t.Helper()
 	if m.monitor == nil {
-		m.t.Fatal("a container has no power to cut")
+		m.t.Fatal("PowerCut needs a virtual machine")
 	}
 	m.restart(func() error { return m.monitor("system_reset") })
 }
 
-func (m *Machine) restart(how func() error) {
+func (m *Machine) restart(request func() error) {
 	m.t.Helper()
 	n := m.link.bootCount()
-	began := time.Now()
-	// The answer may get lost with the machine; the next boot is what counts.
-	how1 := how()
+	started := time.Now()
+	// The error is ignored if the machine boots, because the answer can get lost.
+	requestErr := request()
 	ctx, cancel := context.WithTimeout(m.t.Context(), m.boot)
 	defer cancel()
 	if err := m.link.awaitBoot(ctx, n+1); err != nil {
-		m.t.Fatalf("%v (asked for it: %v)\n%s", err, how1, m.tail())
+		m.t.Fatalf("%v (error of the request: %v)\n%s", err, requestErr, m.tail())
 	}
 	m.settle()
-	m.t.Logf("rebooted in %.1f s", time.Since(began).Seconds())
+	m.t.Logf("rebooted in %.1f s", time.Since(started).Seconds())
 }
 
-// tail is the end of what the machine has said on its console.
+// tail returns the end of the output on the console.
 func (m *Machine) tail() string {
 	data, _ := os.ReadFile(m.console)
 	return string(data[max(0, len(data)-4000):])
 }
 
-var errRebooted = errors.New("the machine has rebooted meanwhile")
+var errRebooted = errors.New("the machine has rebooted")
 
-// maxOutput of one script is kept; the rest is lost, and the output says so.
+// maxOutput is the size in bytes after which further output of a script is discarded.
 const maxOutput = 8 << 20
 
-// link is the connection to the agent inside. It outlives a reboot when what
-// carries it does.
+// link is the connection to the agent in the machine. It survives a reboot if the underlying
+// connection does.
 type link struct {
 	conn net.Conn
 	out  *wire.Writer
@@ -226,9 +225,9 @@ type link struct {
 	mu      sync.Mutex
 	last    int
 	calls   map[int]*call
-	boots   []string      // ids, in order
-	changed chan struct{} // closed and replaced when boots grows or the link ends
-	err     error         // why the link has ended
+	boots   []string      // boot IDs, in order
+	changed chan struct{} // closed and replaced when boots or err changes
+	err     error         // why the link is closed
 }
 
 type call struct {
@@ -238,7 +237,7 @@ type call struct {
 	done chan struct{}
 }
 
-// dial connects to a unix socket that is about to be there.
+// dial connects to a Unix socket, which may not exist yet.
 func dial(ctx context.Context, path string) (*link, error) {
 	var conn net.Conn
 	var err error
@@ -260,7 +259,7 @@ func newLink(conn net.Conn) (*link, error) {
 	go func() {
 		err := wire.Read(conn, l.handle)
 		if err == nil {
-			err = errors.New("the connection to the machine has ended")
+			err = errors.New("the connection to the machine is closed")
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -271,7 +270,7 @@ func newLink(conn net.Conn) (*link, error) {
 	return l, nil
 }
 
-// handle takes a message of the guest.
+// handle processes a message from the guest.
 func (l *link) handle(m wire.Message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -283,7 +282,7 @@ func (l *link) handle(m wire.Message) {
 	}
 	c := l.calls[m.Call]
 	if c == nil {
-		return // the caller has given up
+		return // the caller no longer waits
 	}
 	if c.out.Len() < maxOutput {
 		c.out.Write(m.Out)
@@ -308,7 +307,7 @@ func (l *link) wake() {
 	l.changed = make(chan struct{})
 }
 
-// awaitBoot waits for the agent of the nth boot, counted from one.
+// awaitBoot waits for the agent of the nth boot, counted from 1.
 func (l *link) awaitBoot(ctx context.Context, n int) error {
 	for {
 		l.mu.Lock()
@@ -334,8 +333,8 @@ func (l *link) bootCount() int {
 	return len(l.boots)
 }
 
-// run has bash run the script and returns its output and exit code. When ctx
-// ends, so does the script.
+// run runs a script with bash and returns its output and exit code. It kills the script when
+// ctx is done.
 func (l *link) run(ctx context.Context, script string, stdin []byte) (out string, code int, err error) {
 	c := &call{done: make(chan struct{})}
 	l.mu.Lock()
@@ -359,5 +358,5 @@ func (l *link) run(ctx context.Context, script string, stdin []byte) (out string
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.calls, number)
-	return c.out.String(), -1, fmt.Errorf("the script did not end: %w", ctx.Err())
+	return c.out.String(), -1, fmt.Errorf("the script did not finish: %w", ctx.Err())
 }

@@ -64,10 +64,10 @@ func TestRemoveTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Error("still there:", err)
+		t.Error("not removed:", err)
 	}
 	if err := removeTree(dir); err != nil {
-		t.Error("removing what is gone:", err)
+		t.Error("removing a missing tree:", err)
 	}
 }
 
@@ -98,8 +98,8 @@ func TestGuestUnits(t *testing.T) {
 }
 
 func TestNamespaces(t *testing.T) {
-	folder = "/folder"
-	defer func() { folder = "" }()
+	cache = "/cache"
+	defer func() { cache = "" }()
 	dir := t.TempDir()
 	args, err := VMOptions{Attached: 1, Detached: 1}.arguments(dir, "/initrd")
 	if err != nil {
@@ -108,7 +108,7 @@ func TestNamespaces(t *testing.T) {
 	text := strings.Join(args, " ")
 	for _, part := range []string{
 		"-accel tcg", "nvme-ns,drive=d1,bus=nvme0,nsid=1,shared=on -drive", "nvme-ns,drive=d2,bus=nvme0,nsid=2,shared=on,detached=on",
-		"snapshot=on", "-kernel /folder/vmlinuz",
+		"snapshot=on", "-kernel /cache/vmlinuz",
 	} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in %s", part, text)
@@ -123,7 +123,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// The ram disk is the one of the machine with the test's files behind it.
+// The ram disk is that of the machine, followed by an archive with the files of the test.
 func TestInitrd(t *testing.T) {
 	if _, err := exec.LookPath("cpio"); err != nil {
 		t.Skip("not run: ", err)
@@ -142,7 +142,7 @@ func TestInitrd(t *testing.T) {
 	data, err := os.ReadFile(in("initrd"))
 	rest, ok := strings.CutPrefix(string(data), "first archive")
 	if err != nil || !ok {
-		t.Fatalf("%v; it begins with %.20q", err, data)
+		t.Fatalf("%v; it starts with %.20q", err, data)
 	}
 	list := exec.Command("cpio", "-i", "-t", "--quiet")
 	list.Stdin = strings.NewReader(rest)
@@ -153,15 +153,15 @@ func TestInitrd(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(in("initrd.tree")); !os.IsNotExist(err) {
-		t.Error("the tree is left behind: ", err)
+		t.Error("the temporary tree was not removed: ", err)
 	}
 	g.files["no"] = in("such file")
 	if err := g.initrd(in("initrd"), in("base")); err == nil {
-		t.Error("a file that is missing is no error")
+		t.Error("no error for a missing file")
 	}
 }
 
-// pipe is a link whose other end is the test.
+// pipe returns a link, and the other end of its connection for the test.
 func pipe(t *testing.T) (*link, *wire.Writer, <-chan wire.Message) {
 	t.Helper()
 	host, guest := net.Pipe()
@@ -206,7 +206,7 @@ func TestOutputAndCode(t *testing.T) {
 	if m.Script != "cat" {
 		t.Fatalf("%+v", m)
 	}
-	for _, reply := range []wire.Message{{Call: 99, Out: []byte("of another")}, {Call: m.Call, Out: []byte("hel")}, {Call: m.Call, Out: []byte("lo")}, {Call: m.Call, Done: true, Code: 3}} {
+	for _, reply := range []wire.Message{{Call: 99, Out: []byte("other call")}, {Call: m.Call, Out: []byte("hel")}, {Call: m.Call, Out: []byte("lo")}, {Call: m.Call, Done: true, Code: 3}} {
 		_ = w.Send(reply)
 	}
 	if r := <-r; r.out != "hello" || r.code != 3 || r.err != nil {
@@ -214,7 +214,7 @@ func TestOutputAndCode(t *testing.T) {
 	}
 }
 
-func TestScriptEndsWithItsContext(t *testing.T) {
+func TestContextKillsScript(t *testing.T) {
 	l, w, got := pipe(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	r := start(ctx, l, "sleep 100", "")
@@ -229,7 +229,7 @@ func TestScriptEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A boot ends what ran before it; the link continues.
+// A reboot ends running scripts, and the link stays usable.
 func TestReboot(t *testing.T) {
 	l, w, got := pipe(t)
 	_ = w.Send(wire.Message{Hello: "one"})
@@ -255,7 +255,7 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-func TestBootThatNeverComes(t *testing.T) {
+func TestNoBoot(t *testing.T) {
 	l, _, _ := pipe(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -264,9 +264,9 @@ func TestBootThatNeverComes(t *testing.T) {
 	}
 	l.conn.Close()
 	if err := l.awaitBoot(t.Context(), 1); err == nil {
-		t.Error("a boot over a connection that has ended")
+		t.Error("a boot over a closed connection")
 	}
 	if _, _, err := l.run(t.Context(), "true", nil); err == nil {
-		t.Error("a script over a connection that has ended")
+		t.Error("a script over a closed connection")
 	}
 }

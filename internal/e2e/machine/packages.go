@@ -14,17 +14,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
-// DNF is dnf without questions.
+// DNF is the dnf command without prompts.
 const DNF = "dnf -y -q "
 
-// distribution stands in for the packages that the daemons' packages need: the machine
-// has their files, but rpm does not know it.
+// distribution describes a package that provides the dependencies of the daemons' packages:
+// their files are installed on the machine, but rpm does not know them.
 const distribution = `{name: distribution, arch: all, version: "1", version_schema: none, release: "1", maintainer: none, license: none,
-description: what the machine has, rpm: {summary: what the machine has},
+description: the files of the machine, rpm: {summary: the files of the machine},
 provides: [/bin/sh, systemd, systemd-udev, util-linux, lvm2, nvme-cli, xfsprogs, openssh-clients]}
 `
 
-// Distribution builds the package that stands in for those of the distribution.
+// Distribution builds the package that replaces the packages of the distribution.
 func Distribution(t testing.TB) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -42,7 +42,7 @@ func Distribution(t testing.TB) []byte {
 	return data
 }
 
-// Packages returns the binary packages in bin/rpm, which must have been built.
+// Packages returns the binary packages in bin/rpm, which must exist.
 func Packages(t testing.TB) []string {
 	t.Helper()
 	root, err := lab.Repository()
@@ -56,18 +56,18 @@ func Packages(t testing.TB) []string {
 	return list
 }
 
-// Repository is a signed dnf repository with the packages in bin/rpm, as make repo makes
-// it.
+// Repository is a signed dnf repository with the packages in bin/rpm, like that of make repo.
 type Repository struct {
-	Dir string // inside
+	Dir string // directory in the container
+	URL string
 
-	outside, url string
-	key          *packaging.Key
-	packages     []string
+	outside  string
+	key      *packaging.Key
+	packages []string
 }
 
-// Repository makes a repository for a container, in a directory of the container or, if
-// web is set, on a web server, and puts its file into /etc/yum.repos.d.
+// Repository creates a repository for a container, in a directory of the container or, if web
+// is set, on a web server, and adds its file to /etc/yum.repos.d.
 func (m *Machine) Repository(web bool) *Repository {
 	m.t.Helper()
 	key, err := packaging.NewKey()
@@ -75,19 +75,19 @@ func (m *Machine) Repository(web bool) *Repository {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(key.Remove)
-	r := &Repository{Dir: "/run/e2e/repo", outside: filepath.Join(m.Exchange, "repo"), url: "file:///run/e2e/repo", key: key, packages: Packages(m.t)}
+	r := &Repository{Dir: "/run/e2e/repo", outside: filepath.Join(m.Exchange, "repo"), URL: "file:///run/e2e/repo", key: key, packages: Packages(m.t)}
 	if web {
 		server := httptest.NewServer(http.FileServer(http.Dir(r.outside)))
 		m.t.Cleanup(server.Close)
-		r.url = server.URL
+		r.URL = server.URL
 	}
 	r.make(m)
 	m.Use(r.Dir)
 	return r
 }
 
-// AddNewer adds the packages of a next release: the same programs, with another default in
-// the configuration files.
+// AddNewer adds the packages of the next release: the same programs, with different default
+// configuration files.
 func (r *Repository) AddNewer(m *Machine) {
 	m.t.Helper()
 	list, err := newer(m.t.TempDir(), "", "clientmountd", "nnf-dm")
@@ -102,40 +102,40 @@ func (r *Repository) make(m *Machine) {
 	m.t.Helper()
 	root, err := lab.Repository()
 	if err == nil {
-		err = packaging.MakeRepository(root, r.outside, r.url, r.key, r.packages)
+		err = packaging.MakeRepository(root, r.outside, r.URL, r.key, r.packages)
 	}
 	if err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-// Use makes dnf use the repository in a directory inside.
+// Use adds the repository in a directory of the machine to the configuration of dnf.
 func (m *Machine) Use(dir string) {
 	m.t.Helper()
 	m.PrepareDNF()
 	m.Do("cp " + dir + "/compute-daemons.repo /etc/yum.repos.d/")
 }
 
-// PrepareDNF gives dnf the settings of Enterprise Linux, and installs the package that
-// stands in for those of the distribution.
+// PrepareDNF gives dnf the settings of Enterprise Linux, and installs the package that replaces
+// the packages of the distribution.
 func (m *Machine) PrepareDNF() {
 	m.t.Helper()
 	m.Put("/root/distribution.rpm", 0o644, Distribution(m.t))
 	m.Put("/etc/dnf/dnf.conf", 0o644, []byte("[main]\nbest=True\nskip_if_unavailable=False\n"))
-	m.Put("/etc/dnf/vars/releasever", 0o644, []byte("9\n")) // any will do
+	m.Put("/etc/dnf/vars/releasever", 0o644, []byte("9\n")) // any value is valid
 	m.Do("rpm -i /root/distribution.rpm && mkdir -p /etc/yum.repos.d")
 }
 
-// NewerVersion is that of the newer packages, higher than any that git describe gives.
+// NewerVersion is the version of the newer packages, higher than any from git describe.
 const NewerVersion = "9999.0.0"
 
-// NewerRepository is the directory of a virtual machine with a repository: it has a package
-// of clientmountd that is newer than the installed one and has another default
+// NewerRepository is the directory of a virtual machine with a repository that has a package
+// of clientmountd. It is newer than the installed package and has a different default
 // configuration.
 const NewerRepository = "/run/e2e/newer"
 
-// newerRepository makes that repository in a directory, from the sources of the packages in
-// bin/rpm. It returns its files, by their path in the repository.
+// newerRepository creates that repository in a directory, from the sources of the packages in
+// bin/rpm. It returns its files by their path in the repository.
 func newerRepository(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	root, err := lab.Repository()
@@ -173,9 +173,9 @@ func newerRepository(t testing.TB, dir string) map[string]string {
 	return files
 }
 
-// newer builds packages of NewerVersion in a directory, and returns them. They install what
-// those in bin/rpm install, except for another default in the configuration files and,
-// unless it is empty, the program clientmountd.
+// newer builds packages of NewerVersion in a directory, and returns them. They have the
+// contents of those in bin/rpm, except for different default configuration files and, unless
+// it is empty, the program clientmountd.
 func newer(dir, clientmountd string, names ...string) ([]string, error) {
 	root, err := lab.Repository()
 	if err != nil {
@@ -188,7 +188,7 @@ for config in root/etc/*/config.toml; do echo "# another default" >>"$config"; d
 	cmd := exec.Command("sh", "-c", script, "newer", root, clientmountd)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("packages of a next release: %w: run make rpm ARCHES=amd64\n%s", err, out)
+		return nil, fmt.Errorf("packages of the next release: %w: run make rpm ARCHES=amd64\n%s", err, out)
 	}
 	args := []string{"--config", filepath.Join(root, "nfpm.yaml"), "rpm", "--root", filepath.Join(dir, "root"), dir}
 	env := []string{"GOARCH=amd64", "RPM_VERSION=" + NewerVersion, "RPM_RELEASE=1", "SOURCE_DATE_EPOCH=1700000000"}
@@ -212,8 +212,8 @@ func packager(env []string, args ...string) error {
 	return nil
 }
 
-// OlderUnit is the unit that "install" of an older daemon wrote to /etc/systemd/system. The
-// blank behind the program precedes arguments, of which there are none.
+// OlderUnit returns the unit that "install" of an older daemon wrote to /etc/systemd/system.
+// The space after the program precedes the arguments, of which there are none.
 func OlderUnit(daemon, description string) []byte {
 	return []byte(strings.NewReplacer("DAEMON", daemon, "DESCRIPTION", description).Replace(`[Unit]
 Description=DESCRIPTION

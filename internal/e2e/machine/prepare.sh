@@ -1,31 +1,32 @@
 #!/bin/bash
-# prepare.sh         makes the machine that the tests boot, once, in the cache
-# prepare.sh --name  prints its folder, which is named after this recipe
+# prepare.sh         creates the machine that the tests boot, once, in the cache
+# prepare.sh --name  prints its directory, whose name depends on this script
 #
-# The folder holds rootfs/ for the container; and vmlinuz, initrd.cpio and
-# root.ext4, made from it, for the virtual machine. The distribution is that of
-# this machine, from the package sources of this machine.
+# The directory has rootfs/ for containers, and vmlinuz, initrd.cpio and root.ext4, made from
+# rootfs/, for the virtual machine. Distribution and package sources are those of this
+# machine.
 set -euo pipefail
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/compute-daemons
 apt=$(dirname "$0")/../apt.sh # apt-get that waits for its locks
 sources=${MACHINE_SOURCES:-/etc/apt/sources.list.d/debian.sources}
 [ -e "$sources" ] || sources=/etc/apt/sources.list
 
-# What a compute node has: storage tools and the cluster's; what tests need: dnf
-# jq, an sshd that a test may start, and sudo behind it. No python, no editor.
+# The storage and cluster tools of a compute node, Slurm, and what the tests need: dnf, jq, sshd
+# and sudo. No python, no editor.
 packages="systemd systemd-sysv dbus udev kmod iproute2 procps bsdutils util-linux passwd
  lvm2 lvm2-lockd nvme-cli xfsprogs gfs2-utils dlm-controld corosync e2fsprogs
- rpm dnf createrepo-c jq bash-completion openssh-server sudo"
+ rpm dnf curl createrepo-c jq bash-completion openssh-server sudo
+ slurmctld slurmd slurm-client munge"
 
-# Modules that are copied, with what they need, out of 400 MB.
+# The modules that are copied, with their dependencies.
 modules="virtio_pci virtio_blk virtio_net virtio_console virtio_rng ext4 crc32c_generic
  9p 9pnet_virtio nvme nvme-tcp nvmet nvmet-tcp dm-mod dm-thin-pool dm-snapshot dm-mirror dm-raid
  raid0 raid456 dm-cache dm-integrity xfs gfs2 dlm autofs4 overlay loop sctp configfs"
 initial="virtio_pci virtio_blk crc32c_generic ext4"
 
-# Units that a test machine does without: with them the boot takes twice as long.
-# The distribution's sshd would listen on the port of the machine whose network a
-# container shares.
+# Units that a test machine does not need: with them, the boot takes twice as long. The
+# distribution's sshd would listen on a port of this machine, because containers share its
+# network.
 masked="getty.target getty@tty1.service serial-getty@ttyS0.service console-getty.service
  corosync.service dlm.service lvmlockd.service lvmlocks.service lvm2-monitor.service
  nvmf-autoconnect.service nvmefc-boot-connections.service
@@ -35,7 +36,8 @@ masked="getty.target getty@tty1.service serial-getty@ttyS0.service console-getty
  systemd-logind.service systemd-user-sessions.service systemd-firstboot.service
  dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount
  modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service
- dnf-makecache.timer uuidd.socket ssh.service ssh.socket"
+ dnf-makecache.timer uuidd.socket ssh.service ssh.socket
+ munge.service slurmctld.service slurmd.service"
 
 say() { echo "machine: $*" >&2; }
 
@@ -45,11 +47,11 @@ name() {
 }
 
 release() {
-	# shellcheck disable=SC1091 # there on every machine with systemd
+	# shellcheck disable=SC1091 # exists on every machine with systemd
 	(. /etc/os-release && echo "${VERSION_CODENAME:-unknown}")
 }
 
-# kernel fetches the distribution's kernel without installing it.
+# kernel DIR: unpacks the distribution's kernel to DIR, without installing it.
 kernel() {
 	local image
 	image=$(apt-cache depends linux-image-amd64 | awk '/Depends:/ { print $2; exit }')
@@ -61,11 +63,11 @@ kernel() {
 	depmod -b "$1" "$(ls "$1"/lib/modules)"
 }
 
-# rootfs makes the node's root file system, with the modules of the kernel.
+# rootfs DIR KERNEL: creates the root file system of the node, with the modules of the kernel.
 rootfs() {
 	local root=$1 kernel=$2 list version=
 	list=$(tr -s ' \n' ',' <<<"$packages")
-	# shellcheck disable=SC2016 # the hook's $1 is mmdebstrap's to fill in
+	# shellcheck disable=SC2016 # mmdebstrap sets $1 of the hook
 	mmdebstrap --quiet --mode=root --variant=essential --format=directory --include="${list%,}" \
 		--aptopt='Apt::Install-Recommends "false"' \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -74,14 +76,14 @@ rootfs() {
 		--customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/etc/apt/sources.list* "$1"/var/cache/apt/*' \
 		"$(release)" "$root" "$sources"
 	echo compute-01 >"$root/etc/hostname"
-	: >"$root/etc/machine-id" # empty: made at boot, and yet no first boot
+	: >"$root/etc/machine-id" # empty: it is created at boot, without a first boot
 	: >"$root/etc/fstab"
 	chroot "$root" passwd -d root >/dev/null
 	chroot "$root" useradd -u 1001 -m alice
 	chroot "$root" useradd -u 1002 -m bob
-	rm -f "$root"/etc/ssh/ssh_host_* # keys are each machine's own
-	# As on the distributions that the packages are for: rpm's database in its
-	# place, and nothing enabled that no preset asks for.
+	rm -f "$root"/etc/ssh/ssh_host_* # each machine gets its own keys
+	# As on the distributions that the packages support: the usual path of the rpm database, and
+	# only units enabled that a preset enables.
 	mkdir -p "$root/etc/rpm" "$root/var/lib/rpm"
 	echo '%_dbpath /var/lib/rpm' >"$root/etc/rpm/macros"
 	echo 'disable *' >"$root/usr/lib/systemd/system-preset/99-default.preset"
@@ -95,15 +97,15 @@ rootfs() {
 	depmod -b "$root" "$version"
 }
 
-# dependencies ROOT VERSION MODULES: files of the modules, in order of loading.
+# dependencies ROOT VERSION MODULES: prints the files of the modules in loading order.
 dependencies() {
 	for module in $3; do
 		modprobe -d "$1" -S "$2" --show-depends "$module" || { say "the kernel has no module $module"; return 1; }
 	done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }'
 }
 
-# initrd is the least that finds the root file system. What the test adds
-# below /guest comes to lie in /run.
+# initrd FILE ROOT: creates a minimal initial ram disk, which mounts the root file system and
+# copies the files that a test adds below /guest to /run.
 initrd() {
 	local out=$1 root=$2 work version
 	work=$(mktemp -d -p "$(dirname "$out")")
@@ -136,16 +138,16 @@ image() {
 		-d "$2" "$1" 1400M
 }
 
-# step TEXT FILE COMMAND...: runs it, says how long it took and how big FILE is.
+# step TEXT FILE COMMAND...: runs COMMAND, and prints its duration and the size of FILE.
 step() {
-	local text=$1 file=$2 began=$SECONDS
+	local text=$1 file=$2 started=$SECONDS
 	shift 2
 	say "$text …"
 	"$@"
-	say "$text: $((SECONDS - began)) s, $(du -sh "$file" | cut -f1)"
+	say "$text: $((SECONDS - started)) s, $(du -sh "$file" | cut -f1)"
 }
 
-# build makes everything in $1. It runs as the first process of a namespace.
+# build DIR: creates all files in DIR. It runs as the first process of a PID namespace.
 build() {
 	mkdir "$1/kernel"
 	step "kernel" "$1/kernel" kernel "$1/kernel"
@@ -156,19 +158,20 @@ build() {
 	step "disk image" "$1/root.ext4" image "$1/root.ext4" "$1/rootfs"
 }
 
-# heartbeat says every 30 s that something still happens.
+# heartbeat: prints a line every 30 s.
 heartbeat() {
 	trap 'kill "$pause"; exit' TERM
 	local seconds=0
 	while sleep 30 & pause=$!; wait "$pause"; do
 		seconds=$((seconds + 30))
-		say "still at work, $seconds s"
+		say "still running, $seconds s"
 	done
 }
 
-lacking() {
-	[ "$(id -u)" = 0 ] || { echo "root is needed to make a root file system"; return; }
-	[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || { echo "the recipe is for Debian on x86_64"; return; }
+# missing: prints why the machine cannot be created here, or nothing.
+missing() {
+	[ "$(id -u)" = 0 ] || { echo "root is required to create a root file system"; return; }
+	[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || { echo "only Debian on x86_64 is supported"; return; }
 	for tool in mmdebstrap mke2fs busybox cpio depmod apt-get unshare; do
 		command -v "$tool" >/dev/null || { echo "the command $tool is missing: see internal/e2e/need.sh"; return; }
 	done
@@ -187,19 +190,18 @@ case ${1-} in
 esac
 final=$(name)
 [ ! -d "$final" ] || { touch "$final"; exit 0; }
-why=$(lacking)
-[ -z "$why" ] || { say "cannot be made here: $why"; exit 3; }
+why=$(missing)
+[ -z "$why" ] || { say "cannot be created here: $why"; exit 3; }
 mkdir -p "$cache"
 exec 9>"$cache/machine.lock"
-flock -n 9 || { say "somebody else is making one; waiting"; flock 9; }
+flock -n 9 || { say "another process is creating it; waiting"; flock 9; }
 [ ! -d "$final" ] || exit 0
-say "making a root file system, a kernel and a disk image in $final: one to two minutes, once"
+say "creating root file system, kernel and disk image in $final: one to two minutes, once"
 find "$cache" -maxdepth 1 -name 'machine-*' ! -name "*.part" -type d -mtime +14 -exec rm -rf --one-file-system {} +
-find "$cache" -maxdepth 1 -name 'machine-*.part' -exec rm -rf --one-file-system {} + # of one that was killed: we hold the lock
+find "$cache" -maxdepth 1 -name 'machine-*.part' -exec rm -rf --one-file-system {} + # of killed runs: we hold the lock
 mkdir "$final.part"
 child='' beat=''
-# The namespaces end with unshare, and with them whatever the build has started
-# or mounted.
+# The namespaces end with unshare, and with them all processes and mounts of the build.
 trap '[ -z "$child" ] || { kill -KILL "$child"; wait "$child"; } 2>/dev/null || :
 	[ -z "$beat" ] || kill "$beat" 2>/dev/null || :
 	rm -rf --one-file-system "$final.part"' EXIT
@@ -212,12 +214,12 @@ wait "$child" || {
 	code=$?
 	child=''
 	if ! APT_NOTES=4 "$apt" update -qq -o APT::Update::Error-Mode=any 4>&2 >/dev/null 2>&1; then
-		say "cannot be made here: the package sources of this machine do not answer"
+		say "cannot be created here: the package sources of this machine do not answer"
 		exit 3
 	fi
-	say "failed; the messages above say at what"
+	say "failed: see the messages above"
 	exit "$code"
 }
 child=''
 mv "$final.part" "$final"
-say "made $final: $SECONDS s, $(du -sh "$final" | cut -f1)"
+say "created $final: $SECONDS s, $(du -sh "$final" | cut -f1)"

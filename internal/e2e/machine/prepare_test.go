@@ -12,16 +12,15 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// workshop is a directory with prepare.sh, stand-ins for the tools that it needs,
-// and a cache.
-type workshop struct {
+// workspace is a directory with prepare.sh, fakes of the tools that it uses, and a cache.
+type workspace struct {
 	t   *testing.T
 	dir string
 }
 
-func newWorkshop(t *testing.T) workshop {
+func newWorkspace(t *testing.T) workspace {
 	t.Helper()
-	w := workshop{t, t.TempDir()}
+	w := workspace{t, t.TempDir()}
 	for _, name := range []string{"prepare.sh", "../apt.sh"} {
 		script, err := os.ReadFile(name)
 		if err != nil {
@@ -39,7 +38,7 @@ func newWorkshop(t *testing.T) workshop {
 	return w
 }
 
-func (w workshop) write(name, text string) {
+func (w workspace) write(name, text string) {
 	w.t.Helper()
 	path := filepath.Join(w.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -50,16 +49,16 @@ func (w workshop) write(name, text string) {
 	}
 }
 
-func (w workshop) tool(name, body string) { w.write("bin/"+name, "#!/bin/sh\n"+body+"\n") }
+func (w workspace) tool(name, body string) { w.write("bin/"+name, "#!/bin/sh\n"+body+"\n") }
 
-func (w workshop) command(args ...string) *exec.Cmd {
+func (w workspace) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(w.dir, "machine/prepare.sh"), args...)
 	cmd.Env = append(os.Environ(), "PATH="+w.dir+"/bin:"+os.Getenv("PATH"), "XDG_CACHE_HOME="+w.dir+"/cache",
 		"MACHINE_SOURCES="+w.dir+"/sources", "NOTE="+w.dir+"/note")
 	return cmd
 }
 
-func (w workshop) run(args ...string) (out string, code int) {
+func (w workspace) run(args ...string) (out string, code int) {
 	w.t.Helper()
 	text, err := w.command(args...).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -71,8 +70,8 @@ func (w workshop) run(args ...string) (out string, code int) {
 	return string(text), 0
 }
 
-// leftovers are machines in the cache, finished or not.
-func (w workshop) leftovers() []string {
+// leftovers returns the complete and incomplete machines in the cache.
+func (w workspace) leftovers() []string {
 	list, _ := filepath.Glob(filepath.Join(w.dir, "cache/compute-daemons/machine-*"))
 	var out []string
 	for _, path := range list {
@@ -83,8 +82,8 @@ func (w workshop) leftovers() []string {
 	return out
 }
 
-func TestNameFollowsTheRecipe(t *testing.T) {
-	w := newWorkshop(t)
+func TestNameDependsOnInputs(t *testing.T) {
+	w := newWorkspace(t)
 	first, _ := w.run("--name")
 	if !strings.HasPrefix(first, filepath.Join(w.dir, "cache/compute-daemons/machine-")) {
 		t.Fatalf("the name is %q", first)
@@ -95,12 +94,12 @@ func TestNameFollowsTheRecipe(t *testing.T) {
 	w.write("machine/prepare.sh", string(script)+"# changed\n")
 	third, _ := w.run("--name")
 	if first == second || second == third {
-		t.Errorf("%s, %s, %s: each must differ from the one before", first, second, third)
+		t.Errorf("%s, %s, %s: each must differ from the previous one", first, second, third)
 	}
 }
 
-func TestWhatIsMadeIsKept(t *testing.T) {
-	w := newWorkshop(t)
+func TestExistingMachineIsKept(t *testing.T) {
+	w := newWorkspace(t)
 	name, _ := w.run("--name")
 	if err := os.MkdirAll(strings.TrimSpace(name), 0o700); err != nil {
 		t.Fatal(err)
@@ -111,16 +110,16 @@ func TestWhatIsMadeIsKept(t *testing.T) {
 	}
 }
 
-func TestWhereItCannotBeMade(t *testing.T) {
-	for name, test := range map[string]struct{ tool, body, says string }{
-		"no root":       {"id", "echo 1000", "root is needed"},
+func TestUnsupportedHost(t *testing.T) {
+	for name, test := range map[string]struct{ tool, body, text string }{
+		"no root":       {"id", "echo 1000", "root is required"},
 		"other machine": {"dpkg", "echo arm64", "x86_64"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorkshop(t)
+			w := newWorkspace(t)
 			w.tool(test.tool, test.body)
-			if out, code := w.run(); code != 3 || !strings.Contains(out, test.says) {
-				t.Errorf("exit code %d, %s; want 3 and %q", code, out, test.says)
+			if out, code := w.run(); code != 3 || !strings.Contains(out, test.text) {
+				t.Errorf("exit code %d, %s; want 3 and %q", code, out, test.text)
 			}
 			if left := w.leftovers(); len(left) > 0 {
 				t.Errorf("left behind: %q", left)
@@ -129,25 +128,24 @@ func TestWhereItCannotBeMade(t *testing.T) {
 	}
 }
 
-func TestFailureLeavesNothing(t *testing.T) {
+func TestFailureLeavesNoFiles(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not run: the build needs namespaces, and those need root")
+		t.Skip("not run: the build needs namespaces, which require root")
 	}
-	// A machine that cannot reach its package sources cannot make one; any other
-	// failure is one.
+	// Unreachable package sources mean that the host is not suitable; other failures are errors.
 	for name, test := range map[string]struct {
 		update string
 		code   int
-		says   string
+		text   string
 	}{
 		"no network": {"exit 100", 3, "do not answer"},
 		"other":      {"exit 0", 1, "failed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorkshop(t)
+			w := newWorkspace(t)
 			w.tool("apt-get", `case $1 in update) `+test.update+`;; *) echo E: no kernel >&2; exit 1;; esac`)
 			out, code := w.run()
-			if code != test.code || !strings.Contains(out, "E: no kernel") || !strings.Contains(out, "kernel …") || !strings.Contains(out, test.says) {
+			if code != test.code || !strings.Contains(out, "E: no kernel") || !strings.Contains(out, "kernel …") || !strings.Contains(out, test.text) {
 				t.Errorf("exit code %d, %s", code, out)
 			}
 			if left := w.leftovers(); len(left) > 0 {
@@ -157,13 +155,13 @@ func TestFailureLeavesNothing(t *testing.T) {
 	}
 }
 
-// Package sources that answer, but later, because the machine upgrades itself, are
-// no sources that do not answer.
+// If another process holds the lock of apt, prepare.sh waits, and does not report unreachable
+// package sources.
 func TestWaitsForThePackageManager(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not run: the build needs namespaces, and those need root")
+		t.Skip("not run: the build needs namespaces, which require root")
 	}
-	w := newWorkshop(t)
+	w := newWorkspace(t)
 	w.tool("apt-get", `case $1 in
 		update) n=$(cat "$NOTE" 2>/dev/null); echo "x$n" >"$NOTE"; [ "$n" = xx ] || { echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (x)" >&2; exit 100; } ;;
 		*) echo E: no kernel >&2; exit 1 ;;
@@ -174,12 +172,12 @@ func TestWaitsForThePackageManager(t *testing.T) {
 	}
 }
 
-// Whoever ends the build ends what it has started, too.
-func TestInterruptionLeavesNothing(t *testing.T) {
+// A signal stops the build and all processes that it has started.
+func TestSignalStopsBuild(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not run: the build needs namespaces, and those need root")
+		t.Skip("not run: the build needs namespaces, which require root")
 	}
-	w := newWorkshop(t)
+	w := newWorkspace(t)
 	w.tool("apt-get", `exec 9>"$NOTE.lock"; flock 9; : >"$NOTE"; sleep 1000`)
 	cmd := w.command()
 	if err := cmd.Start(); err != nil {
@@ -191,13 +189,13 @@ func TestInterruptionLeavesNothing(t *testing.T) {
 	})
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err == nil {
-		t.Error("it says that all went well")
+		t.Error("the exit code is 0")
 	}
 	if left := w.leftovers(); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
-	// The lock is held as long as the sleeper, which inherited it, lives.
+	// The sleeping process has inherited the lock, and holds it as long as it runs.
 	if out, err := exec.Command("flock", "-w", "5", filepath.Join(w.dir, "note.lock"), "true").CombinedOutput(); err != nil {
-		t.Errorf("something of it still runs: %v %s", err, out)
+		t.Errorf("a process still runs: %v %s", err, out)
 	}
 }

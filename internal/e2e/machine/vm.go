@@ -14,25 +14,25 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // VMTools are the programs that VM needs.
 var VMTools = []string{"qemu-system-x86_64", "cpio"}
 
-// AccelVar is how the emulator runs the machine's code. A /dev/kvm alone says
-// nothing: it may be one that stock kernels do not boot on. So who knows better
-// says so, for example with "kvm".
+// AccelVar is the environment variable with the accelerator of the emulator, for example
+// "kvm". The existence of /dev/kvm is not enough to choose it, because some of these devices
+// do not boot distribution kernels.
 const (
 	AccelVar     = "E2E_ACCEL"
 	defaultAccel = "tcg,thread=multi,tb-size=512"
 )
 
-// VMOptions say what hardware a virtual machine has.
+// VMOptions describe the hardware of a virtual machine.
 type VMOptions struct {
-	Attached int // NVMe namespaces of 1 GiB that it sees, numbered from 1
-	Detached int // and further ones that its controllers do not see yet
+	Attached int // number of attached NVMe namespaces of 1 GiB, numbered from 1
+	Detached int // number of further namespaces that are not attached to its controllers
 
 	Newer bool // it has NewerRepository
 }
@@ -41,20 +41,20 @@ type VMOptions struct {
 // subsystem.
 const NVMeSerial = "E2ESERIAL0"
 
-// VM boots a virtual machine. It lives until Close of the lab, so that
-// several tests can share it; each calls For.
+// VM boots a virtual machine. It runs until the lab is closed, so that several tests can share
+// it; each of them calls For.
 func VM(t testing.TB, o VMOptions) *Machine {
 	t.Helper()
 	Need(t)
-	began := time.Now()
-	s := world.New(t)
-	m := &Machine{Name: s.Node, World: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}
+	started := time.Now()
+	s := fixture.New(t)
+	m := &Machine{Name: s.Node, Fixture: s, t: t, slow: 6, boot: 4 * time.Minute, done: make(chan struct{})}
 	dir := filepath.Join(s.Dir, fmt.Sprintf("vm-%d", machines.Add(1)))
 	m.console = filepath.Join(dir, "console")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Below /run/e2e, in the ram disk: over the port they would take longer.
+	// The packages are in the ram disk, below /run/e2e, because this is faster than the port.
 	files := map[string]string{}
 	for _, p := range Packages(t) {
 		files["rpm/"+filepath.Base(p)] = p
@@ -74,42 +74,42 @@ func VM(t testing.TB, o VMOptions) *Machine {
 		err = m.link.awaitBoot(ctx, 1)
 	}
 	if err != nil {
-		t.Fatalf("the virtual machine does not boot: %v\n%s", err, m.tail())
+		t.Fatalf("the virtual machine did not boot: %v\n%s", err, m.tail())
 	}
 	m.settle()
-	t.Logf("booted in %.1f s", time.Since(began).Seconds())
+	t.Logf("booted in %.1f s", time.Since(started).Seconds())
 	return m
 }
 
 func (m *Machine) startVM(dir string, o VMOptions, files map[string]string) error {
-	l := m.World.Lab
+	l := m.Fixture.Lab
 	g, err := newGuest(l, "/run/e2e/agent", "/dev/virtio-ports/e2e")
 	if err != nil {
 		return err
 	}
-	g.network(m.World.Cluster.Address())
+	g.network(m.Fixture.Cluster.Address())
 	g.files = files
 	initrd := filepath.Join(dir, "initrd")
-	if err := g.initrd(initrd, filepath.Join(folder, "initrd.cpio")); err != nil {
+	if err := g.initrd(initrd, filepath.Join(cache, "initrd.cpio")); err != nil {
 		return fmt.Errorf("initial ram disk: %w", err)
 	}
 	args, err := o.arguments(dir, initrd)
 	if err != nil {
 		return err
 	}
-	said, err := os.Create(m.console + ".emulator")
+	output, err := os.Create(m.console + ".emulator")
 	if err != nil {
 		return err
 	}
 	ctx, kill := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
-	cmd.Stdout, cmd.Stderr = said, said
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // for what the root disk has written
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // for the writes to the root disk
 	go func() {
 		defer close(m.done)
-		defer said.Close()
+		defer output.Close()
 		if err := l.Run(cmd); err != nil && ctx.Err() == nil {
-			fmt.Fprintln(said, "qemu:", err)
+			fmt.Fprintln(output, "qemu:", err)
 		}
 	}()
 	m.monitor = func(command string) error { return monitor(filepath.Join(dir, "monitor"), command) }
@@ -120,8 +120,8 @@ func (m *Machine) startVM(dir string, o VMOptions, files map[string]string) erro
 	return nil
 }
 
-// initrd appends what the test adds to the ram disk: an archive behind an
-// archive is laid over it.
+// initrd appends an archive with the files of the test to the ram disk. The kernel unpacks it
+// over the first one.
 func (g *guest) initrd(path, base string) error {
 	tree := path + ".tree"
 	if err := g.write(filepath.Join(tree, "guest/systemd/system"), filepath.Join(tree, "guest/e2e/agent")); err != nil {
@@ -153,7 +153,7 @@ func copyFile(from, to string) error {
 	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, 0o644))
 }
 
-// arguments of the emulator. Disks for the namespaces are made.
+// arguments returns the arguments of the emulator, and creates the disks of the namespaces.
 func (o VMOptions) arguments(dir, initrd string) ([]string, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	accel := os.Getenv(AccelVar)
@@ -164,9 +164,9 @@ func (o VMOptions) arguments(dir, initrd string) ([]string, error) {
 		"-M", "q35", "-cpu", "max", "-smp", "2", "-m", "2048", "-accel", accel,
 		"-nodefaults", "-display", "none", "-serial", "file:" + in("console"),
 		"-monitor", "unix:" + in("monitor") + ",server=on,wait=off",
-		"-kernel", filepath.Join(folder, "vmlinuz"), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet systemd.show_status=0 panic=-1 net.ifnames=0", // a card that keeps its name
-		"-drive", "file=" + filepath.Join(folder, "root.ext4") + ",format=raw,if=none,id=root,snapshot=on,cache=unsafe",
+		"-kernel", filepath.Join(cache, "vmlinuz"), "-initrd", initrd,
+		"-append", "console=ttyS0 quiet systemd.show_status=0 panic=-1 net.ifnames=0", // the network card keeps its name
+		"-drive", "file=" + filepath.Join(cache, "root.ext4") + ",format=raw,if=none,id=root,snapshot=on,cache=unsafe",
 		"-device", "virtio-blk-pci,drive=root", "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
 		"-chardev", "socket,path=" + in("agent") + ",server=on,wait=off,id=agent",
 		"-device", "virtserialport,chardev=agent,name=e2e",
@@ -208,25 +208,25 @@ func monitor(path, command string) error {
 	for buf := make([]byte, 4096); ; {
 		n, err := conn.Read(buf)
 		if err != nil {
-			return fmt.Errorf("%s: the emulator says %q: %w", command, seen, err)
+			return fmt.Errorf("%s: the emulator prints %q: %w", command, seen, err)
 		}
-		// Once as a greeting, once behind the command.
+		// There is a prompt before and after the command.
 		if seen += string(buf[:n]); strings.Count(seen, "(qemu) ") >= 2 {
 			return nil
 		}
 	}
 }
 
-// guest is what is laid into a machine so that the test can reach it.
+// guest has the files that are added to a machine so that the test can reach it.
 type guest struct {
-	agent string            // the program, on this machine
-	at    string            // where it will be inside
+	agent string            // path of the agent on this machine
+	at    string            // path of the agent in the guest
 	units map[string]string // systemd units by name, wanted by multi-user.target
-	files map[string]string // further files of this machine, by their name inside
+	files map[string]string // further files of this machine, by their name in the guest
 }
 
-// newGuest has an agent that serves the socket or port. It is built on first
-// use.
+// newGuest returns a guest with an agent that serves the socket or port. It builds the agent
+// on first use.
 func newGuest(l *lab.Lab, at, serve string) (*guest, error) {
 	g := &guest{agent: filepath.Join(l.Dir, "agent"), at: at, units: map[string]string{}}
 	if _, err := os.Stat(g.agent); err != nil {
@@ -240,14 +240,14 @@ func newGuest(l *lab.Lab, at, serve string) (*guest, error) {
 			return nil, fmt.Errorf("build the agent: %w: %s", err, out)
 		}
 	}
-	// What a script has started lives on when the agent ends, as after a login.
+	// Processes that a script has started keep running when the agent exits, as after a login.
 	g.units["e2e-agent.service"] = unit("the agent of the test", "",
 		"ExecStart="+at+" serve "+serve, "KillMode=process", "Restart=always", "RestartSec=100ms")
 	return g, nil
 }
 
-// network gives a virtual machine its address, and the host's API server the
-// loopback address that the server's certificate names.
+// network adds units that give a virtual machine its address, and that forward the loopback
+// address in the certificate of the API server to the host.
 func (g *guest) network(apiServer string) {
 	_, port, _ := strings.Cut(apiServer, ":")
 	g.units["e2e-network.service"] = unit("the emulator's network", "Before=network.target network-online.target",
@@ -262,8 +262,7 @@ func unit(description, order string, service ...string) string {
 	return "[Unit]\nDescription=End-to-end test: " + description + "\n" + order + "\n[Service]\n" + strings.Join(service, "\n") + "\n"
 }
 
-// write lays the units into a directory of units, and the program where it is
-// told.
+// write writes the units to a directory, and the agent to the path program.
 func (g *guest) write(unitDir, program string) error {
 	wants := filepath.Join(unitDir, "multi-user.target.wants")
 	for _, dir := range []string{wants, filepath.Dir(program)} {
@@ -286,8 +285,8 @@ func (g *guest) write(unitDir, program string) error {
 	return os.WriteFile(program, data, 0o755)
 }
 
-// File is one that is laid into a container before it boots: a link when it has
-// the mode of one, with Text as target.
+// File is a file that is created in a container before it boots. If Mode has ModeSymlink, it
+// is a symbolic link to Text.
 type File struct {
 	Path string
 	Mode fs.FileMode

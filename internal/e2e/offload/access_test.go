@@ -16,22 +16,22 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-var accessPromises = []promise{
-	{"a stranger's requests find nothing", "9.2", both, stranger},
-	{"movements of others look like missing ones", "9.2 9.25 4.3", both, othersMovements},
-	{"another workflow does not match", "9.2", both, anotherWorkflow},
+var accessBehaviours = []behaviour{
+	{"another user's requests find nothing", "9.2", both, otherUser},
+	{"movements of other users look like missing ones", "9.2 9.25 4.3", both, othersMovements},
+	{"a request with another workflow does not match", "9.2", both, anotherWorkflow},
 	{"root acts for any workflow, as its user", "9.2 9.3", both, rootActs},
-	{"root may have no special rights", "9.2", one, rootDenied},
+	{"root without special rights", "9.2", one, rootDenied},
 	{"no copies as root", "9.3", one, rootCopies},
-	{"the caller is in the workflow's group", "9.3 4.2/6", one, groupMember},
-	{"reflection is for root", "access/reflection", one, reflection},
+	{"the caller must be in the workflow's group", "9.3 4.2/6", one, groupMember},
+	{"only root can use reflection", "access/reflection", one, reflection},
 }
 
-func stranger(s *env) {
+func otherUser(s *env) {
 	s.usual()
 	uid := s.create()
 	c, c2 := s.as(eve), s.as2(eve)
-	r, err := c.Create(s.ctx(), s.wish())
+	r, err := c.Create(s.ctx(), s.usualRequest())
 	s.answered("create", r, err, &pb.DataMovementCreateResponse{Status: createFailed, Message: s.fill(`could not find workflow "default/JOB"`)})
 	st, err := c.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid})
 	s.answered("status", st, err, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
@@ -49,12 +49,12 @@ func stranger(s *env) {
 		s.code(name, err, codes.NotFound, pb2.ErrorReason_WORKFLOW_NOT_FOUND, pb2.ErrorReason_MOVEMENT_NOT_FOUND)
 	}
 	if v := s.Movement(uid); v == nil || v.At("spec", "cancel") == true || v.At("metadata", "deletionTimestamp") != nil {
-		s.t.Errorf("the movement was touched: %v", v)
+		s.t.Errorf("the movement was changed: %v", v)
 	}
 	if n := s.Movements(api.LabelOwnerName, s.job); n != 1 {
-		s.t.Errorf("%d movements, want alice's one", n)
+		s.t.Errorf("%d movements, want only alice's", n)
 	}
-	// One record for each refusal, with who, what and of whom.
+	// One record for each refusal, with the caller, the call and the object.
 	for rpc, n := range map[string]int{
 		"/datamovement.DataMover/Create": 1, "/datamovement.DataMover/Status": 1, "/datamovement.DataMover/Cancel": 1, "/datamovement.DataMover/Delete": 1,
 		"/datamovement.v2.DataMover/Wait": 1,
@@ -65,7 +65,7 @@ func stranger(s *env) {
 
 func second[T any](_ T, err error) error { return err }
 
-// hidden asks by all that could tell a movement from a missing one.
+// hidden checks that no call distinguishes a movement from a missing one.
 func (s *env) hidden(c pb.DataMoverClient, w *pb.DataMovementWorkflow, uid string) {
 	s.t.Helper()
 	st, err := c.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: w, Uid: uid, MaxWaitTime: -1})
@@ -97,7 +97,7 @@ func othersMovements(s *env) {
 	s.foreign(at, p+"of-eve-"+n, 1002, nil)
 	foreign[p+"of-eve-"+n] = nil
 	foreign[p+"missing-"+n] = nil
-	if s.k == gfs2 { // the name says where a movement is
+	if s.k == gfs2 { // the prefix of the name determines the namespace
 		s.foreign("nnf-dm-system", "nnf-dm-node-elsewhere-"+n, 1001, nil)
 		s.foreign(s.Rabbit, "nnf-dm-elsewhere-"+n, 1001, nil)
 		foreign["nnf-dm-node-elsewhere-"+n], foreign["nnf-dm-elsewhere-"+n] = nil, nil
@@ -111,7 +111,7 @@ func othersMovements(s *env) {
 	if err != nil || !slices.Contains(r.GetUids(), mine) || slices.ContainsFunc(r.GetUids(), func(u string) bool { _, f := foreign[u]; return f && !strings.Contains(u, "elsewhere") }) {
 		s.t.Errorf("list: %v, %v", r, err)
 	}
-	// The controller's own are not for root either.
+	// Not even root can access the movements of the workflow controller.
 	s.hidden(s.as(root), s.named(), p+"copyin-"+n)
 }
 
@@ -152,7 +152,7 @@ func rootDenied(s *env) {
 	s.usual()
 	uid := s.create()
 	c := s.as(root)
-	r, err := c.Create(s.ctx(), s.wish())
+	r, err := c.Create(s.ctx(), s.usualRequest())
 	s.answered("create", r, err, &pb.DataMovementCreateResponse{Status: createFailed, Message: s.fill(`could not find workflow "default/JOB"`)})
 	s.hidden(c, s.named(), uid)
 	s.lists(c)
@@ -166,7 +166,7 @@ func rootCopies(s *env) {
 	s.mounts()
 	s.start()
 	c := s.as(root)
-	_, err := c.Create(s.ctx(), s.wish())
+	_, err := c.Create(s.ctx(), s.usualRequest())
 	s.code("as root", err, codes.PermissionDenied)
 	s.reload("[access]\nallow_root_copies = true\n")
 	o := s.Movement(s.createAs(c))
@@ -180,10 +180,10 @@ func groupMember(s *env) {
 	s.workflow(func(o lab.Object) { o["spec"].(fields)["groupID"] = 3003 })
 	s.mounts()
 	s.start()
-	_, err := s.me.Create(s.ctx(), s.wish())
+	_, err := s.me.Create(s.ctx(), s.usualRequest())
 	s.code("no member", err, codes.PermissionDenied)
 	if !strings.Contains(status.Convert(err).Message(), "group") {
-		s.t.Errorf("it does not say why: %v", err)
+		s.t.Errorf("the error has no reason: %v", err)
 	}
 	_, err = s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
 	s.code("no member, version 2", err, codes.PermissionDenied, pb2.ErrorReason_ACCESS_DENIED)

@@ -13,16 +13,16 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-var batchPromises = []promise{
-	{"a batch from its making to its end", "v2/CreateBatch v2/Watch v2/Wait", both, batchLife},
+var batchBehaviours = []behaviour{
+	{"a batch from its creation to its end", "v2/CreateBatch v2/Watch v2/Wait", both, batchLifecycle},
 	{"a repeated batch", "v2/CreateBatch 9.31", both, batchAgain},
-	{"what is wrong with a batch as a whole", "v2/CreateBatch v2/errors", both, badBatches},
+	{"an invalid batch", "v2/CreateBatch v2/errors", both, badBatches},
 	{"a watch follows to the end", "v2/Watch", both, watchFollows},
-	{"a watch without names", "v2/Watch", one, watchAll},
+	{"a watch without uids", "v2/Watch", one, watchAll},
 	{"uids of one version are uids of the other", "v2/Wait", both, oneAndTwo},
 }
 
-// batch asks for copies of the named files.
+// batch returns a request to copy the named files.
 func (s *env) batch(names ...string) *pb2.CreateBatchRequest {
 	b := &pb2.CreateBatchRequest{Workflow: s.named2()}
 	for _, n := range names {
@@ -46,11 +46,11 @@ func (s *env) batched(b *pb2.CreateBatchRequest) (handle string, uids []string) 
 	return r.Uid, uids
 }
 
-func batchLife(s *env) {
+func batchLifecycle(s *env) {
 	s.usual()
 	b := s.batch("a", "b", "c", "d", "e")
 	b.Options = &pb2.CopyOptions{DcpOptions: "-v", StoreStdout: true}
-	b.Pairs[1].Destination, b.Pairs[3].Source = "/nowhere", s.path+"/../x" // these stop no other
+	b.Pairs[1].Destination, b.Pairs[3].Source = "/nowhere", s.path+"/../x" // these do not affect the others
 	r, err := s.me2.CreateBatch(s.ctx(), b)
 	if err != nil || len(r.Results) != 5 || r.Uid == "" {
 		s.t.Fatalf("%v, %v", r, err)
@@ -67,7 +67,7 @@ func batchLife(s *env) {
 		s.same("batch label", o.String("metadata", "labels", api.LabelBatch), r.Uid)
 		s.same("options", o.String("spec", "userConfig", "dcpOptions"), "-v")
 		if v := o.At("spec", "userConfig", "slots"); v != nil {
-			s.t.Errorf("slots %v though not set", v)
+			s.t.Errorf("slots %v, want none", v)
 		}
 	}
 	s.takes(runs)
@@ -123,16 +123,16 @@ func batchAgain(s *env) {
 	longer := s.batch("a", "b", "c", "d")
 	longer.RequestKey = "mine"
 	if _, more := s.batched(longer); !slices.Equal(more[:3], uids) || s.Movements(api.LabelOwnerName, s.job) != 4 {
-		s.t.Errorf("one pair more: %v, then %v", uids, more)
+		s.t.Errorf("with another pair: %v, then %v", uids, more)
 	}
 	b.RequestKey = ""
 	if other, _ := s.batched(b); other == handle {
-		s.t.Error("two batches with one handle")
+		s.t.Error("two batches have the same handle")
 	}
 }
 
 func badBatches(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	for name, e := range map[string]struct {
 		change func(*pb2.CreateBatchRequest)
@@ -142,8 +142,8 @@ func badBatches(s *env) {
 		"no pairs":         {func(b *pb2.CreateBatchRequest) { b.Pairs = nil }, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD},
 		"no workflow":      {func(b *pb2.CreateBatchRequest) { b.Workflow = nil }, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD},
 		"missing workflow": {func(b *pb2.CreateBatchRequest) { b.Workflow.Name = "nope" }, codes.NotFound, pb2.ErrorReason_WORKFLOW_NOT_FOUND},
-		"a bad key":        {func(b *pb2.CreateBatchRequest) { b.RequestKey = "-" }, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD},
-		"bad options":      {func(b *pb2.CreateBatchRequest) { b.Options = &pb2.CopyOptions{DcpOptions: ";"} }, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD},
+		"an invalid key":   {func(b *pb2.CreateBatchRequest) { b.RequestKey = "-" }, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD},
+		"invalid options":  {func(b *pb2.CreateBatchRequest) { b.Options = &pb2.CopyOptions{DcpOptions: ";"} }, codes.InvalidArgument, pb2.ErrorReason_INVALID_FIELD},
 	} {
 		b := s.batch("a", "b")
 		e.change(b)
@@ -172,7 +172,7 @@ func badBatches(s *env) {
 	_, err = s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{"batch-00112233445566778899"}})
 	s.code("no such batch", err, codes.NotFound, pb2.ErrorReason_MOVEMENT_NOT_FOUND)
 	if n := s.Movements(api.LabelOwnerName, s.job); n != 0 {
-		s.t.Errorf("%d movements were made", n)
+		s.t.Errorf("%d movements were created", n)
 	}
 }
 
@@ -183,7 +183,7 @@ func watchFollows(s *env) {
 	s.Must(err)
 	first, err := stream.Recv()
 	if err != nil || len(first.Movements) != 2 || first.Movements[0].Uid >= first.Movements[1].Uid {
-		s.t.Fatalf("at once all, sorted: %v, %v", first, err)
+		s.t.Fatalf("want all statuses first, sorted: %v, %v", first, err)
 	}
 	for _, change := range []struct {
 		uid    string
@@ -200,14 +200,14 @@ func watchFollows(s *env) {
 		s.SetMovement(change.uid, change.status)
 		r, err := stream.Recv()
 		if err != nil || len(r.Movements) != 1 || r.Movements[0].Uid != change.uid || r.Movements[0].State != change.state || r.Movements[0].Result != change.result {
-			s.t.Fatalf("%v, %v, want %s of %s alone", r, err, change.state, change.uid)
+			s.t.Fatalf("%v, %v, want only %s of %s", r, err, change.state, change.uid)
 		}
 	}
 	if r, err := stream.Recv(); err != io.EOF {
 		s.t.Errorf("when all have ended: %v, %v", r, err)
 	}
 
-	// One that is deleted has ended as well.
+	// A deleted movement has ended as well.
 	uid := s.create()
 	stream, err = s.me2.Watch(s.ctx(), &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{uid}})
 	s.Must(err)
@@ -221,7 +221,7 @@ func watchFollows(s *env) {
 		s.t.Errorf("then: %v", err)
 	}
 
-	// And a caller may go at any time.
+	// A caller can disconnect at any time.
 	ctx, cancel := context.WithCancel(s.ctx())
 	stream, err = s.me2.Watch(ctx, &pb2.WatchRequest{Workflow: s.named2(), Uids: []string{s.create()}})
 	s.Must(err)
@@ -279,20 +279,19 @@ func oneAndTwo(s *env) {
 	}
 }
 
-var emptyPromises = []promise{
-	{"empty requests are invalid and no crash", "9.4 8/client-py", one, emptyRequests},
+var emptyBehaviours = []behaviour{
+	{"empty requests are invalid and cause no crash", "9.4 8/client-py", one, emptyRequests},
 }
 
-// The Python client names no workflow. No client brings the daemon down by leaving
-// something out.
+// The Python client sends no workflow. Missing fields must not crash the daemon.
 func emptyRequests(s *env) {
 	s.usual()
 	for _, w := range []*pb.DataMovementWorkflow{nil, {}} {
-		c, err := s.me.Create(s.ctx(), &wish{Workflow: w})
+		c, err := s.me.Create(s.ctx(), &createRequest{Workflow: w})
 		if err != nil || c.Status != createInvalid || c.Uid != "" || c.Message == "" {
 			s.t.Errorf("create: %v, %v", c, err)
 		}
-		c, err = s.me.Create(s.ctx(), s.wish(func(x *wish) { x.Workflow = w }))
+		c, err = s.me.Create(s.ctx(), s.usualRequest(func(x *createRequest) { x.Workflow = w }))
 		if err != nil || c.Status != createInvalid {
 			s.t.Errorf("create without a workflow: %v, %v", c, err)
 		}
@@ -312,7 +311,7 @@ func emptyRequests(s *env) {
 		s.code("list", err, codes.InvalidArgument)
 	}
 	for _, half := range []*pb.DataMovementWorkflow{{Name: s.job}, {Namespace: "default"}, {Name: "../x", Namespace: "default"}, {Name: s.job, Namespace: "a/b"}} {
-		c, err := s.me.Create(s.ctx(), s.wish(func(x *wish) { x.Workflow = half }))
+		c, err := s.me.Create(s.ctx(), s.usualRequest(func(x *createRequest) { x.Workflow = half }))
 		if err != nil || c.Status != createInvalid {
 			s.t.Errorf("workflow %v: %v, %v", half, c, err)
 		}

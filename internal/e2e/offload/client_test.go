@@ -10,10 +10,10 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// The calls of each known client, in its order and with what it leaves out.
-// Methods are called by their names on the wire, and enumerations
-// are compared by their numbers, for that is what those programs are built with.
-var clientPromises = []promise{
+// The calls of each known client, in its order and with the fields that it sends. Methods
+// are called by their names on the wire, and enumerations are compared by their numbers,
+// because those programs are compiled with them.
+var clientBehaviours = []behaviour{
 	{"the Go client", "8/client-go", both, goClient},
 	{"the C++ client", "8/client-cpp 8/lib-cpp", both, cppClient},
 	{"the C client", "8/c", both, cClient},
@@ -21,7 +21,7 @@ var clientPromises = []promise{
 	{"AXL cancels", "8/axl 9.14", both, axlCancels},
 }
 
-// raw calls methods by their names.
+// raw calls methods by name.
 type raw struct {
 	s    *env
 	conn *grpc.ClientConn
@@ -32,7 +32,7 @@ func (s *env) raw() raw { return raw{s, s.connect(alice)} }
 func (r raw) call(method string, in, out any) {
 	r.s.t.Helper()
 	if err := r.conn.Invoke(r.s.ctx(), "/datamovement.DataMover/"+method, in, out); err != nil {
-		r.s.t.Fatalf("%s: %v", method, err) // fatal for all of them
+		r.s.t.Fatalf("%s: %v", method, err) // fatal in all these clients
 	}
 }
 
@@ -45,7 +45,7 @@ func (r raw) version() {
 	}
 }
 
-func (r raw) create(w *wish) string {
+func (r raw) create(w *createRequest) string {
 	r.s.t.Helper()
 	var c pb.DataMovementCreateResponse
 	r.call("Create", w, &c)
@@ -83,10 +83,10 @@ func (r raw) list() []string {
 	return l.Uids
 }
 
-// Several creates at once, a loop of Status until COMPLETED, in which FAILED and
-// INVALID are fatal in any state, and a Delete of each that List has.
+// Concurrent Creates, a loop of Status until COMPLETED, in which FAILED and INVALID are
+// fatal in any state, and a Delete of each movement in List.
 func goClient(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	source := s.file("out/one", 100)
 	r := s.raw()
 	r.version()
@@ -95,7 +95,7 @@ func goClient(s *env) {
 	for i := range uids {
 		all.Go(func() {
 			var c pb.DataMovementCreateResponse
-			if err := r.conn.Invoke(s.ctx(), "/datamovement.DataMover/Create", s.wish(from(source), to(s.target())), &c); err != nil || c.Status != createOK {
+			if err := r.conn.Invoke(s.ctx(), "/datamovement.DataMover/Create", s.usualRequest(from(source), to(s.target())), &c); err != nil || c.Status != createOK {
 				s.t.Errorf("create: %v, %v", &c, err)
 			}
 			uids[i] = c.Uid
@@ -106,7 +106,7 @@ func goClient(s *env) {
 		wait.Within(s.t, patience, "the copy's end", func() bool {
 			state, result := r.status(s.named(), uid, 1)
 			if result == 0 || result == 3 {
-				s.t.Fatalf("state %d, status %d: the client ends here", state, result)
+				s.t.Fatalf("state %d, status %d: the client exits", state, result)
 			}
 			return state == 3
 		})
@@ -123,12 +123,12 @@ func goClient(s *env) {
 	wait.Within(s.t, patience, "the rabbit lets them go", func() bool { return len(r.list()) == 0 })
 }
 
-// slots and maxSlots are not set, which says that the host file has none.
+// slots and maxSlots are not set, which means none in the host file.
 func cppClient(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	r := s.raw()
 	r.version()
-	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
+	uid := r.create(&createRequest{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
 	for _, field := range []string{"slots", "maxSlots"} {
 		if v := s.Movement(uid).At("spec", "userConfig", field); v != float64(0) {
 			s.t.Errorf("%s is %v", field, v)
@@ -151,11 +151,11 @@ func cppClient(s *env) {
 	}
 }
 
-// Only Create names the workflow.
+// Only Create sends the workflow.
 func cClient(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	r := s.raw()
-	uid := r.create(&wish{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
+	uid := r.create(&createRequest{Workflow: s.named(), Source: s.file("out/one", 100), Destination: s.target()})
 	wait.Within(s.t, patience, "the copy's end", func() bool {
 		state, result := r.status(nil, uid, 0)
 		if state == 3 && result != 2 {
@@ -168,14 +168,14 @@ func cClient(s *env) {
 	}
 }
 
-// One create for each file, Status with a wait of a second until COMPLETED, with
-// no other states than these, and a Delete that must succeed.
+// One Create per file, Status with a wait of one second until COMPLETED, no states other
+// than these, and a Delete that must succeed.
 func axlCopies(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	r := s.raw()
 	var uids []string
 	for _, name := range []string{"rank_0.ckpt", "rank_1.ckpt", "rank_2.ckpt"} {
-		uids = append(uids, r.create(&wish{Workflow: s.named(), Source: s.file(name, 4096), Destination: s.target() + name, Slots: -1, MaxSlots: -1}))
+		uids = append(uids, r.create(&createRequest{Workflow: s.named(), Source: s.file(name, 4096), Destination: s.target() + name, Slots: -1, MaxSlots: -1}))
 	}
 	for _, uid := range uids {
 		wait.Within(s.t, patience, "the copy's end", func() bool {
@@ -195,14 +195,13 @@ func axlCopies(s *env) {
 	}
 }
 
-// A Delete right behind the Cancel must succeed, whether the copy has started or
-// not.
+// A Delete immediately after Cancel must succeed, whether the copy has started or not.
 func axlCancels(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	r := s.raw()
 	source := s.file("slow/rank_0.ckpt", 8<<20)
 	for _, started := range []bool{true, false} {
-		uid := r.create(&wish{Workflow: s.named(), Source: source, Destination: s.target(), Slots: -1, MaxSlots: -1})
+		uid := r.create(&createRequest{Workflow: s.named(), Source: source, Destination: s.target(), Slots: -1, MaxSlots: -1})
 		if started {
 			wait.Within(s.t, patience, "the copy's start", func() bool {
 				state, _ := r.status(s.named(), uid, 1)

@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// What tests share: a global file system and the default profile.
+// Objects that the tests share: a global file system and the default profile.
 const (
 	global  = "/lus/global"
 	profile = "default"
@@ -20,23 +20,23 @@ const (
 
 type fields = map[string]any
 
-// furnish makes what the administrator of a site has made.
-func furnish(_ *testing.T, s *world.World) {
-	s.Apply(world.FileSystem("global", global), world.MovementProfile(profile, true))
+// createShared creates the objects that the administrator of a site creates.
+func createShared(_ *testing.T, s *fixture.Fixture) {
+	s.Apply(fixture.FileSystem("global", global), fixture.MovementProfile(profile, true))
 }
 
 // configuration writes the node's SystemConfiguration.
 func (s *env) configuration(storage []any, external ...any) {
 	s.t.Helper()
-	s.Apply(world.SystemConfiguration(s.Node, storage, external...))
+	s.Apply(fixture.SystemConfiguration(s.Node, storage, external...))
 }
 
-func (s *env) system() { s.configuration([]any{world.StorageNode(s.Rabbit, s.Node)}) }
+func (s *env) system() { s.configuration([]any{fixture.StorageNode(s.Rabbit, s.Node)}) }
 
-// workflow makes alice's workflow, in the state in which jobs run.
+// workflow creates alice's workflow, in the state in which jobs run.
 func (s *env) workflow(change func(lab.Object)) {
 	s.t.Helper()
-	o := world.Workflow(s.job, int(alice.uid))
+	o := fixture.Workflow(s.job, int(alice.uid))
 	if change != nil {
 		change(o)
 	}
@@ -50,14 +50,14 @@ func (s *env) workflow(change func(lab.Object)) {
 	}
 }
 
-// mounts makes the ClientMounts of compute and rabbit, mounted.
+// mounts creates the ClientMounts of compute and rabbit in state mounted.
 func (s *env) mounts() {
 	s.t.Helper()
 	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
 	s.Mounted(s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit)))
 }
 
-// entry mounts the test's storage at path.
+// entry returns a mount entry of the test's storage at path.
 func (s *env) entry(path string) fields {
 	device := fields{"type": s.k.device, "deviceReference": fields{"objectReference": s.storage(), "data": 3}}
 	if s.k == lustre {
@@ -66,7 +66,7 @@ func (s *env) entry(path string) fields {
 	return fields{"mountPath": path, "type": s.k.name, "targetType": "directory", "options": "", "setPermissions": false, "device": device}
 }
 
-// storage is the reference of a source.
+// storage returns the storage reference of a source.
 func (s *env) storage() fields {
 	if s.k == lustre {
 		return fields{"kind": "NnfStorage", "name": s.job + "-0", "namespace": "default"}
@@ -74,7 +74,7 @@ func (s *env) storage() fields {
 	return fields{"kind": "NnfNodeStorage", "name": "default-" + s.job + "-0-gfs2-0", "namespace": s.Rabbit}
 }
 
-// clientMount is one of the test's workflow.
+// clientMount creates a ClientMount of the test's workflow.
 func (s *env) clientMount(name, namespace string, entries ...fields) lab.Object {
 	mounts := []any{}
 	for _, e := range entries {
@@ -90,7 +90,7 @@ func (s *env) clientMount(name, namespace string, entries ...fields) lab.Object 
 	}
 }
 
-// where is the namespace of the test's movements.
+// where returns the namespace of the test's movements.
 func (s *env) where() string {
 	if s.k.system {
 		return "nnf-dm-system"
@@ -98,8 +98,7 @@ func (s *env) where() string {
 	return s.Rabbit
 }
 
-// takes is what a rabbit does first: it keeps the object until the copy has
-// ended.
+// takes adds the finalizer of the rabbit, which keeps the object until the copy has ended.
 func (s *env) takes(uid string) { s.finalizers(uid, api.FinalizerDataMovement) }
 
 func (s *env) finalizers(uid string, list ...string) {
@@ -108,15 +107,15 @@ func (s *env) finalizers(uid string, list ...string) {
 	s.Must(err)
 }
 
-// began is a time with all the digits that the rabbit writes.
-var began = time.Date(2025, 4, 1, 16, 46, 36, 535519000, time.UTC)
+// startTime has all the digits that the rabbit writes.
+var startTime = time.Date(2025, 4, 1, 16, 46, 36, 535519000, time.UTC)
 
 func running(more fields) fields {
-	return with(fields{"state": "Running", "startTime": world.Stamp(began), "commandStatus": fields{"command": "mpirun dcp"}}, more)
+	return with(fields{"state": "Running", "startTime": fixture.Stamp(startTime), "commandStatus": fields{"command": "mpirun dcp"}}, more)
 }
 
 func finished(result string, more fields) fields {
-	return with(fields{"state": "Finished", "status": result, "startTime": world.Stamp(began), "endTime": world.Stamp(began.Add(time.Minute))}, more)
+	return with(fields{"state": "Finished", "status": result, "startTime": fixture.Stamp(startTime), "endTime": fixture.Stamp(startTime.Add(time.Minute))}, more)
 }
 
 func with(a, b fields) fields {
@@ -125,11 +124,11 @@ func with(a, b fields) fields {
 	return out
 }
 
-// foreign makes a movement that this node's daemon has not made, with the labels
-// of one but for the changes; an empty value leaves a label out.
+// foreign creates a movement that this daemon has not created, with the usual labels except
+// for the changes; an empty value omits a label.
 func (s *env) foreign(namespace, name string, userID int, labels map[string]string) {
 	s.t.Helper()
-	o := world.DataMovement(namespace, name, s.Node, s.job, s.uid, fields{"userId": userID, "groupId": userID, "source": fields{"path": "/a"}, "destination": fields{"path": "/b"}})
+	o := fixture.DataMovement(namespace, name, s.Node, s.job, s.uid, fields{"userId": userID, "groupId": userID, "source": fields{"path": "/a"}, "destination": fields{"path": "/b"}})
 	all := o.At("metadata", "labels").(fields)
 	for k, v := range labels {
 		if all[k] = v; v == "" {
@@ -144,7 +143,7 @@ func (s *env) foreign(namespace, name string, userID int, labels map[string]stri
 	})
 }
 
-// fill puts the names of this run into a text.
+// fill inserts the names of this test run into a text.
 func (s *env) fill(text string) string {
 	return strings.NewReplacer("NODE", s.Node, "RABBIT", s.Rabbit, "JOB", s.job, "PATH", s.path, "SERVER", s.onRabbit).Replace(text)
 }

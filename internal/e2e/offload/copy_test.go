@@ -11,24 +11,24 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var copyPromises = []promise{
+var copyBehaviours = []behaviour{
 	{"a tree is copied as the workflow's user", "7/finalizer 7/running 7/success 9.3 9.6", both, copyTree},
-	{"a copy tells how far it is, and is cancelled", "7/running 7/progress 7/cancel-running", both, copyCancelled},
+	{"a copy reports progress, and is cancelled", "7/running 7/progress 7/cancel-running", both, copyCancelled},
 	{"a copy that fails", "7/failure", both, copyFails},
 	{"a copy that cannot start", "7/invalid 9.10", both, copyInvalid},
 	{"a dry run", "7/success", both, copyDry},
-	{"cancelled before the rabbit looks", "7/cancel-before 7/delete-before 9.13", both, copyNever},
+	{"cancelled before the rabbit has started it", "7/cancel-before 7/delete-before 9.13", both, copyNever},
 }
 
-// find returns the files of that name on the global file system.
+// find returns the files with that name on the global file system.
 func (s *env) find(name string) (paths []string) {
 	s.t.Helper()
-	s.Must(filepath.WalkDir(filepath.Join(shelf, "global", s.job), func(path string, d fs.DirEntry, err error) error {
+	s.Must(filepath.WalkDir(filepath.Join(rabbitRoot, "global", s.job), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == name {
 			paths = append(paths, path)
 		}
@@ -38,12 +38,12 @@ func (s *env) find(name string) (paths []string) {
 }
 
 func copyTree(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	s.file("out/deep/result", 42)
-	secret := filepath.Join(shelf, "secret-"+s.job)
+	secret := filepath.Join(rabbitRoot, "secret-"+s.job)
 	s.Must(os.WriteFile(secret, []byte("of root"), 0o600))
-	s.Must(os.Symlink(secret, filepath.Join(shelf, "storage", strings.TrimPrefix(s.onRabbit, "/mnt/nnf/"), "out", "link")))
-	uid := s.create(to(s.target()), func(w *wish) { w.StoreStdout = true })
+	s.Must(os.Symlink(secret, filepath.Join(rabbitRoot, "storage", strings.TrimPrefix(s.onRabbit, "/mnt/nnf/"), "out", "link")))
+	uid := s.create(to(s.target()), func(w *createRequest) { w.StoreStdout = true })
 	r := s.status(uid, 3600)
 	if r.State != completed || r.Status != success || r.StartTime == "" || r.EndTime == "" || !strings.Contains(r.CommandStatus.GetCommand(), "dcp") || r.Message == "" {
 		s.t.Fatalf("%v", r)
@@ -59,7 +59,7 @@ func copyTree(s *env) {
 	}
 	for _, link := range s.find("link") {
 		if info, err := os.Lstat(link); err != nil || info.Mode().IsRegular() {
-			s.t.Errorf("what a link leads to was copied: %v, %v", info, err)
+			s.t.Errorf("the target of a link was copied: %v, %v", info, err)
 		}
 	}
 	s.deletes(uid, deleteOK)
@@ -67,10 +67,10 @@ func copyTree(s *env) {
 }
 
 func copyCancelled(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	source := s.file("slow/much", 8<<20)
 	uid := s.create(from(source), to(s.target()))
-	wait.Within(s.t, patience, "it tells how far it is", func() bool {
+	wait.Within(s.t, patience, "reported progress", func() bool {
 		r := s.status(uid, 0)
 		return r.State == isRunning && r.CommandStatus.GetElapsedTime() != "" && r.CommandStatus.GetLastMessage() != "" && r.CommandStatus.GetLastMessageTime() != ""
 	})
@@ -82,7 +82,7 @@ func copyCancelled(s *env) {
 }
 
 func copyFails(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	uid := s.create(from(s.file("broken/one", 1000)), to(s.target()))
 	if r := s.status(uid, 3600); r.State != completed || r.Status != failed || !strings.Contains(r.Message, "exit status 3") {
 		s.t.Errorf("%v", r)
@@ -90,9 +90,9 @@ func copyFails(s *env) {
 	s.deletes(uid, deleteOK)
 }
 
-// A source that does not exist: the rabbit gives no end time.
+// A source that does not exist: the rabbit sets no end time.
 func copyInvalid(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	uid := s.create(from(s.path+"/none"), to(s.target()))
 	if r := s.status(uid, 3600); r.State != completed || r.Status != invalid || r.EndTime != "" || r.Message == "" {
 		s.t.Errorf("%v", r)
@@ -105,8 +105,8 @@ func copyInvalid(s *env) {
 }
 
 func copyDry(s *env) {
-	s.onShelf()
-	uid := s.create(from(s.file("out/result", 42)), to(s.target()), func(w *wish) { w.Dryrun = true })
+	s.useRabbit()
+	uid := s.create(from(s.file("out/result", 42)), to(s.target()), func(w *createRequest) { w.Dryrun = true })
 	if r := s.status(uid, 3600); r.State != completed || r.Status != success {
 		s.t.Errorf("%v", r)
 	}
@@ -115,10 +115,10 @@ func copyDry(s *env) {
 	}
 }
 
-// A client that cancels at once does not know whether the rabbit has started; either way
-// it ends, and can be deleted.
+// If a client cancels immediately, the rabbit may have started the copy or not. In both
+// cases the movement ends and can be deleted.
 func copyNever(s *env) {
-	s.onShelf()
+	s.useRabbit()
 	source := s.file("slow/much", 1<<20)
 	for range 5 {
 		uid := s.create(from(source), to(s.target()))
@@ -135,13 +135,12 @@ func copyNever(s *env) {
 // realRabbit is the name of the rabbit that copies.
 const realRabbit = "rabbit-real"
 
-// shelf is where the rabbit's file systems are on this machine, storage and
-// global.
-var shelf string
+// rabbitRoot is the directory with the rabbit's storage and global file systems.
+var rabbitRoot string
 
-// startRabbit starts the stand-in that copies, which takes everything that it
-// finds: what the tests before have left is deleted first.
-func startRabbit(t *testing.T, s *world.World) {
+// startRabbit starts a fake rabbit that copies. It processes all existing movements, so the
+// movements of earlier tests are deleted first.
+func startRabbit(t *testing.T, s *fixture.Fixture) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -152,29 +151,28 @@ func startRabbit(t *testing.T, s *world.World) {
 	s.Namespace(realRabbit)
 	_, err := s.Cluster.Do(s.Context(patience), http.MethodDelete, lab.Path("NnfDataMovement", "nnf-dm-system", ""), "", nil)
 	must(err)
-	shelf = s.Files
+	rabbitRoot = s.Files
 	r, err := s.Lab.StartRabbit(s.Cluster, realRabbit, map[string]string{
-		"/mnt/nnf": filepath.Join(shelf, "storage"), global: filepath.Join(shelf, "global"),
+		"/mnt/nnf": filepath.Join(rabbitRoot, "storage"), global: filepath.Join(rabbitRoot, "global"),
 	}, "--namespace", "nnf-dm-system", "--any-storage", "--fault", "*/slow/* rate=64k", "--fault", "*/broken/* exit=3")
 	must(err)
 	t.Cleanup(func() { must(r.Stop()) })
 }
 
-// onShelf sets up a test whose copies are really made.
-func (s *env) onShelf() {
+// useRabbit sets up a test with real copies.
+func (s *env) useRabbit() {
 	s.t.Helper()
 	s.Rabbit = realRabbit
 	s.usual()
 	s.makeDirectory("global/"+s.job, alice)
 }
 
-// file puts a file of alice's into the test's storage, and returns its path on
-// the compute.
+// file creates a file of alice in the test's storage, and returns its path on the compute.
 func (s *env) file(name string, size int) string {
 	s.t.Helper()
 	storage := strings.TrimPrefix(s.onRabbit, "/mnt/nnf/")
 	s.makeDirectory(filepath.Join("storage", storage, filepath.Dir(name)), alice)
-	path := filepath.Join(shelf, "storage", storage, name)
+	path := filepath.Join(rabbitRoot, "storage", storage, name)
 	s.Must(os.WriteFile(path, []byte(strings.Repeat("x", size)), 0o644))
 	s.Must(os.Chown(path, int(alice.uid), int(alice.gid)))
 	return s.path + "/" + name
@@ -182,7 +180,7 @@ func (s *env) file(name string, size int) string {
 
 func (s *env) makeDirectory(name string, of caller) {
 	s.t.Helper()
-	path := filepath.Join(shelf, name)
+	path := filepath.Join(rabbitRoot, name)
 	s.Must(os.MkdirAll(path, 0o755))
 	s.Must(os.Chown(path, int(of.uid), int(of.gid)))
 }

@@ -9,21 +9,21 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var costPromises = []promise{
-	{"a create costs two requests at most", "9.21", both, createCost},
-	{"one user creates 40 a second", "9.21", one, createRate},
+var costBehaviours = []behaviour{
+	{"a create costs at most two requests", "9.21", both, createCost},
+	{"one user creates 40 per second", "9.21", one, createRate},
 	{"a poll costs none", "9.21", both, pollCost},
 	{"a watch by label, only while a client follows", "9.12", both, watchByLabel},
-	{"the rate flags hold with a kubeconfig", "9.28", one, rateFlags},
+	{"the rate flags apply with a kubeconfig", "9.28", one, rateFlags},
 }
 
-// asked are the requests since the last ClearRequests, in short.
-func (s *env) asked() (out []string) {
+// requests returns the requests since the last ClearRequests, in short form.
+func (s *env) requests() (out []string) {
 	for _, r := range s.Proxy.Requests() {
 		parts := strings.Split(strings.Trim(r.Path, "/"), "/")
 		i := 3 // apis/group/version
@@ -38,27 +38,27 @@ func (s *env) asked() (out []string) {
 func createCost(s *env) {
 	s.usual()
 	s.create()
-	cold := s.asked()
+	cold := s.requests()
 	if len(cold) > 13 {
-		s.t.Errorf("the first one: %q", cold)
+		s.t.Errorf("the first creation: %q", cold)
 	}
 	s.Proxy.ClearRequests()
 	const more = 20
 	for range more {
 		s.create()
 	}
-	if got := s.asked(); len(got) > 2*more {
+	if got := s.requests(); len(got) > 2*more {
 		s.t.Errorf("%d requests for %d creations: %q", len(got), more, got)
 	}
 	wait.Within(s.t, patience, "the last ones are confirmed", func() bool { return s.quiet(2 * time.Second) })
 	s.create()
 	want := []string{"get workflows/" + s.job, "get clientmounts/" + s.job + "-computes", "get clientmounts/" + s.job + "-servers", "create nnfdatamovements"}
-	if got := s.asked(); !slices.Equal(got, want) {
-		s.t.Errorf("a later one: %q, want %q", got, want)
+	if got := s.requests(); !slices.Equal(got, want) {
+		s.t.Errorf("a later creation: %q, want %q", got, want)
 	}
 }
 
-// quiet tells whether no request is made for a time.
+// quiet reports whether no request is sent for d.
 func (s *env) quiet(d time.Duration) bool {
 	s.Proxy.ClearRequests()
 	ctx, cancel := context.WithTimeout(s.ctx(), d)
@@ -67,26 +67,26 @@ func (s *env) quiet(d time.Duration) bool {
 	return err != nil
 }
 
-// createRate creates one after another, as a program that copies file by file
-// does. The machine may be busy with other tests: what is asserted is less than
-// what is reached otherwise, and three times what was reached with four requests
-// for each, two of them lists that wait for the API server's cache.
+// createRate creates one movement after another, like a program that copies file by file.
+// The machine may be busy with other tests: the required rate is below the usual one, and
+// three times the rate with four requests per creation, two of which are lists that wait
+// for the API server's cache.
 func createRate(s *env) {
 	s.usual()
 	s.create()
 	const n, least = 100, 30
-	for range n { // what the daemon may send to the API server at once
+	for range n { // uses up the burst of requests to the API server
 		s.create()
 	}
 	var rate float64
 	wait.Within(s.t, patience, "30 a second", func() bool {
 		s.Proxy.ClearRequests()
-		began := time.Now()
+		start := time.Now()
 		for range n {
 			s.create()
 		}
-		rate = n / time.Since(began).Seconds()
-		s.t.Logf("%.1f creations a second, %.2f requests for each", rate, float64(s.Proxy.Count())/n)
+		rate = n / time.Since(start).Seconds()
+		s.t.Logf("%.1f creations per second, %.2f requests per creation", rate, float64(s.Proxy.Count())/n)
 		return rate >= least
 	})
 }
@@ -106,8 +106,8 @@ func pollCost(s *env) {
 	for range 20 {
 		s.status2(uid)
 	}
-	if got := s.asked(); len(got) != 0 {
-		s.t.Errorf("polls made requests: %q", got)
+	if got := s.requests(); len(got) != 0 {
+		s.t.Errorf("requests caused by polls: %q", got)
 	}
 }
 
@@ -125,7 +125,7 @@ func watchByLabel(s *env) {
 	s.Must(err)
 	s.same("selector", query.Get("labelSelector"), "dm.cray.hpe.com/initiator="+s.Node)
 	if !strings.Contains(w.Path, "/namespaces/"+s.where()+"/nnfdatamovements") {
-		s.t.Errorf("it watches %s", w.Path)
+		s.t.Errorf("the daemon watches %s", w.Path)
 	}
 	for _, r := range s.Proxy.Requests() {
 		if r.Class == lab.ClassList && strings.HasSuffix(r.Path, "nnfdatamovements") && !strings.Contains(r.Query, "initiator") {
@@ -140,8 +140,8 @@ func watchByLabel(s *env) {
 	}
 }
 
-// With 4 requests per second and no burst, what the first create asks takes some
-// time; the library's own limits would let it pass at once.
+// With 4 requests per second and no burst, the requests of the first create take some time;
+// the default limits of the library would not delay them.
 func rateFlags(s *env) {
 	s.system()
 	s.workflow(nil)
@@ -149,12 +149,12 @@ func rateFlags(s *env) {
 	spec := s.spec("--kubernetes-qps=4", "--kubernetes-burst=1")
 	token, err := os.ReadFile(filepath.Join(s.Cluster.Dir, "nnf-dm", "service.token"))
 	s.Must(err)
-	spec.API = lab.API{Kubeconfig: s.Write("kubeconfig", world.Kubeconfig("https://"+s.Proxy.Address, s.Proxy.CA(), token))}
+	spec.API = lab.API{Kubeconfig: s.Write("kubeconfig", fixture.Kubeconfig("https://"+s.Proxy.Address, s.Proxy.CA(), token))}
 	s.startWith(spec)
 	start := time.Now()
 	s.create()
-	n := len(s.asked())
+	n := len(s.requests())
 	if least := time.Duration(n-2) * time.Second / 4; time.Since(start) < least || n < 6 {
-		s.t.Errorf("%d requests took %s, want %s at least", n, time.Since(start), least)
+		s.t.Errorf("%d requests took %s, want at least %s", n, time.Since(start), least)
 	}
 }

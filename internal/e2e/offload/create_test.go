@@ -8,15 +8,15 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var createPromises = []promise{
+var createBehaviours = []behaviour{
 	{"the version", "4.1", one, versionAnswer},
-	{"the checks in their order", "4.2/1 4.2/2 4.2/3 4.2/5 4.2/7 4.2/ok 9.26", both, checksInOrder},
+	{"the checks in order", "4.2/1 4.2/2 4.2/3 4.2/5 4.2/7 4.2/ok 9.26", both, checksInOrder},
 	{"only PreRun completed", "4.2/2", one, onlyPreRun},
-	{"a profile by its name", "4.2.5/named", both, namedProfile},
+	{"a profile by name", "4.2.5/named", both, namedProfile},
 	{"only gfs2 and lustre", "4.2/4", one, otherFileSystems},
 }
 
@@ -30,17 +30,16 @@ func versionAnswer(s *env) {
 	s.answered("version", got, err, &pb.DataMovementVersionResponse{Version: out[len("Version ") : len(out)-1], ApiVersions: []string{"1"}})
 }
 
-// Everything is wrong with a request, and is put right in the order of the
-// checks.
+// All fields of a request are invalid, and are corrected in the order of the checks.
 func checksInOrder(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.system()
 	s.workflow(func(o lab.Object) { o["status"] = fields{"state": "Setup", "status": "Completed", "ready": true} })
 	s.start()
-	wrong := func(w *wish) {
+	wrong := func(w *createRequest) {
 		w.Source, w.Destination, w.Profile = "/elsewhere/a", "/nowhere/b", "nope"
 	}
-	s.refused(createFailed, `could not find workflow "default/nope"`, wrong, func(w *wish) { w.Workflow.Name = "nope" })
+	s.refused(createFailed, `could not find workflow "default/nope"`, wrong, func(w *createRequest) { w.Workflow.Name = "nope" })
 	s.refused(createFailed, "Workflow must be in 'PreRun' state and 'Completed' status", wrong)
 	s.workflowIs("PreRun", "Completed")
 	s.refused(createFailed, "Error finding compute mount info: no client mounts found for node 'NODE'", wrong)
@@ -53,11 +52,11 @@ func checksInOrder(s *env) {
 	there := to(global + "/b")
 	s.refused(createFailed, "Error finding profile: unable to retrieve NnfDataMovementProfile: nope", wrong, inMount, there)
 	if n := s.Movements(api.LabelOwnerName, s.job); n != 0 {
-		s.t.Errorf("refused requests made %d movements", n)
+		s.t.Errorf("refused requests created %d movements", n)
 	}
 	uid := s.create(inMount, there)
 	if got := uid[:min(len(uid), len(s.k.prefix))]; got != s.k.prefix || len(uid) <= len(s.k.prefix) {
-		s.t.Errorf("uid %q, want one with %q", uid, s.k.prefix)
+		s.t.Errorf("uid %q, want prefix %q", uid, s.k.prefix)
 	}
 	s.same("the object's name", s.Movement(uid).Name(), uid)
 }
@@ -69,7 +68,7 @@ func (s *env) workflowIs(state, status string) {
 }
 
 func onlyPreRun(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	for _, state := range []string{"Proposal", "Setup", "DataIn", "PreRun", "PostRun", "DataOut", "Teardown"} {
 		for _, status := range []string{"Completed", "DriverWait", "TransientCondition", "Error"} {
@@ -85,13 +84,13 @@ func onlyPreRun(s *env) {
 
 func namedProfile(s *env) {
 	s.usual()
-	s.Apply(world.MovementProfile(s.job, false))
-	uid := s.create(func(w *wish) { w.Profile = s.job })
+	s.Apply(fixture.MovementProfile(s.job, false))
+	uid := s.create(func(w *createRequest) { w.Profile = s.job })
 	s.same("profile", s.Movement(uid).String("spec", "profileReference", "name"), s.job)
-	s.refused(createFailed, "Error finding profile: unable to retrieve NnfDataMovementProfile: no-such", func(w *wish) { w.Profile = "no-such" })
+	s.refused(createFailed, "Error finding profile: unable to retrieve NnfDataMovementProfile: no-such", func(w *createRequest) { w.Profile = "no-such" })
 }
 
-// The rabbit cannot mount a second time what is mounted on the compute.
+// The rabbit cannot mount these file systems while they are mounted on the compute.
 func otherFileSystems(s *env) {
 	s.usual()
 	var entries []fields
@@ -107,11 +106,11 @@ func otherFileSystems(s *env) {
 	s.create()
 }
 
-var objectPromises = []promise{
-	{"the object to the byte", "4.2.6 4.2.3/object 4.2.4 9.15 9.29", both, theObject},
+var objectBehaviours = []behaviour{
+	{"the exact object", "4.2.6 4.2.3/object 4.2.4 9.15 9.29", both, theObject},
 }
 
-// expectedMovement has for SPEC what is of the kind of file system.
+// expectedMovement is the object; SPEC is replaced by the part for the file system.
 const expectedMovement = `
 apiVersion: nnf.cray.hpe.com/v1alpha11
 kind: NnfDataMovement
@@ -154,16 +153,16 @@ const expectedLustre = `
     storageReference: {kind: LustreFileSystem, name: global, namespace: default}
 `
 
-// The body of the daemon's request is compared, and what the API server has made
-// of it.
+// Compares the body of the daemon's request, and the object that the API server has created
+// from it.
 func theObject(s *env) {
 	s.usual()
-	for config, change := range map[string]func(*wish){
-		`{slots: 8}`:               func(w *wish) { w.Slots = 8 },
-		`{}`:                       func(*wish) {},
-		`{slots: 0, maxSlots: 0}`:  func(w *wish) { w.Slots, w.MaxSlots = 0, 0 },
-		`{slots: 4, maxSlots: 64}`: func(w *wish) { w.Slots, w.MaxSlots = 4, 64 },
-		`{dryrun: true, logStdout: true, storeStdout: true, dcpOptions: "--preserve -v", mpirunOptions: "-np 2"}`: func(w *wish) {
+	for config, change := range map[string]func(*createRequest){
+		`{slots: 8}`:               func(w *createRequest) { w.Slots = 8 },
+		`{}`:                       func(*createRequest) {},
+		`{slots: 0, maxSlots: 0}`:  func(w *createRequest) { w.Slots, w.MaxSlots = 0, 0 },
+		`{slots: 4, maxSlots: 64}`: func(w *createRequest) { w.Slots, w.MaxSlots = 4, 64 },
+		`{dryrun: true, logStdout: true, storeStdout: true, dcpOptions: "--preserve -v", mpirunOptions: "-np 2"}`: func(w *createRequest) {
 			w.Dryrun, w.LogStdout, w.StoreStdout, w.DcpOptions, w.MpirunOptions = true, true, true, "--preserve -v", "-np 2"
 		},
 	} {
@@ -201,7 +200,7 @@ func (s *env) expected(config string) lab.Object {
 	return o
 }
 
-// body is that of the last request of a class.
+// body returns the body of the last request of a class.
 func (s *env) body(class string) lab.Object {
 	s.t.Helper()
 	var last []byte
@@ -212,7 +211,7 @@ func (s *env) body(class string) lab.Object {
 	}
 	var o lab.Object
 	if err := json.Unmarshal(last, &o); err != nil {
-		s.t.Fatalf("no %s request with a body of JSON: %q %v", class, last, err)
+		s.t.Fatalf("no %s request with a JSON body: %q %v", class, last, err)
 	}
 	return o
 }

@@ -15,20 +15,20 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-var cancelPromises = []promise{
-	{"cancel asks once, and only for what runs", "4.5/sets 4.5/again 4.5/missing", both, cancelOnce},
-	{"a conflict is not the caller's trouble", "4.5/conflict", both, cancelConflict},
+var cancelBehaviours = []behaviour{
+	{"cancel patches once, and only active movements", "4.5/sets 4.5/again 4.5/missing", both, cancelOnce},
+	{"a conflict is not reported to the caller", "4.5/conflict", both, cancelConflict},
 	{"cancel before the start", "7/cancel-before 9.13", both, cancelBeforeStart},
 	{"cancel before the start, with the rabbit's finalizer", "7/delete-before 9.13", both, cancelTaken},
 }
 
-var deletePromises = []promise{
-	{"delete only what has ended", "4.6/active 4.6/success 4.6/missing", both, deleteEnded},
-	{"cancel, then delete at once", "9.14", both, cancelThenDelete},
-	{"a cancelled one that does not end stays", "9.14 4.6/active", one, cancelNeverEnds},
+var deleteBehaviours = []behaviour{
+	{"delete only ended movements", "4.6/active 4.6/success 4.6/missing", both, deleteEnded},
+	{"cancel, then delete immediately", "9.14", both, cancelThenDelete},
+	{"a cancelled movement that continues is not deleted", "9.14 4.6/active", one, cancelNeverEnds},
 }
 
-var listPromises = []promise{
+var listBehaviours = []behaviour{
 	{"list", "4.7 9.25", both, listOwn},
 	{"list the whole workflow", "4.7 9.25", one, listWorkflow},
 }
@@ -45,7 +45,7 @@ func cancelOnce(s *env) {
 		s.t.Errorf("spec.cancel is %v", v)
 	}
 	body := s.body(lab.ClassPatchObject)
-	delete(body["metadata"].(map[string]any), "uid") // of this very object and no other of its name
+	delete(body["metadata"].(map[string]any), "uid") // of this object, and no other with its name
 	s.same("the patch", pretty(body), pretty(fields{"metadata": fields{}, "spec": fields{"cancel": true}}))
 	s.cancels(uid, cancelOK)
 	if n := s.Proxy.Count(lab.ClassPatchObject); n != 1 {
@@ -58,11 +58,11 @@ func cancelOnce(s *env) {
 	s.SetMovement(ended, finished("Success", nil))
 	s.cancels(ended, cancelOK)
 	if v := s.Movement(ended).At("spec", "cancel"); v == true {
-		s.t.Error("one that had ended was cancelled")
+		s.t.Error("an ended movement was cancelled")
 	}
 	r, err := s.me2.Cancel(s.ctx(), &pb2.CancelRequest{Workflow: s.named2(), Uids: []string{uid, ended}})
 	if err != nil || len(r.GetUids()) != 0 {
-		s.t.Errorf("version 2 cancels what has ended: %v, %v", r, err)
+		s.t.Errorf("version 2 cancels an ended movement: %v, %v", r, err)
 	}
 	s.finalizers(uid)
 }
@@ -72,7 +72,7 @@ func cancelConflict(s *env) {
 	uid := s.create()
 	s.takes(uid)
 	s.SetMovement(uid, running(nil))
-	// Others write to the object all the time.
+	// Other programs write to the object continuously.
 	ctx, cancel := context.WithCancel(s.ctx())
 	wrote := make(chan int)
 	go func() {
@@ -92,9 +92,9 @@ func cancelConflict(s *env) {
 	}
 	cancel()
 	if n := <-wrote; n < 5 {
-		s.t.Errorf("only %d writes in between", n)
+		s.t.Errorf("only %d concurrent writes", n)
 	}
-	// And when the server insists:
+	// If the server continues to return conflicts:
 	s.Proxy.Set(lab.Rule{Class: lab.ClassPatchObject, Code: 409})
 	r, err := s.me.Cancel(s.ctx(), &pb.DataMovementCancelRequest{Workflow: s.named(), Uid: uid})
 	if err != nil || r.Status != cancelFailed || !strings.HasPrefix(r.Message, "failed to initiate cancel on dm node: ") {
@@ -105,14 +105,14 @@ func cancelConflict(s *env) {
 	s.finalizers(uid)
 }
 
-// The rabbit would never end a data movement that it has not started.
+// The rabbit never ends a cancelled data movement that it has not started.
 func cancelBeforeStart(s *env) {
 	s.usual()
 	uid := s.create()
 	answer := s.waits(uid, -1)
 	s.cancels(uid, cancelOK)
 	if o := s.Movement(uid); o != nil {
-		s.t.Errorf("it is still there: %v", o)
+		s.t.Errorf("the object still exists: %v", o)
 	}
 	for _, r := range []*pb.DataMovementStatusResponse{<-answer, s.status(uid, 0), s.status(uid, -1)} {
 		if r.GetState() != completed || r.GetStatus() != cancelled || r.GetEndTime() == "" || r.GetCommandStatus() == nil {
@@ -129,7 +129,7 @@ func cancelBeforeStart(s *env) {
 	s.answered("after the delete", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
 }
 
-// The same when the rabbit has taken it, and lets it go as it does.
+// The same if the rabbit has set its finalizer and removes it.
 func cancelTaken(s *env) {
 	s.usual()
 	uid := s.create()
@@ -137,7 +137,7 @@ func cancelTaken(s *env) {
 	s.cancels(uid, cancelOK)
 	o := s.Movement(uid)
 	if o == nil || o.At("metadata", "deletionTimestamp") == nil || o.At("spec", "cancel") != true {
-		s.t.Fatalf("want it cancelled and deleted: %v", o)
+		s.t.Fatalf("want a cancelled and deleted object: %v", o)
 	}
 	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
 		s.t.Errorf("%v", r)
@@ -146,7 +146,7 @@ func cancelTaken(s *env) {
 	s.finalizers(uid)
 	s.Must(s.Cluster.WaitGone(s.ctx(), "NnfDataMovement", s.where(), uid))
 	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
-		s.t.Errorf("when the object has gone: %v", r)
+		s.t.Errorf("after the removal of the object: %v", r)
 	}
 	s.deletes(uid, deleteOK)
 }
@@ -161,7 +161,7 @@ func deleteEnded(s *env) {
 		}
 		s.deletes(uid, deleteActive)
 		if s.Movement(uid) == nil {
-			s.t.Errorf("deleted though active: %v", active)
+			s.t.Errorf("deleted although active: %v", active)
 		}
 		_, err := s.me2.Delete(s.ctx(), &pb2.DeleteRequest{Workflow: s.named2(), Uids: []string{uid}})
 		s.code("version 2", err, codes.FailedPrecondition, pb2.ErrorReason_MOVEMENT_ACTIVE)
@@ -171,7 +171,7 @@ func deleteEnded(s *env) {
 		s.takes(uid)
 		s.SetMovement(uid, end)
 		s.deletes(uid, deleteOK)
-		// The object stays until the rabbit lets it go.
+		// The object remains until the rabbit removes its finalizer.
 		if o := s.Movement(uid); o == nil || o.At("metadata", "deletionTimestamp") == nil {
 			s.t.Errorf("not deleted: %v", o)
 		}
@@ -180,7 +180,7 @@ func deleteEnded(s *env) {
 	}
 }
 
-// cancelThenDelete is what AXL does: the delete must succeed.
+// cancelThenDelete does the same as AXL: the delete must succeed.
 func cancelThenDelete(s *env) {
 	s.usual()
 	uid := s.create()
@@ -192,7 +192,7 @@ func cancelThenDelete(s *env) {
 	go func() { // the rabbit kills the command
 		_, err := s.Cluster.WaitFor(ctx, "NnfDataMovement", s.where(), uid, func(o lab.Object) bool { return o != nil && o.At("spec", "cancel") == true })
 		if err == nil {
-			time.Sleep(time.Second) // what the command takes to end, while the delete waits
+			time.Sleep(time.Second) // the command takes this time to exit, while the delete waits
 			err = s.Cluster.PatchStatus(ctx, "NnfDataMovement", s.where(), uid, finished("Cancelled", nil))
 		}
 		done <- err
@@ -210,9 +210,9 @@ func cancelNeverEnds(s *env) {
 	uid := s.create()
 	s.SetMovement(uid, running(nil))
 	s.cancels(uid, cancelOK)
-	s.deletes(uid, deleteActive) // after the daemon's patience, and the caller is told
+	s.deletes(uid, deleteActive) // after the time limit of the daemon
 	if s.Movement(uid) == nil {
-		s.t.Error("it was deleted while it runs")
+		s.t.Error("a running movement was deleted")
 	}
 }
 
@@ -229,7 +229,7 @@ func listOwn(s *env) {
 	query := requests[len(requests)-1].Query // the API server selects, not the daemon
 	for _, label := range []string{api.LabelInitiator + "=" + s.Node, api.LabelOwnerKind + "=Workflow", api.LabelOwnerName + "=" + s.job, api.LabelOwnerNamespace + "=default"} {
 		if !strings.Contains(query, url.QueryEscape(label)) {
-			s.t.Errorf("the list is asked for without %s: %s", label, query)
+			s.t.Errorf("the list request has no %s: %s", label, query)
 		}
 	}
 	s.foreign(s.where(), s.k.prefix+"far-"+s.Node, 1001, map[string]string{api.LabelInitiator: "another-node"})
@@ -254,5 +254,5 @@ func listWorkflow(s *env) {
 	s.foreign(s.where(), s.k.prefix+"in-"+s.Node, 1001, map[string]string{api.LabelInitiator: "copy_in"})
 	s.foreign(s.where(), s.k.prefix+"eve-"+s.Node, 1002, nil)
 	s.lists(s.me, uid, far)
-	s.hidden(s.me, s.named(), far) // it may be seen in the list, and no more
+	s.hidden(s.me, s.named(), far) // it is only in the list
 }

@@ -12,19 +12,19 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var errorPromises = []promise{
-	{"the API server's errors have codes and no words of it", "9.24 4.2/8", both, serverErrors},
-	{"an API server that is slow", "9.24", one, slowServer},
-	{"what the daemon may do", "access/rbac", both, rights},
+var errorBehaviours = []behaviour{
+	{"errors of the API server have codes and none of its text", "9.24 4.2/8", both, serverErrors},
+	{"a slow API server", "9.24", one, slowServer},
+	{"the permissions of the daemon", "access/rbac", both, rights},
 }
 
 func serverErrors(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	uid := s.create()
 	for _, e := range []struct {
@@ -43,10 +43,10 @@ func serverErrors(s *env) {
 	} {
 		s.Proxy.Set(lab.Rule{Class: e.class, Code: e.code})
 		what := e.class + " answered " + codes.Code(e.code).String()
-		_, err := s.me.Create(s.ctx(), s.wish())
+		_, err := s.me.Create(s.ctx(), s.usualRequest())
 		s.code(what, err, e.want)
-		if text := status.Convert(err).Message(); strings.Contains(text, "told to answer") || strings.Contains(text, s.Proxy.Address) || text == "" {
-			s.t.Errorf("%s: the caller is told %q", what, text)
+		if text := status.Convert(err).Message(); strings.Contains(text, "injected response") || strings.Contains(text, s.Proxy.Address) || text == "" {
+			s.t.Errorf("%s: the caller gets %q", what, text)
 		}
 		batch, err := s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
 		if e.class == lab.ClassGet { // of the workflow
@@ -67,10 +67,10 @@ func serverErrors(s *env) {
 	s.code("list", err, codes.Unavailable)
 	s.Proxy.Clear()
 	s.create()
-	wait.Within(s.t, patience, "the log has what the callers were not told", func() bool {
+	wait.Within(s.t, patience, "the cause in the log", func() bool {
 		n := 0
 		for _, line := range s.d.Log() {
-			if strings.Contains(line.Text, "a request could not be served") && strings.Contains(line.Text, "told to answer") {
+			if strings.Contains(line.Text, "a request could not be served") && strings.Contains(line.Text, "injected response") {
 				n++
 			}
 		}
@@ -81,14 +81,14 @@ func serverErrors(s *env) {
 func slowServer(s *env) {
 	s.usual()
 	s.Proxy.Set(lab.Rule{Class: lab.ClassGet, Delay: patience})
-	_, err := s.me.Create(deadline(s, time.Second), s.wish())
+	_, err := s.me.Create(deadline(s, time.Second), s.usualRequest())
 	s.code("the caller's deadline", err, codes.DeadlineExceeded)
 	s.Proxy.Clear()
 	s.create()
 }
 
-// All that a test does is done with the rights that an installation grants; and
-// without one of them, callers are told that the daemon lacks it.
+// The permissions of an installation are sufficient for all tests. If one of them is
+// missing, callers get an error that refers to the administrator.
 func rights(s *env) {
 	s.usual()
 	for _, r := range s.Proxy.Requests() {
@@ -109,17 +109,17 @@ func rights(s *env) {
 			s.t.Errorf("forbidden: %s %s", r.Method, r.Path)
 		}
 		if r.Class == lab.ClassUpdate {
-			s.t.Errorf("a whole object is written: %s %s", r.Method, r.Path)
+			s.t.Errorf("a PUT of a whole object: %s %s", r.Method, r.Path)
 		}
 	}
 }
 
-var newerPromises = []promise{
+var newerBehaviours = []behaviour{
 	{"states of a newer rabbit", "9.30 4.4/4", both, newerStates},
 }
 
-// loosen lets rabbits write any state, as newer definitions may.
-func loosen(t *testing.T, s *world.World) {
+// loosen allows any state in the schema, as newer versions may.
+func loosen(t *testing.T, s *fixture.Fixture) {
 	t.Helper()
 	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/nnfdatamovements.nnf.cray.hpe.com"
 	crd, err := s.Cluster.Do(s.Context(patience), http.MethodGet, path, "", nil)
@@ -150,21 +150,21 @@ func newerStates(s *env) {
 		{"Hibernating", "Success", unknownState, success},
 	} {
 		uid := ""
-		// A server whose definitions have changed refuses requests for a moment.
+		// After a change of the definitions, the server refuses requests for a moment.
 		wait.Within(s.t, patience, "a Create that succeeds", func() bool {
-			r, err := s.me.Create(s.ctx(), s.wish())
+			r, err := s.me.Create(s.ctx(), s.usualRequest())
 			uid = r.GetUid()
 			return err == nil
 		})
 		wait.Within(s.t, patience, "the definitions allow it", func() bool {
-			status := fields{"state": e.state, "startTime": world.Stamp(began), "message": "says the rabbit"}
+			status := fields{"state": e.state, "startTime": fixture.Stamp(startTime), "message": "says the rabbit"}
 			if e.status != "" {
 				status["status"] = e.status
 			}
 			return s.Cluster.PatchStatus(s.ctx(), "NnfDataMovement", s.where(), uid, status) == nil
 		})
 		r := s.is(uid, e.wantState, e.wantStatus)
-		s.same("message", r.Message, fmt.Sprintf("says the rabbit; the rabbit says state %q, status %q, which this version does not know", e.state, e.status))
+		s.same("message", r.Message, fmt.Sprintf("says the rabbit; the rabbit reports state %q, status %q, unknown to this version of nnf-dm", e.state, e.status))
 		m := s.status2(uid)
 		s.same("message of version 2", m.Message, r.Message)
 	}

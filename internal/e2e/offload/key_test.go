@@ -11,34 +11,34 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var keyPromises = []promise{
-	{"a repeated request makes nothing new", "9.31", both, repeatedRequest},
-	{"a key belongs to its movement until that is deleted", "9.31 9.13", both, keyOfAnother},
-	{"the same key is the same request", "9.31", one, keyOfOtherRequest},
-	{"nothing is made for a caller who has gone", "9.31", both, callerGone},
+var keyBehaviours = []behaviour{
+	{"a repeated request creates nothing", "9.31", both, repeatedRequest},
+	{"a key belongs to its movement until the movement is deleted", "9.31 9.13", both, keyAfterDeletion},
+	{"the same key requires the same request", "9.31", one, keyOfOtherRequest},
+	{"nothing is created for a disconnected caller", "9.31", both, callerGone},
 }
 
 func codeOf(err error) codes.Code { return status.Code(err) }
 
-// keyMetadata is how a client of version 1 names a request.
+// keyMetadata is the metadata key for the request key in version 1.
 const keyMetadata = "nnf-dm-request-key"
 
-// keyed creates with a key.
-func (s *env) keyed(c pb.DataMoverClient, key string, changes ...func(*wish)) *pb.DataMovementCreateResponse {
+// keyed creates a movement with a key.
+func (s *env) keyed(c pb.DataMoverClient, key string, changes ...func(*createRequest)) *pb.DataMovementCreateResponse {
 	s.t.Helper()
-	r, err := c.Create(metadata.AppendToOutgoingContext(s.ctx(), keyMetadata, key), s.wish(changes...))
+	r, err := c.Create(metadata.AppendToOutgoingContext(s.ctx(), keyMetadata, key), s.usualRequest(changes...))
 	s.Must(err)
 	return r
 }
 
-// A movement is cancelled before its start, and its key is used again: what is
-// said and done is about the new one.
-func keyOfAnother(s *env) {
+// A movement is cancelled before its start, and its key is used again: all responses and
+// effects concern the new movement.
+func keyAfterDeletion(s *env) {
 	s.usual()
 	uid := s.keyed(s.me, "one").Uid
 	s.cancels(uid, cancelOK)
@@ -56,9 +56,9 @@ func keyOfAnother(s *env) {
 	s.keyRefused("is being cancelled")
 	for _, result := range []string{"Cancelled", "Failed"} {
 		s.SetMovement(uid, finished(result, nil))
-		s.keyRefused("has ended as", result, uid, "delete that one")
+		s.keyRefused("has ended with status", result, uid, "delete it to copy again")
 	}
-	// Its end is not taken for that of the next one, which has its name.
+	// Its end does not affect the next movement, which has the same name.
 	s.finalizers(uid)
 	wait.Within(s.t, patience, "its end is known", func() bool { return s.status(uid, 0).State == completed })
 	s.deletes(uid, deleteOK)
@@ -81,22 +81,22 @@ func (s *env) keyRefused(texts ...string) {
 
 func keyOfOtherRequest(s *env) {
 	s.usual()
-	s.Apply(world.MovementProfile(s.job, false))
+	s.Apply(fixture.MovementProfile(s.job, false))
 	uid := s.keyed(s.me, "one").Uid
-	for field, change := range map[string]func(*wish){
-		"source":        func(w *wish) { w.Source += "x" },
-		"destination":   func(w *wish) { w.Destination += "x" },
-		"dryrun":        func(w *wish) { w.Dryrun = !w.Dryrun },
-		"dcpOptions":    func(w *wish) { w.DcpOptions = "--preserve" },
-		"mpirunOptions": func(w *wish) { w.MpirunOptions = "-np 2" },
-		"profile":       func(w *wish) { w.Profile = s.job },
-		"slots":         func(w *wish) { w.Slots = 7 },
-		"maxSlots":      func(w *wish) { w.MaxSlots = 9 },
-		"logStdout":     func(w *wish) { w.LogStdout = !w.LogStdout },
-		"storeStdout":   func(w *wish) { w.StoreStdout = !w.StoreStdout },
+	for field, change := range map[string]func(*createRequest){
+		"source":        func(w *createRequest) { w.Source += "x" },
+		"destination":   func(w *createRequest) { w.Destination += "x" },
+		"dryrun":        func(w *createRequest) { w.Dryrun = !w.Dryrun },
+		"dcpOptions":    func(w *createRequest) { w.DcpOptions = "--preserve" },
+		"mpirunOptions": func(w *createRequest) { w.MpirunOptions = "-np 2" },
+		"profile":       func(w *createRequest) { w.Profile = s.job },
+		"slots":         func(w *createRequest) { w.Slots = 7 },
+		"maxSlots":      func(w *createRequest) { w.MaxSlots = 9 },
+		"logStdout":     func(w *createRequest) { w.LogStdout = !w.LogStdout },
+		"storeStdout":   func(w *createRequest) { w.StoreStdout = !w.StoreStdout },
 	} {
 		r := s.keyed(s.me, "one", change)
-		if r.Status != createInvalid || !strings.HasSuffix(r.Message, uid+"\" has it, which differs in "+field+": use another key") {
+		if r.Status != createInvalid || !strings.HasSuffix(r.Message, uid+"\" has this key and a different "+field+": use another key") {
 			s.t.Errorf("%s: %v", field, r)
 		}
 	}
@@ -123,19 +123,19 @@ func repeatedRequest(s *env) {
 	if n := s.Movements(api.LabelOwnerName, s.job); n != 2 {
 		s.t.Errorf("%d movements, want 2", n)
 	}
-	// An answer that was lost, with the daemon itself.
+	// The response was lost because the daemon was killed.
 	s.Stop(s.d)
 	s.start()
 	s.answered("after a restart", keyed(s.me, "one"), nil, &pb.DataMovementCreateResponse{Uid: first.Uid})
-	// The client that has lost the uids finds them by List.
+	// List returns the lost uids.
 	if r, err := s.me.List(s.ctx(), &pb.DataMovementListRequest{Workflow: s.named()}); err != nil || len(r.Uids) != 2 {
 		s.t.Errorf("list: %v, %v", r, err)
 	}
 }
 
-// The API server is slow; the caller does not wait for it.
+// The API server is slow, and the caller disconnects.
 func callerGone(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	s.create()
 	s.Proxy.ClearRequests()
@@ -143,7 +143,7 @@ func callerGone(s *env) {
 	ctx, cancel := context.WithCancel(s.ctx())
 	gone := make(chan error, 1)
 	go func() {
-		_, err := s.me.Create(ctx, s.wish())
+		_, err := s.me.Create(ctx, s.usualRequest())
 		gone <- err
 	}()
 	_, err := s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassGet })
@@ -151,9 +151,9 @@ func callerGone(s *env) {
 	cancel()
 	s.code("the caller goes", <-gone, codes.Canceled)
 	s.Proxy.Clear()
-	uid := s.create() // what the daemon still did would be done before this one's end
+	uid := s.create() // any late creation would happen before this one ends
 	if n := s.Proxy.Count(lab.ClassCreate); n != 1 || uid == "" {
-		s.t.Errorf("%d objects were made, want the second caller's", n)
+		s.t.Errorf("%d objects were created, want that of the second caller", n)
 	}
 }
 

@@ -8,33 +8,33 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var lookupPromises = []promise{
-	{"the rabbit is found when it is known", "9.17", one, rabbitLater},
+var lookupBehaviours = []behaviour{
+	{"the rabbit is found when it is configured", "9.17", one, rabbitLater},
 	{"the rabbit changes", "9.17", one, recabled},
 	{"an external compute copies from lustre", "9.17 9.18", alone, externalCompute},
 	{"an external compute cannot copy from gfs2", "9.17", one, externalGFS2},
-	{"the rabbit is given", "9.17", one, rabbitGiven},
+	{"the rabbit is configured by a flag", "9.17", one, rabbitGiven},
 	{"the node's name is the short host name", "9.16", one, shortName},
 }
 
-// The daemon starts although its rabbit is not known, and says so to callers.
+// The daemon starts although its rabbit is unknown, and reports this to callers.
 func rabbitLater(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.workflow(nil)
 	s.mounts()
 	s.start()
 	if _, err := s.me.Version(s.ctx(), nil); err != nil {
 		s.t.Error(err)
 	}
-	for _, nodes := range [][]any{nil, {world.StorageNode(s.Rabbit, "another-compute")}} {
+	for _, nodes := range [][]any{nil, {fixture.StorageNode(s.Rabbit, "another-compute")}} {
 		if nodes != nil {
 			s.configuration(nodes)
 		}
-		_, err := s.me.Create(s.ctx(), s.wish())
+		_, err := s.me.Create(s.ctx(), s.usualRequest())
 		s.code("create", err, codes.Unavailable)
 		_, err = s.me.Status(s.ctx(), &pb.DataMovementStatusRequest{Uid: "nnf-dm-node-a"})
 		s.code("status", err, codes.Unavailable)
@@ -46,13 +46,13 @@ func rabbitLater(s *env) {
 }
 
 func recabled(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	s.create()
 	next := s.Rabbit + "-b"
 	s.Namespace(next)
 	s.Mounted(s.clientMount("servers", next, s.entry("/mnt/there")))
-	s.configuration([]any{world.StorageNode(s.Rabbit, "another-compute"), world.StorageNode(next, s.Node)})
+	s.configuration([]any{fixture.StorageNode(s.Rabbit, "another-compute"), fixture.StorageNode(next, s.Node)})
 	s.Rabbit = next
 	uid := s.create(from(s.path + "/a"))
 	s.same("on the new rabbit", s.Movement(uid).String("spec", "source", "path"), "/mnt/there/a")
@@ -60,7 +60,7 @@ func recabled(s *env) {
 }
 
 func externalCompute(s *env) {
-	s.configuration([]any{world.StorageNode(s.Rabbit, "another-compute")}, fields{"name": s.Node})
+	s.configuration([]any{fixture.StorageNode(s.Rabbit, "another-compute")}, fields{"name": s.Node})
 	s.workflow(nil)
 	s.mounts()
 	s.start()
@@ -69,11 +69,11 @@ func externalCompute(s *env) {
 }
 
 func externalGFS2(s *env) {
-	s.configuration([]any{world.StorageNode(s.Rabbit, "another-compute")}, fields{"name": s.Node})
+	s.configuration([]any{fixture.StorageNode(s.Rabbit, "another-compute")}, fields{"name": s.Node})
 	s.workflow(nil)
 	s.mounts()
 	s.start()
-	s.refused(createFailed, s.k.step+"no client mounts found: node 'NODE' has no rabbit, it can copy from lustre only")
+	s.refused(createFailed, s.k.step+"no client mounts found: node 'NODE' has no rabbit and can copy from lustre only")
 }
 
 func rabbitGiven(s *env) {
@@ -83,12 +83,13 @@ func rabbitGiven(s *env) {
 	s.is(s.create(), pending, unknownStatus)
 	for _, r := range s.Proxy.Requests() {
 		if strings.Contains(r.Path, "systemconfigurations") {
-			s.t.Errorf("it asked for the SystemConfiguration: %s", r.Path)
+			s.t.Errorf("request for the SystemConfiguration: %s", r.Path)
 		}
 	}
 }
 
-// The host has a long name. In the SystemConfiguration it may be either.
+// The host name is a full name. The SystemConfiguration may contain the full or the short
+// name.
 func shortName(s *env) {
 	s.workflow(nil)
 	s.mounts()
@@ -100,36 +101,37 @@ func shortName(s *env) {
 	o := s.Movement(s.create())
 	s.same("initiator", o.String("metadata", "labels", "dm.cray.hpe.com/initiator"), s.Node)
 	if host, err := os.Hostname(); err != nil || strings.HasPrefix(host, s.Node) {
-		s.t.Errorf("the machine's own name is %q, %v", host, err)
+		s.t.Errorf("the host name is %q, %v", host, err)
 	}
 }
 
-var barePromises = []promise{
-	{"what the administrator has not set up", "4.2.3/none 4.2.5/none 4.2.5/several 4.2.5/default 4.2.5/pinned", both, notSetUp},
+var bareBehaviours = []behaviour{
+	{"doctor: no global file system, no storage", "v2/Describe", one, doctorBare},
+	{"missing objects of the administrator", "4.2.3/none 4.2.5/none 4.2.5/several 4.2.5/default 4.2.5/pinned", both, notSetUp},
 }
 
-// forgetful makes the daemon ask for everything again.
-const forgetful = "[options]\nlookup_expiry = \"0s\"\n"
+// uncached disables the cache of the daemon.
+const uncached = "[options]\nlookup_expiry = \"0s\"\n"
 
 func notSetUp(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	s.refused(createFailed, s.k.step+"no LustreFileSystem resources found")
-	s.Apply(world.FileSystem("early", global))
+	s.Apply(fixture.FileSystem("early", global))
 	const none = "Error finding profile: unable to find a default NnfDataMovementProfile to use"
 	s.refused(createFailed, none)
-	s.Apply(world.MovementProfile("plain", false))
-	pinned := world.MovementProfile("pinned-copy", true)
+	s.Apply(fixture.MovementProfile("plain", false))
+	pinned := fixture.MovementProfile("pinned-copy", true)
 	pinned["metadata"].(fields)["namespace"] = "default"
 	s.Apply(pinned)
 	s.refused(createFailed, none)
-	s.Apply(world.MovementProfile("zeta", true))
+	s.Apply(fixture.MovementProfile("zeta", true))
 	uid := s.create()
 	s.same("the default profile", s.Movement(uid).String("spec", "profileReference", "name"), "zeta")
-	s.Apply(world.MovementProfile("alpha", true))
+	s.Apply(fixture.MovementProfile("alpha", true))
 	s.refused(createFailed, "Error finding profile: more than one default NnfDataMovementProfile found; unable to pick one: [alpha zeta]")
-	s.create(func(w *wish) { w.Profile = "plain" })
-	for _, o := range []lab.Object{world.MovementProfile("plain", false), pinned, world.MovementProfile("zeta", true), world.MovementProfile("alpha", true), world.FileSystem("early", global)} {
+	s.create(func(w *createRequest) { w.Profile = "plain" })
+	for _, o := range []lab.Object{fixture.MovementProfile("plain", false), pinned, fixture.MovementProfile("zeta", true), fixture.MovementProfile("alpha", true), fixture.FileSystem("early", global)} {
 		s.Must(s.Cluster.Delete(s.ctx(), o.String("kind"), o.Namespace(), o.Name()))
 	}
 }

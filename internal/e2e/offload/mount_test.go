@@ -3,23 +3,23 @@ package offload
 import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var mountPromises = []promise{
+var mountBehaviours = []behaviour{
 	{"paths on the rabbit", "4.2.2/same 4.2.2/example1 4.2.2/example2 4.2.2/example3 4.2.2/example4 4.2.2/example5 4.2.2/example6 9.6", both, pathsOnRabbit},
-	{"the longest mount by whole names", "4.2.1/best 9.5", both, longestMount},
+	{"the longest mount, compared by components", "4.2.1/best 9.5", both, longestMount},
 	{"a mount without a reference", "4.2.1/reference 9.4", both, noReference},
 	{"no mount of the same storage", "4.2.2/nomatch", both, otherStorage},
 	{"variables in mount paths", "9.8", both, mountVariables},
-	{"what is not mounted cannot be copied", "4.2.1/state 9.19", both, notMounted},
+	{"no copies from unmounted storage", "4.2.1/state 9.19", both, notMounted},
 	{"lustre is found on another rabbit", "9.18", alone, otherRabbit},
 	{"lustre needs the directive's label", "4.2.3/label", alone, noDirective},
 }
 
-// becomes checks what a source is on the rabbit.
+// becomes checks the path of a source on the rabbit.
 func (s *env) becomes(source, want string) {
 	s.t.Helper()
 	uid := s.create(from(source))
@@ -28,22 +28,21 @@ func (s *env) becomes(source, want string) {
 
 func pathsOnRabbit(s *env) {
 	s.usual()
-	// The directory's own name, its contents, and what lies below it. That the
-	// paths do not exist here, or are symbolic links, does not matter: the rabbit
-	// copies as the user.
+	// The directory itself, its contents, and paths below it. The paths need not exist here
+	// and can be symbolic links: the rabbit copies as the user.
 	for _, rest := range []string{"/a/b", "/a/", "", "/", "/with-späce_ä/1,2=3%4+5:6@7", "/.hidden/..also", "/a.b..c"} {
 		s.becomes(s.path+rest, s.onRabbit+rest)
 	}
-	// Slashes and dots that mean nothing are cleaned away.
+	// Redundant slashes and dots are removed.
 	for source, want := range map[string]string{s.path + "/a//b": "/a/b", s.path + "/./a": "/a", "//" + s.path[1:]: "", s.path + "//a//": "/a/", s.path + "/a/.": "/a/"} {
 		s.becomes(source, s.onRabbit+want)
 	}
-	// Everything else does not leave the place where it is mounted.
+	// No other path leaves the mount point.
 	s.refused(createFailed, "Error finding compute mount info: source path 'PATH1/x' not found in list of client mounts", from(s.path+"1/x"))
 	for path, why := range map[string]string{
-		s.path + "/../../etc/x": "it must not contain .. as a name",
-		s.path + "/a/..":        "it must not contain .. as a name",
-		"/..":                   "it must not contain .. as a name",
+		s.path + "/../../etc/x": "it must not contain .. as a component",
+		s.path + "/a/..":        "it must not contain .. as a component",
+		"/..":                   "it must not contain .. as a component",
 		"relative":              "it must be an absolute path",
 	} {
 		s.refused(createInvalid, `source "`+path+`" is refused: `+why, from(path))
@@ -85,7 +84,7 @@ func otherStorage(s *env) {
 	s.workflow(nil)
 	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
 	e := s.entry(s.onRabbit)
-	e["device"].(fields)["deviceReference"].(fields)["data"] = 4 // another allocation of the same storage
+	e["device"].(fields)["deviceReference"].(fields)["data"] = 4 // a different allocation of the same storage
 	s.Mounted(s.clientMount("servers", s.Rabbit, e))
 	s.start()
 	s.refused(createFailed, s.k.step+"initiator 'NODE' not found in list of client mounts residing on 'RABBIT'")
@@ -118,8 +117,7 @@ func notMounted(s *env) {
 	s.refused(createFailed, there)
 	s.Report(server, "mounted", true)
 	s.create()
-	// What was read for it is good for a second. A copy that is created in that time
-	// does not stay.
+	// The cached data is used for a second. A copy that is created in that time is cancelled.
 	server["spec"].(fields)["desiredState"] = "unmounted"
 	s.Apply(server)
 	s.soonRefused(there)
@@ -128,15 +126,15 @@ func notMounted(s *env) {
 	s.refused(createFailed, here)
 }
 
-// soonRefused creates until that is refused, which is soon. Nothing stays of what
-// was created after the call.
+// soonRefused creates movements until one is refused, and checks that those created after
+// the call are cancelled.
 func (s *env) soonRefused(why string) {
 	s.t.Helper()
 	before := s.Movements(api.LabelOwnerName, s.job)
 	var r *pb.DataMovementCreateResponse
 	wait.Within(s.t, patience, "a refusal", func() bool {
 		var err error
-		r, err = s.me.Create(s.ctx(), s.wish())
+		r, err = s.me.Create(s.ctx(), s.usualRequest())
 		s.Must(err)
 		return r.Status != createOK
 	})
@@ -144,11 +142,11 @@ func (s *env) soonRefused(why string) {
 	wait.Within(s.t, patience, "nothing stays of what was created meanwhile", func() bool { return s.Movements(api.LabelOwnerName, s.job) <= before })
 }
 
-// The servers of a Lustre file system may be on other rabbits only. Computes
-// that mount it have paths of their own, which must not be taken for theirs.
+// The servers of a Lustre file system can be on other rabbits only. The mount paths of other
+// compute nodes must not be used instead.
 func otherRabbit(s *env) {
 	s.Namespace(s.Rabbit + "-b")
-	s.configuration([]any{world.StorageNode(s.Rabbit, s.Node), world.StorageNode(s.Rabbit+"-b", "another-compute")})
+	s.configuration([]any{fixture.StorageNode(s.Rabbit, s.Node), fixture.StorageNode(s.Rabbit+"-b", "another-compute")})
 	s.workflow(nil)
 	s.Mounted(s.clientMount("computes", s.Node, s.entry(s.path)))
 	s.Mounted(s.clientMount("servers", s.Rabbit+"-b", s.entry("/mnt/servers")))
@@ -156,7 +154,7 @@ func otherRabbit(s *env) {
 	s.Mounted(s.clientMount("others", "a-"+s.Node, s.entry("/mnt/of-a-compute")))
 	s.start()
 	s.becomes(s.path+"/a", "/mnt/servers/a")
-	// Its own rabbit is preferred when it has servers.
+	// The node's own rabbit takes precedence if it has servers.
 	s.Mounted(s.clientMount("servers", s.Rabbit, s.entry(s.onRabbit)))
 	s.becomes(s.path+"/a", s.onRabbit+"/a")
 }
@@ -165,5 +163,5 @@ func noDirective(s *env) {
 	s.usual()
 	_, err := s.Cluster.Patch(s.ctx(), "ClientMount", s.Node, s.job+"-computes", lab.Object{"metadata": fields{"labels": fields{api.LabelDirectiveIndex: nil}}})
 	s.Must(err)
-	s.refused(createFailed, s.k.step+"unable to find directive index label on compute ClientMount, NODE/JOB-computes", func(w *wish) { w.Profile = "nope" })
+	s.refused(createFailed, s.k.step+"unable to find directive index label on compute ClientMount, NODE/JOB-computes", func(w *createRequest) { w.Profile = "nope" })
 }

@@ -1,15 +1,13 @@
-// Package offload is the conformance suite of nnf-dm: every row of its contract
-// is tested with the real daemon, its real account and its rights, a
-// real API server, and callers whom the kernel knows by other identities. What
-// holds for one type of file system holds for gfs2 and Lustre, so tests run for
-// both; what both versions of the protocol answer is asked of both.
+// Package offload is the conformance suite of nnf-dm: it tests every row of the contract with
+// the real daemon, its real account and permissions, a real API server, and callers with
+// different user IDs. Most tests run for gfs2 and Lustre, and for both versions of the
+// protocol.
 //
-// Most tests write the statuses that a rabbit would write, so that its rarest states
-// are as easy to reach as its usual ones. The last group has a stand-in for the
-// rabbit that really copies.
+// Most tests write the statuses that a rabbit would write, so that rare states are as easy to
+// reach as usual ones. The last group uses a fake rabbit that really copies.
 //
-// It must not know how the daemon does its work: it sees the socket, the API
-// server and what passes between them, and the process's end.
+// It must not depend on the implementation of the daemon: it checks the socket, the API server,
+// the requests between them, and the exit of the process.
 package offload
 
 import (
@@ -25,17 +23,16 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 func TestMain(m *testing.M) {
-	// Tests wait for others most of the time, so more of them than there are
-	// processors may run at once.
+	// The tests mostly wait, so more of them than there are processors can run concurrently.
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	os.Exit(world.Main(m))
+	os.Exit(fixture.Main(m))
 }
 
 // A kind is a type of file system from which a rabbit can copy.
@@ -44,7 +41,7 @@ type kind struct {
 	device  string // spec.mounts[].device.type
 	storage string // kind of the storage reference
 	prefix  string // of the movements' names
-	step    string // what Create is at when it makes the object, as its messages say
+	step    string // name of the step in the messages of Create
 	system  bool   // the movements are in the namespace that all rabbits share
 }
 
@@ -59,51 +56,51 @@ var (
 	}
 )
 
-// A promise is one behaviour, and the rows of the contract that it shows.
-type promise struct {
+// A behaviour is one test, with the rows of the contract that it covers.
+type behaviour struct {
 	name  string
-	rows  string // by their numbers in the list of rows
+	rows  string // ids of rows
 	kinds []*kind
 	test  func(*env)
 }
 
-// Whose file system a test is about.
+// The kinds of file system for a test.
 var (
 	both  = []*kind{gfs2, lustre}
-	one   = []*kind{gfs2} // the type does not matter
+	one   = []*kind{gfs2} // independent of the type
 	alone = []*kind{lustre}
 )
 
-// A group is a number of tests on one state of the cluster.
+// A group has the tests for one state of the cluster.
 type group struct {
-	name     string
-	promises []promise
-	serial   bool // its tests change what all tests share
-	prepare  func(*testing.T, *world.World)
+	name       string
+	behaviours []behaviour
+	serial     bool // its tests change shared objects
+	prepare    func(*testing.T, *fixture.Fixture)
 }
 
 var groups = []group{
-	{"bare", barePromises, true, nil},
-	{"furnished", slices.Concat(createPromises, mountPromises, objectPromises, destinationPromises, invalidPromises,
-		accessPromises, statusPromises, waitPromises, cancelPromises, deletePromises, listPromises, keyPromises,
-		lookupPromises, costPromises, errorPromises, socketPromises, processPromises, simulatedPromises, batchPromises, emptyPromises), false, furnish},
-	{"copying", append(copyPromises, clientPromises...), false, startRabbit},
-	{"newer", newerPromises, true, loosen},
+	{"bare", bareBehaviours, true, nil},
+	{"configured", slices.Concat(createBehaviours, mountBehaviours, objectBehaviours, destinationBehaviours, invalidBehaviours,
+		accessBehaviours, statusBehaviours, waitBehaviours, cancelBehaviours, deleteBehaviours, listBehaviours, keyBehaviours,
+		lookupBehaviours, costBehaviours, errorBehaviours, socketBehaviours, processBehaviours, simulatedBehaviours, batchBehaviours, emptyBehaviours, doctorBehaviours), false, createShared},
+	{"copying", append(copyBehaviours, clientBehaviours...), false, startRabbit},
+	{"newer", newerBehaviours, true, loosen},
 }
 
-// TestOffload runs everything.
+// TestOffload runs all groups.
 func TestOffload(t *testing.T) {
 	var run atomic.Int64
-	promises := 0
+	behaviours := 0
 	for _, a := range groups {
 		t.Run(a.name, func(t *testing.T) {
-			set := world.New(t)
+			set := fixture.New(t)
 			if a.prepare != nil {
 				a.prepare(t, set)
 			}
-			promises += len(a.promises)
-			t.Run("tests", func(t *testing.T) { // returns when its parallel tests have
-				for _, p := range a.promises {
+			behaviours += len(a.behaviours)
+			t.Run("tests", func(t *testing.T) { // returns when its parallel tests have returned
+				for _, p := range a.behaviours {
 					for _, k := range p.kinds {
 						t.Run(p.name+"/"+k.name, func(t *testing.T) {
 							if !a.serial {
@@ -117,22 +114,22 @@ func TestOffload(t *testing.T) {
 			})
 		})
 	}
-	fmt.Printf("offload: %d promises, %d rows of the contract, %d tests kept\n", promises, len(rows), run.Load())
+	fmt.Printf("offload: %d behaviours, %d rows of the contract, %d tests kept\n", behaviours, len(rows), run.Load())
 }
 
-// patience bounds what should take milliseconds, on a machine that is busy.
+// patience is the time limit for steps that usually take milliseconds, on a busy machine.
 const patience = 60 * time.Second
 
-// env is one workflow of alice on one compute of one rabbit, all of its own.
+// env is one workflow of alice on a separate compute of a separate rabbit.
 type env struct {
-	*world.World
+	*fixture.Fixture
 	t        *testing.T
 	k        *kind
 	job      string // name of the workflow, in namespace default
 	uid      string // its metadata.uid
-	path     string // where its storage is mounted on the compute
-	onRabbit string // and on the rabbit
-	config   string // the daemon's configuration file has this
+	path     string // mount point of its storage on the compute
+	onRabbit string // mount point on the rabbit
+	config   string // content of the daemon's configuration file
 
 	d   *lab.Process
 	me  pb.DataMoverClient // alice
@@ -141,14 +138,14 @@ type env struct {
 
 func newEnv(t *testing.T, k *kind) *env {
 	t.Helper()
-	s := &env{World: world.New(t), t: t, k: k}
+	s := &env{Fixture: fixture.New(t), t: t, k: k}
 	s.job = "job-" + strings.TrimPrefix(s.Node, "compute-")
 	s.UseProxy()
 	s.Namespace(s.Rabbit)
 	return s
 }
 
-// usual sets up what a job finds, and starts the daemon.
+// usual creates the usual objects of a job, and starts the daemon.
 func (s *env) usual() {
 	s.t.Helper()
 	s.system()
@@ -159,13 +156,13 @@ func (s *env) usual() {
 
 func (s *env) ctx() context.Context { return s.Context(patience) }
 
-// start runs the released daemon; a later flag wins.
+// start starts the built daemon; later flags take precedence.
 func (s *env) start(flags ...string) {
 	s.t.Helper()
 	s.startWith(s.spec(flags...))
 }
 
-// spec is that of the daemon with the configuration of this test.
+// spec returns the spec of the daemon with the configuration of this test.
 func (s *env) spec(flags ...string) lab.Spec {
 	config := s.Write("config.toml", []byte(s.config))
 	return s.Spec(lab.Spec{Program: "nnf-dm", Args: append([]string{"--config=" + config}, flags...)})
@@ -184,7 +181,7 @@ func (s *env) launch(spec lab.Spec) {
 	s.d = lab.Start(s.t, s.Lab, spec)
 }
 
-// same compares texts and says what they are about.
+// same compares two texts; what is for the message.
 func (s *env) same(what, got, want string) {
 	s.t.Helper()
 	if got != want {
@@ -192,7 +189,7 @@ func (s *env) same(what, got, want string) {
 	}
 }
 
-// records counts the audit records of refusals that have all the texts.
+// records counts the audit records that contain all the texts.
 func (s *env) records(texts ...string) (n int) {
 	for _, line := range s.d.Log() {
 		if line.Fields["msg"] == "refused" && line.Has(texts...) {

@@ -16,13 +16,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-var processPromises = []promise{
-	{"a shutdown cuts nothing off", "9.23", both, shutdown},
+var processBehaviours = []behaviour{
+	{"a shutdown aborts no request", "9.23", both, shutdown},
 	{"a client continues after a restart", "9.23", both, restart},
 	{"the health service", "access/health", one, healthy},
 }
 
-// What waits is answered with what is known, what runs ends, and the socket goes.
+// Waits return the current state, running requests finish, and the socket is removed.
 func shutdown(s *env) {
 	s.usual()
 	uid := s.create()
@@ -38,9 +38,9 @@ func shutdown(s *env) {
 	made := make(chan *pb.DataMovementCreateResponse, 1)
 	ctx := s.ctx()
 	go func() {
-		r, err := s.me.Create(ctx, s.wish())
+		r, err := s.me.Create(ctx, s.usualRequest())
 		if err != nil {
-			s.t.Error("the create that ran: ", err)
+			s.t.Error("the running create: ", err)
 		}
 		made <- r
 	}()
@@ -50,13 +50,13 @@ func shutdown(s *env) {
 	s.answered("the wait", <-answer, nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
 	s.code("the stream", <-second, codes.Unavailable, pb2.ErrorReason_UNAVAILABLE)
 	if r := <-made; r.GetStatus() != createOK || s.Movement(r.GetUid()) == nil {
-		s.t.Errorf("the create that ran: %v", r)
+		s.t.Errorf("the running create: %v", r)
 	}
 	if code, err := s.d.Wait(s.ctx()); code != 0 || err != nil {
 		s.t.Errorf("exit code %d, %v", code, err)
 	}
 	if _, err := os.Lstat(s.Socket); !os.IsNotExist(err) {
-		s.t.Errorf("the socket stays: %v", err)
+		s.t.Errorf("the socket was not removed: %v", err)
 	}
 }
 
@@ -81,7 +81,7 @@ func healthy(s *env) {
 	s.answered("health", h, err, &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_SERVING})
 }
 
-// reload gives the daemon another configuration while it runs.
+// reload makes the daemon load a new configuration.
 func (s *env) reload(config string) {
 	s.t.Helper()
 	s.Write("config.toml", []byte(config))
@@ -92,14 +92,14 @@ func (s *env) reload(config string) {
 
 func (s *env) reloads() (n int) {
 	for _, line := range s.d.Log() {
-		if strings.Contains(line.Text, "configuration read again") {
+		if strings.Contains(line.Text, "configuration reloaded") {
 			n++
 		}
 	}
 	return n
 }
 
-// run runs the program to its end.
+// run runs the program until it exits.
 func (s *env) run(args ...string) (output string, code int) {
 	s.t.Helper()
 	program, err := lab.Binary("nnf-dm")

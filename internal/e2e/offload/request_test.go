@@ -13,11 +13,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Short names of the protocol's.
+// Short names for constants of the protocol.
 const (
 	createOK      = pb.DataMovementCreateResponse_SUCCESS
 	createFailed  = pb.DataMovementCreateResponse_FAILED
@@ -48,50 +48,50 @@ const (
 	cancelFailed   = pb.DataMovementCancelResponse_FAILED
 )
 
-type wish = pb.DataMovementCreateRequest
+type createRequest = pb.DataMovementCreateRequest
 
-// named is the test's workflow in a request.
+// named returns the test's workflow for a request.
 func (s *env) named() *pb.DataMovementWorkflow {
 	return &pb.DataMovementWorkflow{Name: s.job, Namespace: "default"}
 }
 
 func (s *env) named2() *pb2.Workflow { return &pb2.Workflow{Name: s.job, Namespace: "default"} }
 
-// wish asks for a usual copy, but for the changes.
-func (s *env) wish(changes ...func(*wish)) *wish {
-	w := &wish{Workflow: s.named(), Source: s.path + "/out/", Destination: global + "/alice/", Slots: -1, MaxSlots: -1}
+// usualRequest returns a usual request with changes.
+func (s *env) usualRequest(changes ...func(*createRequest)) *createRequest {
+	w := &createRequest{Workflow: s.named(), Source: s.path + "/out/", Destination: global + "/alice/", Slots: -1, MaxSlots: -1}
 	for _, f := range changes {
 		f(w)
 	}
 	return w
 }
 
-func from(path string) func(*wish) { return func(w *wish) { w.Source = path } }
-func to(path string) func(*wish)   { return func(w *wish) { w.Destination = path } }
+func from(path string) func(*createRequest) { return func(w *createRequest) { w.Source = path } }
+func to(path string) func(*createRequest)   { return func(w *createRequest) { w.Destination = path } }
 
-// create makes a movement, which must work.
-func (s *env) create(changes ...func(*wish)) string {
+// create creates a movement and fails the test on errors.
+func (s *env) create(changes ...func(*createRequest)) string {
 	s.t.Helper()
 	return s.createAs(s.me, changes...)
 }
 
-func (s *env) createAs(c pb.DataMoverClient, changes ...func(*wish)) string {
+func (s *env) createAs(c pb.DataMoverClient, changes ...func(*createRequest)) string {
 	s.t.Helper()
-	r, err := c.Create(s.ctx(), s.wish(changes...))
+	r, err := c.Create(s.ctx(), s.usualRequest(changes...))
 	if err != nil || r.Status != createOK || r.Uid == "" || r.Message != "" {
 		s.t.Fatalf("create: %v, %v", r, err)
 	}
 	return r.Uid
 }
 
-// refused makes none, and checks the whole answer.
-func (s *env) refused(st pb.DataMovementCreateResponse_Status, message string, changes ...func(*wish)) {
+// refused checks that a request is refused, with the complete response.
+func (s *env) refused(st pb.DataMovementCreateResponse_Status, message string, changes ...func(*createRequest)) {
 	s.t.Helper()
-	r, err := s.me.Create(s.ctx(), s.wish(changes...))
+	r, err := s.me.Create(s.ctx(), s.usualRequest(changes...))
 	s.answered("create", r, err, &pb.DataMovementCreateResponse{Status: st, Message: s.fill(message)})
 }
 
-// answered compares a whole response.
+// answered compares a complete response.
 func (s *env) answered(what string, got proto.Message, err error, want proto.Message) {
 	s.t.Helper()
 	if err != nil || !proto.Equal(got, want) {
@@ -119,7 +119,7 @@ func (s *env) status(uid string, wait int64) *pb.DataMovementStatusResponse {
 	return r
 }
 
-// is waits until Status gives state and status.
+// is waits until Status returns state and status.
 func (s *env) is(uid string, state pb.DataMovementStatusResponse_State, st pb.DataMovementStatusResponse_Status) *pb.DataMovementStatusResponse {
 	s.t.Helper()
 	var r *pb.DataMovementStatusResponse
@@ -155,7 +155,7 @@ func (s *env) lists(c pb.DataMoverClient, want ...string) {
 	}
 }
 
-// status2 is the status of one movement in version 2.
+// status2 returns the status of one movement in version 2.
 func (s *env) status2(uid string) *pb2.MovementStatus {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.ctx())
@@ -169,17 +169,17 @@ func (s *env) status2(uid string) *pb2.MovementStatus {
 	return r.Movements[0]
 }
 
-var invalidPromises = []promise{
-	{"nothing for a shell gets through", "9.1", both, shellText},
-	{"only harmless options", "9.1", one, knownOptions},
-	{"options can be switched off, or all allowed", "9.1", one, optionPolicies},
+var invalidBehaviours = []behaviour{
+	{"no shell syntax is accepted", "9.1", both, shellText},
+	{"only listed options", "9.1", one, knownOptions},
+	{"options can be disabled, or all allowed", "9.1", one, optionPolicies},
 	{"slots have a range", "9.29", one, slotRange},
 }
 
-// invalid asks by both versions, and wants to be told which field is wrong.
-func (s *env) invalid(field, value string, change func(*wish)) {
+// invalid checks that both versions refuse a request and name the field.
+func (s *env) invalid(field, value string, change func(*createRequest)) {
 	s.t.Helper()
-	w := s.wish(change)
+	w := s.usualRequest(change)
 	r, err := s.me.Create(s.ctx(), w)
 	if err != nil || r.Status != createInvalid || r.Uid != "" || !strings.Contains(r.Message, field) {
 		s.t.Errorf("%s %q: %v, %v, want INVALID that names the field", field, value, r, err)
@@ -188,7 +188,7 @@ func (s *env) invalid(field, value string, change func(*wish)) {
 		Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: w.Source, Destination: w.Destination}},
 		Options: &pb2.CopyOptions{Profile: w.Profile, DcpOptions: w.DcpOptions, MpirunOptions: w.MpirunOptions, Slots: &w.Slots, MaxSlots: &w.MaxSlots},
 	})
-	if field == "source" || field == "destination" { // what is wrong with one pair is in its result
+	if field == "source" || field == "destination" { // errors of a pair are in its result
 		if e := b.GetResults()[0].GetError(); err != nil || e.GetReason() != pb2.ErrorReason_INVALID_FIELD || e.GetMetadata()["field"] != field {
 			s.t.Errorf("%s %q in version 2: %v, %v", field, value, b, err)
 		}
@@ -199,12 +199,12 @@ func (s *env) invalid(field, value string, change func(*wish)) {
 
 func shellText(s *env) {
 	s.usual()
-	set := map[string]func(*wish, string){
-		"source":        func(w *wish, v string) { w.Source = s.path + "/" + v },
-		"destination":   func(w *wish, v string) { w.Destination = global + "/" + v },
-		"dcpOptions":    func(w *wish, v string) { w.DcpOptions = "-b " + v },
-		"mpirunOptions": func(w *wish, v string) { w.MpirunOptions = "-np " + v },
-		"profile":       func(w *wish, v string) { w.Profile = "a" + v },
+	set := map[string]func(*createRequest, string){
+		"source":        func(w *createRequest, v string) { w.Source = s.path + "/" + v },
+		"destination":   func(w *createRequest, v string) { w.Destination = global + "/" + v },
+		"dcpOptions":    func(w *createRequest, v string) { w.DcpOptions = "-b " + v },
+		"mpirunOptions": func(w *createRequest, v string) { w.MpirunOptions = "-np " + v },
+		"profile":       func(w *createRequest, v string) { w.Profile = "a" + v },
 	}
 	texts := []string{"\x00", "\n", "\r", "\t", "\x1b", "\x7f", "\u00a0", "\u2028", "\xff"}
 	for _, c := range ";&|$`\"'\\()[]{}<>*?~#!" {
@@ -217,67 +217,67 @@ func shellText(s *env) {
 				continue // options are words
 			}
 			if text == "\xff" {
-				continue // the protocol itself takes UTF-8 only
+				continue // the protocol allows UTF-8 only
 			}
-			s.invalid(field, text, func(w *wish) { put(w, text) })
+			s.invalid(field, text, func(w *createRequest) { put(w, text) })
 		}
 	}
 	if n := s.Movements(api.LabelOwnerName, s.job); n != 0 {
-		s.t.Errorf("%d movements were made", n)
+		s.t.Errorf("%d movements were created", n)
 	}
 }
 
 func knownOptions(s *env) {
 	s.usual()
 	for _, ok := range []string{"--preserve", "-b 4MB", "--chunksize=1G", "--xattrs none -pv", "--progress 10"} {
-		s.create(func(w *wish) { w.DcpOptions = ok })
+		s.create(func(w *createRequest) { w.DcpOptions = ok })
 	}
 	for _, ok := range []string{"-np 4", "--bind-to core", "--mca btl tcp,self", "-N 2 --oversubscribe"} {
-		s.create(func(w *wish) { w.MpirunOptions = ok })
+		s.create(func(w *createRequest) { w.MpirunOptions = ok })
 	}
 	for _, bad := range []string{"--uid 0", "-U 0", "--gid=0", "--ui 0", "--input /etc/shadow", "/etc/shadow", "--", "--no-such", "-b", "--progress 1 dcp"} {
-		s.invalid("dcpOptions", bad, func(w *wish) { w.DcpOptions = bad })
+		s.invalid("dcpOptions", bad, func(w *createRequest) { w.DcpOptions = bad })
 	}
 	for _, bad := range []string{"reboot", "-np 1 reboot", "--rankfile /a", "-x LD_PRELOAD=/tmp/a.so", "--host other", "--mca plm_rsh_agent /tmp/a", ":", "mpirun", "--wdir /"} {
-		s.invalid("mpirunOptions", bad, func(w *wish) { w.MpirunOptions = bad })
+		s.invalid("mpirunOptions", bad, func(w *createRequest) { w.MpirunOptions = bad })
 	}
 }
 
 func optionPolicies(s *env) {
 	s.config = "[options]\npolicy = \"none\"\n"
 	s.usual()
-	s.refused(createInvalid, `dcpOptions "-v" is refused: options of dcp are switched off on this system`, func(w *wish) { w.DcpOptions = "-v" })
-	s.refused(createInvalid, `mpirunOptions "-v" is refused: options of mpirun are switched off on this system`, func(w *wish) { w.MpirunOptions = "-v" })
+	s.refused(createInvalid, `dcpOptions "-v" is refused: options of dcp are disabled on this system`, func(w *createRequest) { w.DcpOptions = "-v" })
+	s.refused(createInvalid, `mpirunOptions "-v" is refused: options of mpirun are disabled on this system`, func(w *createRequest) { w.MpirunOptions = "-v" })
 	s.create()
 	s.reload("[options]\npolicy = \"any\"\n")
-	s.create(func(w *wish) { w.DcpOptions = "--strange value" })
-	s.invalid("dcpOptions", "any; reboot", func(w *wish) { w.DcpOptions = "any; reboot" })
-	s.invalid("dcpOptions", "--uid 0", func(w *wish) { w.DcpOptions = "--uid 0" })
+	s.create(func(w *createRequest) { w.DcpOptions = "--strange value" })
+	s.invalid("dcpOptions", "any; reboot", func(w *createRequest) { w.DcpOptions = "any; reboot" })
+	s.invalid("dcpOptions", "--uid 0", func(w *createRequest) { w.DcpOptions = "--uid 0" })
 	s.reload("[options]\ndcp = [\"--site=\"]\n")
-	s.create(func(w *wish) { w.DcpOptions = "--site here" })
-	s.invalid("dcpOptions", "--strange", func(w *wish) { w.DcpOptions = "--strange value" })
+	s.create(func(w *createRequest) { w.DcpOptions = "--site here" })
+	s.invalid("dcpOptions", "--strange", func(w *createRequest) { w.DcpOptions = "--strange value" })
 }
 
 func slotRange(s *env) {
 	s.usual()
 	for _, n := range []int32{-2, -1 << 31, 65537, 1<<31 - 1} {
-		s.invalid("slots", "", func(w *wish) { w.Slots = n })
-		s.invalid("maxSlots", "", func(w *wish) { w.MaxSlots = n })
+		s.invalid("slots", "", func(w *createRequest) { w.Slots = n })
+		s.invalid("maxSlots", "", func(w *createRequest) { w.MaxSlots = n })
 	}
-	s.invalid("maxSlots", "", func(w *wish) { w.Slots, w.MaxSlots = 8, 4 })
+	s.invalid("maxSlots", "", func(w *createRequest) { w.Slots, w.MaxSlots = 8, 4 })
 }
 
-var destinationPromises = []promise{
-	{"destinations lie in a global file system", "4.2.3/absolute 4.2.3/match 4.2.4 9.7", both, destinations},
+var destinationBehaviours = []behaviour{
+	{"destinations are in a global file system", "4.2.3/absolute 4.2.3/match 4.2.4 9.7", both, destinations},
 }
 
 func destinations(s *env) {
-	s.config = forgetful
+	s.config = uncached
 	s.usual()
 	n := s.Node
 	deep := "/lus/deep-" + n
 	for name, root := range map[string]string{"a": deep, "b": deep + "/er/", "c": deep + "/er/est"} {
-		s.Apply(world.FileSystem(fmt.Sprintf("%.8s", name+n[len(n)-3:]), root))
+		s.Apply(fixture.FileSystem(fmt.Sprintf("%.8s", name+n[len(n)-3:]), root))
 	}
 	of := func(name string) string { return fmt.Sprintf("%.8s", name+n[len(n)-3:]) }
 	for _, d := range []struct{ path, system string }{
@@ -298,7 +298,7 @@ func destinations(s *env) {
 	}
 	for path, why := range map[string]string{
 		"relative/path":              "it must be an absolute path",
-		global + "/../../etc/passwd": "it must not contain .. as a name",
+		global + "/../../etc/passwd": "it must not contain .. as a component",
 	} {
 		s.refused(createInvalid, `destination "`+path+`" is refused: `+why, to(path))
 	}

@@ -18,12 +18,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-var simulatedPromises = []promise{
+var simulatedBehaviours = []behaviour{
 	{"the simulated service", "5/version 5/create 5/status-first 5/status-later 5/status-unknown 5/status-invalid 5/list 5/delete 9.27", one, simulatedCopies},
 	{"simulated cancels", "5/cancel 5/status-cancelled 9.27", one, simulatedCancels},
 }
 
-// simulate starts the daemon with no API server in sight.
+// simulate starts the daemon without an API server.
 func (s *env) simulate() {
 	s.t.Helper()
 	s.launch(lab.Spec{Program: "nnf-dm", Args: []string{"--simulated", "--socket=" + s.Socket, "--config=/dev/null", "--log-format=json"}})
@@ -46,13 +46,13 @@ func simulatedCopies(s *env) {
 	var made []string
 	for _, e := range []struct {
 		message string
-		w       *wish
+		w       *createRequest
 	}{
-		{"", &wish{Source: "a", Destination: "b"}}, // nothing is checked
-		{"Request UID DONE", &wish{StoreStdout: true}},
-		{" (with logging)", &wish{LogStdout: true}},
-		{"Request UID DONE (with logging)", &wish{StoreStdout: true, LogStdout: true}},
-		{"", &wish{Dryrun: true}},
+		{"", &createRequest{Source: "a", Destination: "b"}}, // the paths are not checked
+		{"Request UID DONE", &createRequest{StoreStdout: true}},
+		{" (with logging)", &createRequest{LogStdout: true}},
+		{"Request UID DONE (with logging)", &createRequest{StoreStdout: true, LogStdout: true}},
+		{"", &createRequest{Dryrun: true}},
 	} {
 		created, err := s.me.Create(s.ctx(), e.w)
 		if err != nil || created.Status != createOK || !uuid4.MatchString(created.Uid) || created.Message != "" {
@@ -64,7 +64,7 @@ func simulatedCopies(s *env) {
 		first := s.status(uid, 3600)
 		s.simulated(first, isRunning, unknownStatus, says("in progress"), 50, "3.139s", "(50%)", e.w.Dryrun)
 		if first.StartTime == "" || first.EndTime != "" {
-			s.t.Errorf("times while it runs: %v", first)
+			s.t.Errorf("times while running: %v", first)
 		}
 		for range 2 {
 			last := s.status(uid, 0)
@@ -135,8 +135,8 @@ func simulatedCancels(s *env) {
 	s.answered("unknown", cancel(unknown), nil, &pb.DataMovementCancelResponse{Status: cancelNotFound, Message: "Request " + unknown + " not found"})
 }
 
-// dmctl runs nnf-dmctl, as it is installed, and checks its exit code. Its paths
-// through a fake daemon are tested beside its sources.
+// dmctl runs the built nnf-dmctl and checks its exit code. The tests in cmd/nnf-dmctl use a
+// fake daemon.
 func dmctl(t *testing.T, socket string, code int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	program, err := lab.Binary("nnf-dmctl")
@@ -157,8 +157,8 @@ func dmctl(t *testing.T, socket string, code int, args ...string) (stdout, stder
 	return out.String(), errs.String()
 }
 
-// The simulated daemon has no version 2: this is also how the program works with
-// the daemons of before.
+// The simulated daemon has no version 2, so this also tests the program with earlier
+// daemons.
 func TestDmctlSimulated(t *testing.T) {
 	s := newEnv(t, gfs2)
 	s.simulate()
@@ -192,8 +192,8 @@ func TestDmctlSimulated(t *testing.T) {
 	}
 	run(0, "delete", id)
 	if _, errs = run(3, "status", id); !strings.Contains(errs, "could not find data movement") {
-		t.Errorf("status of what is deleted: %q", errs)
+		t.Errorf("status of a deleted copy: %q", errs)
 	}
 	run(2, "status", "no-uuid")
-	dmctl(t, filepath.Join(filepath.Dir(s.Socket), "nobody"), 7, "list")
+	dmctl(t, filepath.Join(filepath.Dir(s.Socket), "missing"), 7, "list")
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-var socketPromises = []promise{
-	{"the socket is for everybody, and never stolen", "9.20", one, socketFile},
-	{"limits are one user's own", "9.21", one, limits},
+var socketBehaviours = []behaviour{
+	{"the socket is for all users, and never replaced while in use", "9.20", one, socketFile},
+	{"limits apply to one user", "9.21", one, limits},
 }
 
 func socketFile(s *env) {
@@ -42,16 +42,16 @@ func socketFile(s *env) {
 	if now, err := os.Lstat(s.Socket); err != nil || !os.SameFile(info, now) {
 		s.t.Fatalf("a killed daemon leaves its socket: %v", err)
 	}
-	s.start() // over the dead one
+	s.start() // replaces the stale socket
 	s.create()
 	s.Stop(s.d)
 	if _, err := os.Lstat(s.Socket); !os.IsNotExist(err) {
-		s.t.Errorf("the socket stays: %v", err)
+		s.t.Errorf("the socket was not removed: %v", err)
 	}
 
 	s.Must(os.WriteFile(s.Socket, []byte("precious"), 0o600))
 	if out, code := s.another(); code != 1 {
-		s.t.Errorf("over a file: exit code %d, %s", code, out)
+		s.t.Errorf("with a file at the path: exit code %d, %s", code, out)
 	}
 	if data, err := os.ReadFile(s.Socket); err != nil || !bytes.Equal(data, []byte("precious")) {
 		s.t.Errorf("the file is %q, %v", data, err)
@@ -59,39 +59,40 @@ func socketFile(s *env) {
 	s.Must(os.Remove(s.Socket))
 	s.Must(unix.Mkfifo(s.Socket, 0o600))
 	if out, code := s.another(); code != 1 {
-		s.t.Errorf("over a pipe: exit code %d, %s", code, out)
+		s.t.Errorf("with a pipe at the path: exit code %d, %s", code, out)
 	}
 	if info, err := os.Lstat(s.Socket); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
-		s.t.Errorf("the pipe is gone: %v", err)
+		s.t.Errorf("the pipe was removed: %v", err)
 	}
 }
 
-// another runs a further daemon to its end.
+// another runs a second daemon until it exits.
 func (s *env) another() (output string, code int) {
 	s.t.Helper()
 	p := lab.Start(s.t, s.Lab, s.spec())
 	code, err := p.Wait(s.ctx())
 	s.Must(err)
+	_, _ = p.WaitLog(s.ctx(), func(lab.LogLine) bool { return false }) // the end of the log
 	for _, line := range p.Log() {
 		output += line.Text
 	}
 	return output, code
 }
 
-// Beyond a limit the answer is RESOURCE_EXHAUSTED, for that user alone.
+// Above a limit, only that user gets RESOURCE_EXHAUSTED.
 func limits(s *env) {
 	s.config = "[limits]\ncreates_per_second = 1\ncreate_burst = 2\nconnections_per_user = 4\nmessage_size = \"8KiB\"\nbatch_size = 3\n"
 	s.usual()
 	s.create()
 	s.create()
-	_, err := s.me.Create(s.ctx(), s.wish())
+	_, err := s.me.Create(s.ctx(), s.usualRequest())
 	s.code("a third create", err, codes.ResourceExhausted)
 	s.createAs(s.as(root))
 	wait.Within(s.t, patience, "the rate allows another", func() bool {
-		r, err := s.me.Create(s.ctx(), s.wish())
+		r, err := s.me.Create(s.ctx(), s.usualRequest())
 		return err == nil && r.Status == createOK
 	})
-	_, err = s.me.Create(s.ctx(), s.wish(to(global+"/"+strings.Repeat("a", 8<<10))))
+	_, err = s.me.Create(s.ctx(), s.usualRequest(to(global+"/"+strings.Repeat("a", 8<<10))))
 	s.code("a large message", err, codes.ResourceExhausted)
 	batch := &pb2.CreateBatchRequest{Workflow: s.named2()}
 	for range 4 {
@@ -101,7 +102,7 @@ func limits(s *env) {
 	s.code("a large batch", err, codes.ResourceExhausted, pb2.ErrorReason_LIMIT_EXCEEDED)
 
 	var open []net.Conn
-	for range 4 { // alice has two already, or is told that she has too many
+	for range 4 { // alice has two connections already, or gets an error
 		conn, err := alice.dial(s.Socket)
 		if err == nil {
 			open = append(open, conn)
@@ -109,7 +110,7 @@ func limits(s *env) {
 	}
 	_, err = s.as(alice).Version(s.ctx(), nil)
 	if c := codeOf(err); c != codes.ResourceExhausted && c != codes.Unavailable {
-		s.t.Errorf("a connection too many: %v", err)
+		s.t.Errorf("a connection above the limit: %v", err)
 	}
 	if _, err := s.as(eve).Version(s.ctx(), nil); err != nil {
 		s.t.Errorf("another user: %v", err)
@@ -120,11 +121,11 @@ func limits(s *env) {
 	wait.Within(s.t, patience, "there is a place again", func() bool { _, err := s.as(alice).Version(s.ctx(), nil); return err == nil })
 }
 
-// The process's first thread keeps its identity: the kernel judges the whole
-// process by it, and goroutines that change theirs must not run on it.
+// The first thread of the process keeps its identity, which is also that of the process:
+// goroutines that change the identity of their thread must not run on it.
 func init() { runtime.LockOSThread() }
 
-// caller is a user, as the kernel names the one who connects.
+// caller is the identity of a connecting user.
 type caller struct {
 	uid, gid uint32
 	groups   []uint32
@@ -132,12 +133,12 @@ type caller struct {
 
 var (
 	root  = caller{}
-	alice = caller{uid: 1001, gid: 1001} // whose workflow it is
+	alice = caller{uid: 1001, gid: 1001} // the owner of the workflow
 	eve   = caller{uid: 1002, gid: 1002}
 )
 
-// dial connects as the user: identities are those of the thread that connects,
-// unix(7). The thread ends with its goroutine.
+// dial connects as the user: peer credentials are those of the connecting thread (unix(7)).
+// The thread exits with its goroutine.
 func (c caller) dial(path string) (net.Conn, error) {
 	type result struct {
 		conn net.Conn
@@ -157,8 +158,7 @@ func (c caller) dial(path string) (net.Conn, error) {
 	return r.conn, r.err
 }
 
-// become changes this thread alone, which the functions of package syscall do
-// not.
+// become changes the identity of this thread only, unlike the functions of package syscall.
 func (c caller) become() error {
 	if c.uid == 0 && c.gid == 0 && len(c.groups) == 0 {
 		return nil
@@ -177,7 +177,7 @@ func (c caller) become() error {
 	return nil
 }
 
-// connect returns a channel to the test's socket.
+// connect returns a connection to the test's socket.
 func (s *env) connect(c caller) *grpc.ClientConn {
 	s.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
@@ -187,6 +187,6 @@ func (s *env) connect(c caller) *grpc.ClientConn {
 	return conn
 }
 
-// as is a client of version 1, as2 one of version 2.
+// as returns a client of version 1, as2 one of version 2.
 func (s *env) as(c caller) pb.DataMoverClient   { return pb.NewDataMoverClient(s.connect(c)) }
 func (s *env) as2(c caller) pb2.DataMoverClient { return pb2.NewDataMoverClient(s.connect(c)) }

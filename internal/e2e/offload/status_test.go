@@ -11,27 +11,27 @@ import (
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-var statusPromises = []promise{
-	{"what the rabbit says, in both versions", "4.4/3 4.4/4 4.4/5 7/finalizer 7/running 7/starting 7/progress 7/success 7/failure 7/invalid 7/minor 7/restart 9.10", both, whatTheRabbitSays},
-	{"cancelling shows until the end", "4.4/4 7/cancel-running", both, cancellingShows},
-	{"a missing one", "4.4/1 4.3", both, missingOne},
-	{"the own writes are read", "v2/Wait", both, ownWrites},
+var statusBehaviours = []behaviour{
+	{"the rabbit's statuses, in both versions", "4.4/3 4.4/4 4.4/5 7/finalizer 7/running 7/starting 7/progress 7/success 7/failure 7/invalid 7/minor 7/restart 9.10", both, rabbitStatuses},
+	{"cancelling is reported until the end", "4.4/4 7/cancel-running", both, cancellingShows},
+	{"a missing movement", "4.4/1 4.3", both, missingOne},
+	{"the daemon's own writes are visible", "v2/Wait", both, ownWrites},
 }
 
-// saying is a status that a rabbit writes, and what callers get for it.
-type saying struct {
+// statusCase is a status that a rabbit writes, with the expected responses.
+type statusCase struct {
 	name   string
 	status fields
 	want   *pb.DataMovementStatusResponse
 	want2  *pb2.MovementStatus
 }
 
-// local is a time as version 1 writes it.
+// local formats a time like version 1.
 func local(t time.Time) string { return t.Local().String() }
 
 const (
@@ -47,28 +47,28 @@ const (
 	deleted2   = pb2.MovementResult_MOVEMENT_RESULT_DELETED
 )
 
-func sayings() []saying {
-	ended := began.Add(time.Minute)
-	start, end := local(began), local(ended)
-	start2, end2 := timestamppb.New(began), timestamppb.New(ended)
-	command := fields{"command": "mpirun dcp", "progress": 73, "elapsedTime": "1m30.2519s", "lastMessage": "Copied 1 GiB (73%)\n", "lastMessageTime": world.Stamp(began.Add(time.Second))}
+func statusCases() []statusCase {
+	ended := startTime.Add(time.Minute)
+	start, end := local(startTime), local(ended)
+	start2, end2 := timestamppb.New(startTime), timestamppb.New(ended)
+	command := fields{"command": "mpirun dcp", "progress": 73, "elapsedTime": "1m30.2519s", "lastMessage": "Copied 1 GiB (73%)\n", "lastMessageTime": fixture.Stamp(startTime.Add(time.Second))}
 	commandV1 := &pb.DataMovementCommandStatus{
-		Command: "mpirun dcp", Progress: 73, ElapsedTime: "1m30.251s", LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: local(began.Add(time.Second)),
+		Command: "mpirun dcp", Progress: 73, ElapsedTime: "1m30.251s", LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: local(startTime.Add(time.Second)),
 	}
 	commandV2 := &pb2.CommandStatus{
 		Command: "mpirun dcp", Progress: proto.Int32(73), ElapsedTime: durationpb.New(90*time.Second + 251900*time.Microsecond),
-		LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: timestamppb.New(began.Add(time.Second)),
+		LastMessage: "Copied 1 GiB (73%)\n", LastMessageTime: timestamppb.New(startTime.Add(time.Second)),
 	}
 	empty, short := new(pb.DataMovementCommandStatus), &pb.DataMovementCommandStatus{Command: "mpirun dcp"}
 	short2 := &pb2.CommandStatus{Command: "mpirun dcp"}
 	fault := fields{"type": "User", "severity": "Minor", "debugMessage": "not yet"}
-	return []saying{
-		{"nothing yet", nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus}, &pb2.MovementStatus{State: pending2}},
+	return []statusCase{
+		{"no status", nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus}, &pb2.MovementStatus{State: pending2}},
 		{
-			"a minor error, the rabbit tries again", fields{"message": "not yet", "error": fault},
+			"a minor error, the rabbit retries", fields{"message": "not yet", "error": fault},
 			&pb.DataMovementStatusResponse{State: pending, Status: unknownStatus}, &pb2.MovementStatus{State: pending2, Message: "not yet"},
 		}, {
-			"starting", fields{"state": "Starting", "startTime": world.Stamp(began)},
+			"starting", fields{"state": "Starting", "startTime": fixture.Stamp(startTime)},
 			&pb.DataMovementStatusResponse{State: starting, Status: unknownStatus, StartTime: start, CommandStatus: empty},
 			&pb2.MovementStatus{State: starting2, StartTime: start2},
 		}, {
@@ -80,11 +80,11 @@ func sayings() []saying {
 			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: commandV1},
 			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: commandV2},
 		}, {
-			"the rabbit has started again", running(fields{"restarts": 2}),
+			"the rabbit has restarted the copy", running(fields{"restarts": 2}),
 			&pb.DataMovementStatusResponse{State: isRunning, Status: unknownStatus, StartTime: start, CommandStatus: short},
 			&pb2.MovementStatus{State: running2, StartTime: start2, CommandStatus: short2, Restarts: 2},
 		}, {
-			"a start time and no state", fields{"startTime": world.Stamp(began)},
+			"a start time and no state", fields{"startTime": fixture.Stamp(startTime)},
 			&pb.DataMovementStatusResponse{State: unknownState, Status: unknownStatus, StartTime: start, CommandStatus: empty},
 			&pb2.MovementStatus{StartTime: start2},
 		}, {
@@ -106,36 +106,35 @@ func sayings() []saying {
 			&pb.DataMovementStatusResponse{State: completed, Status: cancelled, StartTime: start, EndTime: end, CommandStatus: empty},
 			&pb2.MovementStatus{State: completed2, Result: cancelled2, StartTime: start2, EndTime: end2},
 		}, {
-			"invalid, without any time", fields{"state": "Finished", "status": "Invalid", "message": "no such profile", "error": fault},
+			"invalid, without times", fields{"state": "Finished", "status": "Invalid", "message": "no such profile", "error": fault},
 			&pb.DataMovementStatusResponse{State: completed, Status: invalid, Message: "no such profile", CommandStatus: empty},
 			&pb2.MovementStatus{State: completed2, Result: invalid2, Message: "no such profile"},
 		}, {
-			"invalid, and that is all", fields{"status": "Invalid"},
+			"only invalid", fields{"status": "Invalid"},
 			&pb.DataMovementStatusResponse{State: unknownState, Status: invalid, CommandStatus: empty},
 			&pb2.MovementStatus{},
 		},
 	}
 }
 
-func whatTheRabbitSays(s *env) {
+func rabbitStatuses(s *env) {
 	s.usual()
-	for _, say := range sayings() {
+	for _, tt := range statusCases() {
 		uid := s.create()
 		s.takes(uid)
-		if say.status != nil {
-			s.SetMovement(uid, say.status)
+		if tt.status != nil {
+			s.SetMovement(uid, tt.status)
 		}
-		say.want2.Uid, say.want2.Source, say.want2.Destination = uid, s.onRabbit+"/out/", global+"/alice/"
-		// The watch tells soon, not at once; and not all that changes shows in
-		// version 1.
+		tt.want2.Uid, tt.want2.Source, tt.want2.Destination = uid, s.onRabbit+"/out/", global+"/alice/"
+		// The watch takes some time, and version 1 does not show all changes.
 		var got *pb.DataMovementStatusResponse
 		var got2 *pb2.MovementStatus
 		_ = wait.For(s.ctx(), "both answers", func() (bool, error) {
 			got, got2 = s.status(uid, 0), s.status2(uid)
-			return proto.Equal(got, say.want) && proto.Equal(got2, say.want2), nil
+			return proto.Equal(got, tt.want) && proto.Equal(got2, tt.want2), nil
 		})
-		s.answered(say.name, got, nil, say.want)
-		s.answered(say.name+", version 2", got2, nil, say.want2)
+		s.answered(tt.name, got, nil, tt.want)
+		s.answered(tt.name+", version 2", got2, nil, tt.want2)
 		s.finalizers(uid)
 	}
 }
@@ -171,15 +170,15 @@ func missingOne(s *env) {
 			s.t.Errorf("%s: %v", name, r)
 		}
 	}
-	// One that is deleted while a client waits for it.
+	// A movement that is deleted while a client waits for it.
 	gone := s.create()
 	answer := s.waits(gone, -1)
 	s.Must(s.Cluster.Delete(s.ctx(), "NnfDataMovement", s.where(), gone))
 	s.answered("deleted meanwhile", <-answer, nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
 }
 
-// Whoever has created or cancelled something finds it so at once, however late
-// the watch is: here it never tells anything.
+// A caller sees its own creation or cancellation immediately, even if the watch is late:
+// here the watch delivers nothing.
 func ownWrites(s *env) {
 	s.usual()
 	s.Proxy.Set(lab.Rule{Class: lab.ClassWatch, Delay: patience})
@@ -188,10 +187,10 @@ func ownWrites(s *env) {
 	s.SetMovement(ran, running(nil))
 	s.status(ran, 0)
 	_, err := s.Proxy.WaitRequest(s.ctx(), func(r *lab.Request) bool { return r.Class == lab.ClassWatch })
-	s.Must(err) // so the list before it has been read
+	s.Must(err) // the initial list has been read
 	s.cancels(ran, cancelOK)
 	if r := s.status(ran, 0); r.State != cancelling {
-		s.t.Errorf("right after Cancel: %v", r)
+		s.t.Errorf("immediately after Cancel: %v", r)
 	}
 	made := []string{ran}
 	for range 10 {
@@ -203,22 +202,23 @@ func ownWrites(s *env) {
 	uid := made[1]
 	s.cancels(uid, cancelOK)
 	if r := s.status(uid, 0); r.State != completed || r.Status != cancelled {
-		s.t.Errorf("right after Cancel before the start: %v", r)
+		s.t.Errorf("immediately after Cancel before the start: %v", r)
 	}
 	s.deletes(uid, deleteOK)
 	s.answered("right after Delete", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: unknownState, Status: notFound})
 	s.finalizers(ran)
 }
 
-var waitPromises = []promise{
+var waitBehaviours = []behaviour{
 	{"a wait ends with the movement", "4.4/2 9.9 9.10 v2/Wait", both, waitEnds},
 	{"a wait ends at its limit", "4.4/2 9.11", both, waitLimit},
 	{"a wait ends with its caller", "9.11", both, waitCaller},
-	{"as many waits as one user may have", "9.11", one, waitPlaces},
-	{"a completed one is not waited for", "4.4/2 9.10", both, waitForNothing},
+	{"the limit of waits of one user", "9.11", one, waitLimitPerUser},
+	{"a completed movement causes no wait", "4.4/2 9.10", both, completedWait},
 }
 
-// waits asks in the background, and returns when the daemon has the request.
+// waits calls Status in the background, and returns when the daemon has received the
+// request.
 func (s *env) waits(uid string, seconds int64) <-chan *pb.DataMovementStatusResponse {
 	s.t.Helper()
 	out := make(chan *pb.DataMovementStatusResponse, 1)
@@ -235,7 +235,7 @@ func (s *env) waits(uid string, seconds int64) <-chan *pb.DataMovementStatusResp
 	return out
 }
 
-// watches counts those that the daemon has started.
+// watches returns the number of watches that the daemon has started.
 func (s *env) watches() int { return s.Proxy.Count("watch") }
 
 func waitEnds(s *env) {
@@ -264,7 +264,7 @@ func waitEnds(s *env) {
 		s.is(uid, isRunning, unknownStatus)
 		select {
 		case r := <-first:
-			s.t.Errorf("it ended too early: %v", r)
+			s.t.Errorf("the wait ended too early: %v", r)
 		default:
 		}
 		s.SetMovement(uid, end.status)
@@ -299,7 +299,7 @@ func waitCaller(s *env) {
 	s.config = "[limits]\nwaiters_per_user = 1\n"
 	s.usual()
 	uid := s.create()
-	for range 3 { // each finds its place only when the one before waits no more
+	for range 3 { // each gets its slot only after the previous wait has ended
 		wait.Within(s.t, patience, "the caller's deadline", func() bool {
 			ctx, cancel := context.WithTimeout(s.ctx(), 300*time.Millisecond)
 			defer cancel()
@@ -309,15 +309,15 @@ func waitCaller(s *env) {
 	}
 	ctx, cancel := context.WithCancel(s.ctx())
 	gone := make(chan error, 1)
-	go func() { gone <- s.takesPlace(ctx, uid) }()
-	wait.Within(s.t, patience, "the place is taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
+	go func() { gone <- s.waitForSlot(ctx, uid) }()
+	wait.Within(s.t, patience, "the place is taken", func() bool { return s.slot(uid) == codes.ResourceExhausted })
 	cancel()
 	s.code("the caller goes", <-gone, codes.Canceled)
-	wait.Within(s.t, patience, "the place is free", func() bool { return s.place(uid) == codes.OK })
+	wait.Within(s.t, patience, "the place is free", func() bool { return s.slot(uid) == codes.OK })
 }
 
-// takesPlace waits without end, as soon as there is a place.
-func (s *env) takesPlace(ctx context.Context, uid string) error {
+// waitForSlot starts a wait without limit as soon as a slot is free.
+func (s *env) waitForSlot(ctx context.Context, uid string) error {
 	for {
 		_, err := s.me.Status(ctx, &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: -1})
 		if codeOf(err) != codes.ResourceExhausted {
@@ -326,21 +326,21 @@ func (s *env) takesPlace(ctx context.Context, uid string) error {
 	}
 }
 
-// place tells whether there is one for a waiting request.
-func (s *env) place(uid string) codes.Code {
+// slot returns the code of a waiting request: OK if a slot is free.
+func (s *env) slot(uid string) codes.Code {
 	_, err := s.me.Status(s.ctx(), &pb.DataMovementStatusRequest{Workflow: s.named(), Uid: uid, MaxWaitTime: 1})
 	return codeOf(err)
 }
 
-func waitPlaces(s *env) {
+func waitLimitPerUser(s *env) {
 	s.config = "[limits]\nwaiters_per_user = 2\n"
 	s.usual()
 	uid := s.create()
 	ctx, ended := s.ctx(), make(chan error, 2)
 	for range 2 {
-		go func() { ended <- s.takesPlace(ctx, uid) }()
+		go func() { ended <- s.waitForSlot(ctx, uid) }()
 	}
-	wait.Within(s.t, patience, "both places are taken", func() bool { return s.place(uid) == codes.ResourceExhausted })
+	wait.Within(s.t, patience, "both places are taken", func() bool { return s.slot(uid) == codes.ResourceExhausted })
 	_, err := s.me2.Wait(s.ctx(), &pb2.WaitRequest{Workflow: s.named2(), Uids: []string{uid}})
 	s.code("a third in version 2", err, codes.ResourceExhausted, pb2.ErrorReason_LIMIT_EXCEEDED)
 	s.answered("one that does not wait", s.status(uid, 0), nil, &pb.DataMovementStatusResponse{State: pending, Status: unknownStatus})
@@ -353,12 +353,12 @@ func waitPlaces(s *env) {
 	}
 }
 
-func waitForNothing(s *env) {
+func completedWait(s *env) {
 	s.usual()
 	for _, end := range []fields{finished("Success", nil), {"state": "Finished", "status": "Invalid"}} {
 		uid := s.create()
 		s.SetMovement(uid, end)
-		for range 3 { // with a wait each, this would end the test's time
+		for range 3 { // if each call waited, the test would time out
 			if r := s.status(uid, 3600); r.State != completed {
 				s.t.Errorf("%v", r)
 			}

@@ -1,9 +1,9 @@
-// Package packages holds the tests of the RPMs: what they contain, that both ways of
-// building them give the same, that the same sources give the same bytes, that dnf's
-// repository is complete, and what they do to a machine that is a directory.
+// Package packages tests the RPMs: their contents, that both ways of building them give the same
+// packages, that the same sources give identical files, that the dnf repository is complete, and
+// the effects of an installation into a directory.
 //
-// It knows nothing of what the daemons do, and needs no systemd: internal/e2e/machine
-// installs the packages on a machine with systemd.
+// It must not depend on what the daemons do, and needs no systemd: internal/e2e/machine installs
+// the packages on a machine with systemd.
 package packages
 
 import (
@@ -17,21 +17,20 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
 const root = "../../.."
 
-// requireVar makes a machine that cannot run the tests a failure.
-const requireVar = "E2E_REQUIRE"
-
-var work string // directory of this run, for what is built
+var work string // directory of this run for all built files
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
 	if err := tools(); err != nil {
 		fmt.Fprintln(os.Stderr, "packages: not run:", err)
-		if os.Getenv(requireVar) != "" {
+		if require.Set() {
 			return 1
 		}
 		return 0
@@ -45,10 +44,10 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// tools reports a missing tool.
+// tools returns an error if a tool is missing.
 func tools() error {
 	if os.Geteuid() != 0 {
-		return errors.New("rpm installs into another root for root only")
+		return errors.New("root is required: rpm --root uses chroot")
 	}
 	for _, tool := range []string{"rpm", "rpmbuild", "unshare", "createrepo_c"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -63,7 +62,7 @@ func tools() error {
 	return nil
 }
 
-// command runs a program and returns its output, standard error included.
+// command runs a program and returns its output, including standard error.
 func command(env []string, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -74,11 +73,11 @@ func command(env []string, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// epoch is when the tested versions were released.
+// epoch is the release time of the tested versions.
 var epoch = time.Unix(1_700_000_000, 0)
 
-// checkout makes a tree without git, like an unpacked source archive: the files of this
-// tree that git knows, the modules, and the version.
+// checkout creates a tree without git, like an unpacked source archive: the files of this tree
+// that git tracks, the modules, and the version.
 func checkout(dir, version string) error {
 	script := `set -e; mkdir -p "$1"; git ls-files -z | tar -c --null --files-from=- -f - | tar -x -C "$1" -f -
 cd "$1" && GOWORK=off GOFLAGS=-mod=mod go mod vendor`
@@ -90,7 +89,7 @@ cd "$1" && GOWORK=off GOFLAGS=-mod=mod go mod vendor`
 	return release(dir, version)
 }
 
-// release gives a tree its version.
+// release sets the version of a tree.
 func release(dir, version string) error {
 	file := filepath.Join(dir, "VERSION")
 	if err := os.WriteFile(file, []byte(version+"\n"), 0o644); err != nil {
@@ -99,7 +98,7 @@ func release(dir, version string) error {
 	return os.Chtimes(file, epoch, epoch)
 }
 
-// packager is the program that builds the packages.
+// packager is the path of the program that builds packages.
 var packager = filepath.Join(root, "bin/packager")
 
 // buildRPMs builds the source archive of the tree and the binary RPMs for an architecture.
@@ -132,7 +131,7 @@ var first = sync.OnceValues(func() (built, error) {
 	return b, pack(b.tree, b.out)
 })
 
-// second has those of v0.2.0, whose configuration files have other defaults.
+// second has the packages of v0.2.0, whose configuration files have different defaults.
 var second = sync.OnceValues(func() (built, error) {
 	b, err := first()
 	if err != nil {
@@ -158,7 +157,7 @@ var second = sync.OnceValues(func() (built, error) {
 	return two, pack(two.tree, two.out)
 })
 
-// must returns a set of packages.
+// must builds a set of packages, or returns it if it is already built.
 func must(t *testing.T, set func() (built, error)) built {
 	t.Helper()
 	b, err := set()
@@ -168,7 +167,7 @@ func must(t *testing.T, set func() (built, error)) built {
 	return b
 }
 
-// rpmArch is rpm's name of this architecture.
+// rpmArch returns rpm's name of this architecture.
 func rpmArch() string {
 	if runtime.GOARCH == "arm64" {
 		return "aarch64"

@@ -23,7 +23,7 @@ func (b built) all(t *testing.T) (files []string) {
 	return files
 }
 
-// An installation gives what nfpm.yaml lists, and rpm -V finds no difference.
+// An installation creates the files listed in nfpm.yaml, and rpm -V finds no difference.
 func TestInstall(t *testing.T) {
 	b := must(t, first)
 	everywhere(t, func(t *testing.T, m *machine, kind string) {
@@ -49,8 +49,8 @@ func TestInstall(t *testing.T) {
 	})
 }
 
-// An upgrade keeps an edited file, puts the new one beside it, and replaces a file that was
-// not edited. So does a downgrade.
+// An upgrade keeps an edited file, writes the new one beside it, and replaces an unedited file. So
+// does a downgrade.
 func TestUpgradeKeepsEditedFiles(t *testing.T) {
 	one, two := must(t, first), must(t, second)
 	everywhere(t, func(t *testing.T, m *machine, kind string) {
@@ -60,7 +60,7 @@ func TestUpgradeKeepsEditedFiles(t *testing.T) {
 		m.write(edited, "version = 1 # ours\n", 0o644)
 		m.write("etc/clientmountd/service.token", "secret", 0o600)
 
-		// rpm reports what it puts beside an edited file, as it should.
+		// rpm reports the file that it writes beside an edited one.
 		out := m.rpm(append([]string{"-U", "--nodeps"}, two.all(t)...)...)
 		if kind != bare && out != "warning: /"+edited+" created as /"+edited+".rpmnew\n" {
 			t.Errorf("rpm -U prints %q", out)
@@ -69,27 +69,27 @@ func TestUpgradeKeepsEditedFiles(t *testing.T) {
 			t.Errorf("the edited file is now %q", got)
 		}
 		if !strings.HasSuffix(m.text(edited+".rpmnew"), "# another default\n") {
-			t.Error("the new default is not beside it")
+			t.Error("the new file was not written beside it")
 		}
 		if got := m.text(untouched); got != old+"# another default\n" {
-			t.Error("the file that was not edited is not the new one")
+			t.Error("the unedited file was not replaced")
 		}
 		m.rpm(append([]string{"-U", "--oldpackage", "--nodeps"}, one.all(t)...)...)
 		if m.text(edited) != "version = 1 # ours\n" || m.text(untouched) != old {
-			t.Error("the downgrade lost something")
+			t.Error("the downgrade has changed the edited file, or has not replaced the unedited one")
 		}
 		if m.text("etc/clientmountd/service.token") != "secret" {
-			t.Error("the token was touched")
+			t.Error("the token has changed")
 		}
 		if got := strings.TrimSpace(m.rpm("-q", "nnf-dm")); got != "nnf-dm-0.1.0-1."+rpmArch() {
-			t.Errorf("installed is %s", got)
+			t.Errorf("the installed package is %s", got)
 		}
 	})
 }
 
-// A removal leaves what the administrator created or edited, and the user, who may still
-// own files.
-func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
+// A removal keeps files that the administrator has created or edited, and the user, which may
+// still own files.
+func TestRemoveKeepsEditedFiles(t *testing.T) {
 	b := must(t, first)
 	everywhere(t, func(t *testing.T, m *machine, _ string) {
 		m.change(append([]string{"-i"}, b.all(t)...)...)
@@ -104,10 +104,10 @@ func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
 		}
 		want := []string{"/etc/clientmountd", "/etc/clientmountd/config.toml.rpmsave", "/etc/clientmountd/service.token"}
 		if !slices.Equal(left, want) {
-			t.Errorf("left are %q, want %q", left, want)
+			t.Errorf("left behind: %q, want %q", left, want)
 		}
 		if m.text("etc/passwd") != users {
-			t.Error("the user has gone")
+			t.Error("the user was removed")
 		}
 	})
 	t.Run("nothing edited", func(t *testing.T) {
@@ -115,13 +115,13 @@ func TestRemoveLeavesOnlyWhatWasEdited(t *testing.T) {
 		m.change(append([]string{"-i"}, b.all(t)...)...)
 		m.change(append([]string{"-e"}, names...)...)
 		if left := m.added(); len(left) != 0 {
-			t.Errorf("left are %q", left)
+			t.Errorf("left behind: %q", left)
 		}
 	})
 }
 
-// The package of the older daemon is removed: its program has the same path.
-func TestReplacesTheOlderPackage(t *testing.T) {
+// The package of the older daemon is removed, because its program has the same path.
+func TestReplacesOlderPackage(t *testing.T) {
 	b := must(t, first)
 	m := newMachine(t, chroot)
 	dir := t.TempDir()
@@ -138,16 +138,16 @@ contents: [{src: ` + filepath.Join(dir, "old") + `, dst: /usr/bin/clientmountd, 
 	m.change("-i", filepath.Join(dir, "nnf-clientmount-9.9.9-1.noarch.rpm"))
 	m.change("-U", b.rpmOf(t, "clientmountd"))
 	if out := strings.TrimSpace(m.rpm("-qa")); out != "clientmountd-0.1.0-1."+rpmArch() {
-		t.Errorf("installed are %q", out)
+		t.Errorf("the installed packages are %q", out)
 	}
 	if m.text("usr/bin/clientmountd") == "old" {
-		t.Error("the older program is still there")
+		t.Error("the older program was not replaced")
 	}
 }
 
-// The scriptlets call these programs, and succeed although each of the programs here fails
-// and prints. Where systemd does not run, they only make links and files. They never mount
-// or unmount anything.
+// The scriptlets call these programs, and succeed although each of the fake programs fails and
+// prints. Without a running systemd, they only create links and files. They never mount or
+// unmount anything.
 func TestScriptletsCall(t *testing.T) {
 	one, two := must(t, first), must(t, second)
 	const (

@@ -12,16 +12,16 @@ import (
 	"testing"
 )
 
-// machine is a directory that packages are installed into. It has a shell, and programs
-// that only record their calls.
+// machine is a directory for the installation of packages. It has a shell, and programs that only
+// record their calls.
 type machine struct {
 	t     *testing.T
 	root  string
-	bare  []string // what was there before
-	quiet bool     // packages may print nothing
+	bare  []string // the files before the installation
+	quiet bool     // packages must not print anything
 }
 
-// What a machine has.
+// The kinds of machines.
 const (
 	bare    = "without any tool" // an image that gets its packages in any order
 	chroot  = "chroot"           // an image that is built: tools, but systemd does not run
@@ -49,14 +49,14 @@ done
 `, 0o755)
 	}
 	if kind == running {
-		m.write("run/systemd/system/made", "", 0o644)
+		m.write("run/systemd/system/x", "", 0o644)
 	}
 	m.rpm("--initdb")
 	m.bare = m.names()
 	return m
 }
 
-// shell copies the machine's shell and what it is linked with.
+// shell copies the shell of this machine and its libraries.
 func (m *machine) shell() {
 	m.t.Helper()
 	sh, err := filepath.EvalSymlinks("/bin/sh")
@@ -82,7 +82,7 @@ func (m *machine) shell() {
 	}
 }
 
-// null makes /dev/null, which every root for packages has.
+// null creates /dev/null.
 func (m *machine) null() {
 	m.t.Helper()
 	dev := filepath.Join(m.root, "dev")
@@ -114,7 +114,7 @@ func (m *machine) text(path string) string {
 	return string(text)
 }
 
-// rpm runs rpm on the machine, in a mount namespace of its own, and returns its output.
+// rpm runs rpm on the machine, in a private mount namespace, and returns its output.
 func (m *machine) rpm(args ...string) string {
 	m.t.Helper()
 	out, err := m.tryRPM(args...)
@@ -141,7 +141,7 @@ func (m *machine) change(args ...string) {
 	}
 }
 
-// calls returns the calls of programs since the last time.
+// calls returns the calls of programs since the last call.
 func (m *machine) calls() []string {
 	m.t.Helper()
 	path := filepath.Join(m.root, "log")
@@ -153,7 +153,7 @@ func (m *machine) calls() []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// names returns all paths but those of rpm's database, with mode and owner.
+// names returns all paths except those of the rpm database, with mode and owner.
 func (m *machine) names() (names []string) {
 	m.t.Helper()
 	err := filepath.WalkDir(m.root, func(path string, d fs.DirEntry, err error) error {
@@ -181,8 +181,8 @@ func (m *machine) names() (names []string) {
 	return names
 }
 
-// added returns the paths that the machine did not have at first, except for directories
-// that the distribution owns on a real machine.
+// added returns the paths that were not on the machine initially, except for directories that the
+// distribution owns on a real machine.
 func (m *machine) added() (added []string) {
 	m.t.Helper()
 	all := m.names()
@@ -199,7 +199,7 @@ func (m *machine) added() (added []string) {
 	return added
 }
 
-// distribution are directories that the distribution's packages own.
+// distribution has the directories that packages of the distribution own.
 var distribution = map[string]bool{
 	"/usr/lib/systemd": true, "/usr/lib/systemd/system": true, "/usr/lib/systemd/system-preset": true, "/usr/lib/systemd/catalog": true,
 	"/usr/lib/modules-load.d": true, "/usr/lib/tmpfiles.d": true, "/usr/lib/sysusers.d": true,
@@ -208,7 +208,7 @@ var distribution = map[string]bool{
 	"/usr": true, "/usr/bin": true, "/usr/lib": true,
 }
 
-// difference returns how two lists differ, one line per entry; "" if they have the same entries.
+// difference returns the entries that differ between two lists, one per line.
 func difference(got, want []string) (lines string) {
 	for _, g := range got {
 		if !slices.Contains(want, g) {

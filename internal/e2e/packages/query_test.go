@@ -11,7 +11,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
-// header is what a package states about itself.
+// header has the metadata of a package.
 type header struct {
 	about      string // name, version, summary, description …
 	files      []string
@@ -19,7 +19,7 @@ type header struct {
 	scriptlets string
 }
 
-// query asks a package file, with a database of its own.
+// query queries a package file, with an empty rpm database.
 func query(t *testing.T, file, format string) string {
 	t.Helper()
 	out, err := command([]string{"LC_ALL=C"}, "rpm", "-qp", "--nosignature", "--dbpath", t.TempDir(), "--queryformat", format, file)
@@ -37,7 +37,7 @@ func read(t *testing.T, file string) header {
 			lines[i] = strings.Join(strings.Fields(l), " ")
 		}
 		slices.Sort(lines)
-		// rpmbuild adds what its format needs, the package with its architecture and its
+		// rpmbuild adds dependencies of its format, the package with its architecture and its
 		// configuration, and the shell for each scriptlet.
 		return slices.DeleteFunc(slices.Compact(lines), func(l string) bool {
 			return l == "" || strings.Contains(l, " rpmlib(") || strings.Contains(l, " config(") || strings.Contains(l, "(x86-64)") || strings.Contains(l, "(aarch-64)")
@@ -56,7 +56,7 @@ func read(t *testing.T, file string) header {
 	return h
 }
 
-// paths are the names of files, without their checksums and sizes.
+// paths returns the entries of files without their checksums.
 func paths(files []string) (list []string) {
 	for _, f := range files {
 		list = append(list, f[:strings.LastIndex(f, " #")])
@@ -64,7 +64,7 @@ func paths(files []string) (list []string) {
 	return list
 }
 
-// contents returns what nfpm.yaml lists for a package.
+// contents returns the contents of a package in nfpm.yaml.
 func contents(t *testing.T, pkg string) []packaging.Content {
 	t.Helper()
 	list, err := packaging.Packages(filepath.Join(root, "nfpm.yaml"))
@@ -80,7 +80,7 @@ func contents(t *testing.T, pkg string) []packaging.Content {
 	return nil
 }
 
-// The packages contain what is listed, with these modes and owners, and nothing else.
+// The packages contain exactly the listed files, with these modes and owners.
 func TestFiles(t *testing.T) {
 	b := must(t, first)
 	flags := map[string]string{"config|noreplace": " cn", "doc": " d", "license": " l", "": "", "dir": ""}
@@ -118,7 +118,7 @@ func TestRelations(t *testing.T) {
 	}
 }
 
-// The scriptlets are the files in packaging/scriptlets, to the byte.
+// The scriptlets are identical to the files in packaging/scriptlets.
 func TestScriptlets(t *testing.T) {
 	b := must(t, first)
 	for _, name := range names {

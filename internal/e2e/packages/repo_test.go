@@ -16,8 +16,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
-// The repository has the packages, the file for /etc/yum.repos.d, and signatures if there
-// is a key. That dnf installs from it is tested in internal/e2e/machine/container.
+// The repository has the packages, the file for /etc/yum.repos.d, and signatures if a key is given.
+// internal/e2e/machine/container tests that dnf installs from it.
 func TestRepository(t *testing.T) {
 	b := must(t, first)
 	key, err := packaging.NewKey()
@@ -79,7 +79,7 @@ func TestRepository(t *testing.T) {
 				signed--
 			}
 			if got, want := read(t, filepath.Join(dir, filepath.Base(original))), read(t, original); got.about != want.about || !slices.Equal(got.files, want.files) {
-				t.Errorf("%s is not what was built", name)
+				t.Errorf("%s differs from the built package", name)
 			}
 		}
 		if signed != 0 {
@@ -88,8 +88,8 @@ func TestRepository(t *testing.T) {
 	}
 }
 
-// The SBOM of a program lists every module that is linked, with its checksum, and is the
-// same each time. The program here is the test.
+// The SBOM of a program lists every linked module with its checksum, and is reproducible. The
+// program is this test.
 func TestSBOM(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -97,7 +97,7 @@ func TestSBOM(t *testing.T) {
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		t.Fatal("the test does not know its modules")
+		t.Fatal("the test has no build information")
 	}
 	file := filepath.Join(t.TempDir(), "test.cdx.json")
 	var text [2][]byte

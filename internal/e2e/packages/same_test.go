@@ -9,10 +9,12 @@ import (
 	"regexp"
 	"runtime"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
-// The same sources give the same bytes, in any directory and at any time, and an unpacked
-// archive gives the same archive.
+// The same sources give identical files, in any directory and at any time, and an unpacked archive
+// gives the same archive.
 func TestReproducible(t *testing.T) {
 	b := must(t, first)
 	again := built{out: t.TempDir()}
@@ -30,7 +32,7 @@ func TestReproducible(t *testing.T) {
 	}
 	files, err := filepath.Glob(filepath.Join(b.out, "*.*"))
 	if err != nil || len(files) != 5 {
-		t.Fatalf("built were %q, %v; want three packages, the source package and the archive", files, err)
+		t.Fatalf("the built files are %q, %v; want three packages, the source package and the archive", files, err)
 	}
 	for _, file := range files {
 		one, err := os.ReadFile(file)
@@ -41,19 +43,19 @@ func TestReproducible(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if !bytes.Equal(one, two) {
-			t.Errorf("%s has other bytes the second time", filepath.Base(file))
+			t.Errorf("%s differs in the second build", filepath.Base(file))
 		}
 	}
 }
 
-// rpmbuild builds from the source package, without a network, what nfpm has built: the same
+// From the source package, without network, rpmbuild builds the same packages as nfpm: the same
 // files, dependencies and scriptlets.
-func TestSourcePackageMakesTheSame(t *testing.T) {
+func TestSourcePackage(t *testing.T) {
 	b := must(t, first)
 	top := t.TempDir()
 	rebuilt := built{out: filepath.Join(top, "RPMS", rpmArch())}
 	srpm := filepath.Join(b.out, "compute-daemons-0.1.0-1.src.rpm")
-	// --nodeps: the machine's Go need not be from a package.
+	// --nodeps: Go may not be installed from a package.
 	if out, err := command(nil, "unshare", "-n", "rpmbuild", "--rebuild", "--nodeps", "--define", "_topdir "+top, srpm); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -68,8 +70,7 @@ func TestSourcePackageMakesTheSame(t *testing.T) {
 	}
 }
 
-// The packages for the other architecture, which this machine also builds, have the same
-// files, and programs for that architecture.
+// The packages for the other architecture have the same files, and programs for that architecture.
 func TestOtherArchitecture(t *testing.T) {
 	b := must(t, first)
 	other, arch, machine := "arm64", "aarch64", elf.EM_AARCH64
@@ -85,7 +86,7 @@ func TestOtherArchitecture(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(stale); !os.IsNotExist(err) {
-		t.Errorf("a package of another version is still there: %v", err)
+		t.Errorf("a package of another version was not removed: %v", err)
 	}
 	for name, programs := range map[string][]string{"clientmountd": {"clientmountd"}, "nnf-dm": {"nnf-dm", "nnf-dmctl"}, "nnf-deploy": {"nnf-deploy"}} {
 		pkg := filepath.Join(out, name+"-0.1.0-1."+arch+".rpm")
@@ -113,14 +114,9 @@ func TestOtherArchitecture(t *testing.T) {
 	}
 }
 
-// rpmlint finds no error in any package, binary or source. Its warnings are logged.
+// rpmlint finds no error in the binary and source packages. Its warnings are logged.
 func TestLint(t *testing.T) {
-	if _, err := exec.LookPath("rpmlint"); err != nil {
-		if os.Getenv(requireVar) != "" {
-			t.Fatal(err)
-		}
-		t.Skip("no rpmlint here: ", err)
-	}
+	require.Tool(t, "rpmlint")
 	b := must(t, first)
 	args := []string{"--config", filepath.Join(root, "packaging/rpmlint.toml"), filepath.Join(b.out, "compute-daemons-0.1.0-1.src.rpm")}
 	out, err := command([]string{"PATH=" + harmlessCpio(t) + ":" + os.Getenv("PATH")}, "rpmlint", append(args, b.all(t)...)...)
@@ -129,13 +125,14 @@ func TestLint(t *testing.T) {
 	}
 	summary := regexp.MustCompile(`(\d+) packages and \d+ specfiles checked; (\d+) errors, `).FindStringSubmatch(out)
 	if summary == nil || summary[1] != "4" || summary[2] != "0" {
-		t.Errorf("rpmlint says\n%s", out)
+		t.Errorf("rpmlint prints\n%s", out)
 	}
 	t.Log(out)
 }
 
-// harmlessCpio returns a directory for PATH. rpmlint unpacks packages with cpio, and those
-// that nfpm builds have absolute names: as root it would unpack them over this machine.
+// harmlessCpio returns a directory for PATH with a cpio that does not use absolute names. rpmlint
+// unpacks packages with cpio; packages that nfpm builds have absolute names, so rpmlint would
+// overwrite the files of this machine.
 func harmlessCpio(t *testing.T) string {
 	t.Helper()
 	cpio, err := exec.LookPath("cpio")

@@ -7,21 +7,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
-// Completion is the completion script of a program, in the shell that it is for.
+// Completion is the completion script of a program for a shell.
 type Completion struct {
 	t                    *testing.T
 	program, shell, file string
 }
 
 // NewCompletion gets the script for bash, zsh or fish from the program, which is the
-// test binary itself; it is in PATH from then on. The test is skipped if the shell is
-// not installed.
+// test binary, and adds the program to PATH. It skips the test if the shell is not
+// installed.
 func NewCompletion(t *testing.T, program, shell string) *Completion {
 	t.Helper()
 	if _, err := exec.LookPath(shell); err != nil {
-		t.Skip(shell + " is not installed")
+		require.Missing(t, err.Error())
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -43,14 +45,12 @@ func NewCompletion(t *testing.T, program, shell string) *Completion {
 	return c
 }
 
-// Lint checks a script for bash with shellcheck, and others with their shell.
+// Lint checks a bash script with shellcheck, and other scripts with their shell.
 func (c *Completion) Lint() {
 	c.t.Helper()
 	check := []string{c.shell, "-n", c.file}
 	if c.shell == "bash" {
-		if _, err := exec.LookPath("shellcheck"); err != nil {
-			c.t.Skip("shellcheck is not installed, make lint installs it: ", err)
-		}
+		require.Tool(c.t, "shellcheck")
 		check = []string{"shellcheck", "--shell=bash", c.file}
 	}
 	if out, err := exec.Command(check[0], check[1:]...).CombinedOutput(); err != nil {
@@ -58,8 +58,8 @@ func (c *Completion) Lint() {
 	}
 }
 
-// Offers takes pairs of a command line, without the program, and words. It fails the
-// test unless the shell offers exactly these words at the end of the line.
+// Offers checks pairs of a command line (without the program) and words: the shell must
+// offer exactly these words at the end of the line.
 func (c *Completion) Offers(list [][2]string) {
 	c.t.Helper()
 	var lines []string
@@ -75,8 +75,8 @@ func (c *Completion) Offers(list [][2]string) {
 	}
 }
 
-// plain sorts words and removes what shells add to them: the flag of --flag=word, the
-// slash after a directory, and the directory of a file, which zsh does not repeat.
+// plain sorts words and removes the parts that differ between shells: the flag of
+// --flag=word, the slash after a directory, and the directory of a file.
 func (c *Completion) plain(words []string) (list []string) {
 	for _, w := range words {
 		if flag, value, ok := strings.Cut(w, "="); ok && strings.HasPrefix(flag, "--") {
@@ -126,7 +126,7 @@ func (c *Completion) inFish(lines []string) (offered [][]string) {
 	return offered
 }
 
-// zshSetup makes an interactive zsh write each word that it offers into a file.
+// zshSetup makes an interactive zsh write the words that it offers to a file.
 const zshSetup = `
 	autoload -Uz compinit && compinit -u -D
 	source "$SCRIPT"
@@ -144,7 +144,7 @@ const zshSetup = `
 	bindkey '^I' complete-word
 `
 
-// inZsh types the lines and the tabulator key into a zsh on a pseudo-terminal.
+// inZsh types the lines and the tab key into zsh on a pseudo-terminal.
 func (c *Completion) inZsh(lines []string) (offered [][]string) {
 	c.t.Helper()
 	dir := c.t.TempDir()

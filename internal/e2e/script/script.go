@@ -1,7 +1,7 @@
-// Package script is what the test scripts of the daemons' command lines have in
-// common: commands that a script may use, and files that it finds.
+// Package script runs the test scripts of command lines. It provides commands and files
+// for the scripts.
 //
-// It must not know what a daemon does.
+// It must not know the programs.
 package script
 
 import (
@@ -35,8 +35,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/systemd/fakesystemd"
 )
 
-// Run runs the scripts of testdata with the commands of this package. Each finds
-// a token and ca.pem. update writes what is compared.
+// Run runs the scripts in testdata with the commands of this package. Each script has the
+// files token and ca.pem. With update it writes the golden files.
 func Run(t *testing.T, program string, update bool) {
 	t.Helper()
 	authority := Authority(t)
@@ -65,9 +65,19 @@ func Run(t *testing.T, program string, update bool) {
 	})
 }
 
-// refused CODE ARGS...: the program must end with that code, say nothing on
-// standard output, and on standard error one error besides warnings, with a hint or
-// without. The scripts look at the words with stderr and cmp.
+// RunText runs a script in txtar format that a test has composed, instead of those in params.Dir.
+func RunText(t *testing.T, params testscript.Params, text string) {
+	t.Helper()
+	params.Dir = t.TempDir()
+	if err := os.WriteFile(filepath.Join(params.Dir, "composed.txtar"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, params)
+}
+
+// refused CODE ARGS...: the program must exit with the code, print nothing on standard
+// output, and print one error on standard error, besides warnings, with or without a
+// hint. The scripts check the texts with stderr and cmp.
 func refused(program string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		code := ends(ts, program, neg, args)
@@ -91,14 +101,14 @@ func refused(program string) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// ends runs the program, which must end with the code that comes before its arguments.
+// ends runs the program, which must exit with the code in front of its arguments.
 func ends(ts *testscript.TestScript, program string, neg bool, args []string) (code int) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: refused|exits CODE ARGS...")
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	// One that keeps running although it should end must not do so for ever.
+	// Kill a program that does not exit.
 	err = ts.Exec("timeout", append([]string{strconv.Itoa(int(patience.Seconds())), program}, args[1:]...)...)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		code = exit.ExitCode()
@@ -111,10 +121,10 @@ func ends(ts *testscript.TestScript, program string, neg bool, args []string) (c
 	return code
 }
 
-const patience = 30 * time.Second
+const patience = 3 * time.Minute // only a program that hangs takes that long
 
-// await FILE REGEXP: until the file, the log of a daemon in the background,
-// has it.
+// await FILE REGEXP: wait until the file, for example the log of a daemon in the
+// background, matches.
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: await FILE REGEXP")
@@ -134,19 +144,18 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// signal NAME: send it to the last process that went into the background.
+// signal NAME: send the signal to the last background process.
 func signal(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
 	running := ts.BackgroundCmds()
 	if neg || len(args) != 1 || signals[args[0]] == nil || len(running) == 0 {
-		ts.Fatalf("usage: signal HUP|INT|TERM|KILL, with a process in the background")
+		ts.Fatalf("usage: signal HUP|INT|TERM|KILL, with a background process")
 	}
 	ts.Check(running[len(running)-1].Process.Signal(signals[args[0]]))
 }
 
-// Exits is the command of scripts for programs that end by themselves. exits CODE
-// ARGS...: the program must end with that code. What it writes to standard error
-// has the form of every program.
+// Exits is the command exits CODE ARGS... of scripts: the program must exit with the
+// code, and its standard error must be well-formed.
 func Exits(program string) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		code := ends(ts, program, neg, args)
@@ -154,15 +163,14 @@ func Exits(program string) func(*testscript.TestScript, bool, []string) {
 	}
 }
 
-// wellFormed checks the form that all programs have in common: each line starts
-// with the program's name, a hint follows its error, and a wrong command line (2)
-// has an error.
+// wellFormed checks the common form of standard error: each line starts with the name of
+// the program, a hint follows an error, and there is an error for exit code 2.
 func wellFormed(program string, code int, lines []string) error {
 	before, failed := "", false
 	for _, line := range lines {
 		text, ok := strings.CutPrefix(line, program+": ")
 		if !ok {
-			return fmt.Errorf("a line without the program's name: %s", line)
+			return fmt.Errorf("a line without the program name: %s", line)
 		}
 		if strings.HasPrefix(text, "hint: ") && !strings.HasPrefix(before, "error: ") {
 			return fmt.Errorf("a hint without an error: %s", line)
@@ -176,18 +184,18 @@ func wellFormed(program string, code int, lines []string) error {
 	return nil
 }
 
-// usageCode is the exit code of every program for a wrong command line.
+// usageCode is the exit code of all programs for a usage error.
 const usageCode = 2
 
-// socket PATH MODE: there is a socket with these permissions, and a process
-// listens. ! socket PATH: nothing is there at all.
+// socket PATH MODE: the socket exists with this mode, and a process listens on it.
+// ! socket PATH: the path does not exist.
 func socket(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		if len(args) != 1 {
 			ts.Fatalf("usage: ! socket PATH")
 		}
 		if _, err := os.Lstat(ts.MkAbs(args[0])); !os.IsNotExist(err) {
-			ts.Fatalf("%s is there: %v", args[0], err)
+			ts.Fatalf("%s exists: %v", args[0], err)
 		}
 		return
 	}
@@ -206,7 +214,7 @@ func socket(ts *testscript.TestScript, neg bool, args []string) {
 	c.Close()
 }
 
-// Authority returns a CA certificate whose key is thrown away.
+// Authority returns a new CA certificate.
 func Authority(t testing.TB) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -224,9 +232,9 @@ func Authority(t testing.TB) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// Main is TestMain of a daemon: it makes the daemon and systemctl commands of the
-// scripts, so that each call is a process of its own, with the Machine of the
-// script. The environment of a script holds nothing of ours.
+// Main is TestMain of a daemon. It makes the daemon and systemctl commands of the scripts.
+// Each call is a separate process with the Machine of the script. The environment of a
+// script is independent of that of the test.
 func Main(m *testing.M, p *daemon.Program) {
 	p.Service.Machine = Machine()
 	testscript.Main(m, map[string]func(){
@@ -235,9 +243,9 @@ func Main(m *testing.M, p *daemon.Program) {
 	})
 }
 
-// Machine is the one of a script for the verbs of the service: the directory $ROOT
-// with a stand-in for systemd, and the user $AS. Without them it has no right to
-// anything, so that a test can never change the machine that it runs on.
+// Machine returns the machine of a script for the service verbs: the directory $ROOT
+// with a fake systemd, and the user $AS. Without them it has no rights, so that a test
+// cannot change the real machine.
 func Machine() systemd.Machine {
 	root, as := os.Getenv("ROOT"), os.Getenv("AS")
 	if root == "" {
@@ -256,7 +264,7 @@ func Machine() systemd.Machine {
 	}
 }
 
-// Systemctl is the stand-in as a command of the scripts.
+// Systemctl is the fake systemctl as a command of the scripts.
 func Systemctl() {
 	out, err := fakesystemd.Manager{Root: os.Getenv("ROOT")}.Run(context.Background(), "systemctl", os.Args[1:]...)
 	fmt.Print(out)

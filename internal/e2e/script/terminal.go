@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Terminal is a pseudo-terminal and all that was written to it.
+// Terminal is a pseudo-terminal that records its output.
 type Terminal struct {
 	Keyboard *os.File // what the user types
 	Screen   *os.File // the terminal of the program
@@ -20,13 +20,13 @@ type Terminal struct {
 	ended chan struct{}
 }
 
-// OpenTerminal returns a new pseudo-terminal of this size, which may be 0. Both ends
-// are closed with the test.
+// OpenTerminal returns a new pseudo-terminal of this size, which may be 0. It is closed
+// at the end of the test.
 func OpenTerminal(t testing.TB, columns, rows uint16) *Terminal {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		t.Fatal("no pseudo-terminal on this machine: ", err)
+		t.Fatal("cannot open a pseudo-terminal: ", err)
 	}
 	p := &Terminal{Keyboard: os.NewFile(uintptr(fd), "ptmx"), ended: make(chan struct{})}
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
@@ -61,15 +61,15 @@ func (p *Terminal) read() {
 	}
 }
 
-// Shown returns everything that was written to the terminal so far.
+// Shown returns the output so far.
 func (p *Terminal) Shown() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return string(p.shown)
 }
 
-// Ended returns everything that was written to the terminal, when no process has it
-// open any more. The caller must have closed Screen.
+// Ended waits until no process has the terminal open, and returns the output. The caller
+// must close Screen first.
 func (p *Terminal) Ended() string {
 	<-p.ended
 	return p.Shown()

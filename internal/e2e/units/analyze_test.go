@@ -1,10 +1,9 @@
-// Package units holds the tests of what is installed as it is: systemd units
-// and drop-ins, what belongs to them, the objects for the API server, and the
-// scripts for workload managers. All of it is text that is wrong in silence, so
-// each promise made about it has its test.
+// Package units tests the files that are installed unchanged: systemd units and
+// drop-ins, related files of systemd, manifests for the API server, and scripts for
+// workload managers. Mistakes in them often have no visible effect.
 //
-// Nothing here starts a unit: that needs a machine of its own. What judges
-// units without one, systemd-analyze, does so on a tree that is made for it.
+// The tests do not start units, which would need a whole machine. They run
+// systemd-analyze on a directory with the installed files.
 package units
 
 import (
@@ -17,17 +16,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
-// analyze runs systemd-analyze, of which security and verify need no running
-// systemd. A machine without it, or with one that cannot (offline is known from
-// 250 on), cannot run the test; with E2E_REQUIRE set that is an error.
+// analyze runs systemd-analyze. Its commands security and verify do not need a running
+// systemd, from version 250. If it is missing or too old, the test is skipped, or fails
+// if E2E_REQUIRE is set.
 func analyze(t *testing.T, args ...string) (output string, code int) {
 	t.Helper()
 	cmd := exec.Command("systemd-analyze", append([]string{"--no-pager"}, args...)...)
 	if os.Geteuid() == 0 {
-		// It is a manager of its own for a moment, and as root leaves a file in
-		// /run/systemd of this machine.
+		// As root it would leave a file in /run/systemd of this machine.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
 	out, err := cmd.CombinedOutput()
@@ -35,43 +35,35 @@ func analyze(t *testing.T, args ...string) (output string, code int) {
 		return string(out), exit.ExitCode()
 	}
 	if err != nil {
-		cannot(t, err.Error()+"; it is in the package systemd")
+		require.Missing(t, err.Error()+"; it is in the package systemd")
 	}
 	return string(out), 0
 }
 
 const nobody = 65534
 
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("E2E_REQUIRE") != "" {
-		t.Fatal("cannot run here: ", why)
-	}
-	t.Skip("not run: ", why)
-}
-
 func release(t *testing.T) int {
 	t.Helper()
 	out, _ := analyze(t, "--version")
 	m := regexp.MustCompile(`systemd (\d+)`).FindStringSubmatch(out)
 	if m == nil {
-		t.Fatalf("which systemd is this? %s", out)
+		t.Fatalf("unknown version of systemd: %s", out)
 	}
 	n, _ := strconv.Atoi(m[1])
 	if n < 250 {
-		cannot(t, fmt.Sprintf("systemd-analyze %d judges no units outside of a running systemd, 250 and newer do", n))
+		require.Missing(t, fmt.Sprintf("systemd-analyze %d needs a running systemd; version 250 or newer is required", n))
 	}
 	return n
 }
 
-// installed is a tree with all that is installed, and as much of a system around
-// it as systemd-analyze asks for.
+// installed is a directory with the installed files, and with the files of a system that
+// systemd-analyze needs.
 type installed string
 
 func install(t *testing.T) installed {
 	t.Helper()
 	in := installed(t.TempDir())
-	if err := os.Chmod(filepath.Dir(string(in)), 0o755); err != nil { // for nobody
+	if err := os.Chmod(filepath.Dir(string(in)), 0o755); err != nil { // for another user
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"system", "system-preset"} {
@@ -107,7 +99,7 @@ func (in installed) put(t *testing.T, to, from string) {
 	}
 }
 
-// add puts an example where an administrator would.
+// add installs an example like an administrator.
 func (in installed) add(t *testing.T, example string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, example))
@@ -119,8 +111,8 @@ func (in installed) add(t *testing.T, example string) {
 
 var all = []string{"clientmountd.service", "nnf-dm.service", "nnf-dm.socket"}
 
-// verify returns what systemd-analyze finds, but for the directives that this
-// systemd is too old for.
+// verify returns the findings of systemd-analyze, without warnings about directives that
+// this version does not support.
 func (in installed) verify(t *testing.T) (found []string) {
 	t.Helper()
 	is := release(t)
@@ -145,17 +137,17 @@ func TestVerify(t *testing.T) {
 		"second command":    {"[Service]\nExecStart=/usr/bin/nnf-dm\n", "ExecStart"},
 		"no such program":   {"[Service]\nExecStart=\nExecStart=/no/such/program\n", "/no/such/program"},
 	} {
-		t.Run(name+" is found", func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			in := install(t)
 			in.write(t, "etc/systemd/system/clientmountd.service.d/x.conf", c.drop, 0o644)
 			if found := strings.Join(in.verify(t), "\n"); !strings.Contains(found, c.says) {
-				t.Errorf("it is not: %s", found)
+				t.Errorf("not found: %s", found)
 			}
 		})
 	}
 }
 
-// Each example is good by itself, and says what it says.
+// Each example is valid.
 func TestVerifyExamples(t *testing.T) {
 	for _, file := range tree(t, "systemd/examples") {
 		t.Run(strings.TrimPrefix(file, "systemd/examples/"), func(t *testing.T) {
@@ -168,14 +160,14 @@ func TestVerifyExamples(t *testing.T) {
 	}
 }
 
-// exposure is the figure of systemd-analyze security, 0 (safe) to 10.
+// exposure returns the exposure level of systemd-analyze security, from 0 (safe) to 10.
 func (in installed) exposure(t *testing.T, unit string) float64 {
 	t.Helper()
 	release(t)
 	out, _ := analyze(t, "security", "--offline=yes", "--root="+string(in), unit)
 	m := regexp.MustCompile(`Overall exposure level for ` + regexp.QuoteMeta(unit) + `: ([0-9.]+) `).FindStringSubmatch(out)
 	if m == nil {
-		t.Fatalf("no figure: %s", out)
+		t.Fatalf("no exposure level: %s", out)
 	}
 	f, err := strconv.ParseFloat(m[1], 64)
 	if err != nil {
@@ -192,7 +184,7 @@ func TestExposure(t *testing.T) {
 		{"clientmountd as shipped", "clientmountd.service", "", 5.2},
 		{"clientmountd with the tight drop-in", "clientmountd.service", "systemd/examples/clientmountd.service.d/40-tight.conf", 4.7},
 		{"nnf-dm as shipped", "nnf-dm.service", "", 1.9},
-		{"nnf-dm with what newer systemd knows", "nnf-dm.service", "systemd/examples/nnf-dm.service.d/45-newer-systemd.conf", 1.2},
+		{"nnf-dm with the drop-in for newer systemd", "nnf-dm.service", "systemd/examples/nnf-dm.service.d/45-newer-systemd.conf", 1.2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := install(t)
@@ -202,13 +194,13 @@ func TestExposure(t *testing.T) {
 			got := in.exposure(t, c.unit)
 			t.Logf("%.1f of %.1f", got, c.most)
 			if got > c.most {
-				t.Errorf("%.1f, at most %.1f is promised: systemd-analyze security says what is missing", got, c.most)
+				t.Errorf("%.1f, want at most %.1f: see systemd-analyze security", got, c.most)
 			}
 		})
 	}
 	in := install(t)
 	in.write(t, "etc/systemd/system/nnf-dm.service.d/x.conf", "[Service]\nProtectSystem=no\nUser=root\n", 0o644)
 	if got := in.exposure(t, "nnf-dm.service"); got < 1.5 {
-		t.Errorf("an open unit has %.1f: the figure means nothing", got)
+		t.Errorf("a unit without hardening has %.1f, so the limits are meaningless", got)
 	}
 }

@@ -17,8 +17,8 @@ const (
 	socketUnit = "systemd/system/nnf-dm.socket"
 )
 
-// What installers, scripts and administrators rely on.
-func TestPromised(t *testing.T) {
+// Directives that installers, scripts and administrators rely on.
+func TestDirectives(t *testing.T) {
 	for _, c := range []struct{ file, section, key, want string }{
 		{mounter, "Unit", "Description", "Data Workflow Service (DWS) Client Mount Service"},
 		{mounter, "Unit", "StartLimitIntervalSec", "0"},
@@ -59,7 +59,7 @@ func TestPromised(t *testing.T) {
 		want := strings.Fields(c.want)
 		if c.section == "Unit" && c.key != "Description" || c.key == "ExecReload" {
 			if !slices.Contains(got, want[0]) {
-				t.Errorf("%s: [%s] %s= has no %s: %q", c.file, c.section, c.key, want[0], got)
+				t.Errorf("%s: [%s] %s= lacks %s: %q", c.file, c.section, c.key, want[0], got)
 			}
 		} else if !slices.Equal(got, want) {
 			t.Errorf("%s: [%s] %s= is %q, want %q", c.file, c.section, c.key, got, c.want)
@@ -72,10 +72,10 @@ func TestPromised(t *testing.T) {
 	}
 }
 
-// Whatever ends a daemon but its own will, it comes back. No exit status is left
-// out: the Go runtime ends with 2, as wrong command lines do, after a panic and
-// after the watchdog's signal.
-func TestComesBack(t *testing.T) {
+// systemd restarts a daemon after every failure. No exit status is excluded: the Go
+// runtime exits with 2, the code for usage errors, after a panic and after the signal of
+// the watchdog.
+func TestRestart(t *testing.T) {
 	for _, file := range []string{mounter, copier} {
 		all := readUnit(t, file)
 		for _, key := range []string{"RestartPreventExitStatus", "SuccessExitStatus"} {
@@ -89,9 +89,9 @@ func TestComesBack(t *testing.T) {
 	}
 }
 
-// The unit pulls in nothing of the node's storage: what is not there is not
-// missed, and what an administrator has stopped is not started.
-func TestOnlyOrdered(t *testing.T) {
+// The units do not start storage services of the node: a missing one is not an error, and
+// one that an administrator has stopped stays stopped.
+func TestDependencies(t *testing.T) {
 	for _, file := range []string{mounter, copier} {
 		for _, key := range []string{"Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Upholds"} {
 			for _, unit := range strings.Fields(strings.Join(values(readUnit(t, file), "Unit", key), " ")) {
@@ -103,7 +103,8 @@ func TestOnlyOrdered(t *testing.T) {
 	}
 }
 
-// span reads a time span as the units write them; time.ParseDuration knows no min.
+// span returns the value of a directive as a duration. time.ParseDuration does not
+// support the unit min.
 func span(t *testing.T, file, key string) time.Duration {
 	t.Helper()
 	text := value(t, readUnit(t, file), "Service", key)
@@ -121,11 +122,11 @@ func setting(t *testing.T, table *config.Table, key string) string {
 			return s.Default
 		}
 	}
-	t.Fatalf("there is no setting %s", key)
+	t.Fatalf("no setting %s", key)
 	return ""
 }
 
-// The units leave the daemons the time that their settings say.
+// The time limits of the units are longer than those of the settings.
 func TestTimes(t *testing.T) {
 	mount, data := new(clientmount.Configuration).Table(), new(server.Configuration).Table()
 	for _, c := range []struct {
@@ -149,12 +150,12 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%s: restarts after %v", file, delay)
 		}
 		if w := span(t, file, "WatchdogSec"); w < time.Minute {
-			t.Errorf("%s: the watchdog wakes the node up every %v", file, w/2)
+			t.Errorf("%s: the watchdog causes a wake-up every %v", file, w/2)
 		}
 	}
 }
 
-// The packaged paths are those that the daemons look at by default.
+// The paths in the units are the default paths of the daemons.
 func TestPaths(t *testing.T) {
 	mount, data := new(clientmount.Configuration).Table(), new(server.Configuration).Table()
 	if got, want := setting(t, mount, "daemon.runtime_directory"), "/run/"+value(t, readUnit(t, mounter), "Service", "RuntimeDirectory"); got != want {
@@ -165,12 +166,12 @@ func TestPaths(t *testing.T) {
 		t.Errorf("the socket is %s in the settings and %s in the unit", got, listen)
 	}
 	if got := setting(t, data, "socket.mode"); got != mode {
-		t.Errorf("the socket's mode is %s in the settings and %s in the unit", got, mode)
+		t.Errorf("the mode of the socket is %s in the settings and %s in the unit", got, mode)
 	}
 }
 
-// The drop-ins give what the settings would give, so that a daemon without them
-// behaves the same; and they set nothing that the daemons do not know.
+// The drop-ins set the same values as the defaults of the settings, so that a daemon
+// behaves the same without them, and nothing else.
 func TestRuntime(t *testing.T) {
 	for daemon, table := range map[string]*config.Table{"clientmountd": new(clientmount.Configuration).Table(), "nnf-dm": new(server.Configuration).Table()} {
 		env := map[string]string{}

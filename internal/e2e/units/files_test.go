@@ -10,14 +10,16 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
-// run runs one of systemd's tools that work on a tree without a running systemd.
+// run runs a tool of systemd that does not need a running systemd.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		cannot(t, err.Error()+"; it is in the package systemd")
+		require.Missing(t, err.Error()+"; it is in the package systemd")
 	}
 	out, err := exec.Command(path, args...).CombinedOutput()
 	if err != nil {
@@ -26,12 +28,12 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// The presets alone enable what they should, where everything else is disabled,
-// as on Enterprise Linux.
+// The presets enable exactly the right units if all others are disabled, as on
+// Enterprise Linux.
 func TestPresets(t *testing.T) {
 	in := install(t)
 	in.write(t, "usr/lib/systemd/system-preset/99-default-disable.preset", "disable *\n", 0o644)
-	// A unit that no preset names shows that.
+	// A unit without a preset stays disabled.
 	in.write(t, "usr/lib/systemd/system/other.service", "[Service]\nExecStart=/bin/kill\n[Install]\nWantedBy=multi-user.target\n", 0o644)
 	run(t, "systemctl", append([]string{"--root=" + string(in), "preset", "other.service"}, all...)...)
 	var links []string
@@ -48,11 +50,11 @@ func TestPresets(t *testing.T) {
 	slices.Sort(links)
 	want := []string{"multi-user.target.wants/clientmountd.service", "nnf-clientmount.service", "sockets.target.wants/nnf-dm.socket"}
 	if !slices.Equal(links, want) {
-		t.Errorf("enabled are %q, want %q", links, want)
+		t.Errorf("enabled: %q, want %q", links, want)
 	}
 }
 
-// Today's installers enable the service; what is meant is its socket.
+// Existing installers enable the service, which must enable the socket.
 func TestEnableServiceEnablesSocket(t *testing.T) {
 	in := install(t)
 	run(t, "systemctl", "--root="+string(in), "enable", "nnf-dm.service")
@@ -61,11 +63,11 @@ func TestEnableServiceEnablesSocket(t *testing.T) {
 	}
 }
 
-// The user exists, the credentials are closed to others, and a token that an
-// installer left open is closed.
-func TestUserAndFolders(t *testing.T) {
+// The user is created, and other users have no access to the credentials, even if an
+// installer has created a readable token.
+func TestUserAndDirectories(t *testing.T) {
 	if os.Geteuid() != 0 {
-		cannot(t, "only root can give files to users")
+		require.Missing(t, "only root can change the owner of files")
 	}
 	in := install(t)
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
@@ -82,7 +84,7 @@ func TestUserAndFolders(t *testing.T) {
 	}
 	m := regexp.MustCompile(`(?m)^nnf-dm:x:(\d+):(\d+):[^:]*:/:.*/nologin$`).FindStringSubmatch(string(users))
 	if m == nil {
-		t.Fatalf("nnf-dm is no user without a login: %s", users)
+		t.Fatalf("nnf-dm is not a user without a login: %s", users)
 	}
 	for path, want := range map[string]string{
 		"etc/clientmountd": "0700 0:0", "etc/clientmountd/config.d": "0700 0:0", "etc/clientmountd/service.token": "0600 0:0",
@@ -103,7 +105,7 @@ func TestUserAndFolders(t *testing.T) {
 	}
 }
 
-// Modules that LVM needs are loaded at boot, and by the unit until then.
+// The modules that LVM needs are loaded at boot, and by the unit before the next boot.
 func TestModules(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "systemd/modules-load.d/clientmountd.conf"))
 	if err != nil {
@@ -116,14 +118,14 @@ func TestModules(t *testing.T) {
 		}
 	}
 	if !slices.Contains(modules, "dm_mod") || !slices.Contains(modules, "dm_raid") {
-		t.Errorf("LVM would load modules itself: %q", modules)
+		t.Errorf("modules of LVM are missing: %q", modules)
 	}
 	unit := readUnit(t, mounter)
 	for _, key := range []string{"Wants", "After"} {
 		in := strings.Fields(strings.Join(values(unit, "Unit", key), " "))
 		for _, m := range modules {
 			if !slices.Contains(in, "modprobe@"+m+".service") {
-				t.Errorf("%s= has no modprobe@%s.service", key, m)
+				t.Errorf("%s= lacks modprobe@%s.service", key, m)
 			}
 		}
 	}

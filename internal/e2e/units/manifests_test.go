@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// object is one document of a YAML file.
+// object is a document of a YAML file.
 type object = map[string]any
 
 func objects(t *testing.T, path string) map[string]object {
@@ -31,37 +31,36 @@ func objects(t *testing.T, path string) map[string]object {
 		name, _ := meta["name"].(string)
 		kind, _ := o["kind"].(string)
 		if kind == "" || name == "" || all[kind+" "+name] != nil {
-			t.Fatalf("%s: a document without kind or name, or one twice: %v", path, o)
+			t.Fatalf("%s: a document without kind or name, or a duplicate: %v", path, o)
 		}
 		all[kind+" "+name] = o
 	}
 	return all
 }
 
-// The accounts in the packages are, to the letter, those with which every test
-// on a real API server runs.
+// The accounts in the packages are the accounts of all tests with a real API server.
 func TestAccounts(t *testing.T) {
 	want := objects(t, "internal/devcluster/manifests/accounts.yaml")
 	got := map[string]object{}
 	for _, file := range []string{"clientmountd-rbac.yaml", "nnf-dm-rbac.yaml"} {
 		of := objects(t, "packaging/manifests/"+file)
 		if len(of) != 4 {
-			t.Errorf("%s holds %q, want account, secret, role and binding", file, slices.Sorted(maps.Keys(of)))
+			t.Errorf("%s has %q, want account, secret, role and binding", file, slices.Sorted(maps.Keys(of)))
 		}
 		maps.Copy(got, of)
 	}
 	for name := range want {
 		if !reflect.DeepEqual(got[name], want[name]) {
-			t.Errorf("%s is\n%v\nand the tests run with\n%v", name, got[name], want[name])
+			t.Errorf("%s is\n%v\nbut the tests use\n%v", name, got[name], want[name])
 		}
 		delete(got, name)
 	}
 	for name := range got {
-		t.Errorf("%s is not what the tests run with", name)
+		t.Errorf("the tests do not use %s", name)
 	}
 }
 
-// at follows keys and positions into an object.
+// at returns the value at a path of keys and indices.
 func at(o any, path ...any) any {
 	for _, p := range path {
 		switch p := p.(type) {
@@ -79,8 +78,7 @@ func at(o any, path ...any) any {
 	return o
 }
 
-// Each daemon's account, which is the one of its role binding, has a share of
-// the API server that it has for itself.
+// The account of each daemon has a dedicated priority level of the API server.
 func TestFlowControl(t *testing.T) {
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
 		of := objects(t, "packaging/manifests/"+daemon+"-flowcontrol.yaml")
@@ -107,23 +105,23 @@ func TestFlowControl(t *testing.T) {
 			t.Errorf("%s: the schema is for %v, the account is %v", daemon, subject, want)
 		}
 		if got, want := at(schema, "spec", "priorityLevelConfiguration", "name"), at(level, "metadata", "name"); got != want || want == nil {
-			t.Errorf("%s: the schema leads to %v, the level is %v", daemon, got, want)
+			t.Errorf("%s: the schema refers to %v, the level is %v", daemon, got, want)
 		}
-		// All nodes have one account: by user they would be one flow, and one
-		// node could fill the queues of all.
+		// All nodes use one account. By user they would be one flow, and one node could
+		// fill all queues.
 		if by := at(schema, "spec", "distinguisherMethod", "type"); by != "ByNamespace" {
-			t.Errorf("%s: fairness is %v", daemon, by)
+			t.Errorf("%s: distinguisher method %v", daemon, by)
 		}
 		if p, _ := at(schema, "spec", "matchingPrecedence").(float64); p <= 0 || p >= 9000 {
-			t.Errorf("%s: precedence %v does not come before that of all service accounts", daemon, p)
+			t.Errorf("%s: precedence %v is not before that of all service accounts", daemon, p)
 		}
 		if exempt := at(level, "spec", "type"); exempt != "Limited" {
-			t.Errorf("%s: the level is %v", daemon, exempt)
+			t.Errorf("%s: the type of the level is %v", daemon, exempt)
 		}
 		queues, _ := at(level, "spec", "limited", "limitResponse", "queuing", "queues").(float64)
 		length, _ := at(level, "spec", "limited", "limitResponse", "queuing", "queueLengthLimit").(float64)
 		if queues*length < 12000 {
-			t.Errorf("%s: %v requests can wait, fewer than the largest systems have nodes", daemon, queues*length)
+			t.Errorf("%s: only %v requests can wait, less than the nodes of the largest systems", daemon, queues*length)
 		}
 	}
 }

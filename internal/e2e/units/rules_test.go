@@ -7,27 +7,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
-// harmless values of yes-or-no directives. The empty value always is.
+// no has the harmless values of boolean directives. The empty value is always harmless.
 var no = []string{"no", "false", "off", "0"}
 
-// hides are the directives that give a service a mount namespace of its own, or
-// that keep it from mounting, with the values that do not. Measured one by one
-// with systemd 252: mount(8) says that all is well, and the host sees nothing.
-var hides = map[string][]string{
-	"PrivateMounts": no, "PrivateTmp": no, "PrivateDevices": no, "PrivateIPC": no, "PrivateUsers": no, "PrivatePIDs": no, "DynamicUser": no,
-	"ProtectSystem": no, "ProtectHome": no, "ProtectKernelTunables": no, "ProtectKernelModules": no, "ProtectKernelLogs": no, "ProtectControlGroups": no,
-	"ProtectProc": {"default"}, "ProcSubset": {"all"}, "MountFlags": {"shared"},
-	"ReadOnlyPaths": nil, "ReadWritePaths": nil, "InaccessiblePaths": nil, "ExecPaths": nil, "NoExecPaths": nil,
-	"BindPaths": nil, "BindReadOnlyPaths": nil, "BindLogSockets": no, "TemporaryFileSystem": nil,
-	"RootDirectory": {"/"}, "RootImage": nil, "RootEphemeral": no, "MountImages": nil, "ExtensionImages": nil, "ExtensionDirectories": nil, "LogNamespace": nil,
-	// A network of its own comes with mounts of its own from 254 on.
-	"PrivateNetwork": no, "NetworkNamespacePath": nil, "IPCNamespacePath": nil,
-	"User": {"root", "0"},
-}
-
-// blinds are those with which nnf-dm could not identify its callers, or not reach the API server.
+// blinds are the directives with which nnf-dm could not identify its callers or could not
+// reach the API server.
 var blinds = map[string][]string{
 	"PrivateUsers": no, "DynamicUser": no, "PrivatePIDs": no, "PrivateNetwork": no, "NetworkNamespacePath": nil,
 }
@@ -45,15 +33,15 @@ func TestForbidden(t *testing.T) {
 		"RootDirectory=/": false, "User=nobody": true, "User=root": false, "NoNewPrivileges=yes": false,
 	} {
 		key, value, _ := strings.Cut(line, "=")
-		if got := forbidden(hides, directive{key: key, value: value}); got != want {
+		if got := forbidden(systemd.Hiding, directive{key: key, value: value}); got != want {
 			t.Errorf("%s: %v", line, got)
 		}
 	}
 }
 
-// What must not be added, in units, drop-ins and examples.
+// Units, drop-ins and examples have no forbidden directives.
 func TestNothingForbidden(t *testing.T) {
-	tables := map[string]map[string][]string{"clientmountd": hides, "nnf-dm": blinds}
+	tables := map[string]map[string][]string{"clientmountd": systemd.Hiding, "nnf-dm": blinds}
 	for _, file := range unitFiles(t) {
 		table := tables[program(file)]
 		if table == nil {
@@ -67,37 +55,37 @@ func TestNothingForbidden(t *testing.T) {
 	}
 }
 
-// ProtectClock= brings a DeviceAllow= of its own, with which every other device
-// is closed unless it is allowed, too.
+// ProtectClock= implies a DeviceAllow=, which denies all other devices unless they are
+// allowed, too.
 func TestProtectClockNeedsDevices(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		all := readUnit(t, file)
 		if program(file) == "clientmountd" && values(all, "Service", "ProtectClock") != nil && !slices.Contains(values(all, "Service", "DeviceAllow"), "block-* rwm") {
-			t.Errorf("%s: with ProtectClock= alone the daemon opens no block device", file)
+			t.Errorf("%s: with ProtectClock= alone the daemon has no access to block devices", file)
 		}
 	}
 }
 
-// Every directive says why, by itself or in a group that does.
+// Every directive, or its group, has a comment with the reason.
 func TestReasons(t *testing.T) {
 	evident := []string{"Unit Description", "Unit Documentation", "Service ExecStart", "Install WantedBy"}
 	for _, file := range unitFiles(t) {
 		for _, d := range readUnit(t, file) {
 			if len(d.comment) < 15 && !slices.Contains(evident, d.section+" "+d.key) && !strings.Contains(file, "/examples/") {
-				t.Errorf("%s: %s= has no reason above it", d.where, d.key)
+				t.Errorf("%s: %s= has no comment with a reason", d.where, d.key)
 			}
 		}
 	}
 }
 
-// since is the release of systemd that brought a directive, for those that 239, the oldest that we serve, does
-// not know. Older ones log a warning about each at every daemon-reload.
+// since has the directives that systemd 239, the oldest supported version, lacks, and the version that
+// introduced them. Older versions log a warning about each at every daemon-reload.
 var since = map[string]int{
 	"ProtectHostname": 242, "RestrictSUIDSGID": 242, "OOMPolicy": 243, "ProtectKernelLogs": 244, "ProtectClock": 245,
 	"ProtectProc": 247, "ProcSubset": 247, "LoadCredential": 247, "PrivateIPC": 248,
 }
 
-// of239 are the directives that systemd 239, the oldest that we serve, knows.
+// of239 are the directives that systemd 239, the oldest supported version, has.
 const of239 = ` MemoryHigh MemoryMax After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
 	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
 	MemoryDenyWriteExecute MemoryHigh MemoryMax NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
@@ -105,15 +93,15 @@ const of239 = ` MemoryHigh MemoryMax After Alias Also AmbientCapabilities Backlo
 	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `
 
-// tooNew returns why a directive must not be in a file: the oldest systemd that we serve warns about it. An
-// example may have it if its first line names the systemd that it needs.
+// tooNew returns the reason if a directive must not be in a file, because the oldest supported systemd warns
+// about it. An example may have it if its first line has the required version.
 func tooNew(file, firstLine string, d directive) string {
 	if slices.Contains(strings.Fields(of239), d.key) {
 		return ""
 	}
 	from := since[d.key]
 	if from == 0 {
-		return fmt.Sprintf("%s: systemd 239 does not know %s=, or it is missing in both tables", d.where, d.key)
+		return fmt.Sprintf("%s: systemd 239 lacks %s=, or it is missing in both tables", d.where, d.key)
 	}
 	if !strings.HasPrefix(file, "systemd/examples/") {
 		return fmt.Sprintf("%s: systemd before %d warns about %s= at every daemon-reload: only an example may have it", d.where, from, d.key)
@@ -147,7 +135,7 @@ func TestTooNew(t *testing.T) {
 	}
 }
 
-// No unit, drop-in or unlabelled example has a directive about which a systemd that people run logs a warning.
+// No unit, drop-in or unlabelled example has a directive that a supported systemd warns about.
 func TestNothingTooNew(t *testing.T) {
 	for _, file := range unitFiles(t) {
 		text, err := os.ReadFile(filepath.Join(root, file))
@@ -165,13 +153,13 @@ func TestNothingTooNew(t *testing.T) {
 		if !slices.ContainsFunc(unitFiles(t), func(f string) bool {
 			return slices.ContainsFunc(readUnit(t, f), func(d directive) bool { return d.key == key })
 		}) {
-			t.Errorf("%s= is in the table and in no example", key)
+			t.Errorf("%s= is in the table, but no example has it", key)
 		}
 	}
 }
 
-// unknown tells whether a line of systemd-analyze is the warning of this release
-// about a directive that it does not know yet.
+// unknown reports whether a line of systemd-analyze is the warning of this version about
+// a directive that it does not support.
 func unknown(line string, release int) bool {
 	for key, from := range since {
 		if release < from && (strings.Contains(line, fmt.Sprintf("Unknown key name '%s' in section", key)) || strings.Contains(line, fmt.Sprintf("Unknown lvalue '%s' in section", key)) ||
@@ -185,6 +173,6 @@ func unknown(line string, release int) bool {
 func TestUnknown(t *testing.T) {
 	warning := "/x/nnf-dm.service:30: Unknown key name 'PrivateIPC' in section 'Service', ignoring."
 	if !unknown(warning, 247) || unknown(warning, 248) || unknown("/x: Unknown key name 'Restart' in section 'Service', ignoring.", 252) {
-		t.Error("the wrong warnings are passed over")
+		t.Error("the wrong warnings are ignored")
 	}
 }

@@ -15,11 +15,11 @@ const root = "../../.."
 type directive struct {
 	section, key, value string
 	where               string // file and line
-	comment             string // above it, or above the first of its group
+	comment             string // comment above it, or above the first of its group
 }
 
-// readUnit reads a unit file or drop-in of the tree (systemd.syntax(7)). A line
-// that is neither a directive, a section, a comment nor empty is an error.
+// readUnit parses a unit file or drop-in of the repository (systemd.syntax(7)). A line
+// that is not a directive, a section, a comment or empty is an error.
 func readUnit(t testing.TB, path string) []directive {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, path))
@@ -34,7 +34,7 @@ func readUnit(t testing.TB, path string) []directive {
 }
 
 func parseUnit(name, text string) (all []directive, err error) {
-	section, comment, fresh := "", "", false // fresh: the line above was a comment, too
+	section, comment, fresh := "", "", false // fresh: the previous line was a comment
 	number := 0
 	for lines := strings.Split(text, "\n"); len(lines) > 0; {
 		line := lines[0]
@@ -58,7 +58,7 @@ func parseUnit(name, text string) (all []directive, err error) {
 		case strings.HasPrefix(line, "[") && strings.HasSuffix(line, "]"):
 			section, comment = line[1:len(line)-1], ""
 		case !ok || section == "":
-			return nil, fmt.Errorf("%s: %q is no directive", where, line)
+			return nil, fmt.Errorf("%s: %q is not a directive", where, line)
 		default:
 			all = append(all, directive{section, strings.TrimSpace(key), strings.TrimSpace(value), where, strings.TrimSpace(comment)})
 		}
@@ -67,8 +67,8 @@ func parseUnit(name, text string) (all []directive, err error) {
 	return all, nil
 }
 
-// values of a directive, in order, after the last empty one, which takes away
-// what stood before.
+// values returns the values of a directive, in order. An empty value removes the values
+// before it.
 func values(all []directive, section, key string) (out []string) {
 	for _, d := range all {
 		switch {
@@ -82,17 +82,17 @@ func values(all []directive, section, key string) (out []string) {
 	return out
 }
 
-// value of a directive that may stand once.
+// value returns the value of a directive that must occur once.
 func value(t testing.TB, all []directive, section, key string) string {
 	t.Helper()
 	v := values(all, section, key)
 	if len(v) != 1 {
-		t.Fatalf("[%s] %s= stands %d times", section, key, len(v))
+		t.Fatalf("[%s] %s= occurs %d times", section, key, len(v))
 	}
 	return v[0]
 }
 
-// tree lists the files below a directory of the repository.
+// tree returns the files below a directory of the repository.
 func tree(t testing.TB, dir string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d os.DirEntry, err error) error {
@@ -108,7 +108,7 @@ func tree(t testing.TB, dir string) (files []string) {
 	return files
 }
 
-// unitFiles are all units and drop-ins, examples too.
+// unitFiles returns all units and drop-ins, including the examples.
 func unitFiles(t testing.TB) []string {
 	files := append(tree(t, "systemd/system"), tree(t, "systemd/examples")...)
 	for _, f := range files {
@@ -119,7 +119,7 @@ func unitFiles(t testing.TB) []string {
 	return files
 }
 
-// program is the unit that a file is or belongs to, without suffix.
+// program returns the name of the unit of a file, without suffix.
 func program(file string) string {
 	for part := range strings.SplitSeq(file, "/") {
 		if name, _, ok := strings.Cut(part, ".s"); ok {
@@ -146,11 +146,11 @@ func TestParseUnit(t *testing.T) {
 		t.Errorf("got\n%q\nwant\n%q", all, want)
 	}
 	if got := values(all, "Service", "A"); !slices.Equal(got, []string{"2", "3"}) {
-		t.Errorf("an empty value does not take away: %q", got)
+		t.Errorf("an empty value does not remove the others: %q", got)
 	}
 	for _, bad := range []string{"A=1\n", "[Service]\nnonsense\n"} {
 		if _, err := parseUnit("x", bad); err == nil {
-			t.Errorf("%q is taken", bad)
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 	for file, want := range map[string]string{

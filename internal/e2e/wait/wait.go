@@ -1,8 +1,8 @@
-// Package wait is the one way in which tests, the demo and the benchmarks wait:
-// for a condition, with a deadline and a message that says what did not happen, or
-// on the virtual clock of testing/synctest.
+// Package wait provides functions with which tests, the demo and the benchmarks wait: for
+// a condition, with a deadline and a description of the condition, or on the virtual
+// clock of testing/synctest.
 //
-// It must not know what is waited for.
+// It must not know the conditions.
 package wait
 
 import (
@@ -12,19 +12,19 @@ import (
 	"time"
 )
 
-// limit is generous: a test that waits for an event must also pass on a busy
-// machine, and a passing test never takes that long.
+// limit is long, so that tests pass on a busy machine. A passing test never takes that
+// long.
 const limit = time.Minute
 
-// TB is what Until and Within use of a testing.TB.
+// TB is the part of testing.TB that this package uses.
 type TB interface {
 	Helper()
 	Context() context.Context
 	Fatal(args ...any)
 }
 
-// Until polls a condition until it holds. It fails the test with what did not
-// happen after a minute.
+// Until polls a condition until it is true. After a minute it fails the test; what
+// describes the condition.
 func Until(tb TB, what string, ok func() bool) {
 	tb.Helper()
 	Within(tb, limit, what, ok)
@@ -40,8 +40,8 @@ func Within(tb TB, limit time.Duration, what string, ok func() bool) {
 	}
 }
 
-// For polls a condition until it holds, it returns an error, or ctx ends. The
-// pauses grow from 1 ms to 50 ms.
+// For polls a condition until it is true, returns an error, or ctx is done. The interval
+// grows from 1 ms to 50 ms.
 func For(ctx context.Context, what string, ok func() (bool, error)) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		done, err := ok()
@@ -54,25 +54,24 @@ func For(ctx context.Context, what string, ok func() (bool, error)) error {
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain for %s: %w", what, context.Cause(ctx))
+			return fmt.Errorf("timed out waiting for %s: %w", what, context.Cause(ctx))
 		}
 	}
 }
 
-// Pass lets real time pass. It is for tests in which the length of time itself is the
-// point, such as that of an outage; why says so.
+// Pass waits for d in real time. It is for tests that depend on a duration, such as that
+// of an outage. why is the reason.
 func Pass(tb TB, d time.Duration, why string) {
 	tb.Helper()
 	select {
 	case <-time.After(d):
 	case <-tb.Context().Done():
-		tb.Fatal("the test has ended during ", why)
+		tb.Fatal("the test was cancelled during ", why)
 	}
 }
 
-// Advance lets d pass on the virtual clock of a testing/synctest bubble and waits
-// until every goroutine of the bubble is blocked again. It must not be called
-// outside a bubble.
+// Advance advances the virtual clock of a testing/synctest bubble by d and waits until
+// all goroutines of the bubble are blocked. It must be called in a bubble.
 func Advance(d time.Duration) {
 	time.Sleep(d) // virtual: takes no time
 	synctest.Wait()

@@ -11,11 +11,11 @@ import (
 
 func TestFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		begin, calls := time.Now(), 0
+		start, calls := time.Now(), 0
 		if err := For(t.Context(), "the third call", func() (bool, error) { calls++; return calls == 3, nil }); err != nil || calls != 3 {
 			t.Errorf("%v after %d calls", err, calls)
 		}
-		if d := time.Since(begin); d != 3*time.Millisecond {
+		if d := time.Since(start); d != 3*time.Millisecond {
 			t.Errorf("it took %v", d)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -37,7 +37,7 @@ func TestAdvance(t *testing.T) {
 		time.AfterFunc(time.Hour, func() { seen = true })
 		Advance(time.Hour)
 		if !seen {
-			t.Error("what was due has not run")
+			t.Error("the timer has not fired")
 		}
 	})
 }

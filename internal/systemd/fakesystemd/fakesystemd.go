@@ -1,9 +1,8 @@
-// Package fakesystemd replaces systemctl and systemd-sysusers in tests: it reads the
-// units below a root directory, enables them by links as systemd does, and keeps its
-// state and a log of its calls in files there, so that each call can be a process of
-// its own.
+// Package fakesystemd replaces systemctl and systemd-sysusers in tests. It reads the units
+// below a root directory, enables them with links like systemd, and has its state and a
+// log of its calls in files there, so that each call can be a separate process.
 //
-// It must not know whose units those are.
+// It must not know the services.
 package fakesystemd
 
 import (
@@ -16,17 +15,17 @@ import (
 	"strings"
 )
 
-// Manager is a service manager for the tree below Root. It is booted when
-// Root/run/systemd/system is there.
+// Manager is a service manager for the tree below Root. It is running if
+// Root/run/systemd/system exists.
 type Manager struct{ Root string }
 
-// Boot makes systemd run in a new tree.
+// Boot starts systemd in a new tree.
 func (m Manager) Boot() error { return os.MkdirAll(m.path("run/systemd/system"), 0o755) }
 
-// Run is one call of systemctl or systemd-sysusers.
+// Run runs a command of systemctl or systemd-sysusers.
 func (m Manager) Run(_ context.Context, name string, args ...string) (string, error) {
 	if len(args) == 0 {
-		return "", errors.New("it needs to be told what to do")
+		return "", errors.New("no verb given")
 	}
 	verb, units := args[0], args[1:]
 	if verb != "show" {
@@ -35,7 +34,7 @@ func (m Manager) Run(_ context.Context, name string, args ...string) (string, er
 		}
 	}
 	if _, err := os.Stat(m.path(state, "fail."+verb)); err == nil {
-		return "", fmt.Errorf("%s %s: told to fail", name, verb)
+		return "", fmt.Errorf("%s %s: injected failure", name, verb)
 	}
 	if name == "systemd-sysusers" {
 		return "", nil
@@ -49,13 +48,13 @@ func (m Manager) Run(_ context.Context, name string, args ...string) (string, er
 	}[verb], verb == "enable" || verb == "disable"
 	switch {
 	case !booted && !offline:
-		return "", said("System has not been booted with systemd as init system (PID 1). Can't operate.")
+		return "", message("System has not been booted with systemd as init system (PID 1). Can't operate.")
 	case verb == "daemon-reload":
 		return "", nil
 	case verb == "show":
 		return m.show(units[len(units)-1])
 	case do == nil:
-		return "", said(fmt.Sprintf("Unknown command verb %s.", verb))
+		return "", message(fmt.Sprintf("Unknown command verb %s.", verb))
 	}
 	for _, unit := range units {
 		if !strings.Contains(unit, ".") {
@@ -68,10 +67,10 @@ func (m Manager) Run(_ context.Context, name string, args ...string) (string, er
 	return "", nil
 }
 
-// said is what systemctl says.
-type said string
+// message is an error message of systemctl.
+type message string
 
-func (s said) Error() string { return string(s) }
+func (s message) Error() string { return string(s) }
 
 const state = "run/fakesystemd"
 
@@ -95,15 +94,14 @@ func (m Manager) append(file, line string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Log returns what was asked for, except to show, one call a line, and empties
-// the log.
+// Log returns the calls except show, one per line, and clears the log.
 func (m Manager) Log() []string {
 	data, _ := os.ReadFile(m.path(state, "log"))
 	_ = os.Remove(m.path(state, "log"))
 	return strings.FieldsFunc(string(data), func(r rune) bool { return r == '\n' })
 }
 
-// Fail makes one verb fail, or succeed again.
+// Fail makes a verb fail, or succeed again.
 func (m Manager) Fail(verb string, fail bool) error {
 	if !fail {
 		return os.Remove(m.path(state, "fail."+verb))
@@ -111,11 +109,11 @@ func (m Manager) Fail(verb string, fail bool) error {
 	return m.append("fail."+verb, "")
 }
 
-// Say is what a daemon reports of itself.
-func (m Manager) Say(unit, text string) error { return m.set("status."+unit, text) }
+// SetStatus sets the status text of a unit.
+func (m Manager) SetStatus(unit, text string) error { return m.set("status."+unit, text) }
 
-// Be puts a unit into a state: failed as after a crash, activating as before READY.
-func (m Manager) Be(unit, active string) error { return m.set("active."+unit, active) }
+// SetActive sets the ActiveState of a unit: failed after a crash, activating before READY.
+func (m Manager) SetActive(unit, active string) error { return m.set("active."+unit, active) }
 
 func (m Manager) set(file, text string) error {
 	if err := os.MkdirAll(m.path(state), 0o755); err != nil {
@@ -129,7 +127,7 @@ func (m Manager) get(file string) string {
 	return string(data)
 }
 
-// find returns the file of a unit; the administrator's goes before the package's.
+// find returns the file of a unit. /etc overrides the package.
 func (m Manager) find(unit string) (path, text string, err error) {
 	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system"} {
 		data, err := os.ReadFile(m.path(dir, unit))
@@ -139,11 +137,11 @@ func (m Manager) find(unit string) (path, text string, err error) {
 			return "", "", err
 		}
 	}
-	return "", "", said(fmt.Sprintf("Unit %s not found.", unit))
+	return "", "", message(fmt.Sprintf("Unit %s not found.", unit))
 }
 
-// values are those of one key in a unit and its drop-ins; an empty one forgets
-// those before it.
+// values returns the values of a key in a unit and its drop-ins. An empty value removes
+// the values before it.
 func (m Manager) values(unit, key string) (values []string, err error) {
 	_, text, err := m.find(unit)
 	if err != nil {
@@ -169,7 +167,7 @@ func (m Manager) values(unit, key string) (values []string, err error) {
 	return values, nil
 }
 
-// start remembers with which command a service was started.
+// start records the command of a service.
 func (m Manager) start(unit string) error {
 	commands, err := m.values(unit, "ExecStart")
 	if err != nil {
@@ -177,7 +175,7 @@ func (m Manager) start(unit string) error {
 	}
 	if strings.HasSuffix(unit, ".service") {
 		if len(commands) != 1 {
-			return said(fmt.Sprintf("Unit %s has a bad unit file setting.", unit))
+			return message(fmt.Sprintf("Unit %s has a bad unit file setting.", unit))
 		}
 		if err := m.append("started", commands[0]); err != nil {
 			return err
@@ -190,7 +188,7 @@ func (m Manager) stop(unit string) error { return m.set("active."+unit, "inactiv
 
 func (m Manager) reset(unit string) error { return m.stop(unit) }
 
-// links are those that enabling a unit makes.
+// links returns the links that enabling a unit creates.
 func (m Manager) links(unit string) (links []string, path string, err error) {
 	path, text, err := m.find(unit)
 	if err != nil {
@@ -235,14 +233,14 @@ func (m Manager) disable(unit string) error {
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		_ = os.Remove(filepath.Dir(link)) // when it is empty
+		_ = os.Remove(filepath.Dir(link)) // fails unless it is empty
 	}
 	return err
 }
 
-// show prints the properties that callers ask for, as systemctl show does.
+// show prints the properties that callers use, like systemctl show.
 func (m Manager) show(unit string) (string, error) {
-	links, _, err := m.links(unit)
+	links, path, err := m.links(unit)
 	load, file := "loaded", "static"
 	if also, _ := m.values(unit, "Also"); len(also) > 0 {
 		file = "indirect"
@@ -277,6 +275,16 @@ func (m Manager) show(unit string) (string, error) {
 	out := fmt.Sprintf("LoadState=%s\nActiveState=%s\nSubState=%s\nUnitFileState=%s\nResult=%s\nStatusText=%s\n", load, active, sub, file, result, m.get("status."+unit))
 	if pid != "" {
 		out += "MainPID=" + pid + "\n"
+	}
+	if err == nil {
+		var dropIns []string
+		for _, dir := range []string{"usr/lib/systemd/system", "etc/systemd/system"} {
+			found, _ := filepath.Glob(m.path(dir, unit+".d", "*.conf"))
+			for _, file := range found {
+				dropIns = append(dropIns, strings.TrimPrefix(file, m.Root))
+			}
+		}
+		out += "FragmentPath=" + strings.TrimPrefix(path, m.Root) + "\nDropInPaths=" + strings.Join(dropIns, " ") + "\n"
 	}
 	if commands, _ := m.values(unit, "ExecStart"); len(commands) > 0 {
 		program, _, _ := strings.Cut(commands[0], " ")

@@ -1,7 +1,7 @@
-// Package hint has the error that carries a next action, and the way in which every
-// program prints an error.
+// Package hint adds a hint, the next action, to errors, and prints errors in the common
+// form of all programs.
 //
-// It must not know what has failed.
+// It must not know the errors.
 package hint
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
-// hinted is an error with a next action.
+// hinted is an error with a hint.
 type hinted struct {
 	error
 	hint string
@@ -20,8 +20,8 @@ type hinted struct {
 
 func (h *hinted) Unwrap() error { return h.error }
 
-// Add returns err with a next action, a sentence without a capital and a full stop.
-// The text of the error stays the same. A nil error stays nil.
+// Add returns err with a hint, a sentence without a capital and a full stop. The text of
+// the error does not change. If err is nil, it returns nil.
 func Add(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -29,8 +29,8 @@ func Add(err error, format string, args ...any) error {
 	return &hinted{err, fmt.Sprintf(format, args...)}
 }
 
-// Of returns the next actions of err and of what it wraps, the innermost first; ""
-// if there are none.
+// Of returns the hints of err and of the errors that it wraps, the innermost first, or ""
+// if they have no hint.
 func Of(err error) string {
 	all := ""
 	for _, text := range collect(nil, err) {
@@ -64,10 +64,10 @@ func collect(list []string, err error) []string {
 	return list
 }
 
-// Write prints an error: a line "program: error: …", and a line "program: hint: …"
-// if the error has a next action. Of joined errors each has its own. Nothing in the
-// lines can steer a terminal. Before stands in front of each line: the priority for
-// the journal (sd-daemon(3)), or nothing.
+// Write prints an error: a line "program: error: …", and a line "program: hint: …" if the
+// error has a hint. Joined errors are printed separately. The lines are safe for
+// terminals. Each line starts with before: the priority for the journal (sd-daemon(3)), or
+// "".
 func Write(w io.Writer, before, program string, err error) {
 	for _, one := range split(err) {
 		for line := range strings.SplitSeq(strings.TrimSpace(one.Error()), "\n") {
@@ -79,8 +79,8 @@ func Write(w io.Writer, before, program string, err error) {
 	}
 }
 
-// split takes errors.Join apart. Errors that wrap several others in one sentence
-// stay whole.
+// split returns the errors of errors.Join. It does not split errors that wrap several
+// errors in one sentence.
 func split(err error) (list []error) {
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {

@@ -1,7 +1,7 @@
-// Package usage has the errors of a command line: unknown commands and flags, with
-// the nearest that exists, and invalid values of flags. Daemons and tools share it.
+// Package usage has the usage errors of all programs: unknown commands and flags, with the
+// nearest existing one, and invalid values of flags.
 //
-// It must not know which commands and flags a program has.
+// It must not know the commands and flags of a program.
 package usage
 
 import (
@@ -16,25 +16,25 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
-// Error reports a wrong command line. A program that gets it does nothing and exits
-// with 2. A suggestion is a hint of the cause: see package hint.
+// Error is a usage error. The program does nothing and exits with 2. The cause may have a
+// hint with a suggestion (package hint).
 type Error struct{ cause error }
 
-// Error returns the text of the cause, escaped: words of the command line could steer
-// a terminal.
+// Error returns the escaped text of the cause, because arguments could contain control
+// characters.
 func (e *Error) Error() string { return text.Escape(e.cause.Error()) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Errorf makes an *Error like fmt.Errorf.
+// Errorf returns an *Error like fmt.Errorf.
 func Errorf(format string, args ...any) error { return &Error{fmt.Errorf(format, args...)} }
 
-// few is how many words are listed if none of them is near.
+// few is the maximum number of words that are listed if none of them is near.
 const few = 4
 
-// Unknown is the error for a word that is not in known. kind names the kind of word:
-// "command". The hint is the nearest word, or all if they are few.
+// Unknown returns the error for a word that is not in known. kind is the kind of word, for
+// example "command". The hint is the nearest word, or all words if they are few.
 func Unknown(kind, word string, known []string) error {
 	err := fmt.Errorf("unknown %s %.80q", kind, word)
 	if best := text.Nearest(word, known); best != "" {
@@ -49,8 +49,8 @@ func Unknown(kind, word string, known []string) error {
 	return &Error{err}
 }
 
-// FlagError converts an error of pflag's parser for this set: it returns pflag.ErrHelp
-// or an *Error. The hint for an unknown flag is the nearest one that is not hidden.
+// FlagError converts an error of the pflag parser for this set to pflag.ErrHelp or an
+// *Error. The hint for an unknown flag is the nearest flag that is not hidden.
 func FlagError(set *pflag.FlagSet, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return pflag.ErrHelp
@@ -82,8 +82,8 @@ func unknownFlag(set *pflag.FlagSet, unknown *pflag.NotExistError) error {
 	return &Error{err}
 }
 
-// valueError is the reason why a flag refuses a value. The errors of Go's parsers name
-// functions, which mean nothing to the user.
+// valueError returns the reason why a flag refuses a value, without the names of Go
+// functions in the errors of parsers.
 func valueError(invalid *pflag.InvalidValueError) error {
 	cause := errors.Unwrap(invalid)
 	value := fmt.Sprintf("%.80q", invalid.GetValue())
@@ -101,7 +101,7 @@ func valueError(invalid *pflag.InvalidValueError) error {
 	return cause
 }
 
-// clean quotes a name of the command line unless it is plain.
+// clean quotes a name unless it is plain.
 func clean(name string) string {
 	if short := fmt.Sprintf("%.80s", name); short == name && text.Escape(name) == name && !strings.ContainsAny(name, " \"") {
 		return name

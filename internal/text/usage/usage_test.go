@@ -40,7 +40,7 @@ func TestFlagError(t *testing.T) {
 		{"--tiemout 1s", "unknown flag --tiemout", "did you mean --timeout?"},
 		{"--time 1s", "unknown flag --time", "did you mean --timeout?"},
 		{"--hlep", "unknown flag --hlep", "did you mean --help?"},
-		{"--secre", "unknown flag --secre", ""}, // a hidden one stays hidden
+		{"--secre", "unknown flag --secre", ""}, // hidden flags are not suggested
 		{"-x", "unknown flag -x", ""},
 		{"-timeout", "unknown flag -timeout", "did you mean --timeout?"},
 		{"--a\x1b[31m", `unknown flag --"a\x1b[31m"`, ""},

@@ -1,10 +1,10 @@
-// Command protogen does protoc's part in generating code: it compiles .proto
-// files and hands them to plugins. So the generator is pinned in go.mod like
-// any other tool, and nothing has to be installed.
+// Command protogen replaces protoc: it compiles .proto files and passes them to plugins.
+// So the generator is pinned in go.mod like any other tool, and protoc does not have to be
+// installed.
 //
 //	protogen ROOT PLUGIN[,PLUGIN] FILE...
 //
-// Files are named relative to ROOT, and what is generated goes beside them.
+// The files are relative to ROOT. The generated files are written next to them.
 package main
 
 import (
@@ -46,9 +46,9 @@ func run(ctx context.Context, root string, plugins, files []string) error {
 			return fmt.Errorf("%s: %w", p, err)
 		}
 		for _, f := range resp.File {
-			// Plugins are ours, but a path that leaves the root is a mistake.
+			// A path outside the root is an error of the plugin.
 			if !filepath.IsLocal(f.GetName()) {
-				return fmt.Errorf("%s: wants to write %q", p, f.GetName())
+				return fmt.Errorf("%s: refusing to write %q outside ROOT", p, f.GetName())
 			}
 			if err := os.WriteFile(filepath.Join(root, f.GetName()), []byte(f.GetContent()), 0o644); err != nil {
 				return err
@@ -58,8 +58,8 @@ func run(ctx context.Context, root string, plugins, files []string) error {
 	return nil
 }
 
-// compile returns the request for plugins: the files and all they import,
-// imported ones first.
+// compile returns the request for plugins: the files and all files that they import, in
+// order of dependency.
 func compile(ctx context.Context, root string, files []string) (*pluginpb.CodeGeneratorRequest, error) {
 	c := protocompile.Compiler{
 		Resolver:       protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{root}}),

@@ -13,15 +13,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Home is the address of the project.
 const Home = "https://github.com/compute-daemons/compute-daemons"
 
-// text explains one kind of record. Every field but level may name fields of the
+// explanation explains one kind of record. Every field but level may name fields of the
 // record as @FIELD@. journalctl replaces it by the value, or by the bare name if the
 // record has no value or a long one.
-type text struct {
+type explanation struct {
 	name    string // of the event
 	level   string // that it is logged at; several are separated by commas
 	subject string // one line, without a full stop
@@ -45,7 +46,7 @@ type Kind struct {
 type group struct {
 	programs []string
 	events   []daemon.Event
-	texts    []text
+	texts    []explanation
 }
 
 func groups() []group {
@@ -137,39 +138,9 @@ func Write(kinds []Kind) string {
 		for _, p := range k.Programs {
 			fmt.Fprintf(&b, "Documentation: man:%s(8)\n", p)
 		}
-		b.WriteString("\n" + wrap(k.What) + "\n" + wrap("For the job: "+k.Job) + "\n" + wrap("What to do: "+k.Do))
-	}
-	return b.String()
-}
-
-// Table returns the kinds as a Markdown table for docs/PROGRAM.md.
-func Table(kinds []Kind) string {
-	var b strings.Builder
-	b.WriteString("\n| EVENT | MESSAGE_ID | level | what happened | for the job | what to do |\n| --- | --- | --- | --- | --- | --- |\n")
-	for _, k := range kinds {
-		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s | %s |\n", k.Event.Name, k.Event.ID, k.Level, cell(k.What), cell(k.Job), cell(k.Do))
-	}
-	b.WriteString("\n")
-	return b.String()
-}
-
-func cell(s string) string { return strings.ReplaceAll(Named(s), "|", `\|`) }
-
-func wrap(text string) string {
-	var b strings.Builder
-	width := 0
-	for word := range strings.FieldsSeq(text) {
-		switch {
-		case width == 0:
-		case width+1+len(word) > columns:
-			b.WriteByte('\n')
-			width = 0
-		default:
-			b.WriteByte(' ')
-			width++
+		for _, paragraph := range []string{k.What, "For the job: " + k.Job, "What to do: " + k.Do} {
+			b.WriteString("\n" + text.Wrap(columns, "", "", paragraph))
 		}
-		b.WriteString(word)
-		width += len(word)
 	}
-	return b.String() + "\n"
+	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
 func all(t *testing.T) []Kind {
@@ -49,7 +50,7 @@ func TestEveryEventIsExplained(t *testing.T) {
 		delete(seen, e.ID)
 	}
 	for id := range seen {
-		t.Errorf("%s is no event", id)
+		t.Errorf("%s is not an event", id)
 	}
 }
 
@@ -58,14 +59,14 @@ func TestJoin(t *testing.T) {
 	a, b := daemon.Event{ID: "1", Name: "a"}, daemon.Event{ID: "2", Name: "b"}
 	for _, tt := range []struct {
 		events []daemon.Event
-		texts  []text
+		texts  []explanation
 		want   string
 	}{
-		{[]daemon.Event{a, b}, []text{{name: "b"}, {name: "a"}}, ""},
-		{[]daemon.Event{a, b}, []text{{name: "b"}}, "the event a of x has no text"},
-		{[]daemon.Event{a}, []text{{name: "b"}, {name: "a"}}, "the text of b matches no event of x"},
-		{[]daemon.Event{a}, []text{{name: "a"}, {name: "a"}}, "the text of a matches no event of x, or occurs twice"},
-		{[]daemon.Event{a, a}, []text{{name: "a"}}, "two events named a"},
+		{[]daemon.Event{a, b}, []explanation{{name: "b"}, {name: "a"}}, ""},
+		{[]daemon.Event{a, b}, []explanation{{name: "b"}}, "the event a of x has no text"},
+		{[]daemon.Event{a}, []explanation{{name: "b"}, {name: "a"}}, "the text of b matches no event of x"},
+		{[]daemon.Event{a}, []explanation{{name: "a"}, {name: "a"}}, "the text of a matches no event of x, or occurs twice"},
+		{[]daemon.Event{a, a}, []explanation{{name: "a"}}, "two events named a"},
 	} {
 		kinds, err := group{[]string{"x"}, tt.events, tt.texts}.join()
 		switch {
@@ -83,7 +84,7 @@ func TestOf(t *testing.T) {
 		t.Errorf("%d kinds, want %d: %v", len(mine), want, err)
 	}
 	if _, err := Of("unknown"); err == nil {
-		t.Error("records of a program that has none")
+		t.Error("returned records of a program without records")
 	}
 }
 
@@ -121,21 +122,9 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	got := Table([]Kind{{Event: daemon.Event{ID: "0", Name: "e"}, Level: "info", What: "@A_B@ | more.", Job: "None.", Do: "Nothing."}})
-	if want := "| `e` | `0` | info | `A_B` \\| more. | None. | Nothing. |\n"; !strings.HasSuffix(got, want+"\n") {
-		t.Errorf("%s", got)
-	}
-}
-
 // journalctl accepts the file and finds every entry, with its complete text.
 func TestJournalctlReadsIt(t *testing.T) {
-	if _, err := exec.LookPath("journalctl"); err != nil {
-		if os.Getenv("E2E_REQUIRE") != "" {
-			t.Fatalf("the catalogue cannot be compiled: %v; install systemd", err)
-		}
-		t.Skipf("the catalogue cannot be compiled: %v; install systemd", err)
-	}
+	require.Tool(t, "journalctl")
 	kinds := all(t)
 	root := t.TempDir()
 	dir := filepath.Join(root, "usr/lib/systemd/catalog")

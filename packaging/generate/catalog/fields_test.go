@@ -20,10 +20,11 @@ var about = map[string][]string{
 	"t.log": {"CLIENTMOUNT", "WORKFLOW"},
 	"log":   {"CLIENTMOUNT", "WORKFLOW"},
 	"r.log": {"CLIENTMOUNT", "WORKFLOW", "MOUNT_PATH"},
+	"e.log": {"CLIENTMOUNT", "WORKFLOW", "MOUNT_PATH"},
 }
 
-// ofDaemon are the fields of the records that package daemon logs for a daemon, by
-// what the daemon's code has the event in: a call, or a field of a structure.
+// ofDaemon are the fields of the records that package daemon logs for a daemon, by the
+// call or structure field that contains the event in the code of the daemon.
 var ofDaemon = map[string][]string{
 	"Started":       {"VERSION", "NODE", "CONFIG", "RUNTIME"}, // daemon.Process
 	"ConfigRefused": {"ERROR"},                                // daemon.Program
@@ -33,11 +34,52 @@ var ofDaemon = map[string][]string{
 // alias are variables of the code that hold an event.
 var alias = map[string][]string{"event": {"eventFailed", "eventRefused"}}
 
+// Each field that a program logs is explained, once, and no other field is.
+func TestFieldsAreExplained(t *testing.T) {
+	shared := []string{"internal/kube", "internal/daemon"}
+	logged := func(dirs ...string) (names []string) {
+		for _, key := range manual.LogKeys(t, root, dirs...) {
+			if key == "duration" { // the journal's name says the unit
+				key = "duration_ms"
+			}
+			names = append(names, strings.ToUpper(key))
+		}
+		return names
+	}
+	all := map[string][]string{}
+	for program, dirs := range map[string][]string{
+		"clientmountd": {"internal/clientmount", "internal/node"},
+		"nnf-dm":       {"internal/datamovement/server", "internal/unixsocket"},
+	} {
+		own := logged(dirs...)
+		want := slices.Concat(own, logged(shared...), []string{"EVENT", "MESSAGE_ID"})
+		slices.Sort(want)
+		all[program] = own
+		var got []string
+		for _, f := range FieldsOf(program) {
+			got = append(got, f.Name)
+			if f.Meaning == "" || strings.ContainsAny(f.Meaning, "|\n") {
+				t.Errorf("%s: the meaning of %s is malformed: %q", program, f.Name, f.Meaning)
+			}
+		}
+		if want = slices.Compact(want); !slices.Equal(got, want) {
+			t.Errorf("%s: explained\n%q\nlogged\n%q", program, got, want)
+		}
+	}
+	both := logged(shared...)
+	for _, f := range daemonFields {
+		if !slices.Contains(both, f.Name) && f.Name != "EVENT" && f.Name != "MESSAGE_ID" &&
+			(!slices.Contains(all["clientmountd"], f.Name) || !slices.Contains(all["nnf-dm"], f.Name)) {
+			t.Errorf("%s is not a field of both daemons", f.Name)
+		}
+	}
+}
+
 // journalctl shows the bare name of a field that is not in the record. So a text may
 // only name fields that every record of its kind has.
 func TestFieldsAreInEveryRecord(t *testing.T) {
 	for _, g := range []struct {
-		texts []text
+		texts []explanation
 		dirs  []string
 		base  map[string][]string
 	}{

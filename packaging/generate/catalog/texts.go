@@ -1,15 +1,15 @@
 package catalog
 
 // clientmountTexts explain the events of internal/clientmount.
-var clientmountTexts = []text{
+var clientmountTexts = []explanation{
 	{
 		"started", "info", "clientmountd @VERSION@ has started on @NODE@",
 		"The daemon has read its configuration and now requests the ClientMounts of node @NODE@ from the API server. It logs the record ready when it has received them.",
 		"No effect: starting the daemon does not change any mount.",
 		"Nothing. clientmountd config dump shows every setting and where its value comes from.",
 	}, {
-		"mount-namespace", "error", "The host would not see what clientmountd mounts",
-		"The daemon runs in a private mount namespace: no other process on this node would see the file systems that it mounts. Therefore it did not start.",
+		"mount-namespace", "error", "clientmountd does not start in a private mount namespace",
+		"The daemon runs in a private mount namespace: no other process on this node would see the file systems that it mounts. It did not start.",
 		"No storage is mounted on this node, and jobs that need it keep waiting. Existing mounts stay.",
 		"Find Protect...=, Private...=, ReadOnly...= or MountFlags= in the unit and its drop-ins (systemctl cat clientmountd) and remove it. Then run systemctl daemon-reload and restart the daemon.",
 	}, {
@@ -18,7 +18,7 @@ var clientmountTexts = []text{
 		"The daemon mounts storage for jobs from now on.",
 		"Nothing.",
 	}, {
-		"api", "debug, info, warning", "The API server answers, does not answer, or refuses a request",
+		"api", "debug, info, warning", "A watch on the API server, or a request to it, failed or works again",
 		"The daemon has lost or regained its watch on the API server, or could not read or write an object. The message says which, and ERROR gives the reason.",
 		"Mounts stay as they are, and running jobs are not affected. Jobs that start or end wait until the API server answers.",
 		"Check the network, the firewall, and the address and CA of the API server ([kubernetes] in the configuration), or grant the permission that ERROR names. The daemon retries until it succeeds.",
@@ -36,17 +36,27 @@ var clientmountTexts = []text{
 		"failed", "debug, warning", "ClientMount @CLIENTMOUNT@ failed; clientmountd retries",
 		"A step of mounting or unmounting failed. ERROR, and status.error of the ClientMount, give the step, the command, its output and the cause. The daemon logs each error text once. It retries with growing delays, up to mount.retry_max.",
 		"The job of workflow @WORKFLOW@ waits. Other mounts on this node are not affected.",
-		"Start with what HINT suggests; docs/clientmountd.md explains the error text of each step. The daemon continues as soon as the cause is removed.",
+		"Start with what HINT suggests; reference/clientmountd.md in the documentation explains the error text of each step. The daemon continues as soon as the cause is removed.",
 	}, {
 		"refused", "error", "ClientMount @CLIENTMOUNT@ is refused",
 		"The object, its labels or its storage profile are invalid, or request something that the daemon refuses because it is dangerous. ERROR gives the reason. The daemon did nothing on this node.",
 		"The error is Fatal: workflow @WORKFLOW@ enters an error state and the job ends.",
-		"Correct the storage profile, or the component that created the object. docs/security.md lists what is refused.",
+		"Correct the storage profile, or the component that created the object. security.md in the documentation lists what is refused.",
 	}, {
 		"busy", "warning", "@MOUNT_PATH@ is in use: @HOLDER@",
-		"The file system cannot be unmounted, or its device cannot be deactivated (STEP says which), because of @HOLDER@. HOLDER_PID is 0 if the holder is not a process but, for example, another mount or a loop device. The daemon logs one record for each holder that it finds.",
+		"The file system cannot be unmounted, or its device cannot be deactivated (STEP says which), because of @HOLDER@. HOLDER_PID is 0 if the holder is not a process but, for example, another mount or a loop device. The daemon logs one record for each holder that it finds, up to 16.",
 		"The job of workflow @WORKFLOW@ is over. The workflow waits, and its storage is not released, until the mount and the device are free.",
-		"End the process, or ask its owner to end it. Unmount or detach any other holder. clientmountd retries until it succeeds. If this happens often, the epilog of the workload manager leaves processes behind.",
+		"End the process, or ask its owner to end it. Unmount or detach any other holder. clientmountd retries until it succeeds. If this happens often, the epilog of the workload manager leaves processes behind; the setting mount.busy makes clientmountd end processes of ordinary users.",
+	}, {
+		"signalled", "warning", "@SIGNAL@ sent to a process that keeps @MOUNT_PATH@ busy",
+		"The file system could not be unmounted for mount.busy_grace, so the daemon sent @SIGNAL@ to process @HOLDER_PID@ of user @HOLDER_UID@, which used it (HOLDER). REASON has the policy and how long the mount has been busy. The daemon logs one record for each signal; a process gets each signal only once.",
+		"The job of workflow @WORKFLOW@ is over. If the process does not handle the signal, it ends, and data that it had not written is lost.",
+		"Nothing. To find out where such processes come from, look at HOLDER_UNIT and HOLDER_COMMAND. To turn this off, set mount.busy = \"report\".",
+	}, {
+		"not-signalled", "warning", "A process that keeps @MOUNT_PATH@ busy gets no signal: @REASON@",
+		"mount.busy is terminate or kill, but a process that uses the file system (HOLDER) gets no signal, or none does: REASON says why. Processes of root and of system users, and processes that the daemon has started, never get one. The daemon logs one record for each process and reason.",
+		"Workflow @WORKFLOW@ waits, and its storage is not released, until the file system is no longer in use.",
+		"End the process, for example by stopping its unit (HOLDER_UNIT). If REASON is about user IDs, check UID_MIN in /etc/login.defs or set mount.busy_min_uid.",
 	}, {
 		"stuck", "warning, error", "A command hangs: process @PID@",
 		"@COMMAND@ does not finish. Either it cannot be killed while the kernel waits for a device, a server or a lock manager, or a previous daemon left it running. Until it ends, the daemon starts no other command for the same ClientMount, and none that changes the same volume group.",
@@ -64,7 +74,7 @@ var clientmountTexts = []text{
 		"If it is in the way, check what it contains and remove it manually.",
 	}, {
 		"record", "warning, error", "A record of a mount could not be read, written or removed, or was needed",
-		"Before each mount the daemon saves a record of it in its runtime directory. Such a record could not be read, written or removed, or the daemon used it because the storage profile is not available. The message says which, and ERROR gives the reason.",
+		"Before each mount the daemon saves a record of it in its runtime directory. A record could not be read, written or removed, or the daemon used it because the storage profile is not available. The message says which, and ERROR gives the reason.",
 		"Mounts stay. To unmount, the daemon uses the storage profile if it still exists, otherwise the record, otherwise the built-in commands.",
 		"Check the files in the directory mounts of the runtime directory (/run/clientmountd): root must own them, no other user may have access, and the file system must not be full.",
 	}, {
@@ -91,14 +101,19 @@ var clientmountTexts = []text{
 		"servers", "warning", "The Lustre servers file of @MOUNT_PATH@ could not be written",
 		"mount.servers_file is on, and the daemon could not write .nnf-servers.json into the root of the file system. ERROR gives the reason.",
 		"The mount is complete. A program that reads the file does not find it.",
-		"Allow the account to get nnfstorages and servers, which the shipped role does not include, and make sure that the file system is writable.",
+		"Allow the account to get nnfstorages and to list servers, which the shipped role does not include, and make sure that the file system is writable.",
+	}, {
+		"metrics", "info, warning", "The metrics for Prometheus could not be written, or are written again",
+		"The daemon could not replace the file of metrics.textfile, which is PATH; ERROR gives the reason. It logs each error text once, and tries again when a metric changes. At level info, it has succeeded again.",
+		"Mounts are not affected. The metrics of this node are those of the last successful write.",
+		"Create the directory, or correct metrics.textfile. If the file system is full or does not respond, correct that.",
 	}, {
 		"config-refused", "error", "The new configuration is refused",
 		"A reload was requested, but the configuration files contain an error. The daemon keeps the configuration that it had.",
 		"No effect now. But the daemon could not start with these files, and jobs on this node would wait.",
 		"Run clientmountd config check, which reports file and line. Correct the error and reload again.",
 	}, {
-		"panic", "error", "A defect of clientmountd at ClientMount @CLIENTMOUNT@",
+		"clientmount-panic", "error", "Internal error of clientmountd at ClientMount @CLIENTMOUNT@",
 		"An internal error occurred while the daemon worked on this object. The daemon retries; other objects are not affected.",
 		"The job of workflow @WORKFLOW@ waits.",
 		"Report it with PANIC and STACK. Check the object for anything unusual with kubectl get clientmounts -o yaml.",
@@ -106,55 +121,55 @@ var clientmountTexts = []text{
 }
 
 // daemonTexts explain the events of internal/daemon, which both daemons log.
-var daemonTexts = []text{
+var daemonTexts = []explanation{
 	{
 		"reload", "info", "The configuration was read again",
 		"CHANGED lists the settings whose new value is in effect. NEEDS_RESTART lists those that changed but take effect only after a restart.",
 		"No effect.",
-		"Restart the daemon if NEEDS_RESTART lists a setting. A restart does not affect mounts or transfers.",
+		"Restart the daemon if NEEDS_RESTART lists a setting. A restart does not affect mounts or data movements.",
 	}, {
 		"stopping", "info", "The daemon is stopping",
 		"The daemon received a signal, was idle, or failed. It starts no new work. Running work may finish within @LIMIT@.",
-		"Mounts stay and transfers continue. New requests wait until the daemon is started again.",
+		"Mounts stay, and data movements continue. New requests wait until the daemon is started again.",
 		"Nothing.",
 	}, {
-		"stopped", "info", "The daemon has ended with exit code @EXIT_CODE@",
-		"All running work has finished, or earlier records say why not.",
-		"Mounts stay and transfers continue. Jobs that start or end on this node wait until the daemon is started again.",
-		"Nothing if the code is 0. Otherwise read the records before this one.",
+		"stopped", "info", "The daemon has exited with code @EXIT_CODE@",
+		"All running work has finished. If it has not, earlier records give the reason.",
+		"Mounts stay, and data movements continue. Jobs that start or end on this node wait until the daemon is started again.",
+		"Nothing if the exit code is 0. Otherwise, read the records before this one.",
 	}, {
-		"stop-forced", "error", "The daemon ended before its work was finished",
+		"stop-forced", "error", "The daemon exited before its work was finished",
 		"A second signal arrived, or the shutdown timeout expired. Unfinished work: @LEFT@.",
 		"A step of a mount may be incomplete. On its next start the daemon reads its records and completes it.",
-		"Start the daemon again. If slow commands caused this, raise daemon.shutdown_timeout, and keep TimeoutStopSec= of the unit longer than that.",
+		"Start the daemon again. If slow commands caused this, raise daemon.shutdown_timeout, and keep TimeoutStopSec= of the unit more than 5 seconds longer than that.",
 	}, {
-		"loop-stuck", "error", "The daemon does not answer its own watchdog",
-		"The main loop or the socket of the daemon did not answer in time. The daemon has stopped sending watchdog pings; systemd kills it when @WATCHDOG@ have passed without one, and restarts it.",
-		"Mounts stay and transfers continue. Requests on this node wait for the restart, which takes a few seconds.",
-		"Check whether the node was short of memory or CPU time. If it was not, report the defect with the stacks of all goroutines, which the daemon writes to the journal when systemd kills it.",
+		"loop-stuck", "error", "The daemon does not respond to its watchdog check",
+		"The main loop or the socket of the daemon did not respond in time. The daemon has stopped sending watchdog pings; after @WATCHDOG@ without a ping, systemd kills the daemon and restarts it.",
+		"Mounts stay, and data movements continue. Requests on this node wait for the restart, which takes a few seconds.",
+		"Check whether the node was short of memory or CPU time. If it was not, report a bug with the stacks of all goroutines, which the daemon writes to the journal when systemd kills it.",
 	}, {
-		"loop-answers", "warning", "The daemon answers its watchdog again",
-		"The daemon did not answer for a while (record loop-stuck). It answers again, before systemd killed it.",
+		"loop-answers", "warning", "The daemon responds to its watchdog check again",
+		"The daemon did not respond for a while (record loop-stuck). It responded again before systemd killed it.",
 		"Requests that waited are processed.",
 		"Check whether the node was overloaded. If this happens repeatedly, raise WatchdogSec= in a drop-in and report it.",
 	}, {
-		"panic", "error", "A defect has ended the daemon, or a reload of it",
-		"The program encountered an internal error: @ERROR@. If the daemon ended, systemd restarts it; if only a reload failed, it keeps running.",
-		"Mounts stay and transfers continue. After a restart the daemon reads its records and continues the interrupted work.",
+		"panic", "error", "An internal error ended the daemon, or a reload of its configuration",
+		"The program encountered an internal error: @ERROR@. If the daemon exited, systemd restarts it. If only a reload failed, it keeps running.",
+		"Mounts stay, and data movements continue. After a restart the daemon reads its records and continues the interrupted work.",
 		"Report it with STACK.",
 	},
 }
 
 // serverTexts explain the events of internal/datamovement/server.
-var serverTexts = []text{
+var serverTexts = []explanation{
 	{
 		"dm-started", "info", "nnf-dm @VERSION@ has started on @NODE@",
 		"The daemon listens on its socket, @SOCKET@, and answers requests. API_SERVER is the API server that it contacts when a client needs it.",
 		"Jobs on this node can copy.",
 		"Nothing. nnf-dm config dump shows every setting and where its value comes from.",
 	}, {
-		"dm-idle", "info", "nnf-dm ends because it is idle",
-		"For daemon.idle_timeout there was no request, and the daemon followed no transfer.",
+		"dm-idle", "info", "nnf-dm exits because it is idle",
+		"For daemon.idle_timeout there was no request, and no client followed a data movement.",
 		"No effect: the next connection starts the daemon again, and the client does not notice.",
 		"Nothing. daemon.idle_timeout = \"0s\" keeps the daemon running.",
 	}, {
@@ -169,18 +184,18 @@ var serverTexts = []text{
 		"Nothing.",
 	}, {
 		"dm-refused", "warning", "A request of user @UID@ was refused",
-		"Process @PID@ called @RPC@. The request concerns objects of another user, is invalid, or exceeds a limit. REASON says which, and OBJECT what it was about.",
+		"Process @PID@ called @RPC@. The request concerns objects of another user, is invalid, or exceeds a limit. REASON gives the cause, and OBJECT is the object of the request.",
 		"The request failed, and the caller received the reason. Nothing was changed, and other users are not affected.",
-		"Usually a script is wrong. If a user repeatedly tries to reach objects of other users, ask why. Limits are set in [limits], permissions in [access].",
+		"Usually a script is wrong. If a user repeatedly requests objects of other users, find out why. The settings in [limits] and [access] decide what is refused.",
 	}, {
 		"dm-suppressed", "warning", "@COUNT@ log records were suppressed",
 		"Callers caused more records of refused or failed requests than limits.log_records_per_second and limits.log_record_burst allow. The daemon did not log @COUNT@ of them. UID is the user, if all of them concern one user.",
-		"No effect: suppressed records change no answer.",
+		"No effect: the callers received their answers.",
 		"Read the earlier records of the same user: they show the requests and the processes that sent them.",
 	}, {
 		"dm-api", "warning", "A request of user @UID@ failed because of the API server",
 		"@RPC@ failed: the API server does not answer, refuses the object, or the account lacks a permission. ERROR is its answer, which the daemon does not show to users.",
-		"The caller was asked to retry, or to contact an administrator. Running transfers continue.",
+		"The caller was asked to retry, or to contact an administrator. Running data movements continue.",
 		"Depending on ERROR, check the network, the address and CA of the API server ([kubernetes]), or the role and binding of the account.",
 	}, {
 		"dm-follow", "info, warning", "The watch on data movements in @NAMESPACE@ failed or works again",
@@ -193,9 +208,9 @@ var serverTexts = []text{
 		"No effect now. But the daemon could not start with these files, and jobs on this node could not copy.",
 		"Run nnf-dm config check, which reports file and line. Correct the error and reload again.",
 	}, {
-		"dm-panic", "error", "A defect of nnf-dm at one request",
+		"dm-panic", "error", "Internal error of nnf-dm in one request",
 		"An internal error occurred during the call @RPC@ of user @UID@. Other calls are not affected.",
-		"The caller received an internal error. Transfers continue.",
+		"The caller received an internal error. Data movements continue.",
 		"Report it with ERROR and STACK.",
 	},
 }

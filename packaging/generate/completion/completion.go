@@ -1,5 +1,5 @@
-// Package completion writes the scripts that complete the daemons' command lines
-// in bash, from their tables: words, flags, and what the flags accept.
+// Package completion generates the bash completion scripts of the daemons from their
+// tables: commands, flags, and values of flags.
 //
 // It must not know what a setting does.
 package completion
@@ -16,8 +16,9 @@ import (
 //go:embed daemon.bash
 var pattern string
 
-// Daemon returns the script for the program of a table.
-func Daemon(t *config.Table) string {
+// Daemon returns the script for the program of a table. tools are the sub-commands whose words the
+// program completes itself.
+func Daemon(t *config.Table, tools []string) string {
 	return strings.NewReplacer(
 		"@PROGRAM@", t.Program,
 		"@FUNCTION@", "_"+strings.ReplaceAll(t.Program, "-", "_"),
@@ -25,7 +26,28 @@ func Daemon(t *config.Table) string {
 		"    @VALUES@\n", values(t),
 		"@WORDS@", strings.Join(words(t), " "),
 		"    @COMMANDS@\n", commands(t),
+		"  @TOOLS@\n", delegated(tools),
 	).Replace(pattern)
+}
+
+// delegated returns the part of the script for these sub-commands.
+func delegated(tools []string) string {
+	if len(tools) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("  case $first in\n    %s)\n", strings.Join(tools, " | ")) + `      {
+        read -r kind || return 0
+        mapfile -t COMPREPLY
+      } < <("${COMP_WORDS[0]}" __complete bash "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+      case $kind in
+        files) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        directories) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+      esac
+      return
+      ;;
+  esac
+
+`
 }
 
 // flags returns the flags that the help shows.
@@ -46,7 +68,7 @@ func flags(t *config.Table) []string {
 // values returns the cases for the word after a flag.
 func values(t *config.Table) string {
 	var b strings.Builder
-	files, folders, others, switches := []string{"--config"}, []string(nil), []string(nil), []string(nil)
+	files, directories, others, switches := []string{"--config"}, []string(nil), []string(nil), []string(nil)
 	for _, s := range t.Settings {
 		flag := "--" + s.Flag
 		switch {
@@ -59,7 +81,7 @@ func values(t *config.Table) string {
 		case s.Unit == "FILE" || s.Unit == "PATH":
 			files = append(files, flag)
 		case s.Unit == "DIR":
-			folders = append(folders, flag)
+			directories = append(directories, flag)
 		default:
 			others = append(others, flag)
 		}
@@ -70,7 +92,7 @@ func values(t *config.Table) string {
 	for _, c := range []struct {
 		flags []string
 		then  string
-	}{{files, "kind='file'"}, {folders, "kind='directory'"}, {others, "return"}} {
+	}{{files, "kind='file'"}, {directories, "kind='directory'"}, {others, "return"}} {
 		if len(c.flags) > 0 {
 			fmt.Fprintf(&b, "    %s) %s ;;\n", strings.Join(c.flags, " | "), c.then)
 		}

@@ -8,20 +8,22 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/cli/clientmountd"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
+	"github.com/compute-daemons/compute-daemons/packaging/generate/reference"
 )
 
 func tables() []*config.Table {
-	return []*config.Table{new(clientmount.Configuration).Table(), new(server.Configuration).Table()}
+	return []*config.Table{clientmountd.Program().Table(), new(server.Configuration).Table()}
 }
 
-// save writes the script of a table into a file.
+// save writes the script of a table to a file.
 func save(t *testing.T, table *config.Table) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), table.Program)
-	if err := os.WriteFile(path, []byte(Daemon(table)), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(Daemon(table, reference.ToolNames(table.Program))), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -116,8 +118,8 @@ func TestInBash(t *testing.T) {
 	}
 }
 
-// With nothing typed the first words are offered, and every one of them is known
-// to the program; with a dash every flag that the help has.
+// For an empty line the script offers the commands, which the program accepts, and for a
+// dash all flags of the help.
 func TestOffersEverything(t *testing.T) {
 	for _, table := range tables() {
 		script := save(t, table)
@@ -159,12 +161,7 @@ func TestSynopsis(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
-	if _, err := exec.LookPath("shellcheck"); err != nil {
-		if os.Getenv("E2E_REQUIRE") != "" {
-			t.Fatal("shellcheck is not installed, make lint installs it: ", err)
-		}
-		t.Skip("shellcheck is not installed, make lint installs it: ", err)
-	}
+	require.Tool(t, "shellcheck")
 	for _, table := range tables() {
 		if out, err := exec.Command("shellcheck", save(t, table)).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)

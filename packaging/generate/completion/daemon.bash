@@ -10,6 +10,7 @@
   if ((COMP_CWORD > 1)); then first=${COMP_WORDS[1]}; fi
   if ((COMP_CWORD > 2)); then second=${COMP_WORDS[2]}; fi
 
+  @TOOLS@
   # bash makes three words of --flag=value, and two of --flag=.
   if [[ $cur == '=' ]]; then
     assigned=yes cur=''

@@ -1,12 +1,12 @@
 package man
 
 import (
-	"maps"
 	"strings"
 
-	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/cli/clientmountd"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
+	"github.com/compute-daemons/compute-daemons/packaging/generate/reference"
 )
 
 // program is the page of a daemon, in section 8.
@@ -21,19 +21,26 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 	}
 	p.lines(lines...)
 	p.section("DESCRIPTION")
-	p.text(t.Summary)
 	for _, text := range d.description {
 		p.text(text)
 	}
 	p.section("COMMANDS")
+	texts := reference.Commands(d.name())
 	for _, several := range t.Synopsis {
 		for _, c := range several.Each() {
-			text := d.commands[c.Words]
-			if text == "" || c.Option != "" {
-				text = sentence(c.Meaning)
+			text := texts[strings.TrimSpace(c.Words+" "+c.Option)]
+			if text == "" {
+				text = reference.Sentence(c.Meaning) + " See below."
 			}
 			p.item(usage(d.name(), c), text)
 		}
+	}
+	if d.tools != nil {
+		for _, c := range d.tools.Commands {
+			command(p, c)
+		}
+		p.part("Flags of " + toolNames(d.tools))
+		flags(p, d.tools.Flags)
 	}
 	d.options(p)
 	p.section("FILES")
@@ -45,7 +52,9 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 	p.section("SIGNALS")
 	p.items(d.signals)
 	p.section("EXIT STATUS")
-	p.items(d.exits)
+	for _, e := range reference.Exits(d.name()) {
+		p.item("`"+e.Code+"`", e.Meaning)
+	}
 	p.section("EXAMPLES")
 	for _, e := range d.examples {
 		p.example(e.comment, e.lines)
@@ -65,7 +74,7 @@ func (d *daemon) program(kinds []catalog.Kind) string {
 func (d *daemon) options(p *page) {
 	t := d.table
 	p.section("OPTIONS")
-	p.text("Write flags as `--flag` <value> or `--flag=`<value>; a single dash works, too. Flags override the environment, which overrides the file.")
+	p.text("Write flags as `--flag` <value> or `--flag=`<value>; one dash works as well. Flags override the environment, which overrides the file.")
 	p.item("`--config` <FILE>", "The configuration file. The files in the directory config.d next to it are read as well. Default: `"+t.File+"`.")
 	p.item("`-h`, `--help`", "Print the help and exit.")
 	for _, section := range t.Sections {
@@ -84,7 +93,7 @@ func (d *daemon) options(p *page) {
 			if s.Default != "" {
 				text += " Default: `" + s.Default + "`."
 			}
-			p.item(flagTerm(s), text+" Setting `"+s.Key+"`.")
+			p.item(flagTerm(s), text+" Setting: `"+s.Key+"`.")
 			for _, sw := range s.Switches {
 				p.item("`--"+sw.Flag+"`", "The same as `--"+s.Flag+" "+sw.Value+"`.")
 			}
@@ -101,39 +110,25 @@ func (d *daemon) options(p *page) {
 	p.text("These flags of the older daemons are accepted and ignored; the daemon logs one warning for each: " + strings.Join(old, ", ") + ".")
 }
 
-// sentence makes a sentence of a text of a table.
-func sentence(s string) string {
-	if s == "" {
-		return ""
-	}
-	return strings.ToUpper(s[:1]) + s[1:] + "."
-}
-
-func clientmountd() *daemon {
+func clientMount() *daemon {
 	return &daemon{
-		table: new(clientmount.Configuration).Table(),
+		table: clientmountd.Program().Table(),
+		tools: reference.DaemonTools("clientmountd"),
 		lead:  "mount rabbit storage on a compute node",
 		description: []string{
-			"clientmountd runs as root on every compute node of a Near-Node Flash (rabbit) system. It reconciles the `ClientMount` objects in the namespace that is named after the node. To mount, it adds its finalizer to the object, reads the pinned storage profile, activates the block devices with LVM, mounts the file systems, runs the hooks of the profile, and writes the result to the status of the object. To unmount, it undoes these steps in reverse order.",
+			"clientmountd runs as root on every compute node of a Near-Node Flash (rabbit) system. It reconciles the `ClientMount` objects in the namespace that has the name of the node. To mount, it reads the pinned storage profile, adds its finalizer to the object, activates the block devices with LVM, mounts the file systems, runs the hooks of the profile, and writes the result to the status of the object. To unmount, it undoes these steps in reverse order.",
 			"The daemon is idle until a `ClientMount` changes: it holds one watch on the API server, does not poll, and opens no port. If the API server is unreachable, mounts stay as they are. After a failure the daemon retries with growing delays. A mount that hangs does not delay other mounts.",
-			"Stopping, restarting or updating the daemon does not affect mounts. Before each operation the daemon saves a record in its runtime directory, so that after a crash the next start continues where the previous one stopped. The daemon never unmounts a file system that it did not mount.",
+			"Stopping, restarting or updating the daemon does not affect mounts. Before each operation the daemon saves a record in its runtime directory, so that after a crash the next start continues where the previous one stopped. The daemon unmounts only file systems that it has mounted or taken over from an earlier daemon.",
 			"The daemon must run in the mount namespace of the host. `ProtectSystem=`, `PrivateTmp=` and similar settings of a unit create a private mount namespace, in which no job would see the mounts. The daemon then refuses to start, unless `daemon.mount_namespace` is \"any\".",
 		},
-		commands: daemonCommands(map[string]string{
-			"install": "Enable the unit of the package. Without the package, write a unit with these flags to /etc/systemd/system and enable it. The daemon is not started.",
-			"remove":  "Stop and disable the daemon, and delete the unit that `install` wrote. Drop-ins are kept and listed. Mounts stay.",
-			"start":   "Same as `systemctl start clientmountd`, but fails if the daemon is already running.",
-			"stop":    "Same as `systemctl stop clientmountd`, but fails if the daemon is not running. Mounts stay.",
-		}),
-		files:       daemonFiles("clientmountd", item{"`/run/clientmountd`", "The runtime directory, with a record for each ClientMount in `mounts`. It survives a restart of the daemon, but not a reboot. Root must own it, and no other user may have access."}),
+		files:       daemonFiles("clientmountd", item{"`/run/clientmountd`", "The runtime directory, with a record for each ClientMount in `mounts`, the reasons why others cannot be mounted in `failures`, the timelines of past ClientMounts in history.jsonl, and the state of the daemon in daemon.json. It survives a restart of the daemon, but not a reboot. Root must own it, and no other user may have access."}),
 		signals:     daemonSignals("The running step of a mount may finish within `daemon.shutdown_timeout`. The daemon starts no further step. Mounts stay."),
 		environment: commonEnvironment(),
-		exits:       daemonExits("The daemon was stopped, or the command succeeded."),
 		examples: []example{
 			{"Check the configuration, and print the values in effect:", "clientmountd config check\nclientmountd config dump"},
 			{"Show the mounts and whether the API server answers:", "systemctl status clientmountd"},
 			{"Change the command line on this node. The empty ExecStart= removes the packaged one:", "systemctl edit clientmountd\n\n[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug"},
-			{"Run a daemon that only logs what it would do:", "clientmountd --mode=mock --runtime-directory=/tmp/records --kubeconfig=$HOME/.kube/config"},
+			{"Run a daemon that only logs what it would do:", "clientmountd --mode=mock --runtime-directory=/tmp/records \\\n    --kubeconfig=$HOME/.kube/config"},
 		},
 		tuning: []example{
 			{"/etc/clientmountd/config.toml:", "version = 1\n\n[kubernetes]\nservice_host = \"10.0.0.5\"\nservice_port = \"6443\"\ntoken_file   = \"/etc/clientmountd/service.token\"\ncert_file    = \"/etc/clientmountd/service.cert\""},
@@ -150,22 +145,10 @@ func clientmountd() *daemon {
 
 // The following texts are the same for both daemons.
 
-func daemonCommands(own map[string]string) map[string]string {
-	all := map[string]string{
-		"":               "Run the daemon until it receives a signal.",
-		"config check":   "Read the configuration as the daemon would with these flags, and report errors. This command does not use the network.",
-		"config dump":    "Print every value that is in effect, and where it comes from.",
-		"config default": "Print the default configuration file, in which every setting is commented out.",
-		"status":         "Print whether the daemon is running, the state of its units, and its own status line. The exit code is 0 even if the daemon is stopped, and 1 if it is not installed.",
-	}
-	maps.Copy(all, own)
-	return all
-}
-
 func daemonFiles(name string, own ...item) []item {
 	list := []item{
 		{"`/etc/" + name + "/config.toml`, `/etc/" + name + "/config.d/*.toml`", "The configuration; see `" + name + ".toml`(5)."},
-		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "The customary location of the token and of the CA of the API server, set by `kubernetes.token_file` and `kubernetes.cert_file`. Only root and the daemon may be able to read the token. The daemon picks up new contents without a restart."},
+		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "The usual location of the token and of the CA of the API server, set by `kubernetes.token_file` and `kubernetes.cert_file`. Only root and the daemon should be able to read the token. The daemon picks up new contents without a restart."},
 	}
 	list = append(list, own...)
 	return append(list,
@@ -176,18 +159,9 @@ func daemonFiles(name string, own ...item) []item {
 
 func daemonSignals(stop string) []item {
 	return []item{
-		{"`SIGTERM`, `SIGINT`", "Stop the daemon. " + stop + " A second signal ends the daemon immediately."},
+		{"`SIGTERM`, `SIGINT`", "Stop the daemon. " + stop + " A second signal terminates the daemon immediately."},
 		{"`SIGHUP`", "Reload the configuration. If it contains an error, the daemon keeps the old one."},
-		{"`SIGABRT`", "Sent by systemd if the daemon does not answer the watchdog. The daemon writes the stacks of all goroutines to the journal and ends."},
-	}
-}
-
-func daemonExits(ended string) []item {
-	return []item{
-		{"`0`", ended},
-		{"`1`", "The daemon could not start or had to end because of an error, or the command failed. Errors are printed as one line on standard error."},
-		{"`2`", "Usage error: the command line is wrong."},
-		{"`128` + <N>", "A second signal, with number <N>, ended the daemon during the shutdown."},
+		{"`SIGABRT`", "Sent by systemd if the daemon does not answer the watchdog. The daemon writes the stacks of all goroutines to the journal and exits."},
 	}
 }
 
@@ -206,25 +180,17 @@ func nnfdm() *daemon {
 		table: new(server.Configuration).Table(),
 		lead:  "serve the Copy Offload API on a compute node",
 		description: []string{
-			"Jobs connect to nnf-dm over a Unix socket to copy data between rabbit storage and a global Lustre file system. For each copy the daemon creates an `NnfDataMovement` object, which the rabbit executes. On request it reports progress, cancels the copy, or deletes the object. The daemon itself copies no data and needs no privileges. `nnf-dmctl`(1) is a client for the command line and for scripts.",
-			"systemd listens on the socket and starts the daemon when the first client connects. After `daemon.idle_timeout` without work the daemon ends. No client is refused when it ends or is restarted: the connection waits in the socket. Stopping, restarting or updating the daemon does not affect data movements. Without the socket unit the daemon creates the socket and keeps running.",
+			"Jobs connect to nnf-dm over a Unix socket to copy data from rabbit storage to a global Lustre file system. For each copy the daemon creates an `NnfDataMovement` object, which the rabbit executes. On request it reports progress, cancels the copy, or deletes the object. The daemon itself copies no data and needs no privileges. `nnf-dmctl`(1) is a client for the command line and for scripts.",
+			"systemd listens on the socket and starts the daemon when the first client connects. After `daemon.idle_timeout` without work the daemon exits. No client is refused while it exits or restarts: the connection waits in the socket. Stopping, restarting or updating the daemon does not affect data movements. Without the socket unit the daemon creates the socket and keeps running.",
 			"The daemon identifies callers by kernel peer credentials (SO_PEERCRED). Users can copy for workflows that have their user id, and can see, cancel and delete the copies of these workflows. The rabbit copies with the user and group of the workflow. Root can act on all workflows if `access.root_may_all` is set. The daemon checks paths and options before they reach the rabbit, and limits the resources that each user can take.",
 			"With `options.policy = \"any\"`, every user who may copy can run commands as root on the rabbit. Use it only if you trust your users as you trust root.",
 		},
-		commands: daemonCommands(map[string]string{
-			"":        "Run the daemon until it receives a signal or, under socket activation, is idle.",
-			"install": "Enable the socket unit of the package. Without the package, create the user `nnf-dm`, write units with these flags to /etc/systemd/system and enable them. The units are not started.",
-			"remove":  "Stop and disable the daemon, and delete the units that `install` wrote. Drop-ins are kept and listed.",
-			"start":   "Start the socket and the service. Fails if the service is already running.",
-			"stop":    "Stop the socket and the service. Fails if neither is running.",
-		}),
 		files: daemonFiles("nnf-dm",
 			item{"`/run/nnf-dm.sock`", "The socket. Clients find it as /var/run/nnf-dm.sock, too, because /var/run is a link to /run."},
 			item{"`/usr/lib/systemd/system/nnf-dm.socket`", "The unit of the socket."}),
-		signals: daemonSignals("The daemon accepts no further connections; under socket activation they wait in the socket until the next start. Requests that wait for a copy return the last known state; other requests may finish within `daemon.shutdown_timeout`. The rabbit keeps copying."),
+		signals: daemonSignals("The daemon accepts no further connections; under socket activation they wait in the socket until the next start. A `Status` of version 1 that waits returns the last known state; `Watch` and `Wait` of version 2 end with `UNAVAILABLE`. Other requests may finish within `daemon.shutdown_timeout`. The rabbit keeps copying."),
 		environment: append(commonEnvironment(),
 			item{"`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`", "Set by systemd when it passes the socket to the daemon."}),
-		exits: daemonExits("The daemon was stopped or was idle, or the command succeeded."),
 		examples: []example{
 			{"Enable socket activation, now and at each boot:", "systemctl enable --now nnf-dm.socket"},
 			{"Check the configuration, and print the values in effect:", "nnf-dm config check\nnnf-dm config dump"},

@@ -18,7 +18,7 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 	p.lines("`"+t.File+"`", "`"+dir+"/config.d/*.toml`")
 	p.section("DESCRIPTION")
 	p.text("The settings of `" + name + "`(8), in TOML. The daemon reads them from these sources, and each source overrides the previous ones: the defaults, `config.toml`, the files in `config.d` in lexical order, the environment, flags.")
-	p.text("Every setting is optional. An unknown setting is an error; the message gives the file, the line and the most similar known name. A value of the wrong kind or out of range is an error as well. The daemon refuses a world-writable file.")
+	p.text("Every setting is optional. An unknown setting is an error; the message gives the file, the line and the nearest known name. A value of the wrong kind or out of range is an error as well. The daemon refuses a world-writable file.")
 	p.text("Kinds of values: a <duration> is a string with units, such as \"90s\" or \"1h30m\". A <size> is a number of bytes, or a string with a binary unit, such as \"20MiB\". A <list> is an array of strings. A <word> is one of the listed words. `version = 1` is the version of the file format.")
 	p.section("OPTIONS")
 	for _, section := range t.Sections {
@@ -48,7 +48,7 @@ func (d *daemon) file(kinds []catalog.Kind) string {
 	p.text("These variables override the files. If the value of a variable of the older daemons has a special meaning, the description of the setting explains it.")
 	p.items(environments(t))
 	p.section("SIGNALS")
-	p.item("`SIGHUP`", "Reload the configuration (`systemctl reload "+name+"`). Settings that are marked \"Takes effect on reload\" change at once. The log lists changed settings that need a restart. If the configuration contains an error, the daemon keeps the old one.")
+	p.item("`SIGHUP`", "Reload the configuration (`systemctl reload "+name+"`). Settings that are marked \"Takes effect on reload\" change immediately. The log lists changed settings that need a restart. If the configuration contains an error, the daemon keeps the old one.")
 	p.section("EXIT STATUS")
 	p.text("`" + name + " config check` and `" + name + " config dump` return 0 if the configuration is valid, 1 if it is not, and 2 for a usage error.")
 	p.section("EXAMPLES")

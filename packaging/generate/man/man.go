@@ -12,14 +12,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
+	"github.com/compute-daemons/compute-daemons/packaging/generate/reference"
 )
 
 // Pages returns every page by its file's name.
 func Pages() (map[string]string, error) {
 	pages := map[string]string{"nnf-dmctl.1": tool(), "nnf-deploy.8": deployPage()}
-	for _, d := range []*daemon{clientmountd(), nnfdm()} {
+	for _, d := range []*daemon{clientMount(), nnfdm()} {
 		kinds, err := catalog.Of(d.table.Program)
 		if err != nil {
 			return nil, err
@@ -33,13 +35,12 @@ func Pages() (map[string]string, error) {
 // daemon has the texts for the pages of a daemon that its tables do not contain.
 type daemon struct {
 	table       *config.Table
-	lead        string            // for NAME
-	description []string          // paragraphs
-	commands    map[string]string // by their words, if the synopsis is too brief
+	tools       *cli.Guide // sub-commands that report about the node; nil: none
+	lead        string     // for NAME
+	description []string   // paragraphs
 	files       []item
 	signals     []item
 	environment []item // in addition to those of the table
-	exits       []item
 	examples    []example
 	tuning      []example // of the file
 	journal     []example
@@ -89,7 +90,7 @@ func environments(t *config.Table) (list []item) {
 		list = append(list, item{"`" + n + "`", "Sets " + strings.Join(keys[n], " and ") + "."})
 	}
 	for _, n := range t.Notices {
-		list = append(list, item{"`" + n.Name + "`", "Has no effect except a warning: " + n.Text + "."})
+		list = append(list, item{"`" + n.Name + "`", reference.Sentence(n.Text)})
 	}
 	return list
 }

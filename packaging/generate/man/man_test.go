@@ -13,6 +13,7 @@ import (
 	deploycommands "github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 )
 
 func pages(t *testing.T) map[string]string {
@@ -26,7 +27,7 @@ func pages(t *testing.T) map[string]string {
 
 var names = []string{"clientmountd.8", "clientmountd.toml.5", "nnf-dm.8", "nnf-dm.toml.5", "nnf-dmctl.1", "nnf-deploy.8"}
 
-// plain is a page without its fonts and escapes, for looking for words.
+// plain returns a page without fonts and escapes, for searches.
 func plain(page string) string {
 	page = regexp.MustCompile(`\\f[BIR]`).ReplaceAllString(page, "")
 	return strings.Join(strings.Fields(strings.NewReplacer(`\-`, "-", `\(aq`, "'", `\(dq`, `"`, `\e`, `\`, `\&`, "").Replace(page)), " ")
@@ -69,7 +70,7 @@ func TestSections(t *testing.T) {
 // section 8, keys in section 5.
 func TestTablesAreComplete(t *testing.T) {
 	all := pages(t)
-	for _, d := range []*daemon{clientmountd(), nnfdm()} {
+	for _, d := range []*daemon{clientMount(), nnfdm()} {
 		program, file := plain(all[d.name()+".8"]), plain(all[d.name()+".toml.5"])
 		find := func(page, where, what string) {
 			if !strings.Contains(page, what) {
@@ -125,7 +126,7 @@ func TestTablesAreComplete(t *testing.T) {
 
 // Texts from the tables are used verbatim, so they must not contain markup.
 func TestTablesHaveNoMarkup(t *testing.T) {
-	for _, table := range []*config.Table{clientmountd().table, nnfdm().table} {
+	for _, table := range []*config.Table{clientMount().table, nnfdm().table} {
 		for _, s := range table.Settings {
 			if strings.ContainsAny(s.Help+s.Default+s.Argument(), "`<>") {
 				t.Errorf("%s: %s", s.Key, s.Help)
@@ -142,9 +143,9 @@ func TestTablesHaveNoMarkup(t *testing.T) {
 // Every setting that the prose names exists.
 func TestProseNamesSettings(t *testing.T) {
 	seen := 0
-	for _, d := range []*daemon{clientmountd(), nnfdm()} {
+	for _, d := range []*daemon{clientMount(), nnfdm()} {
 		prose := strings.Join(d.description, " ")
-		for _, list := range [][]item{d.files, d.signals, d.environment, d.exits} {
+		for _, list := range [][]item{d.files, d.signals, d.environment} {
 			for _, i := range list {
 				prose += " " + i.term + " " + i.text
 			}
@@ -186,10 +187,7 @@ func TestLint(t *testing.T) {
 	for _, lint := range lints {
 		t.Run(lint.tool, func(t *testing.T) {
 			if _, err := exec.LookPath(lint.tool); err != nil {
-				if os.Getenv("E2E_REQUIRE") != "" {
-					t.Fatalf("the pages cannot be checked: %v; install %s", err, lint.pkg)
-				}
-				t.Skipf("the pages cannot be checked: %v; install %s", err, lint.pkg)
+				require.Missing(t, err.Error()+"; install the package "+lint.pkg)
 			}
 			for _, name := range names {
 				if said := complaints(t, lint.tool, append(lint.args, filepath.Join(dir, name))...); said != "" {

@@ -3,6 +3,8 @@ package man
 import (
 	"fmt"
 	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // page builds a manual page with the macros of man(7), which groff and mandoc support.
@@ -68,7 +70,7 @@ type item struct{ term, text string }
 // example adds a comment and its lines, which are not filled.
 func (p *page) example(comment, lines string) {
 	p.text(comment)
-	p.b.WriteString(".PP\n.RS 4\n.nf\n") // .EX would bring the hyphens back
+	p.b.WriteString(".PP\n.RS 4\n.nf\n") // .EX would turn hyphenation on again
 	for line := range strings.SplitSeq(strings.Trim(lines, "\n"), "\n") {
 		p.b.WriteString(guard(escape(line)) + "\n")
 	}
@@ -91,26 +93,11 @@ func (p *page) String() string { return p.b.String() }
 
 // fill breaks a text into lines for the source, which mandoc wants to be short. A reader
 // fills them again.
-func fill(text string) string {
-	const most = 78
+func fill(paragraph string) string {
 	var b strings.Builder
-	line := ""
-	flush := func() {
-		if line != "" {
-			b.WriteString(guard(line) + "\n")
-		}
-		line = ""
+	for line := range strings.Lines(text.Wrap(78, "", "", markup(paragraph))) {
+		b.WriteString(guard(line))
 	}
-	for word := range strings.FieldsSeq(markup(text)) {
-		if line != "" && len(line)+1+len(word) > most {
-			flush()
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	flush()
 	return b.String()
 }
 

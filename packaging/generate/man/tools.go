@@ -9,6 +9,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/packaging/generate/reference"
 )
 
 // The following functions are for the pages of programs with sub-commands.
@@ -23,31 +24,57 @@ func usages(program string, g cli.Guide) (lines []string) {
 func commandsAndOptions(p *page, g cli.Guide) {
 	p.section("COMMANDS")
 	for _, c := range g.Commands {
-		p.part(strings.TrimSpace(c.Name + " " + c.Arguments))
-		p.text(sentence(c.Short))
-		for paragraph := range strings.SplitSeq(c.Long, "\n\n") {
-			if paragraph != "" {
-				p.text(paragraph)
-			}
-		}
-		flags(p, c.Flags)
+		command(p, c)
 	}
 	p.section("OPTIONS")
 	p.text("All commands accept these flags.")
 	flags(p, g.Flags)
 }
 
+// command describes a sub-command and its flags.
+func command(p *page, c cli.Entry) {
+	p.part(strings.TrimSpace(c.Name + " " + c.Arguments))
+	p.text(reference.Sentence(c.Short))
+	for paragraph := range strings.SplitSeq(c.Long, "\n\n") {
+		if paragraph != "" {
+			p.text(paragraph)
+		}
+	}
+	flags(p, c.Flags)
+}
+
+// toolNames lists the sub-commands of a daemon.
+func toolNames(g *cli.Guide) string {
+	var list []string
+	for _, c := range g.Commands {
+		list = append(list, c.Name)
+	}
+	if last := len(list) - 1; last > 0 {
+		return strings.Join(list[:last], ", ") + " and " + list[last]
+	}
+	return list[0]
+}
+
 func environmentOf(p *page, g cli.Guide) {
 	p.section("ENVIRONMENT")
 	for _, e := range g.Environment {
-		p.item("`"+e.Name+"`", sentence(e.Meaning))
+		p.item("`"+e.Name+"`", reference.Sentence(e.Meaning))
 	}
 }
 
 func exitsOf(p *page, g cli.Guide) {
 	p.section("EXIT STATUS")
 	for _, e := range g.Exits {
-		p.item("`"+strconv.Itoa(e.Code)+"`", sentence(e.Meaning))
+		p.item("`"+strconv.Itoa(e.Code)+"`", reference.Sentence(e.Meaning))
+	}
+}
+
+// examplesOf adds the examples of all sub-commands.
+func examplesOf(p *page, g cli.Guide) {
+	for _, c := range g.Commands {
+		for _, e := range c.Examples {
+			p.example(e.Comment, e.Lines)
+		}
 	}
 }
 
@@ -80,7 +107,7 @@ func flags(p *page, list []cli.Flag) {
 		if f.Value != "" {
 			term += " <" + f.Value + ">"
 		}
-		text := sentence(f.Meaning)
+		text := reference.Sentence(f.Meaning)
 		if f.Default != "" {
 			text += " Default: `" + f.Default + "`."
 		}
@@ -92,11 +119,11 @@ func flags(p *page, list []cli.Flag) {
 func tool() string {
 	ref := dmctl.Program.Guide()
 	p := newPage(dmctl.Name, "1", "User Commands")
-	p.text(dmctl.Name + ` - copy job data between rabbit storage and a global file system`)
+	p.text(dmctl.Name + ` - copy job data from rabbit storage to a global file system`)
 	p.section("SYNOPSIS")
 	p.lines(usages(dmctl.Name, ref)...)
 	p.section("DESCRIPTION")
-	p.text("nnf-dmctl requests copies between the rabbit storage of a job and a global file system. Use it in job scripts or interactively on a compute node. It connects to `nnf-dm`(8) on the same node and needs no privileges: the daemon identifies the caller by kernel peer credentials (SO_PEERCRED), and the rabbit copies with the user and group of the workflow.")
+	p.text("nnf-dmctl requests copies from the rabbit storage of a job to a global file system. Use it in job scripts or interactively on a compute node. It connects to `nnf-dm`(8) on the same node and needs no privileges: the daemon identifies the caller by kernel peer credentials (SO_PEERCRED), and the rabbit copies with the user and group of the workflow.")
 	p.text("Results go to standard output. Messages go to standard error, prefixed with the program name. While nnf-dmctl waits for a copy, it shows a progress bar on a terminal. Elsewhere it prints a line when the state changes, at every 10 percent of progress, and after 30 seconds without output.")
 	p.text("Paths must not contain blanks or characters that are special to a shell. `/mnt/dir` means the directory itself, `/mnt/dir/` its contents.")
 	commandsAndOptions(p, ref)
@@ -115,6 +142,7 @@ func tool() string {
 	p.example("Start a copy now and wait for it later:", "id=$(nnf-dmctl copy \"$DW_JOB_scratch/step1/\" /lus/global/alice/step1/)\ncompute_step2\nnnf-dmctl wait \"$id\" || echo \"step1 was not saved: exit code $?\" >&2")
 	p.example("Copy many files with one call:", "nnf-dmctl copy --wait \"$DW_JOB_scratch\"/ckpt.* /lus/global/alice/ckpt/\ngenerate_pairs | nnf-dmctl copy --wait --batch -")
 	p.example("Make a copy safe to repeat. A request with the same key does not start a second copy:", "nnf-dmctl copy --key step1 \"$DW_JOB_scratch/step1/\" /lus/global/alice/step1/")
+	examplesOf(p, ref)
 	p.section("JOURNAL")
 	p.text("nnf-dmctl does not write to the journal. Administrators find the requests that the daemon received or refused, with user and process, with `journalctl -u nnf-dm`.")
 	seeAlso(p, "nnf-dm(8)", "nnf-dm.toml(5)", "bash(1)")
@@ -150,19 +178,14 @@ func deployPage() string {
 	p.text("At any other time a signal ends the program. Every file that it writes is then complete: either the old or the new version.")
 	exitsOf(p, ref)
 	p.section("EXAMPLES")
-	for _, c := range ref.Commands {
-		for _, e := range c.Examples {
-			p.example(e.Comment, e.Lines)
-		}
-	}
+	examplesOf(p, ref)
 	p.section("JOURNAL")
 	p.text("nnf-deploy does not write to the journal. To read the records of the daemons, run `journalctl -u clientmountd -u nnf-dm` on a node.")
 	seeAlso(p, "clientmountd(8)", "nnf-dm(8)", "clientmountd.toml(5)", "nnf-dm.toml(5)", "ssh(1)", "kubectl(1)")
 	return p.String()
 }
 
-// completionFiles adds the files with the completion of a tool; what says what it
-// completes.
+// completionFiles adds the completion files of a tool. what describes the completion.
 func completionFiles(p *page, program, what string) {
 	p.item("`/usr/share/bash-completion/completions/"+program+"`", what+" for bash.")
 	p.item("`/usr/share/zsh/site-functions/_"+program+"`", "The same for zsh.")

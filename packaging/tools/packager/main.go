@@ -1,4 +1,4 @@
-// Program packager makes the packages that nfpm.yaml describes. The file has one
+// Program packager builds the packages that nfpm.yaml describes. The file has one
 // document per package, in the syntax of nfpm.
 //
 //	packager [--config FILE] spec TEMPLATE                   print the spec of the source RPM
@@ -81,7 +81,7 @@ func command(args []string, stdout io.Writer) error {
 		var unset []string
 		packages, err := load(*config, func(name string) string {
 			value, ok := os.LookupEnv(name)
-			if !ok && !strings.HasPrefix(name, "NFPM_") { // nfpm's own, for signatures
+			if !ok && !strings.HasPrefix(name, "NFPM_") { // of nfpm, for signatures
 				unset = append(unset, name)
 			}
 			return value
@@ -121,7 +121,7 @@ func load(path string, getenv func(string) string) ([]*nfpm.Info, error) {
 			if c.FileInfo == nil {
 				c.FileInfo = &files.ContentFileInfo{}
 			}
-			if c.FileInfo.Mode == 0 && c.Type != files.TypeDir { // nfpm takes that of the source, which is git's
+			if c.FileInfo.Mode == 0 && c.Type != files.TypeDir { // nfpm uses the mode of the source, which comes from git
 				c.FileInfo.Mode = 0o644
 			}
 			*c = *c.WithFileInfoDefaults(0, info.MTime)
@@ -141,7 +141,7 @@ func install(tree, root string, packages []*nfpm.Info) error {
 	for _, p := range packages {
 		for _, c := range p.Contents {
 			if _, err := os.Stat(filepath.Join(tree, c.Source)); c.Source != "" && err != nil {
-				missing = append(missing, fmt.Errorf("%s is missing, which is installed as %s", c.Source, c.Destination))
+				missing = append(missing, fmt.Errorf("%s (installed as %s) is missing", c.Source, c.Destination))
 			}
 		}
 	}
@@ -194,7 +194,7 @@ func build(packager nfpm.Packager, info *nfpm.Info, file string) error {
 	return os.WriteFile(file, rpm.Bytes(), 0o644)
 }
 
-// within returns a path of nfpm.yaml as one that can be opened.
+// within returns a path of nfpm.yaml relative to the working directory.
 func within(tree, path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path

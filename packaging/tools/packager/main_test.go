@@ -34,7 +34,7 @@ contents:
   - {src: cat/both.catalog, dst: /usr/cat/b.catalog}
 `
 
-// tree makes a source tree with nfpm.yaml and returns its path.
+// tree creates a source tree with nfpm.yaml and returns its path.
 func tree(t *testing.T, list string, without ...string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -82,7 +82,7 @@ three
 	return dir
 }
 
-// packager runs the program on the tree's nfpm.yaml.
+// packager runs the program with nfpm.yaml of the tree.
 func packager(dir string, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	code = run(append([]string{"--config", filepath.Join(dir, "nfpm.yaml")}, args...), &out, &errs)
@@ -186,8 +186,8 @@ func TestRefuses(t *testing.T) {
 		prints  []string
 	}{
 		"missing sources": {list, []string{"bin/a", "LICENSE"}, []string{"root", "DIR"}, 1, []string{
-			"packager: bin/a is missing, which is installed as /usr/bin/a\n",
-			"packager: LICENSE is missing, which is installed as /usr/b/LICENSE\n",
+			"packager: bin/a (installed as /usr/bin/a) is missing\n",
+			"packager: LICENSE (installed as /usr/b/LICENSE) is missing\n",
 		}},
 		"type that the spec lacks": {one("src: bin/a, dst: /a, type: tree"), nil, []string{"root", "DIR"}, 1, []string{"/a has the unknown type tree"}},
 		"unknown key":              {one("src: bin/a, dst: /a, user: u"), nil, []string{"root", "DIR"}, 1, []string{"document 1", "user"}},

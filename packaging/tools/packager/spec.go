@@ -14,8 +14,8 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 )
 
-// directives are the types of contents that both ways of building a package know,
-// with the directive for each in the %files section.
+// directives maps the types of contents that both build methods support to their
+// directives in the %files section.
 var directives = map[string]string{
 	"":                        "",
 	files.TypeFile:            "",
@@ -25,7 +25,7 @@ var directives = map[string]string{
 	files.TypeRPMLicense:      "%license ",
 }
 
-// writeSpec fills in the template of the spec.
+// writeSpec executes the template of the spec.
 func writeSpec(w io.Writer, file string, packages []*nfpm.Info) error {
 	spec, err := template.New(filepath.Base(file)).Funcs(template.FuncMap{
 		"env":        requiredEnv,

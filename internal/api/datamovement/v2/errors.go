@@ -1,8 +1,8 @@
 // Package datamovementv2 is the Copy Offload API, version 2: datamovement.proto,
 // the code generated from it, and its errors as Go errors.
 //
-// It must not know who may do what, nor that Kubernetes exists. clientmountd
-// must not link it.
+// It must not know authorisation rules, nor that Kubernetes exists. clientmountd must
+// not link it.
 package datamovementv2
 
 import (
@@ -17,18 +17,18 @@ import (
 // ErrorDomain is the domain in google.rpc.ErrorInfo.
 const ErrorDomain = "nnf-dm"
 
-// Keys of the metadata; datamovement.proto says with which reasons they come.
+// Keys of the metadata. datamovement.proto documents the reasons that have them.
 const (
-	MetadataField = "field" // the field of the request by its name in the .proto file
+	MetadataField = "field" // name of the request's field in the .proto file
 	MetadataLimit = "limit" // the daemon's setting
 )
 
-// HeaderMovements is the key in the header of a Watch: how many movements it has, whose
-// statuses come at its start in as many messages as they need. Daemons of earlier
-// releases do not send it.
+// HeaderMovements is the key of a field in the header of a Watch: the number of
+// movements whose statuses the stream starts with, in one or more messages. Daemons of
+// earlier releases do not send it.
 const HeaderMovements = "nnf-dm-movements"
 
-// reasonCodes has the code of each reason, as documented in datamovement.proto.
+// reasonCodes are the codes of the reasons, as documented in datamovement.proto.
 var reasonCodes = map[ErrorReason]codes.Code{
 	ErrorReason_INVALID_FIELD:            codes.InvalidArgument,
 	ErrorReason_WORKFLOW_NOT_FOUND:       codes.NotFound,
@@ -48,8 +48,7 @@ var reasonCodes = map[ErrorReason]codes.Code{
 	ErrorReason_INTERNAL:                 codes.Internal,
 }
 
-// Code returns the gRPC code that goes with a reason, Internal for one that has
-// none.
+// Code returns the gRPC code of a reason, Internal for an unknown one.
 func (x ErrorReason) Code() codes.Code {
 	if c, ok := reasonCodes[x]; ok {
 		return c
@@ -73,10 +72,9 @@ func newError(c codes.Code, text string, details ...protoadapt.MessageV1) error 
 	return s.Err()
 }
 
-// Reason returns the reason of an error that a call returned, and its metadata.
-// It is unspecified when the error comes from somewhere else — gRPC itself, a
-// daemon without version 2 — or has a reason that is newer than this code. Then
-// only status.Code is known.
+// Reason returns the reason and the metadata of an error from a call. The reason is
+// unspecified if the error is from gRPC itself or from a daemon without version 2, or
+// if this code does not know the reason. Use status.Code in that case.
 func Reason(err error) (ErrorReason, map[string]string) {
 	s, ok := status.FromError(err)
 	if !ok {

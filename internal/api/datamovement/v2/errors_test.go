@@ -28,11 +28,11 @@ func TestError(t *testing.T) {
 		t.Errorf("details %v, want %v", d, want)
 	}
 	if r, m := Reason(fmt.Errorf("copy: %w", err)); r != ErrorReason_INVALID_FIELD || !maps.Equal(m, want.Metadata) {
-		t.Errorf("Reason gives %v, %v", r, m)
+		t.Errorf("Reason returns %v, %v", r, m)
 	}
 }
 
-func TestReasonOfOthers(t *testing.T) {
+func TestReasonOfOtherErrors(t *testing.T) {
 	for name, err := range map[string]error{
 		"no error":         nil,
 		"plain error":      errors.New("x"),
@@ -48,8 +48,8 @@ func TestReasonOfOthers(t *testing.T) {
 	}
 }
 
-// Details of others before ours must not hide ours.
-func TestReasonBehindOthers(t *testing.T) {
+// Details with other domains before ours must not hide ours.
+func TestReasonAfterOtherDetails(t *testing.T) {
 	err := newError(codes.Unavailable, "x", &errdetails.RetryInfo{}, &errdetails.ErrorInfo{Reason: "QUOTA", Domain: "example.com"},
 		&errdetails.ErrorInfo{Reason: "UNAVAILABLE", Domain: ErrorDomain})
 	if r, _ := Reason(err); r != ErrorReason_UNAVAILABLE {
@@ -57,7 +57,7 @@ func TestReasonBehindOthers(t *testing.T) {
 	}
 }
 
-// Every reason has a code, and the .proto file says the same one to users.
+// Every reason has a code, and the .proto file documents the same code.
 func TestReasonCodes(t *testing.T) {
 	text, err := os.ReadFile("datamovement.proto")
 	if err != nil {
@@ -93,6 +93,6 @@ func TestReasonCodes(t *testing.T) {
 		}
 	}
 	if ErrorReason_ERROR_REASON_UNSPECIFIED.Code() != codes.Internal || ErrorReason(99).Code() != codes.Internal {
-		t.Error("a reason without code must be an internal error, never OK")
+		t.Error("a reason without a code must be an internal error, never OK")
 	}
 }

@@ -27,14 +27,16 @@ type version1 struct {
 	d *Daemon
 }
 
-// Started is when each copy started, Ended when it ended.
+// Every copy starts at Started and ends at Ended.
 var (
 	Started = time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
 	Ended   = Started.Add(4 * time.Second)
 )
 
 func (v version1) Version(context.Context, *emptypb.Empty) (*pb.DataMovementVersionResponse, error) {
-	return &pb.DataMovementVersionResponse{Version: "v9.9.9", ApiVersions: []string{pb.APIVersion}}, nil
+	v.d.mu.Lock()
+	defer v.d.mu.Unlock()
+	return &pb.DataMovementVersionResponse{Version: v.d.version, ApiVersions: []string{pb.APIVersion}}, nil
 }
 
 func (v version1) Create(ctx context.Context, r *pb.DataMovementCreateRequest) (*pb.DataMovementCreateResponse, error) {
@@ -81,7 +83,7 @@ func (v version1) Status(ctx context.Context, r *pb.DataMovementStatusRequest) (
 	if s.percent > 0 {
 		out.CommandStatus.ElapsedTime = pb.ElapsedText(time.Duration(s.percent) * 40 * time.Millisecond)
 	}
-	if m.ended() { // else 0, which is INVALID, as old daemons send it
+	if m.ended() { // otherwise 0, which is INVALID, as from old daemons
 		out.Status, out.EndTime = results[s.result], pb.TimeText(Ended)
 	}
 	return out, nil
@@ -139,18 +141,18 @@ type version2 struct {
 	d *Daemon
 }
 
-// faults are the errors with which requests are refused, by the last element of the source.
+// faults are the errors that refuse requests, by the last component of the source.
 var faults = map[string]struct {
 	reason pb2.ErrorReason
 	text   string
 }{
-	"wrong":   {pb2.ErrorReason_INVALID_FIELD, `source "/mnt/wrong" is refused`},
-	"denied":  {pb2.ErrorReason_ACCESS_DENIED, "copies as root are not allowed here"},
+	"wrong":   {pb2.ErrorReason_INVALID_FIELD, `source "/mnt/wrong" is refused: it is longer than 4095 bytes on the rabbit`},
+	"denied":  {pb2.ErrorReason_ACCESS_DENIED, "the workflow belongs to user or group 0, and copies as root are not allowed on this node"},
 	"foreign": {pb2.ErrorReason_WORKFLOW_NOT_FOUND, `could not find workflow "default/job"`},
 	"nomount": {pb2.ErrorReason_MOUNT_NOT_FOUND, "source path '/mnt/nomount' not found in list of client mounts"},
-	"busy":    {pb2.ErrorReason_LIMIT_EXCEEDED, "too much at once for one user"},
-	"down":    {pb2.ErrorReason_UNAVAILABLE, "the API server does not answer"},
-	"late":    {pb2.ErrorReason_TIMEOUT, "there was no answer in time"},
+	"busy":    {pb2.ErrorReason_LIMIT_EXCEEDED, "limit exceeded: limits.creates_per_second in the daemon's configuration"},
+	"down":    {pb2.ErrorReason_UNAVAILABLE, "a request to the API server failed: try again; the daemon's log has the cause"},
+	"late":    {pb2.ErrorReason_TIMEOUT, "the request timed out: try again"},
 	"mute":    {pb2.ErrorReason_PROFILE_NOT_FOUND, ""},
 }
 
@@ -184,7 +186,7 @@ func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*
 	return out, nil
 }
 
-// find returns the movements of ids; the lock is held.
+// find returns the movements with these ids; the lock is held.
 func (d *Daemon) find(ids []string) ([]*movement, error) {
 	found := make(map[string]*movement)
 	if len(ids) == 0 {
@@ -208,10 +210,11 @@ func (d *Daemon) find(ids []string) ([]*movement, error) {
 	return out, nil
 }
 
-// stepTime is how long a step lasts.
+// stepTime is the duration of a step.
 const stepTime = 20 * time.Millisecond
 
-// follow calls show with all movements, and again after each change, until all have ended.
+// follow calls show with all movements, first immediately and then after each change,
+// until all have ended.
 func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.MovementStatus) error) error {
 	tick := time.NewTicker(stepTime)
 	defer tick.Stop()
@@ -247,17 +250,17 @@ func (d *Daemon) follow(ctx context.Context, ids []string, show func([]*pb2.Move
 	}
 }
 
-// pageStates is how many statuses a message of Watch has at most.
+// pageStates is the maximum number of statuses in one message of Watch.
 const pageStates = 64
 
 func (v version2) Watch(r *pb2.WatchRequest, stream grpc.ServerStreamingServer[pb2.WatchResponse]) error {
 	v.d.mu.Lock()
 	v.d.note("v2 Watch %v", r.GetUids())
 	v.d.mu.Unlock()
-	begun := false
+	sent := false
 	return v.d.follow(stream.Context(), r.GetUids(), func(now []*pb2.MovementStatus) error {
-		if !begun {
-			begun = true
+		if !sent {
+			sent = true
 			if err := stream.SetHeader(metadata.Pairs(pb2.HeaderMovements, strconv.Itoa(len(now)))); err != nil {
 				return err
 			}
@@ -316,7 +319,7 @@ func (v version2) Delete(_ context.Context, r *pb2.DeleteRequest) (*pb2.DeleteRe
 	}
 	for _, m := range all {
 		if !m.ended() {
-			return nil, pb2.NewError(pb2.ErrorReason_MOVEMENT_ACTIVE, fmt.Sprintf("data movement %q has not ended", m.uid), nil)
+			return nil, pb2.NewError(pb2.ErrorReason_MOVEMENT_ACTIVE, fmt.Sprintf("data movement %s has not ended: wait until it ends, or cancel it first", m.uid), nil)
 		}
 	}
 	for _, m := range all {
@@ -346,5 +349,79 @@ func (m *movement) status() *pb2.MovementStatus {
 	return out
 }
 
-// valid replaces what the protocol cannot carry.
+// valid replaces bytes that protocol buffers cannot encode in a string.
 func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
+
+// described are the workflows that Describe does not describe as usual, by name.
+var described = map[string]func(*pb2.DescribeResponse) error{
+	"gone": func(*pb2.DescribeResponse) error {
+		return pb2.NewError(pb2.ErrorReason_WORKFLOW_NOT_FOUND, `could not find workflow "default/gone"`, nil)
+	},
+	"down": func(*pb2.DescribeResponse) error {
+		return pb2.NewError(pb2.ErrorReason_UNAVAILABLE, "a request to the API server failed: try again; the daemon's log has the cause", nil)
+	},
+	"root": func(*pb2.DescribeResponse) error {
+		return pb2.NewError(pb2.ErrorReason_ACCESS_DENIED, "the workflow belongs to user or group 0, and copies as root are not allowed on this node", nil)
+	},
+	"before": func(*pb2.DescribeResponse) error {
+		return status.Error(codes.Unimplemented, "unknown method Describe for service datamovement.v2.DataMover")
+	},
+	"late": func(r *pb2.DescribeResponse) error {
+		r.State, r.Status, r.Storage = "PostRun", "DriverWait", nil
+		r.Error = &pb2.Problem{Reason: pb2.ErrorReason_WORKFLOW_STATE, Message: "Workflow must be in 'PreRun' state and 'Completed' status"}
+		return nil
+	},
+	"waiting": func(r *pb2.DescribeResponse) error {
+		r.Storage[0].Ready = false
+		r.Storage[0].Error = &pb2.Problem{Reason: pb2.ErrorReason_MOUNT_NOT_READY, Message: "ClientMount node-1/default-waiting-0-computes: '/mnt/nnf/1-0' is not mounted, or is being unmounted"}
+		return nil
+	},
+	"xfs": func(r *pb2.DescribeResponse) error {
+		r.Storage = r.Storage[1:]
+		return nil
+	},
+	"bare": func(r *pb2.DescribeResponse) error {
+		r.Storage, r.Destinations = nil, nil
+		return nil
+	},
+	"full": func(r *pb2.DescribeResponse) error {
+		*r.Limits.MovementsUsed, *r.Limits.MovementBytesUsed = r.Limits.Movements, r.Limits.Movements<<11
+		return nil
+	},
+	"partial": func(r *pb2.DescribeResponse) error {
+		failed := &pb2.Problem{Reason: pb2.ErrorReason_UNAVAILABLE, Message: "a request to the API server failed: try again; the daemon's log has the cause"}
+		r.Storage, r.StorageError, r.Destinations, r.DestinationsError = nil, failed, nil, failed
+		r.Limits.MovementsUsed, r.Limits.MovementBytesUsed = nil, nil
+		return nil
+	},
+}
+
+func (v version2) Describe(ctx context.Context, r *pb2.DescribeRequest) (*pb2.DescribeResponse, error) {
+	d := v.d
+	if r.GetWorkflow().GetName() == "hang" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note("v2 Describe %v", r.GetWorkflow())
+	count, bytes := int64(len(d.movements)), int64(len(d.movements))<<11
+	out := &pb2.DescribeResponse{
+		Node: "node-1", State: "PreRun", Status: "Completed",
+		Storage: []*pb2.Storage{
+			{Path: "/mnt/nnf/1-0", Type: "gfs2", Ready: true},
+			{Path: "/mnt/nnf/1-1", Type: "xfs", Ready: true, Error: &pb2.Problem{Reason: pb2.ErrorReason_FILESYSTEM_NOT_SUPPORTED, Message: "filesystem not supported: 'xfs'", Metadata: map[string]string{"field": "source"}}},
+		},
+		Destinations: []*pb2.Destination{{Path: "/lus/global"}, {Path: "/lus/projects"}},
+		Limits: &pb2.Limits{
+			Movements: 5000, MovementsUsed: &count, MovementBytes: 16 << 20, MovementBytesUsed: &bytes, CreateBurst: 500, CreatesPerSecond: 50,
+			BatchSize: 1000, MessageSize: 256 << 10, Streams: 2048, Waiters: 1024, Memory: 16 << 20, MaxWait: durationpb.New(time.Hour),
+		},
+	}
+	if change := described[r.GetWorkflow().GetName()]; change != nil {
+		if err := change(out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

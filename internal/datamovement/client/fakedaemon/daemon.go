@@ -1,6 +1,6 @@
 // Package fakedaemon is a Copy Offload daemon for tests of clients. It copies nothing;
-// the last element of the source path selects the outcome of a request. It serves
-// both versions of the API, or version 1 only like earlier daemons.
+// the last component of the source path selects the outcome of a request. It serves
+// both versions of the API, or version 1 only, like earlier daemons.
 //
 // It must not know its clients.
 package fakedaemon
@@ -20,27 +20,28 @@ import (
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 )
 
-// Daemon listens until Stop.
+// Daemon is a fake daemon that listens until Stop.
 type Daemon struct {
 	Socket string
 	old    bool
 	server *grpc.Server
 
 	mu        sync.Mutex
+	version   string
 	log       []string
 	movements map[string]*movement
 	count     int
 	changed   chan struct{} // closed when a movement changes
 }
 
-// Start listens on a socket that does not exist yet. An old daemon has no
-// version 2.
+// Start starts a daemon on a socket that does not exist yet. An old daemon has no
+// version 2 of the API.
 func Start(socket string, old bool) (*Daemon, error) {
-	d := &Daemon{Socket: socket, old: old, movements: make(map[string]*movement), changed: make(chan struct{})}
+	d := &Daemon{Socket: socket, old: old, version: "v9.9.9", movements: make(map[string]*movement), changed: make(chan struct{})}
 	return d, d.Resume()
 }
 
-// Stop ends all calls and removes the socket. The movements stay.
+// Stop ends all calls and removes the socket. It keeps the movements.
 func (d *Daemon) Stop() { d.server.Stop() }
 
 // Resume listens again.
@@ -61,6 +62,13 @@ func (d *Daemon) Resume() error {
 	return nil
 }
 
+// SetVersion sets the version that the daemon reports.
+func (d *Daemon) SetVersion(version string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.version = version
+}
+
 // Log returns the calls so far, one line each.
 func (d *Daemon) Log() []string {
 	d.mu.Lock()
@@ -68,8 +76,8 @@ func (d *Daemon) Log() []string {
 	return slices.Clone(d.log)
 }
 
-// note adds a line to the log; the lock is held. The space between the fields of a
-// message differs from build to build, so it is normalized.
+// note adds a line to the log; the lock is held. It normalizes the space between the
+// fields of a message, which differs from build to build.
 func (d *Daemon) note(format string, args ...any) {
 	d.log = append(d.log, strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
 }
@@ -94,8 +102,8 @@ func (d *Daemon) wake() {
 }
 
 // Escapes is a text that would change the title and the colours of a terminal and, on
-// some terminals, type a command. The copying command writes it for a source with the
-// name "escape".
+// some terminals, inject input. It is the output of the copying command for a source
+// named "escape".
 const Escapes = "\x1b]0;owned\x07\x1b[31mred \u009b5n \u202ereversed\xff\r\nnext"
 
 // movement is one request and its outcome.
@@ -103,7 +111,7 @@ type movement struct {
 	uid, batch, source, destination string
 	script                          []step
 	step                            int
-	held                            bool // it stays at its step until Finish
+	held                            bool // stays at its step until Finish
 	cancelling                      bool
 }
 
@@ -129,11 +137,11 @@ const (
 
 var half = step{state: running, percent: 50, last: "Copied 1.000 GiB (50%) in 2.000 secs (512.000 MiB/s) 2 secs left ...\n"}
 
-// Stamped is a line of a dcp that writes the time in front. It is used for a source
-// with the name "stamped".
+// Stamped is a line of a dcp that prints a time stamp before its progress. It is the
+// last message for a source named "stamped".
 const Stamped = "[2026-03-02T08:15:42] Copied 12.250 GiB (49%) in 9.104 secs (1.346 GiB/s) 10 secs left ..."
 
-// scriptOf returns the steps of a request, by the last element of its source.
+// scriptOf returns the steps of a request, by the last component of its source.
 func scriptOf(source string) (script []step, held bool) {
 	pending := step{state: pb2.MovementState_MOVEMENT_STATE_PENDING}
 	end := func(result pb2.MovementResult, message string) step {
@@ -181,7 +189,7 @@ func (m *movement) advance() {
 	}
 }
 
-// cancel makes the end of the movement the next step.
+// cancel makes the movement end as cancelled in the next step.
 func (m *movement) cancel() {
 	if m.ended() || m.cancelling {
 		return

@@ -1,8 +1,8 @@
-// Package fakenode replaces nodes and ssh in tests: each node is a directory in which the
-// real scripts run, with fakes of the commands that would change the machine (systemctl,
-// rpm, chown). The fake ssh is a process of its own, which a test can kill at any moment.
+// Package fakenode provides fake nodes and a fake ssh for tests. Each node is a directory in which
+// the real scripts run, with fakes of the commands that would change the machine (systemctl,
+// rpm, chown). The fake ssh is a separate process, which a test can kill at any moment.
 //
-// It must not know what the scripts do.
+// It must not depend on what the scripts do.
 package fakenode
 
 import (
@@ -29,7 +29,7 @@ type Fleet struct {
 	t   testing.TB
 }
 
-// New makes an empty fleet.
+// New creates a fleet without nodes.
 func New(t testing.TB) *Fleet {
 	t.Helper()
 	f := &Fleet{Dir: t.TempDir(), t: t}
@@ -37,7 +37,7 @@ func New(t testing.TB) *Fleet {
 	return f
 }
 
-// Prepare writes the fake commands into a directory for nodes.
+// Prepare writes the fake commands to a directory for nodes.
 func Prepare(dir string) error {
 	return fs.WalkDir(stubs, "bin", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -51,14 +51,14 @@ func Prepare(dir string) error {
 	})
 }
 
-// Node is one of the fleet.
+// Node is a node of a fleet.
 type Node struct {
 	Name string
 	Root string
 	f    *Fleet
 }
 
-// Node makes a node that runs systemd and has nothing of ours.
+// Node creates a node that runs systemd and on which nothing is installed.
 func (f *Fleet) Node(name string) *Node {
 	f.t.Helper()
 	n := &Node{Name: name, Root: filepath.Join(f.Dir, name), f: f}
@@ -66,14 +66,14 @@ func (f *Fleet) Node(name string) *Node {
 	return n
 }
 
-// Make makes the directory of a node.
+// Make creates the directory of a node.
 func Make(dir, name string) error {
 	for _, d := range []string{product.BinDirectory, product.PackageDirectory, product.UnitDirectory, "run/systemd/system", "run/fake", "var/lib"} {
 		if err := os.MkdirAll(filepath.Join(dir, name, d), 0o755); err != nil {
 			return err
 		}
 	}
-	sockets := "" // the daemons that bring a socket unit, for the fake rpm and the fake daemons
+	sockets := "" // the daemons with a socket unit, for the fake rpm and the fake daemons
 	for _, d := range product.Daemons {
 		if d.SocketActivated {
 			sockets += d.Name + "\n"
@@ -82,7 +82,7 @@ func Make(dir, name string) error {
 	return os.WriteFile(filepath.Join(dir, name, "run/fake/sockets"), []byte(sockets), 0o644)
 }
 
-// Calls is how often ssh was called.
+// Calls returns how often ssh was called.
 func (f *Fleet) Calls() int {
 	f.t.Helper()
 	data, err := os.ReadFile(filepath.Join(f.Dir, ".calls"))
@@ -99,13 +99,13 @@ func (f *Fleet) check(err error) {
 	}
 }
 
-// Fault makes ssh fail for a node; see Main for the words. "" is none.
-func (n *Node) Fault(words string) {
+// Fault makes ssh fail for a node. For the faults, see Main; "" removes the fault.
+func (n *Node) Fault(fault string) {
 	n.f.t.Helper()
-	n.f.check(os.WriteFile(n.Root+".fault", []byte(words), 0o600))
+	n.f.check(os.WriteFile(n.Root+".fault", []byte(fault), 0o600))
 }
 
-// Put writes a file on the node.
+// Put writes a file to the node.
 func (n *Node) Put(path, text string, mode fs.FileMode) {
 	n.f.t.Helper()
 	full := filepath.Join(n.Root, path)
@@ -114,7 +114,7 @@ func (n *Node) Put(path, text string, mode fs.FileMode) {
 	n.f.check(os.Chmod(full, mode))
 }
 
-// Get returns a file of the node, "" if it does not exist.
+// Get returns the contents of a file on the node, or "" if it does not exist.
 func (n *Node) Get(path string) string {
 	n.f.t.Helper()
 	data, err := os.ReadFile(filepath.Join(n.Root, path))
@@ -124,15 +124,15 @@ func (n *Node) Get(path string) string {
 	return string(data)
 }
 
-// Log returns and clears the log of what was done with units and packages.
+// Log returns and clears the log of the calls that changed units and packages.
 func (n *Node) Log() []string {
 	text := n.Get("run/fake/log")
 	_ = os.Remove(filepath.Join(n.Root, "run/fake/log"))
 	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
 }
 
-// Files returns the mode and checksum of everything below these directories of the node,
-// by path, so that a test can compare them.
+// Files returns the mode and checksum of all files below these directories of the node, by
+// path, so that a test can compare them.
 func (n *Node) Files(directories ...string) map[string]string {
 	n.f.t.Helper()
 	all := map[string]string{}
@@ -148,16 +148,16 @@ func (n *Node) Files(directories ...string) map[string]string {
 			if err != nil {
 				return err
 			}
-			what := st.Mode().String()
+			state := st.Mode().String()
 			if d.Type().IsRegular() {
 				data, err := os.ReadFile(path)
 				if err != nil {
 					return err
 				}
 				sum := sha256.Sum256(data)
-				what += " " + hex.EncodeToString(sum[:4])
+				state += " " + hex.EncodeToString(sum[:4])
 			}
-			all[strings.TrimPrefix(path, n.Root)] = what
+			all[strings.TrimPrefix(path, n.Root)] = state
 			return nil
 		})
 		n.f.check(err)

@@ -19,11 +19,11 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 )
 
-// Variable is the environment variable that tells the fake ssh where the nodes are.
+// Variable is the environment variable with the directory of the nodes, for the fake ssh.
 const Variable = "FAKENODE_DIR"
 
 // SSH returns the path of the fake ssh of the fleet. It runs the test binary, which must
-// call Main first if Asked.
+// first call Main if IsSSH returns true.
 func (f *Fleet) SSH() string {
 	f.t.Helper()
 	exe, err := os.Executable()
@@ -33,26 +33,26 @@ func (f *Fleet) SSH() string {
 	return path
 }
 
-// Asked reports whether this process is called as ssh.
-func Asked() bool { return os.Getenv(Variable) != "" }
+// IsSSH reports whether this process was started as the fake ssh.
+func IsSSH() bool { return os.Getenv(Variable) != "" }
 
-// Tests runs the tests, or is ssh.
-func Tests(m *testing.M) {
-	if Asked() {
+// RunTests runs the tests, or the fake ssh.
+func RunTests(m *testing.M) {
+	if IsSSH() {
 		Main()
 	}
 	os.Exit(m.Run())
 }
 
-// Main is the fake ssh: it runs the command in the node's directory. The fault of a node is
-// one of:
+// Main is the fake ssh. It runs the command in the directory of the node. The fault of a
+// node is one of:
 //
-//	dead, hostkey, denied   no connection, as ssh says it
-//	sudo                    the login does not become root
-//	cut BYTES               the connection breaks after so much was sent
+//	dead, hostkey, denied   no connection, with the message of ssh
+//	sudo                    sudo fails
+//	cut BYTES               the connection breaks after BYTES of input were sent
 //	break WORD              it breaks after the node has sent WORD
-//	hold WORD               nothing arrives after WORD, until the test ends it
-//	slow MILLISECONDS       every connection takes so long
+//	hold WORD               nothing arrives after WORD, until the test kills ssh
+//	slow MILLISECONDS       every connection takes MILLISECONDS longer
 func Main() {
 	dir, args := os.Getenv(Variable), os.Args[1:]
 	i := slices.Index(args, "--")
@@ -92,8 +92,8 @@ func die(format string, args ...any) {
 	os.Exit(255)
 }
 
-// serve runs the command in a shell, as sshd does. It replaces the first lines of the
-// script, which set the root directory and PATH.
+// serve runs the command in a shell, as sshd does. It changes the first lines of the script,
+// which set the root directory and PATH.
 func serve(root, dir, command, fault, value string) {
 	in := bufio.NewReader(os.Stdin)
 	command = strings.Replace(command, "sudo -n ", "", 1)
@@ -101,7 +101,7 @@ func serve(root, dir, command, fault, value string) {
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the end of ssh sends no signal to the node
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to ssh does not reach the node
 	feed, err := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err, err2); err != nil {
@@ -131,11 +131,11 @@ func serve(root, dir, command, fault, value string) {
 	lines := bufio.NewReader(out)
 	for {
 		line, err := lines.ReadString('\n')
-		if fault == "break" && says(line, value) {
+		if fault == "break" && isWord(line, value) {
 			die("client_loop: send disconnect: Broken pipe")
 		}
 		_, _ = os.Stdout.WriteString(line)
-		if fault == "hold" && says(line, value) {
+		if fault == "hold" && isWord(line, value) {
 			select {}
 		}
 		if err != nil {
@@ -151,6 +151,6 @@ func serve(root, dir, command, fault, value string) {
 	os.Exit(0)
 }
 
-// says reports whether a line of the answer is this word, after the marker and the
+// isWord reports whether a line of the answer consists of word, after the marker and the
 // length.
-func says(line, word string) bool { return strings.HasSuffix(strings.TrimSpace(line), " "+word) }
+func isWord(line, word string) bool { return strings.HasSuffix(strings.TrimSpace(line), " "+word) }

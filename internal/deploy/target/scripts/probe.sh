@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# Reports the state of the node, and changes nothing. The request: lines "file PATH",
+# Reports the state of the node, and changes nothing. The request has lines "file PATH",
 # "claims PATH", "unit UNIT" and "daemon PROGRAM", then "end".
 
 file() {
@@ -9,7 +9,7 @@ file() {
     sum=$(sha256sum <"$R$1") || return 0
     printf 'file\t%s\t%s\t%s\n' "${sum%% *}" "$(stat -c '%a	%U:%G' "$R$1")" "$1"
   elif [ -d "$R$1" ]; then
-    printf 'file\tfolder\t%s\t%s\n' "$(stat -c '%a	%U:%G' "$R$1")" "$1"
+    printf 'file\tdirectory\t%s\t%s\n' "$(stat -c '%a	%U:%G' "$R$1")" "$1"
   elif [ -e "$R$1" ]; then
     printf 'file\tother\t-\t-\t%s\n' "$1"
   else
@@ -17,14 +17,14 @@ file() {
   fi
 }
 
-# content PATH: the text of a unit or drop-in, which has no secrets.
+# content PATH: the contents of a unit or drop-in.
 content() {
   [ -f "$R$1" ] || return 0
   case $1 in *[!A-Za-z0-9@._/-]*) return 0 ;; esac
   printf 'content\t%s\t%s\n' "$1" "$(head -c 65536 "$R$1" | base64 | tr -d '\n')"
 }
 
-# claims PATH: the middle part of a token, which has its expiry. The signature never
+# claims PATH: the middle part of a token, which contains its expiry. The signature never
 # leaves the node.
 claims() {
   [ -f "$R$1" ] || return 0
@@ -53,12 +53,12 @@ daemon() {
   fi
   if [ -x "$R/usr/bin/$1" ]; then
     printf 'version\t%s\t%s\n' "$1" "$(timeout 10 "$R/usr/bin/$1" version 2>/dev/null | head -n 1 | tr '\t' ' ')"
-    # An older one prints no JSON, or nothing.
+    # Older versions print no JSON, or nothing.
     printf 'status\t%s\t%s\n' "$1" "$(timeout 20 "$R/usr/bin/$1" status -o json 2>/dev/null | head -c 65536 | base64 | tr -d '\n')"
   fi
 }
 
-# space DIRECTORY: free KiB where it is or would be made.
+# space DIRECTORY: the free space in KiB of its file system, even if DIRECTORY does not exist.
 space() {
   path=$R$1
   while [ ! -d "$path" ] && [ -n "$path" ]; do path=${path%/*}; done
@@ -92,5 +92,5 @@ if [ -e "$D/stage" ] || [ -e "$D/pending" ]; then
     if [ -f "$D/pending" ]; then sed 's/^/pending	/' "$D/pending"; fi
   fi
 fi
-if [ -e "$D/forget" ]; then printf 'forgotten\n'; fi
+if [ -e "$D/forget" ]; then printf 'unconfirmed\n'; fi
 printf 'end\n'

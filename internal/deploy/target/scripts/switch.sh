@@ -1,35 +1,35 @@
 # shellcheck shell=sh
-# Changes the node as the manifest says. If a step fails, it undoes those before it. It
-# runs by itself, because the connection may be gone, and leaves its answer in the file
-# result.
+# Changes the node according to the manifest. If a step fails, it undoes the steps before it.
+# It does not need the connection, which may have broken, and writes its result to the file
+# "result".
 trap '' HUP INT TERM PIPE
 D=$R/var/lib/nnf-deploy stage=$D/stage new=.nnf-deploy-new old=.nnf-deploy-old retired=.retired-by-nnf-deploy
 : >"$stage/undo"
 : >"$stage/answer"
 run=$(cat "$stage/run")
-began=$(date +%s)
+started=$(date +%s)
 
 one_line() { printf %s "$1" | tr '\n\t' '  ' | cut -c1-400; }
-tell() { printf 'said\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
+report() { printf 'status\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
 note() { printf 'note\t%s\n' "$(one_line "$1")" >>"$stage/answer"; }
 
-# finish WORD TEXT HINT: writes the answer.
+# finish STATE CAUSE HINT: writes the result.
 finish() {
   { printf 'result\t%s\t%s\t%s\t%s\n' "$run" "$1" "$(one_line "$2")" "$3"; cat "$stage/answer"; } >"$D/result.new"
   sync "$D/result.new" 2>/dev/null
   mv -f "$D/result.new" "$D/result"
 }
 
-# undo reverts what was done, the last first.
+# undo: reverts the completed steps in reverse order, and lists failures in $bad.
 undo() {
   bad=
   sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now"
   while IFS=' ' read -r how path; do
     case $how in
-    back) mv -f "$R$path$old" "$R$path" || bad="$bad $path" ;;
-    away) rm -f "$R$path" || bad="$bad $path" ;;
+    restore) mv -f "$R$path$old" "$R$path" || bad="$bad $path" ;;
+    delete) rm -f "$R$path" || bad="$bad $path" ;;
     unretire) mv -f "$R$path$retired" "$R$path" || bad="$bad $path" ;;
-    lost) note "the package $path stays new: the one before was not brought by nnf-deploy, and is not on the node" ;;
+    lost) note "the new version of package $path stays: nnf-deploy has no copy of the previous one, which it did not install" ;;
     package) rpm -U --oldpackage --replacepkgs "$D/packages/$path.rpm" 9>&- || bad="$bad package:$path" ;;
     esac
   done <"$stage/undo.now"
@@ -40,20 +40,20 @@ undo() {
   systemctl daemon-reload
 }
 
-# keep PATH: keeps what is there now, so that it can be put back.
-keep() {
+# backup PATH: backs up the file, so that undo can restore it.
+backup() {
   if [ -L "$R$1" ] || [ -e "$R$1" ]; then
     rm -f "$R$1$old"
     ln "$R$1" "$R$1$old" 2>/dev/null || cp -pP "$R$1" "$R$1$old" || return 1
-    echo "back $1" >>"$stage/undo"
+    echo "restore $1" >>"$stage/undo"
   else
-    echo "away $1" >>"$stage/undo"
+    echo "delete $1" >>"$stage/undo"
   fi
 }
 
-# through: the daemons of this run are no longer pending. Those of an earlier run that
-# was interrupted stay pending, unless they are of this run, too.
-through() {
+# clear_pending: removes the daemons of this run from the pending ones. Other daemons of an
+# interrupted run stay pending.
+clear_pending() {
   grep -vxF -f "$stage/daemons" "$D/pending" >"$D/pending.new"
   if [ -s "$D/pending.new" ]; then mv -f "$D/pending.new" "$D/pending"; else rm -f "$D/pending" "$D/pending.new"; fi
 }
@@ -68,9 +68,9 @@ clean() {
   rm -rf "$stage"
 }
 
-# broken WHAT WHY: a step failed. Puts the old state back, and restarts the daemons that
-# were stopped or restarted meanwhile.
-broken() {
+# fail_step STEP CAUSE [HINT]: handles a failed step. It restores the previous state, and
+# restarts the daemons that this run has restarted, if they ran before.
+fail_step() {
   undo
   if [ -f "$stage/restarted" ]; then
     while read -r unit; do
@@ -78,17 +78,17 @@ broken() {
     done <"$stage/restarted"
   fi
   if grep -qx forget "$stage/manifest"; then
-    through
+    clear_pending
     finish partly "$1: $2" "${3-}"
     clean
     exit 0
   fi
-  # The next run has to repair what could not be put back.
+  # If something could not be restored, the daemons stay pending for the next run.
   if [ -z "$bad" ]; then
-    through
+    clear_pending
     finish old "$1: $2" "${3-}"
   else
-    finish mixed "$1: $2; and this could not be put back:$bad" 'run it again when the cause is gone'
+    finish mixed "$1: $2; could not restore$bad" 'fix the cause, then run the command again'
   fi
   clean
   exit 0
@@ -96,8 +96,9 @@ broken() {
 
 property() { systemctl show --property="$2" "$1" | sed -n "s/^$2=//p"; }
 
+# packages: installs all packages of the manifest in one transaction.
 packages() {
-  # The arguments of the shell are the list of packages.
+  # The positional parameters are the list of packages.
   set --
   while IFS=' ' read -r what member name; do
     [ "$what" = package ] || continue
@@ -109,23 +110,23 @@ packages() {
     fi
   done <"$stage/manifest"
   [ $# -gt 0 ] || return 0
-  said=$(rpm -U --oldpackage --replacepkgs "$@" 2>&1 9>&-) && return 0
-  # Missing dependencies come from the node's repositories.
-  case $said in
-  *'ailed dependencies'*) if command -v dnf >/dev/null; then said=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; fi ;;
+  output=$(rpm -U --oldpackage --replacepkgs "$@" 2>&1 9>&-) && return 0
+  # dnf gets missing dependencies from the repositories of the node.
+  case $output in
+  *'ailed dependencies'*) if command -v dnf >/dev/null; then output=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; fi ;;
   esac
-  : >"$stage/undo" # a transaction that fails has changed nothing
-  broken 'rpm' "$(printf '%s\n' "$said" | grep -v '^warning' | tail -n 5)" 'see the text; nothing was changed'
+  : >"$stage/undo" # a failed transaction has changed nothing
+  fail_step 'rpm' "$(printf '%s\n' "$output" | grep -v '^warning' | tail -n 5)" 'fix what rpm reports, then run the command again'
 }
 
-# place MODE OWNER PATH: by one rename.
+# place MODE OWNER PATH: replaces the file with one rename.
 place() {
-  chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && keep "$3" && mv -fT "$R$3$new" "$R$3"
+  chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && backup "$3" && mv -fT "$R$3$new" "$R$3"
 }
 
-# ready UNIT SECONDS: restarts the unit, and waits until it reports that it is ready.
-# After three automatic restarts by systemd it counts as failed. The time that the old
-# process needs to end, which may wait for a hook, does not count.
+# ready UNIT SECONDS: restarts the unit and waits until it is ready. After three automatic
+# restarts by systemd it has failed. The time that the old process needs to exit is not
+# included, because it may wait for a hook.
 ready() {
   before=$(property "$1" InvocationID) first='' counted=0
   systemctl --no-block restart "$1" 9>&- || return 1
@@ -148,7 +149,7 @@ ready() {
 
 : >"$stage/moved"
 unready='' hint=''
-{ cat "$D/pending" "$stage/daemons" 2>/dev/null | sort -u >"$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || broken 'begin' 'cannot write to /var/lib/nnf-deploy' 'is the file system full?'
+{ cat "$D/pending" "$stage/daemons" 2>/dev/null | sort -u >"$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || fail_step 'prepare' 'cannot write to /var/lib/nnf-deploy' 'check whether the file system is full'
 while read -r bin; do
   for unit in "$bin.service" "$bin.socket"; do
     if [ "$(property "$unit" ActiveState)" = active ]; then echo "$unit" >>"$stage/ran"; fi
@@ -159,91 +160,92 @@ packages
 while IFS=' ' read -r what a b c d <&4; do
   case $what in
   file | binary)
-    said=$(place "$b" "$c" "$d" 2>&1) || broken "$d" "$said"
+    output=$(place "$b" "$c" "$d" 2>&1) || fail_step "$d" "$output"
     ;;
-  folder | newfolder) # MODE OWNER PATH: newfolder changes only a directory that this run has made
-    if [ "$what" = newfolder ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
-    said=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || broken "$c" "$said"
+  directory | newdirectory) # MODE OWNER PATH: newdirectory does not change an existing directory
+    if [ "$what" = newdirectory ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
+    output=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || fail_step "$c" "$output"
     ;;
   retire) # PATH
-    said=$(mv -fT "$R$a" "$R$a$retired" 2>&1) || broken "$a" "$said"
+    output=$(mv -fT "$R$a" "$R$a$retired" 2>&1) || fail_step "$a" "$output"
     echo "unretire $a" >>"$stage/undo"
     ;;
   remove) # PATH
     if [ -e "$R$a" ] || [ -L "$R$a" ]; then
-      said=$(keep "$a" 2>&1 && rm -f "$R$a" 2>&1) || broken "$a" "$said"
+      output=$(backup "$a" 2>&1 && rm -f "$R$a" 2>&1) || fail_step "$a" "$output"
       echo "moved $a" >>"$stage/moved"
     fi
     ;;
-  drop) # PATH: not undone
-    said=$(rm -f "$R$a" 2>&1) || broken "$a" "$said"
+  drop) # PATH: removes the file without backup
+    output=$(rm -f "$R$a" 2>&1) || fail_step "$a" "$output"
     ;;
   rmdir) rmdir "$R$a" 2>/dev/null ;;
-  unit) # PROGRAM: has the program write its units again
+  unit) # PROGRAM: replaces its own units by running "PROGRAM install"
     for path in "/etc/systemd/system/$a.service" "/etc/systemd/system/$a.socket"; do
-      said=$(keep "$path" 2>&1 && rm -f "$R$path" 2>&1) || broken "$path" "$said"
+      output=$(backup "$path" 2>&1 && rm -f "$R$path" 2>&1) || fail_step "$path" "$output"
       echo "moved $path" >>"$stage/moved"
     done
-    said=$("$R/usr/bin/$a" install 2>&1 9>&-) || broken "$a install" "$said"
+    output=$("$R/usr/bin/$a" install 2>&1 9>&-) || fail_step "$a install" "$output"
     ;;
-  unmake) # PROGRAM: stops it and removes its own units
-    if [ -x "$R/usr/bin/$a" ]; then said=$("$R/usr/bin/$a" remove 2>&1 9>&-) || note "$a remove: $said"; fi
+  deregister) # PROGRAM: stops it and removes its own units by running "PROGRAM remove"
+    if [ -x "$R/usr/bin/$a" ]; then output=$("$R/usr/bin/$a" remove 2>&1 9>&-) || note "$a remove: $output"; fi
     ;;
   erase) # PACKAGE
-    said=$(rpm -e "$a" 2>&1 9>&-) || broken "rpm -e $a" "$said"
+    output=$(rpm -e "$a" 2>&1 9>&-) || fail_step "rpm -e $a" "$output"
     ;;
-  unkeep) # PROGRAM: it is removed, so there is nothing to go back to or to restart
+  discard) # PROGRAM: removes the copy of its package; it is not pending after this run
     rm -f "$D/packages/$a.rpm"
     echo "$a" >>"$stage/daemons"
     ;;
-  reload) said=$(systemctl daemon-reload 2>&1) || broken 'systemctl daemon-reload' "$said" ;;
+  reload) output=$(systemctl daemon-reload 2>&1) || fail_step 'systemctl daemon-reload' "$output" ;;
   enable)
-    said=$(systemctl reenable "$a" 2>&1) || broken "systemctl enable $a" "$said"
+    output=$(systemctl reenable "$a" 2>&1) || fail_step "systemctl enable $a" "$output"
     ;;
   stop) # UNIT
-    said=$(timeout 660 systemctl stop "$a" 2>&1 9>&-) || broken "systemctl stop $a" "$said"
+    output=$(timeout 660 systemctl stop "$a" 2>&1 9>&-) || fail_step "systemctl stop $a" "$output"
     ;;
   start)
-    said=$(systemctl start "$a" 2>&1 9>&-) || broken "systemctl start $a" "$said" "journalctl -u $a says why"
+    output=$(systemctl start "$a" 2>&1 9>&-) || fail_step "systemctl start $a" "$output" "see journalctl -u $a on the node"
     ;;
   ready) # UNIT SECONDS [CLIENT]
     echo "$a" >>"$stage/restarted"
-    began_ready=$(date +%s)
+    restarted=$(date +%s)
     if ! ready "$a" "$b"; then
       status=$(property "$a" StatusText)
-      why="$a is not ready after $(($(date +%s) - began_ready)) s${status:+: $status}"
-      # systemd's warnings about directives that it is too old for would hide the cause.
-      journalctl -u "$a" -n 100 --no-pager -o cat --since "@$began" 2>/dev/null |
+      why="$a is not ready after $(($(date +%s) - restarted)) s${status:+: $status}"
+      # Leave out warnings of an old systemd about unknown directives: they would hide the cause.
+      journalctl -u "$a" -n 100 --no-pager -o cat --since "@$started" 2>/dev/null |
         grep -v ': Unknown key ' | tail -n 12 | cut -c1-400 | tr '\t' ' ' | sed 's/^/journal	/' >>"$stage/answer"
       if grep -qx "$a" "$stage/ran" 2>/dev/null; then
-        broken 'start' "$why" "journalctl -u $a says why; the old one is in place again"
+        fail_step 'start' "$why" "see journalctl -u $a on the node"
       fi
-      # The old one did not run either, or there was none: putting it back gains
-      # nothing, and the next run tries again.
-      unready=${unready:-$why} hint=${hint:-"journalctl -u $a says why; run it again when the cause is gone"}
+      # The old version did not run either, or there was none: do not restore it. The next run
+      # retries.
+      unready=${unready:-$why} hint=${hint:-"see journalctl -u $a on the node; fix the cause, then run the command again"}
       continue
     fi
     status=$(property "$a" StatusText)
-    if [ -n "$status" ]; then tell "$a: $status"; fi
-    # As users call it. A site may have moved the socket, so it is no failure.
+    if [ -n "$status" ]; then report "$a: $status"; fi
+    # Call the client as users do. A failure is only a note, because the site may use another
+    # socket.
     if [ -n "$c" ] && [ -x "$R/usr/bin/$c" ]; then
-      said=$(timeout 20 "$R/usr/bin/$c" version 2>&1 9>&-) || note "${a%.service} runs, and $c gets no answer from it: $said"
+      output=$(timeout 20 "$R/usr/bin/$c" version 2>&1 9>&-) || note "${a%.service} runs, but $c gets no answer from it: $output"
     fi
     ;;
-  forget) # removes the directory when the answer has arrived, unless it has packages of other daemons
+  forget) # removes the state directory when the result is confirmed, unless it has packages of other daemons
     rmdir "$D/packages" 2>/dev/null
     [ -e "$D/packages" ] || { printf '%s\n' "$run" >"$D/forget.new" && mv -f "$D/forget.new" "$D/forget"; }
     ;;
   esac
 done 4<"$stage/manifest"
 
-# The next run goes back to what runs now.
+# Keep the installed packages, so that the next run can restore them.
 if grep -q '^package ' "$stage/manifest"; then
   mkdir -p "$D/packages"
   while IFS=' ' read -r what member name; do
     [ "$what" = package ] && mv -f "$stage/$member" "$D/packages/$name.rpm"
   done <"$stage/manifest"
 fi
-through
+clear_pending
 if [ -n "$unready" ]; then finish unready "$unready" "$hint"; else finish ok '' ''; fi
 clean

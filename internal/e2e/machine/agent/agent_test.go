@@ -13,7 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// host is the test's side of an agent.
+// host is the test's end of the connection to an agent.
 type host struct {
 	t    *testing.T
 	conn net.Conn
@@ -44,7 +44,7 @@ func (h *host) next() wire.Message {
 	case m := <-h.got:
 		return m
 	case <-time.After(20 * time.Second):
-		h.t.Fatal("no message comes")
+		h.t.Fatal("no message within 20 s")
 		return wire.Message{}
 	}
 }
@@ -60,7 +60,7 @@ func (h *host) run(call int, script string, in []byte) (out string, code int) {
 	for {
 		m := h.next()
 		if m.Call != call {
-			h.t.Fatalf("message %+v of another call", m)
+			h.t.Fatalf("message %+v for another call", m)
 		}
 		if m.Done {
 			return out, m.Code
@@ -78,7 +78,7 @@ func TestScripts(t *testing.T) {
 		{"echo a; echo b >&2; exit 3", "", "a\nb\n", 3},
 		{"cat", "some input", "some input", 0},
 		{"kill -9 $$", "", "", 137},
-		{"true", "it is not read", "", 0},
+		{"true", "ignored input", "", 0},
 		{"no-such-command-anywhere 2>/dev/null", "", "", 127},
 		{"head -c 200000 /dev/zero | tr '\\0' x | wc -c", "", "200000\n", 0},
 		{"[[ a == a ]] && pwd", "", "/\n", 0},
@@ -89,18 +89,18 @@ func TestScripts(t *testing.T) {
 	}
 	big := bytes.Repeat([]byte("0123456789"), 30000)
 	if out, _ := h.run(50, "cat", big); out != string(big) {
-		t.Errorf("%d bytes came back, want %d", len(out), len(big))
+		t.Errorf("%d bytes were returned, want %d", len(out), len(big))
 	}
 }
 
-// What a script leaves running must not hold up its end.
-func TestLeftRunning(t *testing.T) {
+// A process that a script leaves running does not delay the end of the script.
+func TestBackgroundProcess(t *testing.T) {
 	h := connect(t)
-	began := time.Now()
+	started := time.Now()
 	if out, code := h.run(1, "sleep 3 & echo here", nil); out != "here\n" || code != 0 {
 		t.Errorf("%q and %d", out, code)
 	}
-	if d := time.Since(began); d > 2500*time.Millisecond {
+	if d := time.Since(started); d > 2500*time.Millisecond {
 		t.Errorf("it took %v", d)
 	}
 }
@@ -144,7 +144,7 @@ func TestForward(t *testing.T) {
 
 func TestSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	if err := os.WriteFile(path, nil, 0o600); err != nil { // left by a predecessor
+	if err := os.WriteFile(path, nil, 0o600); err != nil { // from an earlier agent
 		t.Fatal(err)
 	}
 	go func() { _ = run([]string{"serve", path}) }()
@@ -160,7 +160,7 @@ func TestSocket(t *testing.T) {
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{nil, {"serve"}, {"forward", "a"}, {"dance", "x"}} {
 		if run(args) == nil {
-			t.Errorf("%q is taken", args)
+			t.Errorf("%q was accepted", args)
 		}
 	}
 }

@@ -1,11 +1,10 @@
-// Command agent runs inside a machine for a test: it runs scripts that come
-// over a port of a virtual machine or a socket of a container, and passes
-// connections on to the host.
+// Command agent runs in a machine of a test. It runs scripts that it receives over a port of a
+// virtual machine or a socket of a container, and forwards connections to the host.
 //
-//	agent serve PATH             a character device, or a socket to be made
-//	agent forward LISTEN TARGET  TCP addresses
+//	agent serve PATH             PATH is a character device, or a socket to create
+//	agent forward LISTEN TARGET  LISTEN and TARGET are TCP addresses
 //
-// It must not know what is tested.
+// It must not depend on what is tested.
 package main
 
 import (
@@ -40,7 +39,7 @@ func run(args []string) error {
 	return errors.New("usage: agent serve PATH | agent forward LISTEN TARGET")
 }
 
-// servePort waits for the device, which udev makes when it gets to it.
+// servePort serves a character device. It waits until udev has created it.
 func servePort(path string) error {
 	for {
 		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -50,12 +49,12 @@ func servePort(path string) error {
 		if !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("open %s: %w", path, err)
 		}
-		time.Sleep(50 * time.Millisecond) // until udev has made it
+		time.Sleep(50 * time.Millisecond) // until udev has created it
 	}
 }
 
-// port reads a virtio port, which is at its end while no process is connected on
-// the host's side.
+// port is a virtio port. Reading it returns EOF while no process is connected on the side of
+// the host; Read then retries.
 type port struct{ *os.File }
 
 func (p port) Read(b []byte) (int, error) {
@@ -88,8 +87,8 @@ func serveSocket(path string) error {
 	}
 }
 
-// forward passes connections on. So a guest reaches the host's API server by
-// the loopback address that the server's certificate names.
+// forward forwards connections, so that a guest reaches the API server of the host at the
+// loopback address in the certificate of the server.
 func forward(listen, target string) error {
 	l, err := net.Listen("tcp", listen)
 	if err != nil {
@@ -108,7 +107,7 @@ func pass(from net.Conn, target string) {
 	defer from.Close()
 	to, err := net.Dial("tcp", target)
 	if err != nil {
-		return // the client sees a connection that breaks, as with a host that is away
+		return // the connection of the client breaks, as if the host were down
 	}
 	defer to.Close()
 	done := make(chan struct{}, 2)

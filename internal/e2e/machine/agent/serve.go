@@ -16,7 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine/wire"
 )
 
-// server runs the scripts of one stream, several at once.
+// server runs the scripts of one stream, also concurrently.
 type server struct {
 	out *wire.Writer
 
@@ -58,11 +58,11 @@ func (s *server) handle(m wire.Message) {
 	}
 }
 
-// lingers is how long what a script leaves behind may continue writing to its
+// outputDelay is how long processes that a script leaves behind may continue to write to its
 // output.
-const lingers = time.Second
+const outputDelay = time.Second
 
-// run runs a script to its end. What it leaves behind lives on.
+// run runs a script until it exits. Processes that it leaves behind keep running.
 func (s *server) run(call int, script string, in []byte) {
 	cmd := exec.Command("/bin/bash", "-c", script)
 	cmd.Stdin, cmd.Dir = bytes.NewReader(in), "/"
@@ -70,7 +70,7 @@ func (s *server) run(call int, script string, in []byte) {
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "TERM=dumb"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = lingers
+	cmd.WaitDelay = outputDelay
 	code := 127
 	err := cmd.Start()
 	if err == nil {
@@ -95,8 +95,8 @@ func (s *server) note(call, pid int) {
 	}
 }
 
-// exitCode is what a shell would say: 128 and the signal's number for a
-// process that was killed.
+// exitCode returns the exit code as a shell reports it: 128 plus the number of the signal for
+// a killed process.
 func exitCode(state *os.ProcessState) int {
 	if status := state.Sys().(syscall.WaitStatus); status.Signaled() {
 		return 128 + int(status.Signal())
@@ -104,7 +104,7 @@ func exitCode(state *os.ProcessState) int {
 	return state.ExitCode()
 }
 
-// writer sends what is written as a call's output.
+// writer sends the written data as output of a call.
 type writer struct {
 	out  *wire.Writer
 	call int

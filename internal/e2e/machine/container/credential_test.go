@@ -6,13 +6,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// credentialPromises are what the daemons do with tokens.
-var credentialPromises = []promise{
-	{"token is open", openToken},
-	{"token is handed over", handedOver},
+// credentialFeatures are features of the daemons' tokens.
+var credentialFeatures = []feature{
+	{"token readable by others", readableToken},
+	{"token passed by systemd", passedToken},
 }
 
-// units start the daemons; the first connection starts nnf-dm.
+// units are the commands that start the daemons.
 var units = map[string]string{
 	"clientmountd": "systemctl start clientmountd",
 	"nnf-dm":       "systemctl start nnf-dm.service",
@@ -20,7 +20,7 @@ var units = map[string]string{
 
 // A token that other users can read causes a warning with the next action. With
 // strict_credentials the daemon does not start.
-func openToken(t *testing.T, m *machine.Machine) {
+func readableToken(t *testing.T, m *machine.Machine) {
 	for daemon, start := range units {
 		token := "/etc/" + daemon + "/service.token"
 		mode := m.Do("stat -c %a " + token)
@@ -31,7 +31,7 @@ func openToken(t *testing.T, m *machine.Machine) {
 		m.Do("systemctl stop " + daemon)
 		m.Setting(daemon, "20-test", "strict_credentials = true\n")
 		m.Edit(daemon, "[Service]\nRestart=no\n")
-		says(t, m, 1, start)
+		exits(t, m, 1, start)
 		if got := m.Property(daemon, "Result"); got != "exit-code" {
 			t.Errorf("%s: the result is %s", daemon, got)
 		}
@@ -44,7 +44,7 @@ func openToken(t *testing.T, m *machine.Machine) {
 
 // With the drop-in of the examples systemd passes the token to the daemon, and only root can
 // read the file.
-func handedOver(t *testing.T, m *machine.Machine) {
+func passedToken(t *testing.T, m *machine.Machine) {
 	for daemon, start := range units {
 		drop := daemon + ".service.d"
 		m.Do("mkdir -p /etc/systemd/system/" + drop + " && cp /usr/share/doc/" + daemon + "/examples/" + drop + "/50-credentials.conf /etc/systemd/system/" + drop + " && systemctl daemon-reload")
@@ -54,7 +54,7 @@ func handedOver(t *testing.T, m *machine.Machine) {
 		has(t, m.Do(`tr '\0' ' ' </proc/$(systemctl show --value -p MainPID `+daemon+`)/cmdline`), "--service-token-file=/run/credentials/"+daemon+".service/service.token")
 		if daemon == "nnf-dm" {
 			// It needs the token for its first request to the API server.
-			has(t, says(t, m, 3, asUser+"nnf-dmctl copy -w nobodys /mnt/nnf/x /lus/global/"), "could not find workflow")
+			has(t, exits(t, m, 3, asUser+"nnf-dmctl copy -w missing /mnt/nnf/x /lus/global/"), "could not find workflow")
 		} else {
 			m.Do(`[ "$(readlink /proc/$(systemctl show --value -p MainPID clientmountd)/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`)
 		}

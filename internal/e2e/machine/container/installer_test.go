@@ -11,8 +11,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// deployed is what an existing installer knows of a daemon. The name of its entry is also
-// that of the directory with the credentials.
+// deployed is the entry of a daemon in the configuration of an existing installer. The name of the
+// entry is also that of the directory with the credentials.
 type deployed struct{ bin, entry, extra string }
 
 var deployments = []deployed{
@@ -20,8 +20,8 @@ var deployments = []deployed{
 	{"clientmountd", "client-mount", ""},
 }
 
-// TestExistingInstaller runs the commands of an existing installer on a node without
-// daemons and on one with the packages. Both end with daemons that are ready.
+// TestExistingInstaller runs the commands of an existing installer on a node without daemons and on
+// a node with the packages. The daemons become ready on both.
 func TestExistingInstaller(t *testing.T) {
 	for name, machineOf := range map[string]func(*testing.T) *machine.Machine{
 		"nothing installed": func(t *testing.T) *machine.Machine { return machine.Container(t) },
@@ -40,13 +40,13 @@ func TestExistingInstaller(t *testing.T) {
 	}
 }
 
-// deploy is the installer's sequence.
+// deploy runs the commands of the installer.
 func (d deployed) deploy(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	etc := "/etc/" + d.entry
 	m.Do("mkdir -p " + etc)
 	for _, file := range []string{"service.token", "service.cert"} {
-		data, err := os.ReadFile(filepath.Join(m.World.Cluster.Dir, d.bin, file))
+		data, err := os.ReadFile(filepath.Join(m.Fixture.Cluster.Dir, d.bin, file))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func (d deployed) deploy(t *testing.T, m *machine.Machine) {
 	program(t, m, d.bin)
 	m.Do("/usr/bin/" + d.bin + " -h")
 	m.Do("/usr/bin/" + d.bin + " install || :")
-	host, port, err := net.SplitHostPort(m.World.Cluster.Address())
+	host, port, err := net.SplitHostPort(m.Fixture.Cluster.Address())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ Environment=HTTP2_PING_TIMEOUT_SECONDS=60
 	m.Do("systemctl daemon-reload && systemctl start " + d.bin)
 }
 
-// ready is the state that it leaves.
+// ready checks the state after deploy.
 func (d deployed) ready(t *testing.T, m *machine.Machine, round int) {
 	t.Helper()
 	if got := m.Property(d.bin, "ActiveState") + " " + m.Property(d.bin, "Type"); got != "active notify" {
@@ -88,11 +88,11 @@ func (d deployed) ready(t *testing.T, m *machine.Machine, round int) {
 	warning := m.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -p warning _PID=" + m.Property(d.bin, "MainPID"))
 	has(t, warning, "/etc/"+d.entry+"/service.token", "chmod")
 	if n := strings.Count(warning, "\n"); n > 1 {
-		t.Errorf("it warns of more than the token: %s", warning)
+		t.Errorf("there are other warnings than that about the token: %s", warning)
 	}
 	if d.bin == "nnf-dm" {
 		program(t, m, "nnf-dmctl")
-		has(t, says(t, m, 3, asUser+"nnf-dmctl copy -w nobodys /mnt/nnf/x /lus/global/"), "could not find workflow")
+		has(t, exits(t, m, 3, asUser+"nnf-dmctl copy -w missing /mnt/nnf/x /lus/global/"), "could not find workflow")
 	}
 	m.Do("systemctl is-enabled " + d.bin)
 }

@@ -10,16 +10,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Ctrl-C in the middle of a test leaves nothing of its container: no control groups, which are
-// the host's, and no files. The interrupted process is a second instance of this program, in
-// namespaces within ours, which the kernel empties.
+// After Ctrl-C during a test, nothing is left of its container: no control groups, which belong to
+// the host, and no files. The interrupted process is a second instance of this program, in
+// namespaces within our own, which the kernel cleans up.
 func TestInterrupted(t *testing.T) {
 	machine.Need(t)
-	world.New(t) // skips the test, with the reason, where no lab can be made
+	fixture.New(t) // skips the test, with the reason, if a lab cannot be created
 	temporary := t.TempDir()
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestInstalled$/^silent")
 	for _, kv := range os.Environ() {
@@ -35,22 +35,22 @@ func TestInterrupted(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var groups, said []string
+	var groups, output []string
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		said = append(said, lines.Text())
+		output = append(output, lines.Text())
 		if _, list, ok := strings.Cut(lines.Text(), "control groups "); ok {
 			groups = strings.Fields(list)
 		}
-		if len(groups) > 0 && strings.Contains(lines.Text(), "/silent") { // in the middle of it
+		if len(groups) > 0 && strings.Contains(lines.Text(), "/silent") { // during the test
 			break
 		}
 	}
 	if len(groups) == 0 {
-		t.Errorf("no container has booted: %q", said)
+		t.Errorf("no container has booted: %q", output)
 	}
 	for _, g := range groups {
 		if _, err := os.Stat(g); err != nil {
-			t.Error("what follows could not fail: ", err)
+			t.Error("the following checks would be meaningless: ", err)
 		}
 	}
 	if err := cmd.Process.Signal(unix.SIGINT); err != nil {

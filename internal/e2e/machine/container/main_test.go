@@ -1,6 +1,6 @@
 // Package container tests the installed daemons on a machine with systemd as its first
-// process: packages, units, sandbox, journal, socket activation. Tests that need a kernel
-// of their own are in package vm.
+// process: packages, units, sandbox, journal, socket activation. Tests that need a separate
+// kernel are in package vm.
 package container
 
 import (
@@ -15,46 +15,46 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m, machine.ContainerTools...)) }
 
-// A promise is a test of something that an installation does.
-type promise struct {
+// feature is a test of one feature of an installation.
+type feature struct {
 	name string
-	show func(*testing.T, *machine.Machine)
+	test func(*testing.T, *machine.Machine)
 }
 
-// TestInstalled tests the promises on one machine. Each finds the daemons installed, configured
-// and stopped, and the journal empty.
+// TestInstalled tests the features on one machine. At the start of each test, the daemons are
+// installed, configured and stopped, and the journal is empty.
 func TestInstalled(t *testing.T) {
 	m := node(t)
-	for _, p := range slices.Concat(unitPromises, journalPromises, credentialPromises, examplePromises, verbPromises) {
-		t.Run(p.name, func(t *testing.T) {
+	for _, f := range slices.Concat(unitFeatures, journalFeatures, credentialFeatures, exampleFeatures, commandFeatures) {
+		t.Run(f.name, func(t *testing.T) {
 			m := m.For(t)
 			defer asInstalled(t, m)
-			p.show(t, m)
+			f.test(t, m)
 		})
 	}
 }
 
-// asInstalled undoes what a promise has changed.
+// asInstalled reverts the changes of a test.
 func asInstalled(t *testing.T, m *machine.Machine) {
 	t.Helper()
-	look(t, m)
+	checkJournal(t, m)
 	m.Do("systemctl stop clientmountd nnf-dm.socket nnf-dm; rm -rf /etc/systemd/system/{clientmountd.service,nnf-dm.service,nnf-dm.socket}.d /etc/{clientmountd,nnf-dm}/config.d/20-*; " +
 		"systemctl daemon-reload; systemctl reset-failed; journalctl --rotate -q; journalctl -q --vacuum-files=1 2>/dev/null")
 }
 
-// node is a machine with both daemons installed and configured, none started.
+// node returns a machine with both daemons installed and configured, but not started.
 func node(t *testing.T) *machine.Machine {
 	t.Helper()
 	m := machine.Container(t)
 	m.Install()
 	m.Configure()
-	t.Cleanup(func() { look(t, m) })
+	t.Cleanup(func() { checkJournal(t, m) })
 	return m
 }
 
-// look logs the journal of a failed test. It checks that systemd warns about none of the units,
-// and that journalctl -x explains every record of the daemons.
-func look(t *testing.T, m *machine.Machine) {
+// checkJournal logs the journal of a failed test. It checks that systemd has no warnings about our
+// units, and that journalctl -x explains every record of the daemons.
+func checkJournal(t *testing.T, m *machine.Machine) {
 	t.Helper()
 	if t.Failed() {
 		t.Log(m.Journal("clientmountd -u nnf-dm -u nnf-dm.socket", "-n 100 -o short-precise"))
@@ -66,7 +66,7 @@ func look(t *testing.T, m *machine.Machine) {
 		known := m.Do("journalctl --list-catalog")
 		for line := range strings.Lines(m.Do("journalctl -b -q --no-pager -o json -t " + daemon + ` | jq -r 'select(.MESSAGE_ID) | "\(.MESSAGE_ID) \(.MESSAGE)"' | sort -u`)) {
 			if id, _, _ := strings.Cut(line, " "); !strings.Contains(known, id+" ") {
-				t.Errorf("the catalogue does not have the id of %s's message %s", daemon, line)
+				t.Errorf("the catalogue lacks the message ID of %s: %s", daemon, line)
 			}
 		}
 		if field := unfilled.FindString(m.Do("journalctl -b -q --no-pager -x -t " + daemon)); field != "" {
@@ -75,11 +75,11 @@ func look(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// unfilled matches the name of a field in the catalogue, which journalctl replaces by the value
+// unfilled matches the name of a field in the catalogue, which journalctl replaces with the value
 // of the record.
 var unfilled = regexp.MustCompile(`.*@[A-Z_]+@.*`)
 
-// has fails the test unless the text has all parts.
+// has checks that the text contains all parts.
 func has(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, p := range parts {
@@ -89,8 +89,8 @@ func has(t *testing.T, text string, parts ...string) {
 	}
 }
 
-// says runs a script that must end with the exit code, and returns its output.
-func says(t *testing.T, m *machine.Machine, code int, script string) string {
+// exits runs a script, checks its exit code, and returns its output.
+func exits(t *testing.T, m *machine.Machine, code int, script string) string {
 	t.Helper()
 	out, got, err := m.Run(m.Context(), script)
 	if err != nil || got != code {

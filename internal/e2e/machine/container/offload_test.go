@@ -21,9 +21,9 @@ func socketActivation(t *testing.T, m *machine.Machine) {
 		if state := m.Property("nnf-dm.service", "ActiveState"); state != "active" {
 			t.Fatalf("round %d: the service is %s", round, state)
 		}
-		m.Await("the daemon has ended", `[ "$(systemctl show --value -p ActiveState nnf-dm.service)" = inactive ]`)
+		m.Await("the daemon has exited", `[ "$(systemctl show --value -p ActiveState nnf-dm.service)" = inactive ]`)
 		if result := m.Property("nnf-dm.service", "Result"); result != "success" {
-			t.Errorf("round %d: it ended with %s", round, result)
+			t.Errorf("round %d: the result is %s", round, result)
 		}
 	}
 	if state := m.Property("nnf-dm.socket", "ActiveState"); state != "active" {
@@ -39,10 +39,10 @@ func sandbox(t *testing.T, m *machine.Machine) {
 	has(t, status, "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2")
 	uid := m.Do("id -u nnf-dm")
 	if uid == "0" || !strings.Contains(status, "Uid:\t"+uid+"\t"+uid) {
-		t.Errorf("it runs not as user %s: %s", uid, status)
+		t.Errorf("it does not run as user %s: %s", uid, status)
 	}
 	if out, code, err := m.Run(m.Context(), "nsenter -t "+pid+" -m -- touch /usr/x /etc/x"); err != nil || code == 0 || !strings.Contains(out, "Read-only file system") {
-		t.Errorf("writing into its view of the machine: %v, exit code %d, %s", err, code, out)
+		t.Errorf("writing in its mount namespace: %v, exit code %d, %s", err, code, out)
 	}
 	has(t, environment(m, "nnf-dm"), "GOMEMLIMIT=128MiB\n", "GOMAXPROCS=1\n")
 }
@@ -51,30 +51,30 @@ func sandbox(t *testing.T, m *machine.Machine) {
 func tokenIsPrivate(t *testing.T, m *machine.Machine) {
 	for _, d := range []string{"clientmountd", "nnf-dm"} {
 		if out, code, err := m.Run(m.Context(), asUser+"cat /etc/"+d+"/service.token"); err != nil || code == 0 {
-			t.Errorf("a user reads the token of %s: %v %d %s", d, err, code, out)
+			t.Errorf("a user can read the token of %s: %v %d %s", d, err, code, out)
 		}
 	}
 	m.Do("runuser -u nnf-dm -- cat /etc/nnf-dm/service.token >/dev/null")
 }
 
-// Users call nnf-dm all the time while it is restarted 20 times: the old or the new process
+// Users call nnf-dm continuously while it is restarted 20 times. The old or the new process
 // answers every call.
-func restartRefusesNobody(t *testing.T, m *machine.Machine) {
+func restartRefusesNoConnection(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start nnf-dm.socket; rm -f /root/stop")
 	m.Do(`(for k in 1 2 3; do (until [ -e /root/stop ]; do out=$(` + asUser + `nnf-dmctl version 2>&1) && echo answered || echo "exit code $?: $out"; done) & done; wait; echo end) >/root/asked 2>&1 </dev/null &`)
 	for range 20 {
 		m.Do("systemctl restart nnf-dm; sleep 0.1")
 	}
 	m.Do("touch /root/stop")
-	everybodyAnswered(t, m)
+	allAnswered(t, m)
 }
 
-// everybodyAnswered checks what the calls of the users returned.
-func everybodyAnswered(t *testing.T, m *machine.Machine) {
+// allAnswered checks that all calls of the users got an answer.
+func allAnswered(t *testing.T, m *machine.Machine) {
 	t.Helper()
-	m.Await("the users have ended", "grep -qx end /root/asked")
+	m.Await("the users have stopped", "grep -qx end /root/asked")
 	refused, answered := m.Do("grep -vx 'answered\\|end' /root/asked || :"), m.Do("grep -cx answered /root/asked")
-	if refused != "" || len(answered) < 2 { // fewer than ten show nothing
-		t.Errorf("nnf-dm has answered %s times, and not: %s", answered, refused)
+	if refused != "" || len(answered) < 2 { // fewer than ten would be meaningless
+		t.Errorf("nnf-dm has answered %s times; failed calls: %s", answered, refused)
 	}
 }

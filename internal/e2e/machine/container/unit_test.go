@@ -8,13 +8,13 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// unitPromises are what the installed units do.
-var unitPromises = []promise{
+// unitFeatures are features of the installed units.
+var unitFeatures = []feature{
 	{"verified", unitsAreSound},
 	{"ready after sync", readyAfterSync},
-	{"mount namespace of the host", mountNamespaceIsTheHosts},
-	{"mount namespace of its own", mountNamespaceOfItsOwn},
-	{"limits of the runtime", runtimeLimits},
+	{"mount namespace of the host", hostMountNamespace},
+	{"private mount namespace", privateMountNamespace},
+	{"limits of the Go runtime", runtimeLimits},
 	{"watchdog", watchdog},
 	{"killed", restartAfterKill},
 	{"command line", editCommandLine},
@@ -22,7 +22,7 @@ var unitPromises = []promise{
 	{"alias", alias},
 	{"sandbox", sandbox},
 	{"socket activation", socketActivation},
-	{"restart refuses nobody", restartRefusesNobody},
+	{"restart refuses no connection", restartRefusesNoConnection},
 	{"token is private", tokenIsPrivate},
 }
 
@@ -40,9 +40,9 @@ func unitsAreSound(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// READY comes when the list of ClientMounts is known and not before.
+// clientmountd reports READY only after it has listed its ClientMounts.
 func readyAfterSync(t *testing.T, m *machine.Machine) {
-	cluster := m.World.Cluster
+	cluster := m.Fixture.Cluster
 	if err := cluster.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -51,21 +51,21 @@ func readyAfterSync(t *testing.T, m *machine.Machine) {
 	m.Await("the daemon runs", `[ "$(systemctl show --value -p MainPID clientmountd)" != 0 ]`)
 	for range 10 {
 		if state := m.Property("clientmountd", "ActiveState"); state != "activating" {
-			t.Fatalf("without an answer of the API server the unit is %s", state)
+			t.Fatalf("without an answer of the API server, the unit is %s", state)
 		}
-		wait.Pass(t, 200*time.Millisecond, "the unit must stay like this for two seconds")
+		wait.Pass(t, 200*time.Millisecond, "the state must not change for two seconds")
 	}
 	if err := cluster.Resume(); err != nil {
 		t.Fatal(err)
 	}
 	m.Await("the unit is active", "systemctl is-active clientmountd")
 	if text := m.Property("clientmountd", "StatusText"); text == "" {
-		t.Error("systemctl status says nothing of the daemon")
+		t.Error("the daemon has reported no status")
 	}
 }
 
 // The daemon runs in the host's mount namespace, so its mounts are visible to the jobs.
-func mountNamespaceIsTheHosts(t *testing.T, m *machine.Machine) {
+func hostMountNamespace(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	m.Do(`p=$(systemctl show --value -p MainPID clientmountd); [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ]`)
 }
@@ -80,7 +80,7 @@ func runtimeLimits(t *testing.T, m *machine.Machine) {
 	has(t, env, "GOMEMLIMIT=30MiB\n", "GOMAXPROCS=2\n")
 }
 
-// A daemon that does not answer the watchdog is ended and started again.
+// systemd restarts a daemon that does not answer the watchdog.
 func watchdog(t *testing.T, m *machine.Machine) {
 	m.Edit("clientmountd", "[Service]\nWatchdogSec=2\nRestartSec=100ms\n")
 	m.Do("systemctl start clientmountd")
@@ -93,7 +93,7 @@ func watchdog(t *testing.T, m *machine.Machine) {
 	has(t, m.Do("journalctl -b --no-pager -o cat _PID=1 -u clientmountd"), "Watchdog timeout")
 }
 
-// A daemon that is killed is started again.
+// systemd restarts a killed daemon.
 func restartAfterKill(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	pid := m.Property("clientmountd", "MainPID")
@@ -101,7 +101,7 @@ func restartAfterKill(t *testing.T, m *machine.Machine) {
 	m.Await("another process serves", `p=$(systemctl show --value -p MainPID clientmountd); [ $p != 0 ] && [ $p != `+pid+` ] && systemctl is-active clientmountd`)
 }
 
-// The drop-in of install.md: an empty ExecStart= and a new one.
+// The drop-in in units.md has an empty ExecStart= and a new one.
 func editCommandLine(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	m.Edit("clientmountd", "[Service]\nExecStart=\nExecStart=/usr/bin/clientmountd --log-level=debug\n")
@@ -116,7 +116,7 @@ func editCommandLine(t *testing.T, m *machine.Machine) {
 	}
 }
 
-// A reload reads the configuration, and the process stays the same.
+// A reload reads the configuration without a new process.
 func reload(t *testing.T, m *machine.Machine) {
 	m.Do("systemctl start clientmountd")
 	pid := m.Property("clientmountd", "MainPID")
@@ -138,7 +138,7 @@ func alias(t *testing.T, m *machine.Machine) {
 
 // With a drop-in that gives it a private mount namespace, the daemon does not start: no job
 // would see its mounts. The journal has the reason and the next action.
-func mountNamespaceOfItsOwn(t *testing.T, m *machine.Machine) {
+func privateMountNamespace(t *testing.T, m *machine.Machine) {
 	m.Edit("clientmountd", "[Service]\nProtectSystem=full\nRestart=no\n")
 	_, code, err := m.Run(m.Context(), "systemctl start clientmountd")
 	if err != nil {
@@ -151,5 +151,5 @@ func mountNamespaceOfItsOwn(t *testing.T, m *machine.Machine) {
 		t.Errorf("the unit is %s", state)
 	}
 	// -t and not -u: the journal may not know the unit of a process that has already exited.
-	m.Await("it says why", "journalctl --sync; journalctl -b -q --no-pager -o cat -p err -t clientmountd | grep 'mount namespace' | grep Protect")
+	m.Await("the reason is in the journal", "journalctl --sync; journalctl -b -q --no-pager -o cat -p err -t clientmountd | grep 'mount namespace' | grep Protect")
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// run is an nnf-deploy that is at work.
+// run is a running nnf-deploy.
 type run struct {
 	f        *Fleet
 	cmd      *exec.Cmd
@@ -30,7 +30,7 @@ func (f *Fleet) start(ctx context.Context, verb string, args ...string) *run {
 	}
 	go func() {
 		defer close(r.done)
-		_ = r.cmd.Wait() // the exit code is looked at
+		_ = r.cmd.Wait() // wait returns the exit code
 	}()
 	f.t.Cleanup(func() {
 		_ = r.cmd.Process.Kill()
@@ -39,24 +39,24 @@ func (f *Fleet) start(ctx context.Context, verb string, args ...string) *run {
 	return r
 }
 
-// wait returns how it ended.
+// wait waits until nnf-deploy exits and returns the result.
 func (r *run) wait() Result {
 	r.f.t.Helper()
 	select {
 	case <-r.done:
 	case <-time.After(2 * time.Minute):
-		r.f.t.Fatalf("nnf-deploy does not end\n%s%s", &r.out, &r.err)
+		r.f.t.Fatalf("nnf-deploy does not exit\n%s%s", &r.out, &r.err)
 	}
 	return Result{Code: r.cmd.ProcessState.ExitCode(), Stdout: r.out.String(), Stderr: r.err.String()}
 }
 
-// until waits for something, as long as nnf-deploy is at work.
+// until waits for a condition while nnf-deploy is running.
 func (r *run) until(what string, is func() bool) {
 	r.f.t.Helper()
 	wait.Within(r.f.t, 2*time.Minute, what, func() bool {
 		select {
 		case <-r.done:
-			r.f.t.Fatalf("nnf-deploy has ended before %s\n%s%s", what, &r.out, &r.err)
+			r.f.t.Fatalf("nnf-deploy has exited before %s\n%s%s", what, &r.out, &r.err)
 		default:
 		}
 		return is()
@@ -72,29 +72,29 @@ func (r *run) signal(s syscall.Signal) func() {
 	}
 }
 
-// switching is true while the node changes from old to new.
+// switching reports whether a switch runs on the node.
 func (n *Node) switching() bool {
 	_, code, err := n.Run(n.Context(), "pgrep -f /var/lib/nnf-deploy/stage/switch.sh")
 	return err == nil && code == 0
 }
 
-// settled waits until nothing is at work on the node any more.
+// settled waits until no run changes the node.
 func (n *Node) settled() {
-	n.Await("nothing is at work", "[ ! -e /var/lib/nnf-deploy/lock ] || flock -n /var/lib/nnf-deploy/lock true")
+	n.Await("no run changes the node", "[ ! -e /var/lib/nnf-deploy/lock ] || flock -n /var/lib/nnf-deploy/lock true")
 }
 
-// Whatever ends a run at whatever moment: each node has the old release or the
-// new one, runs, and the next run completes the work.
+// Whatever stops a run at any time, each node then has the old or the new release, its daemons
+// run, and the next run completes the installation.
 func TestBrokenRuns(t *testing.T) {
 	f := New(t, 3)
 	older, newer := f.Releases()
 	f.Distribution(f.Nodes...)
-	f.Nodes[0].SessionsEndWithAll()
-	expect(t, f.Ask("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	f.Nodes[0].KillSessionProcesses()
+	expect(t, f.DeployJSON("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
 	if t.Failed() {
 		return
 	}
-	began := func(f *Fleet, r *run) {
+	start := func(f *Fleet, r *run) {
 		r.until("the first bytes", func() bool { return f.Nodes[0].line.delivered.Load() > 0 })
 	}
 	upload := func(f *Fleet, r *run) {
@@ -108,7 +108,7 @@ func TestBrokenRuns(t *testing.T) {
 			f.Set(n, Faults{Dead: true})
 		}
 	}
-	// As a node that goes down: nothing of it is there any more.
+	// As if the node went down: all processes of the switch are killed.
 	crash := func(f *Fleet, _ *run) {
 		f.Nodes[0].Await("the switch is dead", "u=$(systemctl list-units --plain --no-legend 'run-*.scope' | cut -d' ' -f1); [ -n \"$u\" ] && systemctl kill -s KILL $u")
 	}
@@ -122,17 +122,17 @@ func TestBrokenRuns(t *testing.T) {
 		when  func(*Fleet, *run)
 		what  func(*Fleet, *run)
 		code  int
-		mixed bool // only the next run puts it in order
+		mixed bool // only the next run repairs the node
 	}{
-		{"Ctrl-C at the beginning", began, interrupt, 130, false},
-		{"Ctrl-C in the upload", upload, interrupt, 130, false},
-		{"Ctrl-C in the switch", change, interrupt, 130, false},
-		{"Ctrl-C twice in the switch", change, twice, 130, false},
-		{"killed in the upload", upload, kill, -1, false},
-		{"killed in the switch", change, kill, -1, false},
-		{"lines cut in the upload", upload, cut, 1, false},
-		{"lines cut in the switch", change, cut, 1, false},
-		{"the node's own part killed in the switch", change, crash, 1, true},
+		{"Ctrl-C at the start", start, interrupt, 130, false},
+		{"Ctrl-C during the upload", upload, interrupt, 130, false},
+		{"Ctrl-C during the switch", change, interrupt, 130, false},
+		{"Ctrl-C twice during the switch", change, twice, 130, false},
+		{"killed during the upload", upload, kill, -1, false},
+		{"killed during the switch", change, kill, -1, false},
+		{"connections broken during the upload", upload, cut, 1, false},
+		{"connections broken during the switch", change, cut, 1, false},
+		{"switch killed on the node", change, crash, 1, true},
 	} {
 		t.Run(round.name, func(t *testing.T) {
 			f := f.For(t)
@@ -150,7 +150,7 @@ func TestBrokenRuns(t *testing.T) {
 			if end.Code != round.code {
 				t.Errorf("exit code %d, want %d\n%s%s", end.Code, round.code, end.Stdout, end.Stderr)
 			}
-			told, err := f.parse(end)
+			answer, err := f.parse(end)
 			if err != nil && round.code >= 0 {
 				t.Error(err)
 			}
@@ -158,10 +158,10 @@ func TestBrokenRuns(t *testing.T) {
 				n.settled()
 				got := n.Release(older, newer)
 				f.Set(n, Faults{})
-				said := told.Nodes[n.Name].Result
-				t.Logf("%s has %s: %s", n.Name, got, said)
-				if new := got == next.Version; said == "ok" && !new || slices.Contains([]string{"skipped", "interrupted"}, said) && new {
-					t.Errorf("%s is said to be %s, and has %s: %+v", n.Name, said, got, told.Nodes[n.Name])
+				result := answer.Nodes[n.Name].Result
+				t.Logf("%s has %s: %s", n.Name, got, result)
+				if new := got == next.Version; result == "ok" && !new || slices.Contains([]string{"skipped", "interrupted"}, result) && new {
+					t.Errorf("the result of %s is %s, but it has %s: %+v", n.Name, result, got, answer.Nodes[n.Name])
 				}
 				if round.mixed && n == f.Nodes[0] {
 					continue
@@ -173,10 +173,10 @@ func TestBrokenRuns(t *testing.T) {
 					t.Errorf("%s, with %s: the daemons are %s", n.Name, got, state)
 				}
 				if running := n.Do("/proc/$(systemctl show --value -p MainPID clientmountd)/exe version"); !contains(running, got) {
-					t.Errorf("%s has %s, and %s runs", n.Name, got, running)
+					t.Errorf("%s has %s, but %s runs", n.Name, got, running)
 				}
 			}
-			a := f.Ask("install", next.PackageArguments()...)
+			a := f.DeployJSON("install", next.PackageArguments()...)
 			if a.Code != 0 {
 				t.Errorf("the next run: %+v", a.Result)
 			}

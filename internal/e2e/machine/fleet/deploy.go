@@ -10,29 +10,28 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// Outcome is what nnf-deploy says of one node in its answer for machines.
+// Outcome is the result of one node in the JSON output of nnf-deploy.
 type Outcome struct {
 	Node, Result, Cause, Hint string
 	Seconds                   float64
 	Changes, Notes, Journal   []string
 }
 
-// Answer is a run of nnf-deploy and what it said.
+// Answer is the result of a run of nnf-deploy with JSON output.
 type Answer struct {
 	Result
 	Nodes map[string]Outcome
 }
 
-// Deploy runs nnf-deploy as the administrator does, with the ssh configuration
-// of the fleet, and with an answer for people.
+// Deploy runs nnf-deploy as the administrator does, with the ssh configuration of the fleet.
 func (f *Fleet) Deploy(verb string, args ...string) Result {
 	f.t.Helper()
 	return f.Run(nil, f.program(), f.arguments(verb, args...)...)
 }
 
-// Ask runs nnf-deploy with an answer for machines, which must name each node of
-// the fleet, or those that args name, once and in order.
-func (f *Fleet) Ask(verb string, args ...string) Answer {
+// DeployJSON runs nnf-deploy with JSON output, which must list each node of the fleet, or each
+// node in args, once and in order.
+func (f *Fleet) DeployJSON(verb string, args ...string) Answer {
 	f.t.Helper()
 	r := f.Deploy(verb, append([]string{"-o", "json"}, args...)...)
 	a, err := f.parse(r)
@@ -46,7 +45,7 @@ func (f *Fleet) parse(r Result) (Answer, error) {
 	a := Answer{Result: r, Nodes: map[string]Outcome{}}
 	var document struct{ Nodes []Outcome }
 	if err := json.Unmarshal([]byte(r.Stdout), &document); err != nil {
-		return a, fmt.Errorf("exit code %d, and the answer is no JSON: %w", r.Code, err)
+		return a, fmt.Errorf("exit code %d, and the output is not JSON: %w", r.Code, err)
 	}
 	var names []string
 	for _, o := range document.Nodes {
@@ -59,7 +58,7 @@ func (f *Fleet) parse(r Result) (Answer, error) {
 	return a, nil
 }
 
-// PackageArguments are those that give a release's packages.
+// PackageArguments returns the arguments for the packages of a release.
 func (r *Release) PackageArguments() (args []string) {
 	for _, p := range r.Packages {
 		args = append(args, "--rpm", p)
@@ -75,12 +74,12 @@ func (f *Fleet) program() string {
 	f.t.Helper()
 	path := filepath.Join(f.repository(), "bin/nnf-deploy")
 	if _, err := os.Stat(path); err != nil {
-		f.t.Fatalf("there is no %s: run make build-daemon", path)
+		f.t.Fatalf("%s does not exist: run make build-daemon", path)
 	}
 	return path
 }
 
-// Distribution has rpm know on these nodes what the distribution has brought.
+// Distribution installs the package that provides the dependencies of the daemons' packages.
 func (f *Fleet) Distribution(nodes ...*Node) {
 	f.t.Helper()
 	distribution := machine.Distribution(f.t)
@@ -90,8 +89,8 @@ func (f *Fleet) Distribution(nodes ...*Node) {
 	}
 }
 
-// Repository gives nodes a repository in which the distribution's packages are,
-// not installed: what is installed there needs dnf.
+// Repository creates a dnf repository with that package on these nodes. It is not installed, so
+// installing the daemons' packages requires dnf.
 func (f *Fleet) Repository(nodes ...*Node) {
 	f.t.Helper()
 	distribution := machine.Distribution(f.t)

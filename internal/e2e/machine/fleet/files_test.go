@@ -10,9 +10,9 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// The files that a site has for its present installer: daemons with names that
-// differ from their programs', one that is only an account, arguments and
-// environment; and the system's description.
+// The files of a site for its existing installer: daemons whose names differ from those of their
+// programs, an entry with only an account, arguments and environment; and the
+// SystemConfiguration.
 const daemonsFile = `daemons:
 - name: nnf-fence
   serviceAccount: {name: nnf-fencing-agent, namespace: nnf-system}
@@ -48,23 +48,23 @@ spec:
     computesAccess: [{index: 0, name: compute-01}]
 `
 
-// A site goes over from the older installer with the files that it has.
+// A site migrates from the older installer with its existing files.
 func TestExistingFiles(t *testing.T) {
 	f := New(t, 2)
 	older, newer := f.Releases()
 	f.Distribution(f.Nodes...)
-	f.World.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "nnf-fencing-agent", "namespace": "nnf-system"}})
-	f.World.Apply(lab.Object{
+	f.Fixture.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "nnf-fencing-agent", "namespace": "nnf-system"}})
+	f.Fixture.Apply(lab.Object{
 		"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
 		"metadata": map[string]any{"name": "nnf-fencing-agent", "namespace": "nnf-system", "annotations": map[string]any{"kubernetes.io/service-account.name": "nnf-fencing-agent"}},
 	})
-	// One node has had the older installer's hands on it, and our programs run there.
+	// On one node, the older installer has installed our programs.
 	for _, o := range olders(f, older.Programs) {
 		o.install(f, f.Nodes[0])
 	}
 	files := []string{"--daemons", f.write("daemons.yaml", 0o600, daemonsFile), "--system-config", f.write("system.yaml", 0o600, systemFile)}
 	install := append(newer.PackageArguments(), files...)
-	expect(t, f.Ask("install", install...), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("install", install...), 0, all(f.Nodes, "ok"))
 	for _, n := range f.Nodes {
 		if got := n.Release(newer); got != newer.Version {
 			t.Errorf("%s has %s", n.Name, got)
@@ -85,18 +85,18 @@ func TestExistingFiles(t *testing.T) {
 			t.Errorf("%s: the unit is still %s", n.Name, path)
 		}
 		if drops := n.Property("clientmountd", "DropInPaths"); contains(drops, "override.conf") {
-			t.Errorf("%s: the older installer's drop-in still counts: %s", n.Name, drops)
+			t.Errorf("%s: the older installer's drop-in is still used: %s", n.Name, drops)
 		}
 		n.serves("files")
 	}
 	before := processes(f.Nodes)
-	expect(t, f.Ask("install", install...), 0, all(f.Nodes, "unchanged"))
+	expect(t, f.DeployJSON("install", install...), 0, all(f.Nodes, "unchanged"))
 	for name, now := range processes(f.Nodes) {
 		if now != before[name] {
 			t.Errorf("%s: %q before, %q now", name, before[name], now)
 		}
 	}
-	expect(t, f.Ask("uninstall", files...), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("uninstall", files...), 0, all(f.Nodes, "ok"))
 	for _, n := range f.Nodes {
 		if left := n.Do("ls -d /etc/*/service.* 2>/dev/null || :"); left != "" {
 			t.Errorf("%s: left behind: %s", n.Name, left)
@@ -104,7 +104,7 @@ func TestExistingFiles(t *testing.T) {
 	}
 }
 
-// An administrator who may not log in as root becomes root by sudo.
+// An administrator who cannot log in as root uses sudo.
 func TestSudo(t *testing.T) {
 	f := New(t, 2)
 	older, _ := f.Releases()
@@ -113,19 +113,19 @@ func TestSudo(t *testing.T) {
 		n.Put("/etc/ssh/e2e/sshd_config", 0o644, []byte(strings.Replace(sshdConfig, "prohibit-password", "no", 1)))
 		n.Do("usermod -p '*' alice") // without a password, but not locked
 	}
-	a := f.Ask("install", older.PackageArguments()...)
+	a := f.DeployJSON("install", older.PackageArguments()...)
 	expect(t, a, 1, all(f.Nodes, "failed"))
 	if o := a.Nodes[f.Nodes[0].Name]; !contains(o.Cause, "login") || o.Hint == "" {
 		t.Errorf("%+v", o)
 	}
-	a = f.Ask("install", append(older.PackageArguments(), "--user", "alice")...)
+	a = f.DeployJSON("install", append(older.PackageArguments(), "--user", "alice")...)
 	expect(t, a, 1, all(f.Nodes, "failed"))
 	if o := a.Nodes[f.Nodes[0].Name]; !contains(o.Cause, "root") || !contains(o.Hint, "--sudo") {
 		t.Errorf("%+v", o)
 	}
-	// One of them asks for a password.
+	// On one node, sudo asks for a password.
 	f.Nodes[1].Do("rm /etc/sudoers.d/alice && echo 'alice ALL=(ALL) ALL' >/etc/sudoers.d/alice")
-	a = f.Ask("install", append(older.PackageArguments(), "--user", "alice", "--sudo")...)
+	a = f.DeployJSON("install", append(older.PackageArguments(), "--user", "alice", "--sudo")...)
 	expect(t, a, 1, map[string]string{f.Nodes[0].Name: "ok", f.Nodes[1].Name: "failed"})
 	healthy(t, f, f.Nodes[0], older)
 	if o := a.Nodes[f.Nodes[1].Name]; !contains(o.Hint, "NOPASSWD") {
@@ -133,10 +133,10 @@ func TestSudo(t *testing.T) {
 	}
 }
 
-// broken makes a release whose clientmountd ends as soon as it starts.
+// broken builds packages of a release whose clientmountd exits immediately.
 func (f *Fleet) broken() (packages []string) {
 	f.t.Helper()
-	_, newer := f.Releases() // its files are where they were
+	_, newer := f.Releases() // whose build directory still exists
 	work, out := filepath.Join(f.Dir, "broken"), filepath.Join(f.Dir, "broken-packages")
 	if r := f.Run(nil, "cp", "-a", filepath.Dir(filepath.Dir(newer.Programs)), work); r.Code != 0 {
 		f.t.Fatalf("%+v", r)
@@ -151,8 +151,8 @@ func (f *Fleet) broken() (packages []string) {
 	args := []string{"--config", filepath.Join(f.repository(), "nfpm.yaml"), "rpm", "--root", work, out}
 	cmd := f.Command(f.t.Context(), filepath.Join(f.repository(), "bin/packager"), append(args, daemons...)...)
 	cmd.Env = append(cmd.Env, "RPM_VERSION=0.3.0", "RPM_RELEASE=1", "GOARCH="+runtime.GOARCH)
-	if said, err := cmd.CombinedOutput(); err != nil {
-		f.t.Fatalf("packager: %v: %s", err, said)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		f.t.Fatalf("packager: %v: %s", err, output)
 	}
 	packages, err := filepath.Glob(filepath.Join(out, "*.rpm"))
 	if err != nil || len(packages) != len(daemons) {
@@ -161,27 +161,27 @@ func (f *Fleet) broken() (packages []string) {
 	return packages
 }
 
-// A release that does not start goes no further than to the nodes that try it,
-// and those get back what they had.
-func TestReleaseThatDoesNotStart(t *testing.T) {
+// A release that does not start is installed only on the first nodes, which then get the
+// previous release back.
+func TestBrokenRelease(t *testing.T) {
 	f := New(t, 3)
 	older, newer := f.Releases()
 	f.Distribution(f.Nodes...)
-	expect(t, f.Ask("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
 	var bad []string
 	for _, p := range f.broken() {
 		bad = append(bad, "--rpm", p)
 	}
-	tried, left := f.Nodes[0], f.Nodes[1:]
-	before := processes(left)
-	a := f.Ask("install", append(bad, "--batch", "1", "--max-failures", "1")...)
+	tried, others := f.Nodes[0], f.Nodes[1:]
+	before := processes(others)
+	a := f.DeployJSON("install", append(bad, "--batch", "1", "--max-failures", "1")...)
 	want := all(f.Nodes, "skipped")
 	want[tried.Name] = "failed"
 	expect(t, a, 1, want)
-	if o := a.Nodes[tried.Name]; !contains(o.Cause, "not ready") || !contains(o.Cause, "the node is as before") || !contains(strings.Join(o.Journal, "\n"), "out of order") {
+	if o := a.Nodes[tried.Name]; !contains(o.Cause, "not ready") || !contains(o.Cause, "the previous state was restored") || !contains(strings.Join(o.Journal, "\n"), "out of order") {
 		t.Errorf("%+v", o)
 	}
-	for name, now := range processes(left) {
+	for name, now := range processes(others) {
 		if now != before[name] {
 			t.Errorf("%s: %q before, %q now", name, before[name], now)
 		}
@@ -190,23 +190,22 @@ func TestReleaseThatDoesNotStart(t *testing.T) {
 		healthy(t, f, n, older)
 		n.Do("rpm -q clientmountd-0.1.0 nnf-dm-0.1.0")
 	}
-	tried.serves("put-back")
-	expect(t, f.Ask("install", newer.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	tried.serves("restored")
+	expect(t, f.DeployJSON("install", newer.PackageArguments()...), 0, all(f.Nodes, "ok"))
 	for _, n := range f.Nodes {
 		healthy(t, f, n, newer)
 	}
 }
 
-// Nodes that do not get on are given up, each in its time, and the others are
-// not held up.
-func TestPatience(t *testing.T) {
+// Nodes that are too slow fail after their time limits, and do not delay the other nodes.
+func TestTimeouts(t *testing.T) {
 	f := New(t, 3)
 	older, _ := f.Releases()
 	f.Distribution(f.Nodes...)
 	silent, crawling, good := f.Nodes[0], f.Nodes[1], f.Nodes[2]
 	f.Set(silent, Faults{Silent: true})
 	f.Set(crawling, Faults{Rate: 100 << 10}) // minutes
-	a := f.Ask("install", append(older.PackageArguments(), "--connect-timeout", "2s", "--node-timeout", "45s")...)
+	a := f.DeployJSON("install", append(older.PackageArguments(), "--connect-timeout", "2s", "--node-timeout", "45s")...)
 	expect(t, a, 1, map[string]string{silent.Name: "failed", crawling.Name: "failed", good.Name: "ok"})
 	for n, cause := range map[*Node]string{silent: "timed out", crawling: "--node-timeout"} {
 		if o := a.Nodes[n.Name]; !contains(o.Cause, cause) || o.Hint == "" {
@@ -219,14 +218,14 @@ func TestPatience(t *testing.T) {
 		}
 	}
 	healthy(t, f, good, older)
-	expect(t, f.Ask("install", older.PackageArguments()...), 0, map[string]string{silent.Name: "ok", crawling.Name: "ok", good.Name: "unchanged"})
+	expect(t, f.DeployJSON("install", older.PackageArguments()...), 0, map[string]string{silent.Name: "ok", crawling.Name: "ok", good.Name: "unchanged"})
 	for _, n := range f.Nodes {
 		healthy(t, f, n, older)
 	}
 }
 
-// ssh is the administrator's, with all that ssh_config can do: connections that
-// are shared and stay open, and nodes that are reached through another one.
+// nnf-deploy works with features of the administrator's ssh: shared connections that stay open,
+// and jump hosts.
 func TestAdministratorsSSH(t *testing.T) {
 	f := New(t, 3)
 	f.Distribution(f.Nodes...)
@@ -241,8 +240,8 @@ func TestAdministratorsSSH(t *testing.T) {
 			}
 		}()
 		f.Connections()
-		expect(t, f.Ask("install", append(older.PackageArguments(), shared...)...), 0, all(f.Nodes, "ok"))
-		expect(t, f.Ask("install", append(older.PackageArguments(), shared...)...), 0, all(f.Nodes, "unchanged"))
+		expect(t, f.DeployJSON("install", append(older.PackageArguments(), shared...)...), 0, all(f.Nodes, "ok"))
+		expect(t, f.DeployJSON("install", append(older.PackageArguments(), shared...)...), 0, all(f.Nodes, "unchanged"))
 		for name, n := range f.Connections() {
 			if n != 1 {
 				t.Errorf("%s: %d connections for two runs, want 1", name, n)
@@ -254,7 +253,7 @@ func TestAdministratorsSSH(t *testing.T) {
 		f := f.For(t)
 		gate, behind := f.Nodes[0], f.Nodes[1]
 		f.Connections()
-		a := f.Ask("install", append(older.PackageArguments(), "--ssh-option", "ProxyJump="+gate.Name, "--dry-run", behind.Name)...)
+		a := f.DeployJSON("install", append(older.PackageArguments(), "--ssh-option", "ProxyJump="+gate.Name, "--dry-run", behind.Name)...)
 		expect(t, a, 0, map[string]string{behind.Name: "unchanged"})
 		if n := f.Connections(); n[gate.Name] != 1 || n[behind.Name] != 1 {
 			t.Errorf("connections: %v, want one to each of %s and %s", n, gate.Name, behind.Name)

@@ -1,10 +1,10 @@
-// Package fleet has a fleet of compute nodes for nnf-deploy: each is a container
-// with systemd and an sshd of its own, behind a line that the test can cut, slow
-// down or silence. The API server is real, as are the administrator's ssh, its
-// configuration and its keys, which are made for the test.
+// Package fleet provides a fleet of compute nodes for tests of nnf-deploy. Each node is a container
+// with its own systemd and sshd, behind a network connection that the test can break, slow
+// down or block. The API server and the administrator's ssh are real; the configuration and
+// keys of ssh are created for the test.
 //
-// It must not know how nnf-deploy does its work: it looks at what lies and runs
-// on the nodes afterwards.
+// It must not depend on how nnf-deploy works: it checks the files and processes on the nodes
+// after a run.
 package fleet
 
 import (
@@ -18,27 +18,27 @@ import (
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// Tools are the programs that a fleet needs besides those of a container.
+// Tools are the programs that a fleet needs, including those of a container.
 var Tools = append([]string{"ssh", "ssh-keygen"}, machine.ContainerTools...)
 
-// Rabbit is the storage node to which the computes are attached.
+// Rabbit is the storage node to which the compute nodes are attached.
 const Rabbit = "rabbit-01"
 
 var fleets atomic.Int64
 
-// Fleet is a system: computes with sshd, the cluster that knows them, and what
-// an administrator has to reach both.
+// Fleet is a system: compute nodes with sshd, the cluster with their SystemConfiguration, and
+// the administrator's files to reach both.
 type Fleet struct {
 	Nodes      []*Node
-	Dir        string // the administrator's: keys, configuration of ssh
+	Dir        string // directory with the administrator's keys and ssh configuration
 	Kubeconfig string
 
-	*machine.Machine // the first node's; for the world and the cluster
+	*machine.Machine // that of the first node, for the fixture and the cluster
 
 	t testing.TB
 }
@@ -47,10 +47,10 @@ type Fleet struct {
 type Node struct {
 	*machine.Machine
 	line    *line
-	hostKey string // as known_hosts has it
+	hostKey string // in the format of known_hosts
 }
 
-// New boots the fleet: compute-01 and so on, the last one external.
+// New boots a fleet of nodes compute-01 and so on. The last one is an external compute node.
 func New(t testing.TB, count int) *Fleet {
 	t.Helper()
 	var names []string
@@ -58,13 +58,13 @@ func New(t testing.TB, count int) *Fleet {
 		names = append(names, fmt.Sprintf("compute-%02d", i+1))
 	}
 	f := &Fleet{t: t}
-	for i, m := range machine.Containers(t, f.lay, names...) {
+	for i, m := range machine.Containers(t, f.prepare, names...) {
 		if i == 0 {
 			f.Machine = m
 		}
 		f.Nodes = append(f.Nodes, f.connect(m))
 	}
-	f.Kubeconfig = filepath.Join(f.World.Cluster.Dir, "admin.kubeconfig")
+	f.Kubeconfig = filepath.Join(f.Fixture.Cluster.Dir, "admin.kubeconfig")
 	t.Cleanup(func() {
 		for _, n := range f.Nodes {
 			if t.Failed() {
@@ -78,9 +78,9 @@ func New(t testing.TB, count int) *Fleet {
 	return f
 }
 
-// lay says what a node has before it boots. The administrator's directory is made
-// with the first.
-func (f *Fleet) lay(s *world.World, node string) []machine.File {
+// prepare returns the files that a node has before it boots. The first call creates the
+// administrator's directory.
+func (f *Fleet) prepare(s *fixture.Fixture, node string) []machine.File {
 	f.t.Helper()
 	if f.Dir == "" {
 		f.Dir = filepath.Join(s.Dir, fmt.Sprintf("administrator-%d", fleets.Add(1)))
@@ -97,7 +97,7 @@ func (f *Fleet) lay(s *world.World, node string) []machine.File {
 	return f.sshd(node)
 }
 
-// For returns the fleet for a subtest: what fails then fails there.
+// For returns the fleet for a subtest, which fails if an action fails.
 func (f *Fleet) For(t testing.TB) *Fleet {
 	c := *f
 	c.t, c.Nodes = t, nil
@@ -110,7 +110,7 @@ func (f *Fleet) For(t testing.TB) *Fleet {
 	return &c
 }
 
-// Set gives the line to a node faults, until the end of the test.
+// Set sets the faults of the line to a node, until the end of the test.
 func (f *Fleet) Set(n *Node, faults Faults) {
 	f.t.Helper()
 	if err := n.line.Set(faults); err != nil {
@@ -123,7 +123,7 @@ func (f *Fleet) Set(n *Node, faults Faults) {
 	})
 }
 
-// Connections is how many reached each node since the last call.
+// Connections returns the number of connections to each node since the last call.
 func (f *Fleet) Connections() map[string]int {
 	counts := map[string]int{}
 	for _, n := range f.Nodes {
@@ -132,8 +132,7 @@ func (f *Fleet) Connections() map[string]int {
 	return counts
 }
 
-// keygen makes a key pair in the administrator's directory and returns the public
-// one.
+// keygen creates a key pair in the administrator's directory and returns the public key.
 func (f *Fleet) keygen(name string) string {
 	f.t.Helper()
 	path := filepath.Join(f.Dir, name)
@@ -161,8 +160,8 @@ func (f *Fleet) write(name string, mode fs.FileMode, text string) string {
 	return path
 }
 
-// system tells the cluster of the computes, as an administrator does when the
-// system is set up.
+// system creates the SystemConfiguration, and applies the manifests of the daemons, as an
+// administrator does when setting up a system.
 func (f *Fleet) system() {
 	f.t.Helper()
 	var attached []string
@@ -174,39 +173,38 @@ func (f *Fleet) system() {
 			external = append(external, map[string]any{"name": n.Name})
 		}
 	}
-	f.World.Apply(world.SystemConfiguration("default", []any{world.StorageNode(Rabbit, attached...)}, external...))
+	f.Fixture.Apply(fixture.SystemConfiguration("default", []any{fixture.StorageNode(Rabbit, attached...)}, external...))
 	for _, daemon := range daemons {
-		f.World.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
+		f.Fixture.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
 	}
 }
 
-func (f *Fleet) repository() string { return world.Root(f.t) }
+func (f *Fleet) repository() string { return fixture.Root(f.t) }
 
-// daemons are what is deployed; each is the name of a program, of its unit and
-// of its directory below /etc.
+// daemons are the names of the deployed programs, and so of their units and of their
+// directories below /etc.
 var daemons = product.Names()
 
-// Process is a unit's process: which it is, since when, and what it was told.
+// Process describes the main process of a unit: its PID, start time and command line.
 func (n *Node) Process(unit string) string {
 	return n.Do(fmt.Sprintf(`p=$(systemctl show --value -p MainPID %[1]s); echo $p $(systemctl show --value -p ExecMainStartTimestampMonotonic %[1]s); [ $p = 0 ] || tr '\0' ' ' </proc/$p/cmdline`, unit))
 }
 
-// Sum is the SHA-256 of a file; "" when there is none.
+// Sum returns the SHA-256 of a file, or "" if it does not exist.
 func (n *Node) Sum(path string) string {
 	sum, _, _ := strings.Cut(n.Do("sha256sum "+path+" 2>/dev/null || :"), " ")
 	return sum
 }
 
-// Files lists all that lies in a node's file systems, each with its mode,
-// owner, time of change and size. What systemd and rpm note for themselves is
-// left out.
+// Files lists all files of a node with mode, owner, change time and size, and the installed
+// packages. It leaves out the state of systemd and rpm.
 func (n *Node) Files() string {
 	return n.Do(`find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /var/log -o -path /var/lib/rpm -o -path /var/lib/systemd \
 		-o -path /var/cache -o -name 'systemd-private-*' \) -prune -o -not -type d -printf '%p %m %u:%g %C@ %s\n' | sort; find /var/lib/nnf-deploy /tmp /var/tmp -mindepth 1 -type d -not -path '*systemd-private*' 2>/dev/null; rpm -qa | sort`)
 }
 
-// Release says which release's programs the node has: its version; "none";
-// or what it has of which.
+// Release returns the version of the release whose programs the node has, or "none". If the
+// programs are mixed, it returns the version of each.
 func (n *Node) Release(releases ...*Release) string {
 	var found []string
 	for _, p := range programs {
@@ -227,24 +225,24 @@ func (n *Node) Release(releases ...*Release) string {
 	return fmt.Sprintf("%q of %q", found, programs)
 }
 
-// rotate gives a daemon's account a new token. The API server refuses the old
-// one within seconds. It returns the new token.
+// rotate creates a new token for the account of a daemon, and returns it. The API server
+// refuses the old one within seconds.
 func (f *Fleet) rotate(daemon string) string {
 	f.t.Helper()
 	program, err := lab.Binary("devcluster")
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if r := f.Run(nil, program, "token", "--dir", f.World.Cluster.Dir, "--daemon", daemon); r.Code != 0 {
+	if r := f.Run(nil, program, "token", "--dir", f.Fixture.Cluster.Dir, "--daemon", daemon); r.Code != 0 {
 		f.t.Fatalf("a new token for %s: %+v", daemon, r)
 	}
 	return f.token(daemon)
 }
 
-// token is what the daemon's account has now.
+// token returns the current token of the account of a daemon.
 func (f *Fleet) token(daemon string) string {
 	f.t.Helper()
-	data, err := os.ReadFile(filepath.Join(f.World.Cluster.Dir, daemon, product.TokenFile))
+	data, err := os.ReadFile(filepath.Join(f.Fixture.Cluster.Dir, daemon, product.TokenFile))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -24,17 +24,17 @@ func readFile(t *testing.T, path string) string {
 	return string(data)
 }
 
-// Eight nodes answer by ssh, each for itself, and the faults are what they say.
+// Eight separate nodes can be reached by ssh, and the faults have their effects.
 func TestFleet(t *testing.T) {
 	f := New(t, 8)
-	began := time.Now()
+	started := time.Now()
 	for _, n := range f.Nodes {
 		r := f.SSH(n, "hostname; id -un; cat; exit 7")
 		if r.Code != 7 || r.Stdout != n.Name+"\nroot\n" || r.Stderr != "" {
 			t.Errorf("%s: %+v", n.Name, r)
 		}
 	}
-	t.Logf("eight sessions, one after another: %.1f s", time.Since(began).Seconds())
+	t.Logf("eight sessions, one after another: %.1f s", time.Since(started).Seconds())
 	for name, count := range f.Connections() {
 		if count != 1 {
 			t.Errorf("%s: %d connections, want 1", name, count)
@@ -42,7 +42,7 @@ func TestFleet(t *testing.T) {
 	}
 	for name, fault := range map[string]struct {
 		set  func(f *Fleet, n *Node)
-		says string
+		text string
 	}{
 		"dead":           {func(f *Fleet, n *Node) { f.Set(n, Faults{Dead: true}) }, "Connection refused"},
 		"silent":         {func(f *Fleet, n *Node) { f.Set(n, Faults{Silent: true}) }, "timed out"},
@@ -53,23 +53,23 @@ func TestFleet(t *testing.T) {
 			f := f.For(t)
 			bad, good := f.Nodes[1], f.Nodes[2]
 			fault.set(f, bad)
-			if r := f.SSH(bad, "true"); r.Code != 255 || !contains(r.Stderr, fault.says) {
-				t.Errorf("%+v, want exit code 255 and %q", r, fault.says)
+			if r := f.SSH(bad, "true"); r.Code != 255 || !contains(r.Stderr, fault.text) {
+				t.Errorf("%+v, want exit code 255 and %q", r, fault.text)
 			}
 			if r := f.SSH(good, "true"); r.Code != 0 {
-				t.Errorf("the node beside it: %+v", r)
+				t.Errorf("another node: %+v", r)
 			}
 		})
 	}
 	for _, n := range f.Nodes {
 		if r := f.SSH(n, "true"); r.Code != 0 {
-			t.Errorf("%s, when all is well again: %+v", n.Name, r)
+			t.Errorf("%s, without faults: %+v", n.Name, r)
 		}
 	}
 }
 
-// Only the nodes that are named, in the order of the system; a name that is
-// none of its nodes' is an error before anything is done.
+// Only the given nodes are contacted, in the order of the system. An unknown node is an error
+// before the first node is contacted.
 func TestSelection(t *testing.T) {
 	f := New(t, 3)
 	older, _ := f.Releases()
@@ -84,7 +84,7 @@ func TestSelection(t *testing.T) {
 			t.Errorf("%s: %d connections", name, count)
 		}
 	}
-	a := f.Ask("install", append(older.PackageArguments(), "compute-03", "compute-01", "--only-daemon", "clientmountd")...)
+	a := f.DeployJSON("install", append(older.PackageArguments(), "compute-03", "compute-01", "--only-daemon", "clientmountd")...)
 	expect(t, a, 0, map[string]string{"compute-01": "ok", "compute-03": "ok"})
 	for name, count := range f.Connections() {
 		if (count > 0) != slices.Contains([]string{"compute-01", "compute-03"}, name) {
@@ -102,8 +102,8 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// Names of nodes come from others. One that ssh or a shell would take for
-// something else goes no further than to the message.
+// Names of nodes are not trusted. A name that would be special to ssh or a shell is only in the
+// error message.
 func TestHostileNames(t *testing.T) {
 	f := New(t, 1)
 	older, _ := f.Releases()
@@ -122,7 +122,7 @@ func TestHostileNames(t *testing.T) {
 			}
 		}
 		if _, err := os.Stat(mark); err == nil {
-			t.Fatalf("the name %q was run", name)
+			t.Fatalf("the name %q was executed", name)
 		}
 	}
 	for name, count := range f.Connections() {
@@ -132,5 +132,5 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// quoted is a string of YAML.
+// quoted returns s as a quoted string in YAML.
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 )
 
-// healthy looks whether a node has a release and works: programs, credentials
-// and their modes, units, and nothing half done beside them.
+// healthy checks that a node has a release and works: programs, credentials and their modes,
+// units, and no temporary files.
 func healthy(t *testing.T, f *Fleet, n *Node, r *Release) {
 	t.Helper()
 	if got := n.Release(r); got != r.Version {
@@ -27,7 +27,7 @@ func healthy(t *testing.T, f *Fleet, n *Node, r *Release) {
 			t.Errorf("%s: the credentials of %s are %q, want %q", n.Name, d, got, want)
 		}
 		if got, want := n.Do("cat /etc/"+d+"/service.token"), f.token(d); got != want {
-			t.Errorf("%s: %s has another token than its account", n.Name, d)
+			t.Errorf("%s: the token of %s is not that of its account", n.Name, d)
 		}
 	}
 	for _, unit := range []string{"clientmountd.service", "nnf-dm.socket"} {
@@ -43,16 +43,16 @@ func healthy(t *testing.T, f *Fleet, n *Node, r *Release) {
 	}
 }
 
-// serves has the node's daemon take up a ClientMount. There is no such volume,
-// and it says so.
+// serves checks that the node's clientmountd reports an error for a ClientMount whose volume
+// does not exist.
 func (n *Node) serves(name string) {
-	s := n.World
-	s.UseProfile(world.ProfileSpec{})
-	s.Mount(name, world.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
+	s := n.Fixture
+	s.UseProfile(fixture.ProfileSpec{})
+	s.Mount(name, fixture.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
 	s.AwaitError(name)
 }
 
-// processes are the daemons' processes of each node.
+// processes returns the processes of the daemons by node.
 func processes(nodes []*Node) map[string]string {
 	found := map[string]string{}
 	for _, n := range nodes {
@@ -61,7 +61,7 @@ func processes(nodes []*Node) map[string]string {
 	return found
 }
 
-// expect compares what nnf-deploy says of nodes, "" for any word.
+// expect compares the results of nnf-deploy by node.
 func expect(t *testing.T, a Answer, code int, want map[string]string) {
 	t.Helper()
 	if a.Code != code {
@@ -73,14 +73,14 @@ func expect(t *testing.T, a Answer, code int, want map[string]string) {
 		}
 	}
 	if len(a.Nodes) != len(want) {
-		t.Errorf("it tells of %d nodes, want %d", len(a.Nodes), len(want))
+		t.Errorf("results of %d nodes, want %d", len(a.Nodes), len(want))
 	}
 	if t.Failed() {
 		t.Log(a.Stderr)
 	}
 }
 
-// all wants the same of all nodes.
+// all returns the same result for all nodes.
 func all(nodes []*Node, result string) map[string]string {
 	want := map[string]string{}
 	for _, n := range nodes {
@@ -89,14 +89,14 @@ func all(nodes []*Node, result string) map[string]string {
 	return want
 }
 
-// without leaves nodes out.
+// without returns nodes without those in out.
 func without(nodes []*Node, out ...*Node) []*Node {
 	return slices.DeleteFunc(slices.Clone(nodes), func(n *Node) bool {
 		return slices.ContainsFunc(out, func(o *Node) bool { return o.Name == n.Name })
 	})
 }
 
-// status is what nnf-deploy status says for machines.
+// status is the JSON output of nnf-deploy status.
 type status struct {
 	Nodes []struct {
 		Node          string
@@ -115,9 +115,9 @@ func TestStatus(t *testing.T) {
 	older, _ := f.Releases()
 	f.Distribution(f.Nodes...)
 	well, stopped, dead := f.Nodes[0], f.Nodes[1], f.Nodes[2]
-	expect(t, f.Ask("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
 	if r := f.Deploy("status"); r.Code != 0 || strings.Count(r.Stdout, older.Version) != 6 {
-		t.Errorf("a system that is well: %+v", r)
+		t.Errorf("a system without problems: %+v", r)
 	}
 	stopped.Do("systemctl stop clientmountd")
 	f.Set(dead, Faults{Dead: true})
@@ -133,10 +133,10 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	if s.Nodes[2].Cause == "" || s.Nodes[2].Hint == "" {
-		t.Errorf("of the node that does not answer: %+v", s.Nodes[2])
+		t.Errorf("the node that does not answer: %+v", s.Nodes[2])
 	}
 	if now := well.Files(); now != before {
-		t.Errorf("looking has changed something:\n%s", difference(before, now))
+		t.Errorf("status has changed the node:\n%s", difference(before, now))
 	}
 	for _, d := range s.Nodes[0].Daemons {
 		if !d.Well || d.Version != older.Version || d.Unit != "active" || d.Token == "" {

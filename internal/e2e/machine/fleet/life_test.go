@@ -14,8 +14,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 )
 
-// The life of a system: looked at, installed with half of the nodes in trouble,
-// repaired, left alone, upgraded, given new tokens, and rid of all again.
+// The life cycle of a system: dry run, installation with problems on half of the nodes, second
+// run after the repair, run without changes, upgrade, downgrade, new tokens, uninstall.
 func TestLife(t *testing.T) {
 	f := New(t, 8)
 	older, newer := f.Releases()
@@ -31,11 +31,11 @@ func TestLife(t *testing.T) {
 		for _, n := range f.Nodes {
 			before = append(before, n.Files())
 		}
-		a := f.Ask("install", append(older.PackageArguments(), "--dry-run")...)
+		a := f.DeployJSON("install", append(older.PackageArguments(), "--dry-run")...)
 		expect(t, a, 0, all(f.Nodes, "differs"))
 		for i, n := range f.Nodes {
 			if now := n.Files(); now != before[i] {
-				t.Errorf("%s: it changed something:\n%s", n.Name, difference(before[i], now))
+				t.Errorf("%s: the dry run has changed files:\n%s", n.Name, difference(before[i], now))
 			}
 			if changes := strings.Join(a.Nodes[n.Name].Changes, "\n"); !contains(changes, "clientmountd-0.1.0") || !contains(changes, "/etc/nnf-dm/service.token") {
 				t.Errorf("%s: the difference is %q", n.Name, changes)
@@ -49,9 +49,9 @@ func TestLife(t *testing.T) {
 		f.Set(f.Nodes[slow], Faults{Rate: 3 << 20, Latency: time.Millisecond})
 		f.WrongHostKeys(f.Nodes[stranger])
 		f.Nodes[full].Do("mkdir -p /var/lib/nnf-deploy && mount -t tmpfs -o size=1m tmpfs /var/lib/nnf-deploy")
-		// A drop-in with which the daemon refuses to run.
+		// A drop-in with which the daemon does not start.
 		f.Nodes[sick].Put("/etc/systemd/system/clientmountd.service.d/90-site.conf", 0o644, []byte("[Service]\nProtectSystem=full\n"))
-		a := f.Ask("install", older.PackageArguments()...)
+		a := f.DeployJSON("install", older.PackageArguments()...)
 		want := all(f.Nodes, "ok")
 		causes := map[int]string{dead: "refused", stranger: "host key", full: "is full", sick: "not ready"}
 		for i := range causes {
@@ -60,7 +60,7 @@ func TestLife(t *testing.T) {
 		expect(t, a, 1, want)
 		for i, cause := range causes {
 			if o := a.Nodes[f.Nodes[i].Name]; !contains(strings.ToLower(o.Cause), cause) || o.Hint == "" {
-				t.Errorf("%s: the cause is %q, want %q in it, and the hint is %q", o.Node, o.Cause, cause, o.Hint)
+				t.Errorf("%s: the cause is %q, which should contain %q, and the hint is %q", o.Node, o.Cause, cause, o.Hint)
 			}
 		}
 		if o := a.Nodes[f.Nodes[sick].Name]; !contains(strings.Join(o.Journal, "\n"), "mount namespace") || contains(strings.Join(o.Journal, "\n"), "Unknown key") {
@@ -82,8 +82,8 @@ func TestLife(t *testing.T) {
 	})
 
 	f.Nodes[full].Do("umount /var/lib/nnf-deploy")
-	f.Nodes[sick].Do("rm /etc/systemd/system/clientmountd.service.d/90-site.conf; systemctl daemon-reload; systemctl stop clientmountd") // which systemd starts again every few seconds
-	t.Run("again, repaired", func(t *testing.T) {
+	f.Nodes[sick].Do("rm /etc/systemd/system/clientmountd.service.d/90-site.conf; systemctl daemon-reload; systemctl stop clientmountd") // systemd would start it again every few seconds
+	t.Run("after the repair", func(t *testing.T) {
 		f := f.For(t)
 		good := []*Node{f.Nodes[plain], f.Nodes[offered], f.Nodes[slow], f.Nodes[taken]}
 		before := processes(good)
@@ -91,7 +91,7 @@ func TestLife(t *testing.T) {
 		for _, n := range good {
 			want[n.Name] = "unchanged"
 		}
-		expect(t, f.Ask("install", older.PackageArguments()...), 0, want)
+		expect(t, f.DeployJSON("install", older.PackageArguments()...), 0, want)
 		for name, now := range processes(good) {
 			if now != before[name] {
 				t.Errorf("%s: %q before, %q now", name, before[name], now)
@@ -102,14 +102,14 @@ func TestLife(t *testing.T) {
 		}
 	})
 	if t.Failed() {
-		return // all that follows stands on it
+		return // the following tests depend on it
 	}
 
-	t.Run("again, nothing to do", func(t *testing.T) {
+	t.Run("nothing to do", func(t *testing.T) {
 		f := f.For(t)
 		before, files := processes(f.Nodes), f.Nodes[plain].Files()
 		f.Connections()
-		a := f.Ask("install", older.PackageArguments()...)
+		a := f.DeployJSON("install", older.PackageArguments()...)
 		expect(t, a, 0, all(f.Nodes, "unchanged"))
 		for name, now := range processes(f.Nodes) {
 			if now != before[name] {
@@ -122,23 +122,23 @@ func TestLife(t *testing.T) {
 			}
 		}
 		if now := f.Nodes[plain].Files(); now != files {
-			t.Errorf("it changed something:\n%s", difference(files, now))
+			t.Errorf("the run has changed files:\n%s", difference(files, now))
 		}
 	})
 
-	// There and back. Lines as of a network show what doing many at once wins.
+	// Upgrade and downgrade. Slow lines show the effect of --parallel.
 	took := map[string]time.Duration{}
 	for _, way := range []struct {
 		name, parallel string
 		to             *Release
-	}{{"upgrade, one after another", "1", newer}, {"and back, all at once", "8", older}} {
+	}{{"upgrade, one node at a time", "1", newer}, {"downgrade, all nodes in parallel", "8", older}} {
 		t.Run(way.name, func(t *testing.T) {
 			f := f.For(t)
 			for _, n := range f.Nodes {
 				f.Set(n, Faults{Rate: 8 << 20, Latency: 2 * time.Millisecond})
 			}
 			before := processes(f.Nodes)
-			a := f.Ask("install", append(way.to.PackageArguments(), "--parallel", way.parallel)...)
+			a := f.DeployJSON("install", append(way.to.PackageArguments(), "--parallel", way.parallel)...)
 			took[way.parallel] = a.Took
 			expect(t, a, 0, all(f.Nodes, "ok"))
 			now := processes(f.Nodes)
@@ -151,7 +151,7 @@ func TestLife(t *testing.T) {
 			f.Nodes[offered].serves("with-" + strings.ReplaceAll(way.to.Version, ".", "-"))
 		})
 	}
-	t.Logf("eight nodes, lines of 8 MB/s and 2 ms: one after another %.1f s, all at once %.1f s", took["1"].Seconds(), took["8"].Seconds())
+	t.Logf("eight nodes, lines of 8 MB/s and 2 ms: one node at a time %.1f s, all nodes in parallel %.1f s", took["1"].Seconds(), took["8"].Seconds())
 
 	t.Run("new token", func(t *testing.T) {
 		f := f.For(t)
@@ -160,12 +160,12 @@ func TestLife(t *testing.T) {
 		for _, n := range f.Nodes {
 			sockets[n.Name] = n.Do("systemctl show -p ActiveEnterTimestampMonotonic nnf-dm.socket; stat -c '%i %Z' /etc/nnf-dm/service.token /usr/bin/clientmountd")
 		}
-		a := f.Ask("install", older.PackageArguments()...)
+		a := f.DeployJSON("install", older.PackageArguments()...)
 		expect(t, a, 0, all(f.Nodes, "ok"))
 		for _, n := range f.Nodes {
 			healthy(t, f, n, older)
 			if now := n.Do("systemctl show -p ActiveEnterTimestampMonotonic nnf-dm.socket; stat -c '%i %Z' /etc/nnf-dm/service.token /usr/bin/clientmountd"); now != sockets[n.Name] {
-				t.Errorf("%s: what has nothing to do with the token was touched: %q, before %q", n.Name, now, sockets[n.Name])
+				t.Errorf("%s: unrelated files or units have changed: %q, before %q", n.Name, now, sockets[n.Name])
 			}
 			if changes := strings.Join(a.Nodes[n.Name].Changes, "\n"); contains(changes, "nnf-dm") || !contains(changes, "/etc/clientmountd/service.token") {
 				t.Errorf("%s: the changes are %q", n.Name, changes)
@@ -186,12 +186,12 @@ func TestLife(t *testing.T) {
 				t.Errorf("%s has %s mounts, want %s", node, mounts, count)
 			}
 		}
-		a := f.Ask("uninstall", "--dry-run")
+		a := f.DeployJSON("uninstall", "--dry-run")
 		if a.Code == 2 {
 			t.Fatal(a.Stderr)
 		}
 		healthy(t, f, f.Nodes[slow], older)
-		a = f.Ask("uninstall")
+		a = f.DeployJSON("uninstall")
 		expect(t, a, 1, want)
 		if o := a.Nodes[busy.Name]; !contains(o.Cause, "mount") || !contains(o.Hint, "--force") {
 			t.Errorf("%+v", o)
@@ -199,7 +199,7 @@ func TestLife(t *testing.T) {
 		healthy(t, f, busy, older)
 		want = all(f.Nodes, "unchanged")
 		want[busy.Name] = "ok"
-		expect(t, f.Ask("uninstall", "--force"), 0, want)
+		expect(t, f.DeployJSON("uninstall", "--force"), 0, want)
 		busy.Do("[ $(cat /mnt/nnf/job/file) = data ] && umount /mnt/nnf/job")
 		for _, n := range f.Nodes {
 			if got := n.Release(); got != "none" {
@@ -210,13 +210,12 @@ func TestLife(t *testing.T) {
 			}
 		}
 		if lines := difference(names(bare), names(busy.Files())); lines != "" {
-			t.Errorf("what was not there before anything was installed, or is not any more:\n%s", lines)
+			t.Errorf("the files differ from those before the installation:\n%s", lines)
 		}
 	})
 }
 
-// recordMount gives a node the record of a mount that is in place there, as
-// clientmountd writes it.
+// recordMount writes clientmountd's record of a mount that is in place on a node.
 func (f *Fleet) recordMount(n *Node, path string) {
 	f.t.Helper()
 	out := strings.Fields(n.Do("awk '$5 == \"" + path + "\" { print $1, $3, $4 }' /proc/1/mountinfo"))
@@ -245,7 +244,7 @@ func (f *Fleet) recordMount(n *Node, path string) {
 	n.Put(filepath.Join(clientmount.RecordsDirectory("/run/clientmountd"), "job.json"), 0o600, data)
 }
 
-// mounts is what status shows of each node.
+// mounts returns the number of mounts that status shows, by node.
 func (f *Fleet) mounts() map[string]string {
 	f.t.Helper()
 	r := f.Deploy("status", "-o", "json")
@@ -264,7 +263,7 @@ func (f *Fleet) mounts() map[string]string {
 	return found
 }
 
-// names are the paths of a listing.
+// names returns the paths in a listing.
 func names(listing string) string {
 	var b strings.Builder
 	for line := range strings.Lines(listing) {
@@ -274,7 +273,7 @@ func names(listing string) string {
 	return b.String()
 }
 
-// difference is how two listings differ.
+// difference returns the lines that differ between two listings.
 func difference(before, after string) (lines string) {
 	set := func(text string) map[string]bool {
 		set := map[string]bool{}

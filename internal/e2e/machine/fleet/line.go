@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A line is the network between the administrator and one node: a port of the
-// loopback interface, and behind it the socket of the node's sshd.
+// line is the network connection to one node: a port of the loopback interface, which is
+// forwarded to the socket of the node's sshd.
 type line struct {
 	port   int
 	socket string
@@ -19,18 +19,18 @@ type line struct {
 	listener  net.Listener
 	conns     map[net.Conn]bool
 	faults    Faults
-	count     int // connections since the last look
+	count     int // connections since the last call of Connections
 	work      sync.WaitGroup
 	delivered atomic.Int64 // bytes that have reached the node
 }
 
-// Faults are what is wrong with a line. The zero value is a good one.
+// Faults are the faults of a line. The zero value means no faults.
 type Faults struct {
 	Dead    bool          // connections are refused
 	Silent  bool          // connections are accepted and never answered
-	Rate    int           // bytes in a second and direction; 0: as they come
-	Latency time.Duration // of what is sent, in each direction
-	CutAt   int64         // connections break when so many bytes have reached the node; 0: never
+	Rate    int           // bytes per second in each direction; 0: no limit
+	Latency time.Duration // in each direction
+	CutAt   int64         // connections break when CutAt bytes have reached the node; 0: never
 }
 
 func newLine(socket string) (*line, error) {
@@ -52,14 +52,13 @@ func (l *line) listen() error {
 			if err != nil {
 				return
 			}
-			l.work.Go(func() { l.carry(conn) })
+			l.work.Go(func() { l.forward(conn) })
 		}
 	})
 	return nil
 }
 
-// Set gives the line other faults. Those that are not for new connections alone
-// hold for those that are open, too.
+// Set sets the faults of the line. Dead, Rate, Latency and CutAt also affect open connections.
 func (l *line) Set(f Faults) error {
 	l.mu.Lock()
 	listener := l.listener
@@ -79,7 +78,7 @@ func (l *line) Set(f Faults) error {
 	return nil
 }
 
-// Connections is how many came since the last call.
+// Connections returns the number of connections since the last call.
 func (l *line) Connections() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -88,14 +87,14 @@ func (l *line) Connections() int {
 	return n
 }
 
-// Close ends the line and all that it carries.
+// Close closes the line and all its connections.
 func (l *line) Close() error {
 	err := l.Set(Faults{Dead: true})
 	l.work.Wait()
 	return err
 }
 
-// reset ends what is open with a reset.
+// reset closes all open connections with a TCP reset.
 func (l *line) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,8 +106,8 @@ func (l *line) reset() {
 	}
 }
 
-// hold notes an open connection, so that it can be broken.
-func (l *line) hold(conn net.Conn) (release func()) {
+// register records an open connection, so that it can be reset.
+func (l *line) register(conn net.Conn) (release func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns[conn] = true
@@ -120,8 +119,8 @@ func (l *line) hold(conn net.Conn) (release func()) {
 	}
 }
 
-func (l *line) carry(from net.Conn) {
-	defer l.hold(from)()
+func (l *line) forward(from net.Conn) {
+	defer l.register(from)()
 	l.mu.Lock()
 	l.count++
 	f := l.faults
@@ -132,16 +131,16 @@ func (l *line) carry(from net.Conn) {
 	}
 	node, err := net.Dial("unix", l.socket)
 	if err != nil {
-		return // as with a node whose sshd does not run
+		return // as if sshd did not run on the node
 	}
-	defer l.hold(node)()
+	defer l.register(node)()
 	var both sync.WaitGroup
 	both.Go(func() { l.move(node, from, &l.delivered) })
 	both.Go(func() { l.move(from, node, nil) })
 	both.Wait()
 }
 
-// move copies one direction until its end, and passes the end on.
+// move copies one direction until EOF, and then closes it at the other end.
 func (l *line) move(to, from net.Conn, delivered *atomic.Int64) {
 	defer func() {
 		if half, ok := to.(interface{ CloseWrite() error }); ok {
@@ -154,7 +153,7 @@ func (l *line) move(to, from net.Conn, delivered *atomic.Int64) {
 		f := l.faults
 		l.mu.Unlock()
 		piece := buffer
-		if f.Rate > 0 { // twenty pieces in a second
+		if f.Rate > 0 { // twenty pieces per second
 			piece = buffer[:min(len(buffer), max(1, f.Rate/20))]
 		}
 		n, err := from.Read(piece)
@@ -163,7 +162,7 @@ func (l *line) move(to, from net.Conn, delivered *atomic.Int64) {
 			if f.Rate > 0 {
 				wait += time.Duration(n) * time.Second / time.Duration(f.Rate)
 			}
-			time.Sleep(wait) // the latency itself
+			time.Sleep(wait) // simulates the latency
 			if _, err := to.Write(piece[:n]); err != nil {
 				return
 			}

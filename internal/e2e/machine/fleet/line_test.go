@@ -14,7 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
-// echo is a line to a node that sends back what it gets.
+// echo returns a line to a fake node that returns its input.
 func echo(t *testing.T) *line {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "socket")
@@ -55,7 +55,7 @@ func (l *line) dial() (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), conn.SetDeadline(time.Now().Add(20 * time.Second))
 }
 
-// ask sends and returns what comes back.
+// ask sends data and returns the answer.
 func (l *line) ask(data []byte) ([]byte, error) {
 	conn, err := l.dial()
 	if err != nil {
@@ -81,10 +81,10 @@ func TestLine(t *testing.T) {
 	whole := func(t *testing.T, l *line) {
 		t.Helper()
 		if back, err := l.ask(data); err != nil || !bytes.Equal(back, data) {
-			t.Errorf("%d of %d bytes came back, %v", len(back), len(data), err)
+			t.Errorf("%d of %d bytes were returned, %v", len(back), len(data), err)
 		}
 	}
-	t.Run("good", func(t *testing.T) {
+	t.Run("no faults", func(t *testing.T) {
 		l := echo(t)
 		whole(t, l)
 		whole(t, l)
@@ -92,7 +92,7 @@ func TestLine(t *testing.T) {
 			t.Errorf("%d connections, want 2", n)
 		}
 		if n := l.Connections(); n != 0 {
-			t.Errorf("%d connections after the look, want 0", n)
+			t.Errorf("%d connections in the second call, want 0", n)
 		}
 	})
 	t.Run("dead", func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestLine(t *testing.T) {
 			t.Errorf("connecting: %v", err)
 		}
 		if _, err := open.Read(make([]byte, 1)); err == nil || errors.Is(err, syscall.EAGAIN) {
-			t.Errorf("the open connection goes on: %v", err)
+			t.Errorf("the open connection still works: %v", err)
 		}
 		set(t, l, Faults{})
 		whole(t, l)
@@ -126,15 +126,15 @@ func TestLine(t *testing.T) {
 			t.Error(n, err)
 		}
 		if n, err := conn.Read(make([]byte, 1)); n != 0 || !isTimeout(err) {
-			t.Errorf("it says %d bytes, %v", n, err)
+			t.Errorf("received %d bytes, %v", n, err)
 		}
 	})
 	t.Run("slow", func(t *testing.T) {
 		l := echo(t)
 		set(t, l, Faults{Rate: 100_000, Latency: time.Millisecond})
-		began := time.Now()
+		started := time.Now()
 		whole(t, l)
-		if took := time.Since(began); took < 450*time.Millisecond {
+		if took := time.Since(started); took < 450*time.Millisecond {
 			t.Errorf("50 kB took %v, want half a second", took)
 		}
 	})
@@ -142,7 +142,7 @@ func TestLine(t *testing.T) {
 		l := echo(t)
 		set(t, l, Faults{CutAt: 20_000})
 		if back, err := l.ask(data); err == nil && len(back) == len(data) {
-			t.Error("all went through")
+			t.Error("all bytes were returned")
 		}
 		set(t, l, Faults{})
 		whole(t, l)

@@ -1,7 +1,7 @@
 package fleet
 
 import (
-	"crypto/md5" // what the older installer compares by
+	"crypto/md5" // used by the older installer
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -13,14 +13,14 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
 // Release is a version of the packages.
 type Release struct {
 	Version  string
-	Packages []string          // files, also of what nodes do not get
+	Packages []string          // files, including packages that are not for nodes
 	Programs string            // directory with the same programs
 	Sums     map[string]string // SHA-256 of each program
 }
@@ -34,10 +34,10 @@ var releases struct {
 	err  error
 }
 
-// Releases are an older and a newer one, made of this tree.
+// Releases returns an older and a newer release, built from this source tree.
 func (f *Fleet) Releases() (older, newer *Release) {
 	f.t.Helper()
-	releases.once.Do(func() { releases.list, releases.err = makeReleases(f.t, filepath.Join(f.World.Dir, "releases")) })
+	releases.once.Do(func() { releases.list, releases.err = makeReleases(f.t, filepath.Join(f.Fixture.Dir, "releases")) })
 	if releases.err != nil {
 		f.t.Fatal(releases.err)
 	}
@@ -45,7 +45,7 @@ func (f *Fleet) Releases() (older, newer *Release) {
 }
 
 func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
-	root := world.Root(t)
+	root := fixture.Root(t)
 	packager := filepath.Join(root, "bin/packager")
 	if _, err := os.Stat(packager); err != nil {
 		return nil, fmt.Errorf("%w; make bin/packager builds it", err)
@@ -64,7 +64,7 @@ func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
 		of := filepath.Join(out, "source/compute-daemons-"+version)
 		if tree == "" {
 			err = run("VERSION=v"+version, "packaging/source.sh", out, packager)
-		} else { // the same sources again, of another version
+		} else { // the same sources with a different version
 			if err = os.MkdirAll(filepath.Dir(of), 0o755); err == nil {
 				err = os.Rename(tree, of)
 			}
@@ -95,19 +95,18 @@ func makeReleases(t testing.TB, dir string) (list []*Release, err error) {
 	return list, nil
 }
 
-// olderInstaller is one daemon as an installer of the older generation knows it: copied
-// file by file over ssh and scp, started by systemctl, never stopped to be
-// started again.
+// olderInstaller installs one daemon like the installers of the older generation: it copies
+// each file with ssh and scp, and starts the daemon with systemctl, without a restart.
 type olderInstaller struct {
-	name, bin   string // credentials lie in /etc/<name>
+	name, bin   string // the credentials are in /etc/<name>
 	credentials string // directory with service.token and service.cert
-	binary      string // path of the program here
+	binary      string // path of the program on this machine
 	args        string
 	env         []string
 }
 
-// install does to one node what that installer does, and returns what it had to
-// change. Whatever fails ends the test, but for what the installer ignores.
+// install runs the steps of that installer on one node, and returns the changed files. An error
+// ends the test, except for errors that the installer ignores.
 func (o olderInstaller) install(f *Fleet, n *Node) (changed []string) {
 	f.t.Helper()
 	must := func(command string) string {
@@ -125,7 +124,7 @@ func (o olderInstaller) install(f *Fleet, n *Node) (changed []string) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		if o.copy(f, n, f.write(file, 0o644, string(data)), etc+"/"+file) { // for everybody to read, as it was
+		if o.copy(f, n, f.write(file, 0o644, string(data)), etc+"/"+file) { // readable by all users, as with that installer
 			changed = append(changed, file)
 		}
 	}
@@ -150,9 +149,9 @@ func (o olderInstaller) install(f *Fleet, n *Node) (changed []string) {
 	return changed
 }
 
-// override is the drop-in with the daemon's arguments.
+// override returns the drop-in with the arguments of the daemon.
 func (o olderInstaller) override(f *Fleet) string {
-	host, port, _ := strings.Cut(f.World.Cluster.Address(), ":")
+	host, port, _ := strings.Cut(f.Fixture.Cluster.Address(), ":")
 	lines := []string{
 		"/usr/bin/" + o.bin, "--kubernetes-service-host=" + host, "--kubernetes-service-port=" + port,
 		"--service-token-file=/etc/" + o.name + "/service.token", "--service-cert-file=/etc/" + o.name + "/service.cert",
@@ -167,7 +166,7 @@ func (o olderInstaller) override(f *Fleet) string {
 	return text
 }
 
-// copy brings a file to a node if it has another one there.
+// copy copies a file to a node if it differs, and reports whether it did.
 func (o olderInstaller) copy(f *Fleet, n *Node, from, to string) bool {
 	f.t.Helper()
 	if !differs(f, n, from, to) {
@@ -190,19 +189,18 @@ func differs(f *Fleet, n *Node, local, remote string) bool {
 	return there != hex.EncodeToString(sum[:])
 }
 
-// olders are both daemons as that installer is shipped for them.
+// olders returns both daemons with the settings of that installer.
 func olders(f *Fleet, bin string) []olderInstaller {
 	env := []string{"GOGC=off", "GOMEMLIMIT=20MiB", "GOMAXPROCS=5", "HTTP2_PING_TIMEOUT_SECONDS=60"}
-	in := func(daemon string) string { return filepath.Join(f.World.Cluster.Dir, daemon) }
+	in := func(daemon string) string { return filepath.Join(f.Fixture.Cluster.Dir, daemon) }
 	return []olderInstaller{
 		{name: "nnf-data-movement", bin: "nnf-dm", credentials: in("nnf-dm"), binary: filepath.Join(bin, "nnf-dm"), args: "--kubernetes-qps 50 --kubernetes-burst 100", env: env},
 		{name: "client-mount", bin: "clientmountd", credentials: in("clientmountd"), binary: filepath.Join(bin, "clientmountd"), env: env},
 	}
 }
 
-// earlier leaves on a node what a daemon of the older generation and its
-// installer do: a program that runs, the unit that it wrote, and the drop-in
-// with its options.
+// earlier creates the files of a daemon of the older generation and its installer on a node: a
+// running program, its unit, and the drop-in with its options.
 func (n *Node) earlier() {
 	n.Put("/usr/bin/clientmountd", 0o755, []byte("#!/bin/sh\nexec sleep infinity\n"))
 	n.Put("/etc/systemd/system/clientmountd.service", 0o644, machine.OlderUnit("clientmountd", "Data Workflow Service (DWS) Client Mount Service"))

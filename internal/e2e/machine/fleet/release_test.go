@@ -7,11 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// The second release is another one, else no test of an upgrade proves anything.
+// The releases differ, so that upgrades can be tested.
 func TestReleasesDiffer(t *testing.T) {
 	f := New(t, 1)
 	older, newer := f.Releases()
@@ -22,7 +20,7 @@ func TestReleasesDiffer(t *testing.T) {
 				out, err = exec.Command(filepath.Join(r.Programs, p), "--version").Output()
 			}
 			if err != nil || !contains(string(out), r.Version) {
-				t.Errorf("%s of %s says %q, %v", p, r.Version, out, err)
+				t.Errorf("%s of %s prints %q, %v", p, r.Version, out, err)
 			}
 		}
 	}
@@ -33,8 +31,8 @@ func TestReleasesDiffer(t *testing.T) {
 	}
 }
 
-// The nodes are as nodes of a site: rpm installs, or dnf does where something
-// is missing.
+// The nodes are like those of a site: rpm can install the packages, or dnf if a dependency is
+// missing.
 func TestDistribution(t *testing.T) {
 	f := New(t, 2)
 	older, _ := f.Releases()
@@ -44,14 +42,14 @@ func TestDistribution(t *testing.T) {
 	for _, n := range f.Nodes {
 		for _, p := range older.Packages {
 			if contains(filepath.Base(p), "deploy") {
-				continue // is for administrators
+				continue // for administrators
 			}
 			n.Put("/root/rpm/"+filepath.Base(p), 0o644, []byte(readFile(t, p)))
 		}
 	}
 	known.Do("rpm -U /root/rpm/*.rpm")
 	if out, code, err := offered.Run(offered.Context(), "rpm -U /root/rpm/*.rpm"); err != nil || code == 0 || !contains(out, "Failed dependencies") {
-		t.Errorf("rpm alone, where dependencies are not installed: %v, exit code %d: %s", err, code, out)
+		t.Errorf("rpm without the dependencies: %v, exit code %d: %s", err, code, out)
 	}
 	offered.Do("dnf -y -q install /root/rpm/*.rpm")
 	for _, n := range f.Nodes {
@@ -62,34 +60,34 @@ func TestDistribution(t *testing.T) {
 	}
 }
 
-// Programs without packages, with the daemons' own units.
+// Programs without packages use the units of "PROGRAM install".
 func TestPrograms(t *testing.T) {
 	f := New(t, 2)
 	older, newer := f.Releases()
 	for _, r := range []*Release{older, newer} {
-		expect(t, f.Ask("install", "--binary-dir", r.Programs), 0, all(f.Nodes, "ok"))
+		expect(t, f.DeployJSON("install", "--binary-dir", r.Programs), 0, all(f.Nodes, "ok"))
 		for _, n := range f.Nodes {
 			healthy(t, f, n, r)
 		}
 		f.Nodes[0].serves(strings.ReplaceAll(r.Version, ".", "-"))
 	}
 	before := processes(f.Nodes)
-	expect(t, f.Ask("install", "--binary-dir", newer.Programs), 0, all(f.Nodes, "unchanged"))
+	expect(t, f.DeployJSON("install", "--binary-dir", newer.Programs), 0, all(f.Nodes, "unchanged"))
 	for name, now := range processes(f.Nodes) {
 		if now != before[name] {
 			t.Errorf("%s: %q before, %q now", name, before[name], now)
 		}
 	}
-	// The packages take over from the programs.
+	// Packages replace the programs.
 	f.Distribution(f.Nodes...)
-	expect(t, f.Ask("install", newer.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("install", newer.PackageArguments()...), 0, all(f.Nodes, "ok"))
 	for _, n := range f.Nodes {
 		healthy(t, f, n, newer)
 		if path := n.Property("clientmountd", "FragmentPath"); path != "/usr/lib/systemd/system/clientmountd.service" && path != "/lib/systemd/system/clientmountd.service" {
 			t.Errorf("%s: the unit is %s", n.Name, path)
 		}
 	}
-	expect(t, f.Ask("uninstall"), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("uninstall"), 0, all(f.Nodes, "ok"))
 	for _, n := range f.Nodes {
 		if got := n.Release(); got != "none" {
 			t.Errorf("%s has %s", n.Name, got)
@@ -97,14 +95,14 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// The start-up files of root's login shell print and read what they like: each
-// node is installed and looked at all the same, or the answer says what they did.
+// Whatever the start-up files of root's login shell print and read, each node can be installed
+// and inspected, or the error gives the cause.
 func TestStartUpFiles(t *testing.T) {
 	f := New(t, 1)
 	older, _ := f.Releases()
 	f.Distribution(f.Nodes...)
 	node := f.Nodes[0]
-	expect(t, f.Ask("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
+	expect(t, f.DeployJSON("install", older.PackageArguments()...), 0, all(f.Nodes, "ok"))
 	const cases = "internal/deploy/remote/testdata"
 	paths, err := filepath.Glob(filepath.Join(f.repository(), cases, "bashrc-*"))
 	if err != nil || len(paths) < 4 {
@@ -144,15 +142,15 @@ func TestStartUpFiles(t *testing.T) {
 				t.Errorf("%+v", n)
 			}
 			if l.cause == "" {
-				expect(t, f.Ask("install", append(older.PackageArguments(), "--force")...), 0, all(f.Nodes, "ok"))
+				expect(t, f.DeployJSON("install", append(older.PackageArguments(), "--force")...), 0, all(f.Nodes, "ok"))
 			}
 		})
 	}
 	healthy(t, f, node, older)
 }
 
-// A site continues with the installer that it has: it installs, leaves alone,
-// brings new credentials and new programs, and the daemons work.
+// A site can continue to use its older installer: installation, run without changes, new
+// credentials and new programs work.
 func TestOlderInstaller(t *testing.T) {
 	f := New(t, 2)
 	n := f.Nodes[0]
@@ -173,23 +171,13 @@ func TestOlderInstaller(t *testing.T) {
 		}
 		return found
 	}
-	work := func(f *Fleet, name string) {
-		t.Helper()
-		// There is no such volume, and the daemon says so: it reads its objects and
-		// writes their status.
-		s := f.Nodes[0].World
-		s.UseProfile(world.ProfileSpec{})
-		s.Mount(name, world.MountSpec{Path: "/mnt/nnf/" + name, Type: "xfs"})
-		s.AwaitError(name)
-	}
-
 	for _, o := range olders {
 		if changed := o.install(f, n); len(changed) != 4 {
-			t.Errorf("%s, the first time: %q changed", o.bin, changed)
+			t.Errorf("%s, first run: %q changed", o.bin, changed)
 		}
 	}
 	first := running(f)
-	work(f, "first")
+	f.Nodes[0].serves("first")
 	if env := n.Do(`tr '\0' '\n' </proc/$(systemctl show --value -p MainPID clientmountd)/environ`) + "\n"; !contains(env, "GOGC=off\n") || !contains(env, "GOMAXPROCS=5\n") {
 		t.Errorf("the environment of the drop-in is missing: %s", env)
 	}
@@ -205,8 +193,8 @@ func TestOlderInstaller(t *testing.T) {
 			t.Errorf("it runs as %q now, before as %q", now, first)
 		}
 	})
-	// The installer only says start, which does nothing with a daemon that runs:
-	// the daemon has to find the new token itself.
+	// The installer only uses systemctl start, which does not restart a running daemon. The daemon
+	// must notice the new token.
 	t.Run("new credentials", func(t *testing.T) {
 		f := f.For(t)
 		f.rotate("clientmountd")
@@ -216,8 +204,8 @@ func TestOlderInstaller(t *testing.T) {
 		if now := running(f); now["clientmountd"] != first["clientmountd"] {
 			t.Errorf("it runs as %q now, before as %q", now, first)
 		}
-		f.Nodes[0].Await("the new token is in the journal", "journalctl -b -u clientmountd -o cat | grep -i token")
-		work(f, "rotated")
+		f.Nodes[0].serves("rotated") // each request of the daemon checks the token file
+		f.Nodes[0].Await("the daemon uses the new token", "journalctl -b -u clientmountd -o cat | grep 'using the new token'")
 	})
 	t.Run("new programs", func(t *testing.T) {
 		f := f.For(t)
@@ -236,6 +224,6 @@ func TestOlderInstaller(t *testing.T) {
 				t.Errorf("%s is still the old process %q", o.bin, now[o.bin])
 			}
 		}
-		work(f, "updated")
+		f.Nodes[0].serves("updated")
 	})
 }

@@ -16,28 +16,28 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
 )
 
-// Result is how a program ended that the administrator has run.
+// Result is the result of a program that the administrator has run.
 type Result struct {
 	Code           int
 	Stdout, Stderr string
 	Took           time.Duration
 }
 
-// environment is all that the administrator's programs find: nothing of the
-// machine that runs the test.
+// environment returns the environment of the administrator's programs. It is independent of
+// the environment of the test.
 func (f *Fleet) environment() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + f.Dir, "KUBECONFIG=" + f.Kubeconfig, "LC_ALL=C.UTF-8", "TMPDIR=" + f.Dir}
 }
 
-// Command prepares a program as the administrator runs it.
+// Command returns a command in the administrator's environment.
 func (f *Fleet) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env, cmd.Dir = f.environment(), f.Dir
-	cmd.WaitDelay = 20 * time.Second // something that holds its outputs must not hold the test
+	cmd.WaitDelay = 20 * time.Second // a process that keeps the output open must not block the test
 	return cmd
 }
 
-// Run runs a program to its end.
+// Run runs a program until it exits.
 func (f *Fleet) Run(stdin io.Reader, name string, args ...string) Result {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Minute)
@@ -45,25 +45,25 @@ func (f *Fleet) Run(stdin io.Reader, name string, args ...string) Result {
 	var out, errs bytes.Buffer
 	cmd := f.Command(ctx, name, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
-	began := time.Now()
-	err := f.World.Run(cmd)
+	started := time.Now()
+	err := f.Fixture.Run(cmd)
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		f.t.Fatalf("%s: %v\n%s%s", name, err, &out, &errs)
 	}
-	return Result{cmd.ProcessState.ExitCode(), out.String(), errs.String(), time.Since(began)}
+	return Result{cmd.ProcessState.ExitCode(), out.String(), errs.String(), time.Since(started)}
 }
 
-// Config is the path of the configuration of the administrator's ssh.
+// Config returns the path of the administrator's ssh_config.
 func (f *Fleet) Config() string { return filepath.Join(f.Dir, "ssh_config") }
 
-// SSH has a node's shell run a command, by the administrator's ssh.
+// SSH runs a command on a node with the administrator's ssh.
 func (f *Fleet) SSH(n *Node, command string) Result {
 	f.t.Helper()
 	return f.Run(nil, "ssh", "-F", f.Config(), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "--", n.Name, command)
 }
 
-// The server: one process for each connection, as with socket activation. What
-// a session has started lives on after it, as it does behind a listening sshd.
+// The sshd of a node is socket-activated, with one process per connection. Processes that a
+// session has started keep running after the session, as with a listening sshd.
 const (
 	sshdConfig = `HostKey /etc/ssh/e2e/host_key
 AuthorizedKeysFile /etc/ssh/e2e/authorized_keys
@@ -98,7 +98,7 @@ KillMode=process
 `
 )
 
-// sshd is what a node has before it boots, so that the administrator may log in.
+// sshd returns the files of a node with which the administrator can log in.
 func (f *Fleet) sshd(node string) []machine.File {
 	f.t.Helper()
 	f.keygen("host-" + node)
@@ -109,12 +109,12 @@ func (f *Fleet) sshd(node string) []machine.File {
 		{Path: "/etc/systemd/system/e2e-ssh.socket", Mode: 0o644, Text: sshdSocket},
 		{Path: "/etc/systemd/system/e2e-ssh@.service", Mode: 0o644, Text: sshdService},
 		{Path: "/etc/systemd/system/sockets.target.wants/e2e-ssh.socket", Mode: fs.ModeSymlink, Text: "../e2e-ssh.socket"},
-		// alice is who may become root without a password.
+		// alice can become root without a password.
 		{Path: "/etc/sudoers.d/alice", Mode: 0o440, Text: "alice ALL=(ALL) NOPASSWD: ALL\n"},
 	}
 }
 
-// connect makes the line to a node.
+// connect creates the line to a node.
 func (f *Fleet) connect(m *machine.Machine) *Node {
 	f.t.Helper()
 	l, err := newLine(filepath.Join(m.Exchange, "ssh.sock"))
@@ -129,16 +129,15 @@ func (f *Fleet) connect(m *machine.Machine) *Node {
 	return &Node{Machine: m, line: l, hostKey: f.read("host-" + m.Name + ".pub")}
 }
 
-// SessionsEndWithAll makes the node's sshd one behind which systemd ends all
-// that a session has started when its connection ends, as logind does where it
-// is told to (KillUserProcesses=yes).
-func (n *Node) SessionsEndWithAll() {
+// KillSessionProcesses configures systemd on the node to kill all processes of an ssh session
+// when its connection ends, as logind does with KillUserProcesses=yes.
+func (n *Node) KillSessionProcesses() {
 	n.Put("/etc/systemd/system/e2e-ssh@.service.d/kill.conf", 0o644, []byte("[Service]\nKillMode=control-group\nTimeoutStopSec=1s\n"))
 	n.Do("systemctl daemon-reload")
 }
 
-// writeConfig writes what the administrator's ssh knows of the nodes. The
-// names of nodes mean nothing outside it.
+// writeConfig writes the administrator's ssh_config. The names of the nodes can only be
+// resolved with it.
 func (f *Fleet) writeConfig() {
 	f.t.Helper()
 	var b strings.Builder
@@ -160,8 +159,8 @@ func (f *Fleet) writeConfig() {
 	f.write("ssh_config", 0o600, b.String())
 }
 
-// writeKnownHosts writes the keys of the nodes; of those that are named, the
-// key is one that the node does not have.
+// writeKnownHosts writes the host keys of the nodes to known_hosts. The nodes in wrong get a
+// wrong key.
 func (f *Fleet) writeKnownHosts(wrong ...*Node) {
 	f.t.Helper()
 	keys := map[string]string{}
@@ -178,8 +177,7 @@ func (f *Fleet) writeKnownHosts(wrong ...*Node) {
 	f.write("known_hosts", 0o600, b.String())
 }
 
-// WrongHostKeys makes the administrator's ssh know other keys of the nodes,
-// until the end of the test.
+// WrongHostKeys writes wrong keys of these nodes to known_hosts, until the end of the test.
 func (f *Fleet) WrongHostKeys(nodes ...*Node) {
 	f.t.Helper()
 	f.writeKnownHosts(nodes...)

@@ -5,40 +5,48 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 )
 
-// Every kind of storage at once: xfs, gfs2, a raw device, and volumes over two
-// namespaces, one by the device mapper's stripes and one by its raid.
+// All kinds of storage at the same time: xfs, gfs2, a raw device, and volumes on two namespaces,
+// one with the stripe target of the device mapper and one with its raid target.
 func kinds(t *testing.T) {
 	under(t, func(t *testing.T) {
-		began := node(t).Do("date +%s") // --after-cursor leaves out one record too many when there are filters
+		started := node(t).Do("date +%s") // --after-cursor with filters leaves out one record too many
 		var sites []*site
 		for _, name := range []string{"xfs", "gfs2", "raw", "striped"} {
 			s := newSite(t, name)
-			s.ask(nil)
+			s.requestMounts(nil)
 			sites = append(sites, s)
 		}
 		for _, s := range sites {
 			s.mounted()
 		}
 		xfs := sites[0]
-		// The daemon is restarted while a job has a file open.
+		if strings.HasSuffix(t.Name(), "shipped") {
+			out := xfs.Do(storageCommands(t))
+			for _, want := range []string{"/dev/nvme", " " + xfs.vg + " ", "\n" + strings.ReplaceAll(xfs.vg, "-", "--") + "-lv"} {
+				if !strings.Contains(out, want) {
+					t.Errorf("the commands of the guide do not show %q: %s", want, out)
+				}
+			}
+		}
+		// Restart the daemon while a job has a file open.
 		before := xfs.Do("findmnt -n -o ID " + xfs.path(0) + "; sleep 1000 <" + xfs.path(0) + "/name >/dev/null 2>&1 & echo $! >/run/holder")
 		xfs.Do("systemctl restart clientmountd && kill -0 $(cat /run/holder)")
 		if after := xfs.Do("findmnt -n -o ID " + xfs.path(0)); after != before {
-			t.Errorf("the restart made mount %s out of mount %s", after, before)
+			t.Errorf("after the restart, mount %s has replaced mount %s", after, before)
 		}
-		// The mount is in use: it says by whom, or that it may not see that, and goes
-		// when they do.
+		// The mount is in use: the status names the process, or reports that processes cannot be
+		// inspected. The unmount succeeds when the process has exited.
 		xfs.release()
-		o := xfs.World.AwaitError(xfs.name)
+		o := xfs.Fixture.AwaitError(xfs.name)
 		holder := "in use by pid " + xfs.Do("cat /run/holder") + " "
 		if strings.HasSuffix(t.Name(), "tight") {
-			holder = "processes may not be looked at, which takes CAP_SYS_PTRACE"
+			holder = " processes without CAP_SYS_PTRACE: "
 		}
 		if text := o.DebugMessage(); !strings.Contains(text, holder) || strings.Contains(text, "other namespace") {
-			t.Errorf("the status does not say %q, or more: %s", holder, text)
+			t.Errorf("the status does not contain %q, or contains too much: %s", holder, text)
 		}
 		xfs.Do(`kill "$(cat /run/holder)"`)
 		for _, s := range sites[1:] {
@@ -49,23 +57,23 @@ func kinds(t *testing.T) {
 			s.noTargets()
 		}
 		if left := xfs.Do("ls /run/clientmountd/mounts"); left != "" {
-			t.Errorf("records are left: %s", left)
+			t.Errorf("left behind: records %s", left)
 		}
-		// A mount, its end, and that the rabbit has not taken the storage away when the
-		// object goes: three records, with however many commands.
+		// Three records, whatever the number of commands: the mount, the unmount, and that the
+		// namespaces are still attached when the object is deleted.
 		var texts []string
-		for line := range strings.Lines(sites[1].journal("--since=@" + began)) {
+		for line := range strings.Lines(sites[1].journal("--since=@" + started)) {
 			text, _, _ := strings.Cut(line, " clientmount=")
 			texts = append(texts, text)
 		}
-		if life := []string{"mounted file system", "unmounted file system", "NVMe namespaces are still attached"}; !slices.Equal(texts, life) {
-			t.Errorf("of the life of one mount the journal has %q, want %q", texts, life)
+		if want := []string{"mounted file system", "unmounted file system", "NVMe namespaces are still attached"}; !slices.Equal(texts, want) {
+			t.Errorf("the records of one mount are %q, want %q", texts, want)
 		}
 	})
 }
 
-// cluster has one node, this one. Corosync wants each brace on a line of its
-// own.
+// cluster is the configuration of Corosync with one node. Corosync requires each brace on a
+// separate line.
 const cluster = `totem {
  version: 2
  cluster_name: nnf
@@ -94,9 +102,9 @@ const (
 	stopCluster  = "systemctl stop lvmlockd dlm corosync"
 )
 
-// gfs2 as on a real rabbit: locks by dlm, the volume group's by lvmlockd, and the
-// cluster started and stopped by the profile's hooks. Late, because lvm asks
-// lvmlockd from here on.
+// gfs2 as on a real rabbit: dlm manages the locks of the file system, lvmlockd those of the volume
+// group, and hooks of the profile start and stop the cluster. This stage is late, because LVM
+// uses lvmlockd from here on.
 func shared(t *testing.T) {
 	m := node(t)
 	m.Put("/etc/corosync/corosync.conf", 0o644, []byte(cluster))
@@ -108,21 +116,21 @@ func shared(t *testing.T) {
 
 	under(t, func(t *testing.T) {
 		s := newSite(t, "shared")
-		s.ask(world.Hooks{"preActivate": {startCluster}, "postDeactivate": {"dlm_tool status >/run/dlm; dlm_tool ls >/run/lockspaces", stopCluster}})
+		s.requestMounts(fixture.Hooks{"preActivate": {startCluster}, "postDeactivate": {"dlm_tool status >/run/dlm; dlm_tool ls >/run/lockspaces", stopCluster}})
 		s.mounted()
 		if spaces := s.Do("dlm_tool ls"); !strings.Contains(spaces, "name          lvm_"+s.vg+"\n") || !strings.Contains(spaces, "name          e2e\n") {
 			t.Errorf("while it is mounted, the lockspaces are %s", spaces)
 		}
 		s.release()
 		s.unmounted()
-		// Between the deactivation and the last hook: dlm still runs, and no node has a lock.
+		// Between deactivation and last hook: dlm still runs, and no node has a lock.
 		if spaces := s.Do("[ -s /run/dlm ] && cat /run/lockspaces"); spaces != "" {
 			t.Errorf("after the deactivation, the lockspaces are %s", spaces)
 		}
 		s.Do("rm /run/dlm /run/lockspaces")
 		for _, unit := range []string{"corosync", "dlm", "lvmlockd"} {
 			if state := s.Property(unit, "ActiveState"); state != "inactive" {
-				t.Errorf("after the last hook %s is %s", unit, state)
+				t.Errorf("after the last hook, %s is %s", unit, state)
 			}
 		}
 		s.noTargets()

@@ -4,52 +4,51 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
 )
 
-// A node goes down with two mounts in place. One ClientMount is still there
-// afterwards, and is mounted again; the other one has vanished while the daemon
-// was away, and nothing of it is left.
+// A node reboots with two mounts in place. One ClientMount still exists after the reboot, and is
+// mounted again; the other was deleted while the daemon was stopped, and nothing of it is left.
 func reboot(t *testing.T) {
 	kept, vanished := newSite(t, "xfs"), newSite(t, "striped")
 	for _, s := range []*site{kept, vanished} {
-		s.ask(nil)
+		s.requestMounts(nil)
 	}
 	for _, s := range []*site{kept, vanished} {
 		s.mounted()
 	}
 	names := kept.Do("ls /dev/nvme*n*")
 
-	// The finalizer is taken off, as controllers do with a node that is down.
+	// Remove the finalizer, as controllers do for a node that is down.
 	kept.Do("systemctl stop clientmountd")
 	if err := kept.Cluster.DropFinalizers(kept.Machine.Context(), "ClientMount", vanished.Node, vanished.name); err != nil {
 		t.Fatal(err)
 	}
 	vanished.remove()
 	kept.Do("systemctl start clientmountd")
-	vanished.Machine.Await("the journal names the orphan", "journalctl -b -q -o cat -u clientmountd CLIENTMOUNT="+vanished.name+" EVENT=orphan | grep -q .")
+	vanished.Machine.Await("the journal has the orphan", "journalctl -b -q -o cat -u clientmountd CLIENTMOUNT="+vanished.name+" EVENT=orphan | grep -q .")
 	for i := range vanished.volumes { // a job may still use it
 		vanished.isMounted(i)
 	}
 
 	kept.Reboot()
 	if now := kept.Do("ls /dev/nvme*n*"); now != names {
-		t.Logf("devices have other names: %q, and before %q", now, names)
+		t.Logf("the names of devices have changed: %q, before %q", now, names)
 	}
 	kept.back()
 	vanished.nothingLeft()
 	if n := kept.Do("ls /run/clientmountd/mounts | wc -l"); n != "1" {
-		t.Errorf("there are %s records, and one mount", n)
+		t.Errorf("%s records for one mount", n)
 	}
 	if text := vanished.journal(""); text != "" {
-		t.Errorf("after the reboot the journal has of the mount that vanished: %s", text)
+		t.Errorf("after the reboot, the journal has records of the deleted ClientMount: %s", text)
 	}
 	if text := kept.Do("journalctl -b -1 -q -o cat -u clientmountd CLIENTMOUNT=" + vanished.name + " EVENT=orphan"); !strings.Contains(text, "no longer exists") {
-		t.Errorf("the journal of the boot before says of it %q", text)
+		t.Errorf("the journal of the previous boot has %q", text)
 	}
 	for _, line := range kept.UnitWarnings() {
-		t.Error("at boot systemd warns about one of our units: ", line)
+		t.Error("systemd warns at boot about one of our units: ", line)
 	}
 	if failed := kept.Do("systemctl --failed --plain --no-legend"); failed != "" {
 		t.Errorf("units have failed: %s", failed)
@@ -58,10 +57,10 @@ func reboot(t *testing.T) {
 	kept.unmounted()
 }
 
-// The same without a word to the kernel.
+// A reset without a shutdown.
 func powerCut(t *testing.T) {
 	s := newSite(t, "xfs")
-	s.ask(nil)
+	s.requestMounts(nil)
 	s.mounted()
 	s.PowerCut()
 	s.back()
@@ -69,29 +68,29 @@ func powerCut(t *testing.T) {
 	s.unmounted()
 }
 
-// back waits for the mounts that the daemon makes by itself after a boot.
+// back waits until the daemon has mounted the volumes after a boot.
 func (s *site) back() {
 	s.t.Helper()
 	for i := range s.volumes {
-		s.Machine.Await("the mount is there again", "findmnt -n "+s.path(i))
+		s.Machine.Await("the volume is mounted again", "findmnt -n "+s.path(i))
 		s.isMounted(i)
 	}
 	s.holds()
 	s.mounted()
 }
 
-// writer adds a line to a file, again and again, and keeps it open. What goes
-// wrong is in a file of its own.
+// writer is a script that repeatedly appends a line to a file that it keeps open. It writes
+// errors to a separate file.
 const writer = `exec 9>>"$1/grows"; echo $$ >/run/writer; while [ ! -e /run/writer-stop ]; do
 	date +%s.%N >&9 || echo "a write fails" >>/run/writer-error
 	sleep 0.2
 done`
 
-// dnf upgrade while a job writes: the mount stays the same one, the job sees
-// nothing of it, and what the administrator has edited is kept.
+// dnf upgrade while a job writes: the mount is not replaced, the job is not disturbed, and the
+// edited configuration file is kept.
 func upgrade(t *testing.T) {
 	s := newSite(t, "xfs")
-	s.ask(nil)
+	s.requestMounts(nil)
 	s.mounted()
 	s.Put("/run/writer.sh", 0o644, []byte(writer))
 	s.Do("setsid bash /run/writer.sh " + s.path(0) + " >/run/writer-error 2>&1 </dev/null & echo '# edited' >>/etc/clientmountd/config.toml")
@@ -110,7 +109,7 @@ func upgrade(t *testing.T) {
 	s.Do(`[ "$(readlink /proc/$(systemctl show --value -p MainPID clientmountd)/exe)" = /usr/bin/clientmountd ]`)
 	s.Do("journalctl -b -q -o cat -u clientmountd EVENT=started VERSION=v" + machine.NewerVersion + " | grep -q .")
 	if now := s.Do("findmnt -n -o ID " + s.path(0)); now != mount {
-		t.Errorf("the upgrade made mount %s out of mount %s", now, mount)
+		t.Errorf("after the upgrade, mount %s has replaced mount %s", now, mount)
 	}
 	s.mounted()
 	s.Do("grep -qx '# edited' /etc/clientmountd/config.toml && ! grep -q 'another default' /etc/clientmountd/config.toml && grep -qx '# another default' /etc/clientmountd/config.toml.rpmnew")
@@ -121,19 +120,19 @@ func upgrade(t *testing.T) {
 	s.unmounted()
 }
 
-// A volume without a file system: one record with its explanation, however
-// often it is tried; and when one is made, it continues by itself.
+// A volume without a file system causes one record with its explanation, whatever the number of
+// retries. When a file system is created, the mount succeeds.
 func failed(t *testing.T) {
 	s := newSite(t, "empty")
-	s.ask(nil)
-	o := s.World.AwaitError(s.name)
+	s.requestMounts(nil)
+	o := s.Fixture.AwaitError(s.name)
 	if text := o.DebugMessage(); !strings.Contains(text, "unable to mount file system") {
-		t.Errorf("the status says %q", text)
+		t.Errorf("the status has %q", text)
 	}
-	// One try looks several times.
-	s.Machine.Await("it is tried again", `n=$(dmesg | grep -c 'Invalid superblock magic number'); [ -e /run/tries ] || echo $n >/run/tries; [ $n -gt $((3 * $(cat /run/tries))) ]`)
+	// One attempt causes several messages.
+	s.Machine.Await("the daemon retries", `n=$(dmesg | grep -c 'Invalid superblock magic number'); [ -e /run/tries ] || echo $n >/run/tries; [ $n -gt $((3 * $(cat /run/tries))) ]`)
 	if records := s.journal("EVENT=failed"); strings.Count(records, "\n") != 0 || records == "" {
-		t.Errorf("the journal has not one record of the failure: %s", records)
+		t.Errorf("the journal should have one record of the failure: %s", records)
 	}
 	text := s.journal("-x -o short")
 	for _, part := range []string{
@@ -154,10 +153,10 @@ func failed(t *testing.T) {
 	s.noTargets()
 }
 
-// The daemon dies in the middle of a mount; the next one brings it to its end.
+// The daemon is killed during a mount, and the next one completes it.
 func killed(t *testing.T) {
 	s := newSite(t, "xfs")
-	s.ask(world.Hooks{"preMount": {"echo $$ >>/run/hook; sleep 5"}})
+	s.requestMounts(fixture.Hooks{"preMount": {"echo $$ >>/run/hook; sleep 5"}})
 	s.Machine.Await("the hook runs", "[ -s /run/hook ]")
 	s.Do("kill -KILL $(systemctl show --value -p MainPID clientmountd)")
 	s.mounted()

@@ -1,6 +1,5 @@
-// Package vm tests the installed daemons on a virtual machine: logical volumes
-// on NVMe namespaces, xfs, gfs2 and raw devices, namespaces that come late, and
-// what a reboot leaves.
+// Package vm tests the installed daemons on a virtual machine: logical volumes on NVMe
+// namespaces, xfs, gfs2 and raw devices, namespaces that are attached late, and reboots.
 package vm
 
 import (
@@ -11,21 +10,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/machine"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/world"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
 )
 
 func TestMain(m *testing.M) { os.Exit(machine.Main(m, machine.VMTools...)) }
 
-// One machine serves all stages, in this order: a boot takes longer than most of
-// them. What changes the machine for good comes last.
+// All stages use one machine, in this order, because a boot takes longer than most of them.
+// Stages that change the machine permanently are last.
 var stages = []struct {
 	name string
 	run  func(*testing.T)
 }{
 	{"boot", func(t *testing.T) { node(t) }},
 	{"kinds", kinds},
+	{"doctor", examined},
 	{"failed", failed},
 	{"killed", killed},
 	{"late", late},
@@ -40,21 +41,20 @@ var stages = []struct {
 func TestMachine(t *testing.T) {
 	machine.Need(t)
 	for _, s := range stages {
-		began := time.Now()
+		started := time.Now()
 		t.Run(s.name, s.run)
-		if took := time.Since(began); took > 10*time.Millisecond { // else -run has not asked for it
+		if took := time.Since(started); took > 10*time.Millisecond { // otherwise, -run does not select it
 			t.Logf("stage %s: %.1f s", s.name, took.Seconds())
 		}
 		if theNode != nil && !theNode.Alive() {
-			t.Fatal("the machine does not answer any more: the stages behind this one are not run")
+			t.Fatal("the machine no longer answers: the following stages are not run")
 		}
 	}
 }
 
 var theNode *machine.Machine
 
-// node is the machine, with clientmountd installed and running. It boots when
-// it is needed first.
+// node returns the machine, with clientmountd installed and running. The first call boots it.
 func node(t *testing.T) *machine.Machine {
 	t.Helper()
 	if theNode != nil {
@@ -62,30 +62,29 @@ func node(t *testing.T) *machine.Machine {
 	}
 	m := machine.VM(t, machine.VMOptions{Attached: attached, Detached: detached, Newer: true})
 	m.Install()
-	began := time.Now()
+	started := time.Now()
 	m.Configure()
 	m.Do("systemctl enable --now clientmountd")
 	m.Do("systemctl daemon-reload")
 	for _, line := range m.UnitWarnings() {
 		t.Error("systemd warns about one of our units: ", line)
 	}
-	t.Logf("configured and started in %.1f s", time.Since(began).Seconds())
+	t.Logf("configured and started in %.1f s", time.Since(started).Seconds())
 	theNode = m
 	return m
 }
 
-// tight is the drop-in for sites without hooks, as it is shipped.
+// tight returns the shipped drop-in for sites without hooks.
 func tight(t *testing.T) []byte {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(world.Root(t), "systemd/examples/clientmountd.service.d/40-tight.conf"))
+	text, err := os.ReadFile(filepath.Join(fixture.Root(t), "systemd/examples/clientmountd.service.d/40-tight.conf"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return text
 }
 
-// under runs a test under the unit as it is shipped, and then as narrow as the
-// drop-in makes it.
+// under runs a test with the shipped unit, and then with the restrictions of the drop-in.
 func under(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	t.Run("shipped", test)
@@ -96,25 +95,37 @@ func under(t *testing.T, test func(t *testing.T)) {
 		m.Do("systemctl daemon-reload && systemctl restart clientmountd")
 		defer m.Do("rm " + dropIn + " && systemctl daemon-reload && systemctl restart clientmountd")
 		if policy := m.Property("clientmountd", "DevicePolicy"); policy != "closed" {
-			t.Fatalf("the drop-in is not in force: DevicePolicy is %q", policy)
+			t.Fatalf("the drop-in has no effect: DevicePolicy is %q", policy)
 		}
 		test(t)
 	})
 }
 
-// attached and detached are how many namespaces the machine has.
+// storageCommands returns the commands of stuck-mount.md that show the storage of a node.
+func storageCommands(t *testing.T) string {
+	t.Helper()
+	return "set -e\n" + manual.Commands(t, fixture.Root(t), "docs/stuck-mount.md", "internal/e2e/machine/vm TestMachine")[0]
+}
+
+// doctorCommand returns the command of faq.md that checks a node.
+func doctorCommand(t *testing.T) string {
+	t.Helper()
+	return manual.Commands(t, fixture.Root(t), "docs/faq.md", "internal/e2e/machine/vm TestMachine")[0]
+}
+
+// attached and detached are the numbers of namespaces of the machine.
 const (
 	attached = 7
 	detached = 1
 )
 
-// storage is what a rabbit has made: a volume group on namespaces, with a
-// logical volume for each of its mounts.
+// storage is the storage that a rabbit creates: a volume group on namespaces, with a logical
+// volume for each mount.
 type storage struct {
 	fs      string // type of the mounts
 	nsids   []int
 	group   string   // options of the volume group
-	volumes []string // options of the volumes; one that takes all unless given
+	volumes []string // options of the volumes; empty: one volume of the whole group
 	mkfs    string
 }
 
@@ -133,55 +144,55 @@ var storages = map[string]storage{
 	"late":    {fs: "xfs", nsids: []int{attached + 1}, mkfs: mkfsXFS},
 }
 
-var made = map[string]bool{}
+var created = map[string]bool{}
 
-// A site is a test's part of the machine: a storage, and the ClientMount and
-// storage profile for it.
+// site is the part of the machine that one test uses: a storage, and its ClientMount and
+// storage profile.
 type site struct {
 	*machine.Machine
-	*world.World
+	*fixture.Fixture
 	storage
 	t    *testing.T
 	name string
 	vg   string
 }
 
-// newSite makes the storage unless it is there already.
+// newSite creates the storage if it does not exist.
 func newSite(t *testing.T, name string) *site {
 	t.Helper()
 	m := node(t)
-	s := &site{Machine: m, World: m.World, storage: storages[name], t: t, name: name}
-	s.World.Owner = fmt.Sprintf("2c5d0000-0000-4000-8000-%012d", s.nsids[0])
-	s.World.Profile = "vm-" + name
-	s.World.Patience = 3 * time.Minute // every instruction is emulated
+	s := &site{Machine: m, Fixture: m.Fixture, storage: storages[name], t: t, name: name}
+	s.Fixture.Owner = fmt.Sprintf("2c5d0000-0000-4000-8000-%012d", s.nsids[0])
+	s.Fixture.Profile = "vm-" + name
+	s.Fixture.Patience = 3 * time.Minute // every instruction is emulated
 	if len(s.volumes) == 0 {
 		s.volumes = []string{"-l 100%VG"}
 	}
-	s.vg, _ = world.VolumeNames(s.Owner, "0", 0, true)
+	s.vg, _ = fixture.VolumeNames(s.Owner, "0", 0, true)
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _, _ := m.Run(m.Context(), "journalctl -b --no-pager -o short-precise -n 100 -u clientmountd; dmesg | tail -20; lvs --nolock; dmsetup ls; findmnt -t xfs,gfs2; ls -l /run/clientmountd/mounts")
 			t.Log(out)
-			// The stages behind this one begin with a clean machine when that is possible.
+			// If possible, the following stages start with a clean machine.
 			_ = s.Cluster.Delete(m.Context(), "ClientMount", s.Node, name)
 		}
 	})
-	if !made[name] {
-		s.make()
-		made[name] = true
+	if !created[name] {
+		s.create()
+		created[name] = true
 	}
 	return s
 }
 
-// make does what the rabbit does. No host activates the group by itself.
-func (s *site) make() {
+// create creates the storage as the rabbit does. Hosts do not activate the group automatically.
+func (s *site) create() {
 	s.t.Helper()
 	var b strings.Builder
 	var devices []string
 	for _, n := range s.nsids {
 		devices = append(devices, s.device(n))
 	}
-	config := "" // the lock manager may be away, and only shared groups need it
+	config := "" // the lock manager may not run, and only shared groups need it
 	if s.group == "" {
 		config = "--config global/use_lvmlockd=0"
 	}
@@ -193,48 +204,48 @@ func (s *site) make() {
 	s.Do(b.String())
 }
 
-// device is the node of a namespace, whose number has nothing to do with the
-// namespace's.
+// device returns the device of a namespace. The number in its name is unrelated to that of the
+// namespace.
 func (s *site) device(nsid int) string {
 	s.t.Helper()
 	return s.Machine.Await(fmt.Sprintf("namespace %d is there", nsid), fmt.Sprintf(
 		`for d in /sys/block/nvme*; do [ "$(cat $d/nsid 2>/dev/null)" = %d ] && [ -b /dev/${d##*/} ] && echo /dev/${d##*/} && exit; done; exit 1`, nsid))
 }
 
-// mapped is the device of a volume.
+// mapped returns the device of a volume.
 func (s *site) mapped(index int) string {
-	_, lv := world.VolumeNames(s.Owner, "0", index, true)
+	_, lv := fixture.VolumeNames(s.Owner, "0", index, true)
 	return lab.DevicePath(s.vg, lv)
 }
 
-// path is where the site mounts the volume.
+// path returns the mount path of a volume.
 func (s *site) path(index int) string { return fmt.Sprintf("/mnt/nnf/%s-%d", s.name, index) }
 
-// ask asks for the mounts, with hooks in the storage profile.
-func (s *site) ask(hooks world.Hooks) {
+// requestMounts creates the ClientMount, with hooks in the storage profile.
+func (s *site) requestMounts(hooks fixture.Hooks) {
 	s.t.Helper()
-	profile := world.Profile(s.Profile, world.ProfileSpec{Hooks: map[string]world.Hooks{s.fs: hooks}})
+	profile := fixture.Profile(s.Profile, fixture.ProfileSpec{Hooks: map[string]fixture.Hooks{s.fs: hooks}})
 	if s.name == "gfs2" {
-		// One node without locks: no lockspace is started, the volume is activated alone.
+		// One node without locks: only activate the volume, without starting a lockspace.
 		commands := profile.At("data", "gfs2Storage", "blockDeviceCommands", "computeCommands").(map[string]any)
 		delete(commands, "vgChange")
 		commands["lvChange"].(map[string]any)["activate"] = "--activate y $VG_NAME/$LV_NAME"
 	}
 	s.Apply(profile)
-	var mounts []world.MountSpec
+	var mounts []fixture.MountSpec
 	for i := range s.volumes {
-		mounts = append(mounts, world.MountSpec{
+		mounts = append(mounts, fixture.MountSpec{
 			Path: s.path(i), Type: s.fs, Index: i, NQN: nqn, NSID: fmt.Sprint(s.nsids[0]), Own: true, UID: 1001, GID: 1001,
 		})
 	}
 	s.Mount(s.name, mounts...)
 }
 
-// mounted waits until the object says so, and looks at the machine: whose the
-// mount is, and that its owner can write.
+// mounted waits until the status is mounted, and checks on the machine that the volumes are
+// mounted and that their owner can write.
 func (s *site) mounted() {
 	s.t.Helper()
-	s.World.Await(s.name, "mounted")
+	s.Fixture.Await(s.name, "mounted")
 	for i := range s.volumes {
 		if s.fs == "none" {
 			s.Do(fmt.Sprintf(`p=%s; [ "$(stat -c '%%t:%%T %%U' $p)" = "$(stat -L -c '%%t:%%T' %s) alice" ] && head -c 1M /dev/urandom | runuser -u alice -- dd of=$p bs=1M iflag=fullblock oflag=direct status=none`, s.path(i), s.mapped(i)))
@@ -245,7 +256,7 @@ func (s *site) mounted() {
 	}
 }
 
-// isMounted looks at the machine alone.
+// isMounted checks on the machine that a volume is mounted.
 func (s *site) isMounted(i int) {
 	s.t.Helper()
 	if got, want := s.Do("findmnt -n -o FSTYPE,SOURCE "+s.path(i)+" | tr -s ' '"), s.fs+" "+s.mapped(i); got != want {
@@ -253,7 +264,7 @@ func (s *site) isMounted(i int) {
 	}
 }
 
-// holds looks for what mounted has written before.
+// holds checks that the files of mounted still exist.
 func (s *site) holds() {
 	s.t.Helper()
 	for i := range s.volumes {
@@ -261,11 +272,11 @@ func (s *site) holds() {
 	}
 }
 
-// unmounted waits for the end of the mounts that release has asked for, looks
-// whether all of it is gone, and deletes the object.
+// unmounted waits for the unmount after release, checks that no mount or device is left, and
+// deletes the object.
 func (s *site) unmounted() {
 	s.t.Helper()
-	s.World.Await(s.name, "unmounted")
+	s.Fixture.Await(s.name, "unmounted")
 	s.nothingLeft()
 	s.remove()
 }
@@ -275,7 +286,7 @@ func (s *site) release() {
 	s.Want(s.name, "unmounted")
 }
 
-// remove deletes the object and waits until the daemon has let it go.
+// remove deletes the object and waits until the daemon has removed its finalizer.
 func (s *site) remove() {
 	s.t.Helper()
 	ctx := s.Machine.Context()
@@ -285,7 +296,7 @@ func (s *site) remove() {
 	}
 }
 
-// nothingLeft: no mount, no device, not even of parts of a volume.
+// nothingLeft checks that there is no mount and no device, including those of parts of a volume.
 func (s *site) nothingLeft() {
 	s.t.Helper()
 	for i := range s.volumes {
@@ -297,7 +308,7 @@ func (s *site) nothingLeft() {
 	}
 }
 
-// noTargets: the directories and files to mount over are gone as well.
+// noTargets checks that the mount points are removed, too.
 func (s *site) noTargets() {
 	s.t.Helper()
 	for i := range s.volumes {
@@ -305,8 +316,7 @@ func (s *site) noTargets() {
 	}
 }
 
-// journal is what clientmountd has logged about the site in this boot, one
-// message a line.
+// journal returns the messages of clientmountd about the site in this boot, one per line.
 func (s *site) journal(args string) string {
 	s.t.Helper()
 	return s.Do("journalctl --sync; journalctl -b -q --no-pager -o cat -u clientmountd CLIENTMOUNT=" + s.name + " " + args)

@@ -1,6 +1,5 @@
-// Package wire is what a test and the agent inside a machine say to each other:
-// messages of one line each, so that after a crash of either side the next
-// line is a good one.
+// Package wire is the protocol between a test and the agent in a machine: messages of one line
+// each. After a crash of either side, the next line is valid again.
 package wire
 
 import (
@@ -10,36 +9,36 @@ import (
 	"sync"
 )
 
-// Chunk is how much standard input or output goes into one message.
+// Chunk is the maximum number of bytes of standard input or output in one message.
 const Chunk = 48 << 10
 
-// Message is one line of JSON. Call numbers are the host's.
+// Message is one line of JSON. The host chooses the numbers of calls.
 type Message struct {
-	// From the guest, once: it is there; the id of its boot.
+	// From the guest, once after its start: the boot ID.
 	Hello string `json:"hello,omitempty"`
 
 	Call int `json:"call,omitempty"`
 
-	// From the host: a part of standard input; then what bash is to run; or an end
-	// to it.
+	// From the host: a part of standard input; then the script for bash; or a request to kill
+	// the script.
 	In     []byte `json:"in,omitempty"`
 	Script string `json:"script,omitempty"`
 	Kill   bool   `json:"kill,omitempty"`
 
-	// From the guest: a part of the output, standard error included; then the end.
+	// From the guest: a part of the output, including standard error; then the exit code.
 	Out  []byte `json:"out,omitempty"`
 	Done bool   `json:"done,omitempty"`
 	Code int    `json:"code,omitempty"`
 }
 
-// Writer sends messages; several may use it at once.
+// Writer sends messages. It can be used concurrently.
 type Writer struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-// NewWriter returns a writer. The first line is empty: it ends whatever a
-// predecessor has left unfinished.
+// NewWriter returns a Writer. It first sends an empty line, which ends an incomplete message of
+// a predecessor.
 func NewWriter(w io.Writer) (*Writer, error) {
 	_, err := w.Write([]byte("\n"))
 	return &Writer{w: w}, err
@@ -69,8 +68,8 @@ func (w *Writer) SendInput(call int, data []byte) error {
 	return nil
 }
 
-// Read calls f for each message until the stream ends. A line that is no
-// message is left out: it is the rest of one whose sender has died.
+// Read calls f for each message until the stream ends. It skips lines that are not messages,
+// such as the remains of a message whose sender was killed.
 func Read(r io.Reader, f func(Message)) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 4*Chunk)

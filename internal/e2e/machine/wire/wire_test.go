@@ -16,7 +16,7 @@ func read(t *testing.T, text string) (got []Message) {
 	return got
 }
 
-func TestMessagesComeAsTheyWereSent(t *testing.T) {
+func TestMessagesAreUnchanged(t *testing.T) {
 	var b bytes.Buffer
 	w, err := NewWriter(&b)
 	if err != nil {
@@ -39,9 +39,9 @@ func TestMessagesComeAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// A guest that dies in the middle of a line must not cost its successor's first
-// message.
-func TestAfterATornMessage(t *testing.T) {
+// After a guest is killed while it sends a line, the first message of its successor is not
+// lost.
+func TestAfterIncompleteMessage(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(`{"call":7,"out":"AAAA`)
 	w, _ := NewWriter(&b)
@@ -66,7 +66,7 @@ func TestInputInParts(t *testing.T) {
 			got = append(got, m.In...)
 		}
 		if !bytes.Equal(got, data) {
-			t.Errorf("%d bytes sent, %d came", size, len(got))
+			t.Errorf("%d bytes sent, %d received", size, len(got))
 		}
 	}
 }

@@ -1,0 +1,424 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
+	"github.com/compute-daemons/compute-daemons/internal/node"
+)
+
+// program builds the simulation and returns a command that runs it.
+func program(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "fleetsim")
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), "DEVCLUSTER="+filepath.Join(root, "bin", "devcluster"))
+	return cmd
+}
+
+// A fleet of 100 nodes. The figures that do not depend on the speed of the machine must be
+// right, and no check of the program may fail.
+func TestFleet(t *testing.T) {
+	const nodes = 100
+	cmd := program(t, "--json", "--nodes=100", "--spread=2s", "--steady=1s")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if strings.Contains(stderr.String(), "not possible on this machine") {
+		require.Missing(t, stderr.String())
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Logf("%s\n%.0f kB per node", r.Machine, r.Memory)
+	type calls map[string]float64 // per node, of each class
+	start, restart := calls{"discovery": 1, "list": 1, "watch": 1}, calls{"watch": 1}
+	for i, want := range []struct {
+		name        string
+		nodes       int
+		least, most calls
+	}{
+		{"start, all at once", nodes, start, start},
+		{"start, spread over 2s", nodes, start, start},
+		{"steady state, 1s", nodes, calls{}, calls{}},
+		{"first job on all nodes", nodes, calls{"discovery": 1, "profile": 2, "patch": 4}, calls{"discovery": 1, "profile": 2, "patch": 4}},
+		{"second job on all nodes", nodes, calls{"profile": 2, "patch": 4}, calls{"profile": 2, "patch": 4}},
+		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"discovery": 1, "profile": 4, "patch": 6}},
+		// A slow start of the server causes more attempts.
+		{"API server restarted by SIGTERM", nodes, restart, calls{"discovery": 1, "list": 1, "watch": 20}},
+		{"API server restarted by SIGKILL", nodes, restart, calls{"discovery": 1, "list": 1, "watch": 20}},
+	} {
+		if i >= len(r.Rows) {
+			t.Fatalf("%d rows, want %q", len(r.Rows), want.name)
+		}
+		row := r.Rows[i]
+		t.Logf("%-34s p50 %.3f s, p99 %.3f s, last %.1f s, %v", row.Scenario, row.P50, row.P99, row.Last, row.Requests)
+		if row.Scenario != want.name || row.Nodes != want.nodes || len(row.Wrong) > 0 || row.How == "" {
+			t.Errorf("%+v, want %s for %d nodes", row, want.name, want.nodes)
+		}
+		for _, class := range classNames {
+			if n := row.Requests[class]; n < want.least[class] || n > want.most[class] {
+				t.Errorf("%s: %.2f requests of class %s per node, want %v to %v", want.name, n, class, want.least[class], want.most[class])
+			}
+		}
+		if working := want.name != "steady state, 1s"; working != (row.P50 > 0) || working != (row.P99 >= row.P50 && row.Last > 0) || working && row.Sent <= 0 || row.ServerRSS < 10 || row.Others < 0 || row.Others > 1 {
+			t.Errorf("implausible: %+v", row)
+		}
+		if row.Failed["conflict"] != 0 || row.Failed["other 4xx"] != 0 {
+			t.Errorf("%s: failed requests: %v", want.name, row.Failed)
+		}
+	}
+	if len(r.Rows) != 8 || r.Nodes != nodes || r.Memory <= 0 || r.Memory > 1000 || r.Machine.Kernel == "" {
+		t.Errorf("%d rows, %d nodes, %.0f kB per node, %+v", len(r.Rows), r.Nodes, r.Memory, r.Machine)
+	}
+}
+
+// Ctrl-C ends the simulation and the API server, and leaves no file.
+func TestInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	cmd := program(t, "--nodes=10", "--steady=10m", "--spread=0s")
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	buf := make([]byte, 4096)
+	for !strings.Contains(log.String(), "steady state") {
+		n, err := stderr.Read(buf)
+		log.Write(buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	_ = cmd.Process.Signal(unix.SIGINT)
+	rest, err := io.ReadAll(stderr)
+	if err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+	if strings.Contains(log.String(), "not possible on this machine") {
+		require.Missing(t, log.String())
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 130 || len(rest) > 0 {
+		t.Errorf("exit code %d, standard error %s%s", code, &log, rest)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for line, want := range map[string]int{
+		"--help": 0, "--nodes=10": -1, "--nodes=9": 2, "--nodes=100000": 2, "--spread=-1s": 2, "--steady=-1s": 2, "--nods=1": 2, "extra": 2,
+	} {
+		if _, code := parse([]string{line}); code != want {
+			t.Errorf("%s: %d, want %d", line, code, want)
+		}
+	}
+}
+
+func request(method, target string) *http.Request {
+	u, err := url.Parse("https://server" + target)
+	if err != nil {
+		panic(err)
+	}
+	return &http.Request{Method: method, URL: u}
+}
+
+func TestClassOf(t *testing.T) {
+	for line, want := range map[string]class{
+		"GET /apis/dws": discovery,
+		"GET /apis/dws/v1/namespaces/n/clientmounts":                           list,
+		"GET /apis/dws/v1/namespaces/n/clientmounts?watch=true":                watch,
+		"GET /apis/nnf/v1/namespaces/default/nnfstorageprofiles/a":             profile,
+		"PATCH /apis/dws/v1/namespaces/n/clientmounts/a/status":                patch,
+		"GET /apis/dws/v1/namespaces/n/clientmounts/a":                         other,
+		"DELETE /apis/nnf/v1/namespaces/default/nnfstorageprofiles/a":          other,
+		"GET /apis/nnf/v1/namespaces/default/nnfstorages/a":                    other,
+		"POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews":          other,
+		"GET /apis/dws/v1/namespaces/n/clientmounts?resourceVersion=0&x=y":     list,
+		"GET /apis/dws/v1/namespaces/n/clientmounts?sendInitialEvents&watch=1": watch,
+	} {
+		method, target, _ := strings.Cut(line, " ")
+		if got := classOf(request(method, target)); got != want {
+			t.Errorf("%s: class %s, want %s", line, classNames[got], classNames[want])
+		}
+	}
+}
+
+// answer is a transport with one response.
+type answer struct {
+	status int
+	body   io.Reader
+	err    error
+}
+
+func (a answer) RoundTrip(*http.Request) (*http.Response, error) {
+	if a.err != nil {
+		return nil, a.err
+	}
+	return &http.Response{StatusCode: a.status, Body: io.NopCloser(a.body)}, nil
+}
+
+// pieces is a reader that returns one piece at each read.
+type pieces []string
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(*p) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, (*p)[0])
+	*p = (*p)[1:]
+	return n, nil
+}
+
+// A plain watch follows from the response on, one that starts with the current objects
+// from its first bookmark on. Bookmarks may be split between reads.
+func TestTrafficOfWatch(t *testing.T) {
+	for query, atOnce := range map[string]bool{"?watch=true": true, "?watch=true&sendInitialEvents=true": false} {
+		tr := newTraffic()
+		tr.wrap(answer{status: 200, body: &pieces{`{"type":"ADDED"}` + "\n", `{"type":"BOOK`, `MARK","object":{}}` + "\n" + bookmark + `,"object":{}}`, `{"type":"BOOKMAR`}})
+		resp, err := tr.RoundTrip(request("GET", "/apis/dws/v1/namespaces/n/clientmounts"+query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var follows []bool
+		var bookmarks []int64
+		buf := make([]byte, 100)
+		for {
+			follows, bookmarks = append(follows, !tr.following().IsZero()), append(bookmarks, tr.counts().bookmarks)
+			if _, err := resp.Body.Read(buf); err != nil {
+				break
+			}
+		}
+		if want := []bool{atOnce, atOnce, atOnce, true, true}; !slices.Equal(follows, want) {
+			t.Errorf("%s: follows %v, want %v", query, follows, want)
+		}
+		if want := []int64{0, 0, 0, 2, 2}; !slices.Equal(bookmarks, want) {
+			t.Errorf("%s: bookmarks %v, want %v", query, bookmarks, want)
+		}
+		if !tr.following().IsZero() {
+			t.Errorf("%s: follows after the end of the watch", query)
+		}
+	}
+}
+
+func TestTrafficOfFailures(t *testing.T) {
+	for _, tt := range []struct {
+		answer
+		want failure // failures: none
+	}{
+		{answer{status: 200, body: &pieces{}}, failures},
+		{answer{err: errors.New("refused")}, noResponse},
+		{answer{status: 503, body: &pieces{}}, serverError},
+		{answer{status: 401, body: &pieces{}}, unauthorized},
+		{answer{status: 404, body: &pieces{}}, refused},
+		{answer{status: 429, body: &pieces{}}, overload},
+		{answer{status: 409, body: &pieces{}}, conflict},
+		{answer{status: 422, body: &pieces{}}, conflict},
+	} {
+		tr := newTraffic()
+		tr.wrap(tt.answer)
+		_, err := tr.RoundTrip(request("PATCH", "/apis/dws/v1/namespaces/n/clientmounts/a"))
+		var want [failures]int64
+		if tt.want < failures {
+			want[tt.want] = 1
+		}
+		if c := tr.counts(); c.requests[patch] != 1 || c.total() != 1 || c.failed != want || err != tt.err {
+			t.Errorf("%+v: %+v, %v", tt, c, err)
+		}
+	}
+}
+
+// Commands fail on the simulated machine where they would fail on a real one.
+func TestMachine(t *testing.T) {
+	var m machine
+	run := func(line string, ok bool) {
+		t.Helper()
+		_, err := m.Run(t.Context(), node.Command{Argv: strings.Fields(line)})
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	const mount, umount = "mount -t xfs /dev/mapper/a /mnt/nnf/a", "umount /mnt/nnf/a"
+	run(mount, false) // the volume is not active
+	run("lvchange --activate y a/b", true)
+	m.setBroken(true)
+	run(mount, false)
+	m.setBroken(false)
+	run(mount, true)
+	run(mount, false)
+	if mounted, active, mounts := m.state(); mounted != 1 || !active || mounts != 1 {
+		t.Errorf("%d mounted, active %t, %d mounts", mounted, active, mounts)
+	}
+	run(umount, true)
+	run(umount, false)
+	run("lvchange --activate n a/b", true)
+	run("mkfs.xfs /dev/mapper/a", false)
+	if mounted, active, mounts := m.state(); mounted != 0 || active || mounts != 1 {
+		t.Errorf("%d mounted, active %t, %d mounts", mounted, active, mounts)
+	}
+	if _, err := m.Run(t.Context(), node.Command{Shell: "true"}); err == nil {
+		t.Error("a hook succeeded")
+	}
+}
+
+// A row reports the nodes that sent more requests than allowed, and logged errors.
+func TestChecks(t *testing.T) {
+	good := counts{requests: [classes]int64{patch: maxWrites, profile: maxProfiles}}
+	for name, change := range map[string]func(*counts){
+		"writes":    func(c *counts) { c.requests[patch]++ },
+		"profiles":  func(c *counts) { c.requests[profile]++ },
+		"list":      func(c *counts) { c.requests[list]++ },
+		"watch":     func(c *counts) { c.requests[watch]++ },
+		"conflicts": func(c *counts) { c.failed[conflict]++ },
+	} {
+		bad := good
+		change(&bad)
+		r := &row{perNode: []counts{good, bad, good}}
+		if lifeCosts(r); len(r.Wrong) != 1 || !strings.Contains(r.Wrong[0], "node 1") {
+			t.Errorf("%s: %q", name, r.Wrong)
+		}
+	}
+	r := &row{perNode: make([]counts, 20)}
+	if healthy(r); len(r.Wrong) > 0 {
+		t.Errorf("healthy: %q", r.Wrong)
+	}
+	for i := range r.perNode {
+		r.perNode[i].failed[serverError] = 1
+	}
+	if healthy(r); len(r.Wrong) != maxWrong+1 {
+		t.Errorf("20 nodes with failed requests: %q", r.Wrong)
+	}
+	var l errorLog
+	slog.New(&l).Warn("no error")
+	slog.New(&l).Error("internal error", "panic", "x")
+	r = &row{errors: l.take()}
+	if healthy(r); len(r.Wrong) != 1 || !strings.Contains(r.Wrong[0], "internal error panic=x") || len(l.take()) != 0 {
+		t.Errorf("a logged error: %q", r.Wrong)
+	}
+}
+
+// A node that has mounted too often or that has something left is reported.
+func TestClean(t *testing.T) {
+	dir := t.TempDir()
+	for name, change := range map[string]func(*simulated){
+		"":                          func(*simulated) {},
+		"1 mounts made, expected 0": func(s *simulated) { s.machine.mounts++ },
+		"0 mounts made, expected 1": func(s *simulated) { s.mounts++ },
+		"left: 1 mounts":            func(s *simulated) { s.machine.table = make([]node.Mount, 1) },
+		"volume active true":        func(s *simulated) { s.machine.active = true },
+		"0 records, 1 unreadable":   func(s *simulated) { s.dir = filepath.Join(dir, "broken") },
+	} {
+		s := &simulated{name: "node", dir: filepath.Join(dir, "good")}
+		change(s)
+		records := clientmount.RecordsDirectory(s.runtime())
+		if err := os.MkdirAll(records, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(s.dir, "broken") {
+			if err := os.WriteFile(filepath.Join(records, "a.json"), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if wrong := clean([]*simulated{s}); (len(wrong) > 0) != (name != "") || !strings.Contains(strings.Join(wrong, ""), name) {
+			t.Errorf("%q: %q", name, wrong)
+		}
+	}
+}
+
+func TestPeak(t *testing.T) {
+	started := time.Now()
+	s := &simulation{fleet: &fleet{}}
+	for _, at := range []float64{-1, 0, 0.5, 0.9, 1, 1.4, 3, 3.1} {
+		tr := newTraffic()
+		tr.connected = []time.Time{started.Add(time.Duration(at * float64(time.Second)))}
+		s.fleet.nodes = append(s.fleet.nodes, &simulated{daemon: &running{traffic: tr}})
+	}
+	// From 0.5 s on: 0.5, 0.9, 1 and 1.4.
+	if got := s.peak(started); got != 4.0/8 {
+		t.Errorf("peak %v, want 0.5", got)
+	}
+}
+
+func TestParallel(t *testing.T) {
+	failure := errors.New("failure")
+	if err := parallel(3, []int{1, 2, 3, 4, 5}, func(i int) error {
+		if i == 4 {
+			return failure
+		}
+		return nil
+	}); err != failure {
+		t.Error(err)
+	}
+	done := make(chan int, 5)
+	if err := parallel(3, []int{1, 2, 3, 4, 5}, func(i int) error { done <- i; return nil }); err != nil || len(done) != 5 {
+		t.Error(err, len(done))
+	}
+}
+
+// The table marks rows with failed checks, and explains the times.
+func TestTable(t *testing.T) {
+	r := report{Nodes: 2, Rows: []*row{
+		{Scenario: "start", Nodes: 2, P50: 0.25, How: "until ready", perNode: make([]counts, 2)},
+		{Scenario: "job", Nodes: 2, Wrong: []string{"node 1"}, Requests: map[string]float64{"total": 5, "patch": 4, "watch": 1}},
+	}}
+	r.Rows[0].sum = counts{requests: [classes]int64{watch: 4}, failed: [failures]int64{unauthorized: 1}, received: 3000}
+	r.Rows[0].finish(r.Rows[0].server, 0.5)
+	var out bytes.Buffer
+	if err := r.write(&out, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"  start\n", "  job (WRONG)\n", "0.250", "50%", "  1.5", "start: until ready. Requests: watch 2.00. Failed: 401 0.50.\n", "Requests: watch 1.00, patch 4.00.\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	if got := r.failures(); !slices.Equal(got, []string{"job: node 1"}) {
+		t.Errorf("failures: %q", got)
+	}
+}
+
+// pause ends with the context.
+func TestPause(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := pause(ctx, time.Hour); err != context.Canceled {
+		t.Error(err)
+	}
+	if err := pause(t.Context(), -time.Second); err != nil {
+		t.Error(err)
+	}
+}

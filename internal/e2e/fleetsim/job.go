@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+// writers is the number of requests that the manager sends at the same time.
+const writers = 32
+
+// profileName is the storage profile of all jobs.
+const profileName = "fleet-0"
+
+var clientMounts = kube.Resource{Group: api.GroupDWS, Version: api.VersionsDWS[0], Plural: "clientmounts", Kind: "ClientMount"}
+
+// manager replaces the NNF software on the rabbits: it creates the ClientMounts of a job,
+// follows all of them with one watch, and changes and deletes them.
+type manager struct {
+	client *kube.Client
+	stop   context.CancelFunc
+	done   chan struct{}
+
+	mu      sync.Mutex
+	name    string                // of the ClientMounts of the running job
+	objects map[string]*lifecycle // by node
+}
+
+// lifecycle has the times of one ClientMount.
+type lifecycle struct {
+	created   time.Time // before the request
+	mounted   time.Time // when the manager saw it ready
+	unmounted time.Time
+	gone      time.Time
+	failed    bool // the status has an error
+}
+
+// newManager starts the manager, as administrator of the cluster. So flow control of the
+// API server does not delay its requests, unlike those of the nodes.
+func newManager(c *lab.Cluster) (*manager, error) {
+	client, err := kube.Dial(kube.Options{Kubeconfig: filepath.Join(c.Dir, "admin.kubeconfig"), QPS: -1, UserAgent: "fleetsim"})
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	m := &manager{client: client, stop: stop, done: make(chan struct{}), objects: map[string]*lifecycle{}}
+	go func() {
+		defer close(m.done)
+		_ = kube.Watch(ctx, client, clientMounts, "", kube.WatchOptions{}, kube.Handler[dws.ClientMount]{
+			Replace: m.replace, Upsert: m.upsert, Delete: m.gone,
+		})
+	}()
+	return m, nil
+}
+
+func (m *manager) close() {
+	m.stop()
+	<-m.done
+}
+
+func (m *manager) replace(all []*dws.ClientMount) {
+	known := map[string]bool{}
+	for _, cm := range all {
+		known[cm.Namespace] = true
+		m.upsert(cm)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for node, l := range m.objects {
+		// An object that has been ready exists, or existed until now.
+		if !l.mounted.IsZero() && l.gone.IsZero() && !known[node] {
+			l.gone = time.Now()
+		}
+	}
+}
+
+func (m *manager) upsert(cm *dws.ClientMount) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.objects[cm.Namespace]
+	if l == nil || cm.Name != m.name {
+		return
+	}
+	l.failed = cm.Status.Error != nil
+	if !cm.Status.AllReady || len(cm.Status.Mounts) != len(cm.Spec.Mounts) || cm.Status.Mounts[0].State != cm.Spec.DesiredState {
+		return
+	}
+	now := time.Now()
+	switch {
+	case cm.Spec.DesiredState == dws.Mounted && l.mounted.IsZero():
+		l.mounted = now
+	case cm.Spec.DesiredState == dws.Unmounted && l.unmounted.IsZero():
+		l.unmounted = now
+	}
+}
+
+func (m *manager) gone(node, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l := m.objects[node]; l != nil && name == m.name {
+		l.gone = time.Now()
+	}
+}
+
+// waiting returns the nodes whose ClientMount matches.
+func (m *manager) waiting(match func(*lifecycle) bool) (nodes []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for node, l := range m.objects {
+		if match(l) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+// await waits until no ClientMount matches.
+func (m *manager) await(ctx context.Context, what string, match func(*lifecycle) bool) error {
+	return m.awaitOn(ctx, what, nil, match)
+}
+
+// awaitOn is await for some nodes; nil means all.
+func (m *manager) awaitOn(ctx context.Context, what string, nodes map[string]bool, match func(*lifecycle) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var left []string
+	err := wait.For(ctx, what, func() (bool, error) {
+		left = slices.DeleteFunc(m.waiting(match), func(node string) bool { return nodes != nil && !nodes[node] })
+		return len(left) == 0, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %d nodes left, such as %s", err, len(left), strings.Join(left[:min(len(left), 3)], " "))
+	}
+	return nil
+}
+
+// create creates one ClientMount per node, as fast as the server accepts them.
+func (m *manager) create(ctx context.Context, name string, nodes []*simulated) error {
+	m.mu.Lock()
+	m.name, m.objects = name, map[string]*lifecycle{}
+	for _, s := range nodes {
+		m.objects[s.name] = new(lifecycle)
+	}
+	m.mu.Unlock()
+	return parallel(writers, nodes, func(s *simulated) error {
+		cm := fixture.ClientMount(name, s.name, fixture.ClientMountSpec{
+			Profile: profileName, Mounts: []fixture.MountSpec{{Path: "/mnt/nnf/" + fixture.WorkflowUID + "-0", Type: "xfs"}},
+		})
+		m.mu.Lock()
+		m.objects[s.name].created = time.Now()
+		m.mu.Unlock()
+		return m.client.Create(ctx, clientMounts, s.name, cm, nil)
+	})
+}
+
+// unmount sets the desired state of all ClientMounts and waits until it is reached.
+func (m *manager) unmount(ctx context.Context, nodes []*simulated) error {
+	err := parallel(writers, nodes, func(s *simulated) error {
+		return m.client.Patch(ctx, clientMounts, s.name, m.name, "", types.MergePatchType, []byte(`{"spec":{"desiredState":"unmounted"}}`), nil)
+	})
+	if err != nil {
+		return err
+	}
+	return m.await(ctx, "the unmount on all nodes", func(l *lifecycle) bool { return l.unmounted.IsZero() })
+}
+
+// remove deletes all ClientMounts and waits until they are gone.
+func (m *manager) remove(ctx context.Context, nodes []*simulated) error {
+	err := parallel(writers, nodes, func(s *simulated) error { return m.client.Delete(ctx, clientMounts, s.name, m.name) })
+	if err != nil {
+		return err
+	}
+	return m.await(ctx, "the end of all ClientMounts", func(l *lifecycle) bool { return l.gone.IsZero() })
+}
+
+// times returns, for the ClientMounts that have been mounted, the seconds from the
+// creation until the manager saw them ready.
+func (m *manager) times() (out []float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.objects {
+		if !l.mounted.IsZero() {
+			out = append(out, l.mounted.Sub(l.created).Seconds())
+		}
+	}
+	return out
+}
+
+// lastMounted returns the time from since until the last ClientMount was ready.
+func (m *manager) lastMounted(since time.Time) (last time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.objects {
+		if !l.mounted.IsZero() {
+			last = max(last, l.mounted.Sub(since))
+		}
+	}
+	return last
+}
+
+// clean returns the nodes that have not mounted exactly once for each job, or that have
+// mounts, active volumes or records left.
+func clean(nodes []*simulated) (wrong []string) {
+	for _, s := range nodes {
+		mounted, active, made := s.machine.state()
+		records, unreadable, err := clientmount.ReadRecords(s.runtime())
+		if made != s.mounts || mounted > 0 || active || len(records) > 0 || len(unreadable) > 0 || err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %d mounts made, expected %d; left: %d mounts, volume active %t, %d records, %d unreadable, %v",
+				s.name, made, s.mounts, mounted, active, len(records), len(unreadable), err))
+		}
+	}
+	return wrong
+}
+
+// parallel calls f for each item, from n goroutines, until the first error.
+func parallel[T any](n int, items []T, f func(T) error) error {
+	var group sync.WaitGroup
+	var once sync.Once
+	var failed error
+	next, stop := make(chan T), make(chan struct{})
+	for range n {
+		group.Go(func() {
+			for item := range next {
+				if err := f(item); err != nil {
+					once.Do(func() { failed = err; close(stop) })
+				}
+			}
+		})
+	}
+feed:
+	for _, item := range items {
+		select {
+		case next <- item:
+		case <-stop:
+			break feed
+		}
+	}
+	close(next)
+	group.Wait()
+	return failed
+}

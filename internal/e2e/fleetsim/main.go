@@ -1,0 +1,158 @@
+// Command fleetsim measures how many nodes load one API server. It runs the controller and
+// the API client of clientmountd for each simulated node, with its own connection, token
+// and runtime directory, against a real API server in another process. Only the machine is
+// simulated: nothing is mounted.
+//
+// It prints one row per scenario and checks that each node did what it had to do. Exit
+// codes: 0; 1 if a check failed or something could not be measured; 2 for a usage error;
+// 130 after Ctrl-C.
+//
+// It must not change how the controller or the client works: their settings are the
+// defaults of clientmountd.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/version"
+)
+
+// options are the command-line options.
+type options struct {
+	json   bool
+	nodes  int
+	spread time.Duration // of the second start
+	steady time.Duration // of the steady state
+}
+
+func main() {
+	o, code := parse(os.Args[1:])
+	if code >= 0 {
+		os.Exit(code)
+	}
+	os.Exit(run(lab.Enter(), o))
+}
+
+// parse returns the options, or an exit code ≥ 0 if there is nothing to do.
+func parse(args []string) (options, int) {
+	o := options{}
+	f := pflag.NewFlagSet("fleetsim", pflag.ContinueOnError)
+	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
+	f.IntVar(&o.nodes, "nodes", 1000, "number of nodes, at least 10")
+	f.DurationVar(&o.spread, "spread", time.Minute, "time within which the nodes start in the second scenario")
+	f.DurationVar(&o.steady, "steady", 5*time.Minute, "duration of the steady state")
+	switch err := f.Parse(args); {
+	case errors.Is(err, pflag.ErrHelp):
+		return o, 0
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "fleetsim:", err)
+		return o, 2
+	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0:
+		fmt.Fprintln(os.Stderr, "fleetsim: --nodes must be from 10 to 99999, durations must not be negative, and arguments are not accepted; see --help")
+		return o, 2
+	}
+	return o, -1
+}
+
+func run(f lab.Features, o options) int {
+	if !f.Private {
+		fmt.Fprintln(os.Stderr, "fleetsim: not possible on this machine:", f.Why)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	r, err := simulate(ctx, o)
+	if ctx.Err() != nil {
+		return 130
+	}
+	if err == nil {
+		err = r.write(os.Stdout, o.json)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fleetsim:", err)
+		return 1
+	}
+	for _, text := range r.failures() {
+		fmt.Fprintln(os.Stderr, "fleetsim: wrong:", text)
+	}
+	if len(r.failures()) > 0 {
+		return 1
+	}
+	return 0
+}
+
+func (s *simulation) say(what string) { fmt.Fprintln(os.Stderr, "fleetsim:", what) }
+
+// simulate runs all scenarios. All files are in a private memory file system, which
+// disappears with the process.
+func simulate(ctx context.Context, o options) (_ *report, err error) {
+	if err := openFiles(o.nodes); err != nil {
+		return nil, err
+	}
+	dir, err := memoryDirectory()
+	if err != nil {
+		return nil, err
+	}
+	l := lab.Processes(dir)
+	s := &simulation{options: o, ctx: ctx}
+	defer func() { err = errors.Join(err, l.Close(), os.RemoveAll(dir)) }()
+	s.report.Machine, s.report.Nodes = figures.ThisMachine(version.Version), o.nodes
+	s.say("starting the API server")
+	if s.cluster, err = l.StartCluster(ctx, lab.ClusterOptions{}); err != nil {
+		return nil, err
+	}
+	nodes := dir + "/nodes"
+	if err := os.Mkdir(nodes, 0o700); err != nil {
+		return nil, err
+	}
+	if s.fleet, err = newFleet(o.nodes, nodes, s.cluster); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.fleet.stopAll()) }()
+	s.say("creating the namespaces")
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	if s.manager, err = newManager(s.cluster); err != nil {
+		return nil, err
+	}
+	defer s.manager.close()
+	return &s.report, s.all()
+}
+
+// memoryDirectory creates a directory in the private /run of the namespace.
+func memoryDirectory() (string, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/run", &fs); err != nil {
+		return "", err
+	}
+	if fs.Type != unix.TMPFS_MAGIC {
+		return "", errors.New("/run is not a memory file system")
+	}
+	return os.MkdirTemp("/run", "fleet-")
+}
+
+// openFiles raises the limit of open files, for one connection per node here and in the
+// API server, which inherits the limit.
+func openFiles(nodes int) error {
+	need := uint64(nodes + 1000)
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	l.Cur, l.Max = max(need, l.Cur), max(need, l.Max)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return fmt.Errorf("%d nodes need %d open files (ulimit -n): %w", nodes, need, err)
+	}
+	return nil
+}

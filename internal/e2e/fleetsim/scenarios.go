@@ -1,0 +1,452 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+)
+
+// patience limits each wait of a scenario.
+const patience = 10 * time.Minute
+
+// betweenJobs is the time from the end of a job to the start of the next one. A daemon
+// uses a profile for a new ClientMount that it has read less than a second ago, which is
+// the exception in practice.
+const betweenJobs = 1500 * time.Millisecond
+
+// The most requests of a node, from ARCHITECTURE.md: at the start, and in the life of a
+// ClientMount.
+const (
+	maxStart    = 3
+	maxWrites   = 4
+	maxProfiles = 2
+)
+
+// simulation is the fleet with its API server.
+type simulation struct {
+	options
+	report
+	ctx     context.Context
+	cluster *lab.Cluster
+	fleet   *fleet
+	manager *manager
+	jobs    int // number of jobs so far
+}
+
+// all runs all scenarios.
+func (s *simulation) all() error {
+	for _, scenario := range []struct {
+		what string
+		run  func() error
+	}{
+		{"start of all nodes at once", s.startAtOnce},
+		{fmt.Sprintf("start of all nodes within %v", s.spread), s.startSpread},
+		{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
+		{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
+		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
+		{"job while 10 % of the nodes fail", s.failing},
+		{"API server restarted", s.restarts},
+		{"end", s.end},
+	} {
+		s.say(scenario.what)
+		if err := scenario.run(); err != nil {
+			return fmt.Errorf("%s: %w", scenario.what, err)
+		}
+	}
+	return nil
+}
+
+// prepare creates the namespaces and the storage profile.
+func (s *simulation) prepare() error {
+	if _, err := s.cluster.Apply(s.ctx, fixture.Profile(profileName, fixture.ProfileSpec{})); err != nil {
+		return err
+	}
+	return parallel(writers, s.fleet.nodes, func(n *simulated) error {
+		_, err := s.cluster.Apply(s.ctx, lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": n.name}})
+		return err
+	})
+}
+
+// measure runs f, and adds a row with what it has cost. f adds the times and the results
+// of its checks.
+func (s *simulation) measure(name string, f func(r *row) error) error {
+	r := &row{Scenario: name, Nodes: len(s.fleet.nodes), started: time.Now()}
+	s.fleet.errors.take()
+	before := s.fleet.counts()
+	server, err := s.cluster.Usage()
+	if err != nil {
+		return err
+	}
+	r.server = server
+	busy, had, own, err := processors()
+	if err != nil {
+		return err
+	}
+	if err := f(r); err != nil {
+		return err
+	}
+	after, err := s.cluster.Usage()
+	if err != nil {
+		return err
+	}
+	busyNow, hadNow, ownNow, err := processors()
+	if err != nil {
+		return err
+	}
+	r.perNode = s.fleet.counts()
+	for i := range r.perNode {
+		r.perNode[i].add(-1, before[i])
+		r.sum.add(1, r.perNode[i])
+	}
+	r.errors = s.fleet.errors.take()
+	if r.restarted {
+		r.server = lab.Usage{}
+	}
+	r.finish(after, s.peak(r.started))
+	r.Others = max(0, float64(busyNow-busy-(ownNow-own)-(after.CPU-r.server.CPU))/float64(hadNow-had))
+	for _, check := range r.checks {
+		check(r)
+	}
+	s.Rows = append(s.Rows, r)
+	return nil
+}
+
+// processors returns the busy time and the time of all processors, and the busy time of this
+// process.
+func processors() (busy, had, own time.Duration, err error) {
+	if busy, had, err = figures.Processors(); err != nil {
+		return 0, 0, 0, err
+	}
+	u, err := lab.ReadUsage(os.Getpid())
+	return busy, had, u.CPU, err
+}
+
+// peak returns the largest number of connections that were opened within one second, as
+// a share of the nodes.
+func (s *simulation) peak(since time.Time) float64 {
+	var times []time.Time
+	for _, n := range s.fleet.nodes {
+		if n.daemon != nil {
+			times = append(times, n.daemon.connections(since)...)
+		}
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	most, first := 0, 0
+	for i, t := range times {
+		for t.Sub(times[first]) >= time.Second {
+			first++
+		}
+		most = max(most, i-first+1)
+	}
+	return float64(most) / float64(len(s.fleet.nodes))
+}
+
+// follow waits until the watch of each node has delivered its initial state after the
+// given time, and returns the seconds from then for each node.
+func (s *simulation) follow(since time.Time) (times []float64, err error) {
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	err = wait.For(ctx, "the watches of all nodes", func() (bool, error) {
+		times = times[:0]
+		for _, n := range s.fleet.nodes {
+			if at := n.daemon.following(); at.After(since) {
+				times = append(times, at.Sub(since).Seconds())
+			}
+		}
+		return len(times) == len(s.fleet.nodes), nil
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: %d of %d nodes follow", err, len(times), len(s.fleet.nodes))
+	}
+	return times, err
+}
+
+// synced waits until each node has its list of objects, and returns the seconds from the
+// start of its daemon.
+func (s *simulation) synced() (times []float64, err error) {
+	limit := time.After(patience)
+	for _, n := range s.fleet.nodes {
+		select {
+		case <-n.daemon.synced:
+			times = append(times, n.daemon.ready.Sub(n.daemon.started).Seconds())
+		case <-limit:
+			return nil, fmt.Errorf("%s is not ready after %v", n.name, patience)
+		case <-s.ctx.Done():
+			return nil, s.ctx.Err()
+		}
+	}
+	return times, nil
+}
+
+func (s *simulation) startAtOnce() error {
+	return s.measure("start, all at once", func(r *row) error { return s.startNodes(r, 0) })
+}
+
+// startSpread starts the daemons again, as after a boot of all nodes. It then measures the
+// memory.
+func (s *simulation) startSpread() error {
+	if err := s.fleet.stopAll(); err != nil {
+		return err
+	}
+	before, err := s.ownMemory()
+	if err != nil {
+		return err
+	}
+	if err := s.measure(fmt.Sprintf("start, spread over %v", s.spread), func(r *row) error { return s.startNodes(r, s.spread) }); err != nil {
+		return err
+	}
+	after, err := s.ownMemory()
+	if err != nil {
+		return err
+	}
+	s.Memory = float64(after-before) / 1000 / float64(len(s.fleet.nodes))
+	return nil
+}
+
+// startNodes starts all daemons within a time.
+func (s *simulation) startNodes(r *row, within time.Duration) error {
+	r.checks = append(r.checks, healthy, func(r *row) {
+		r.each("start", func(c counts) bool { return c.total() <= maxStart && c.requests[watch] == 1 })
+	})
+	for i, n := range s.fleet.nodes {
+		due := r.started.Add(within * time.Duration(i) / time.Duration(len(s.fleet.nodes)))
+		if err := pause(s.ctx, time.Until(due)); err != nil {
+			return err
+		}
+		if err := s.fleet.start(n); err != nil {
+			return err
+		}
+	}
+	times, err := s.synced()
+	if err != nil {
+		return err
+	}
+	follow, err := s.follow(r.started)
+	if err != nil {
+		return err
+	}
+	r.setTimes(times, slices.Max(follow))
+	r.How = "from the start of a daemon until it is ready"
+	return nil
+}
+
+// ownMemory returns the resident memory of this process after a garbage collection, in
+// bytes.
+func (s *simulation) ownMemory() (int64, error) {
+	runtime.GC()
+	debug.FreeOSMemory()
+	u, err := lab.ReadUsage(os.Getpid())
+	return u.RSS, err
+}
+
+func (s *simulation) steadyState() error {
+	return s.measure(fmt.Sprintf("steady state, %v", s.steady), func(r *row) error {
+		r.checks = append(r.checks, healthy, func(r *row) {
+			r.each("steady state", func(c counts) bool { return c.total() == 0 })
+			// The server sends a bookmark about once a minute.
+			if least := int64(s.steady/time.Minute) - 1; least > 0 {
+				r.each("bookmarks", func(c counts) bool { return c.bookmarks >= least })
+			}
+		})
+		if err := pause(s.ctx, s.steady); err != nil {
+			return err
+		}
+		_, err := s.follow(time.Time{})
+		r.How = "no times"
+		return err
+	})
+}
+
+// job measures a job on all nodes: the times until its ClientMounts are ready, and the
+// requests of their whole life. The first job is slower: the API server prepares the
+// definitions of its objects, and each node looks up the version of storage profiles.
+func (s *simulation) job(name string) error {
+	return s.measure(name, func(r *row) error {
+		r.checks = append(r.checks, healthy, lifeCosts, s.nothingLeft)
+		if err := s.runJob(r, s.fleet.nodes); err != nil {
+			return err
+		}
+		return s.endJob()
+	})
+}
+
+// runJob creates a ClientMount on each node and waits until those of the given nodes are
+// ready.
+func (s *simulation) runJob(r *row, working []*simulated) error {
+	s.jobs++
+	if err := s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), s.fleet.nodes); err != nil {
+		return err
+	}
+	created := time.Now()
+	ready := map[string]bool{}
+	for _, n := range working {
+		n.mounts++
+		ready[n.name] = true
+	}
+	if err := s.manager.awaitOn(s.ctx, "the mount on the nodes", ready, func(l *lifecycle) bool { return l.mounted.IsZero() }); err != nil {
+		return err
+	}
+	if r != nil {
+		r.setTimes(s.manager.times(), s.manager.lastMounted(r.started).Seconds())
+		r.How = fmt.Sprintf("from the creation of a ClientMount until the manager sees it ready; all were created after %.1f s", created.Sub(r.started).Seconds())
+	}
+	return nil
+}
+
+// endJob unmounts and deletes the ClientMounts of all nodes.
+func (s *simulation) endJob() error {
+	if err := s.manager.unmount(s.ctx, s.fleet.nodes); err != nil {
+		return err
+	}
+	if err := s.manager.remove(s.ctx, s.fleet.nodes); err != nil {
+		return err
+	}
+	return pause(s.ctx, betweenJobs)
+}
+
+// restarts restarts the API server while a job has its storage mounted. After each
+// restart all nodes must follow the server, and at the end of the job all of them must
+// unmount, without having mounted twice.
+func (s *simulation) restarts() error {
+	if err := s.runJob(nil, s.fleet.nodes); err != nil {
+		return err
+	}
+	for _, way := range []struct {
+		name string
+		stop func() error
+	}{
+		{"API server restarted by SIGTERM", s.cluster.Stop},
+		{"API server restarted by SIGKILL", s.cluster.Kill},
+	} {
+		if err := s.measure(way.name, func(r *row) error { return s.restart(r, way.stop) }); err != nil {
+			return err
+		}
+	}
+	if err := s.endJob(); err != nil {
+		return err
+	}
+	s.nothingLeft(s.Rows[len(s.Rows)-1])
+	return nil
+}
+
+func (s *simulation) restart(r *row, stop func() error) error {
+	r.restarted = true
+	r.checks = append(r.checks, func(r *row) {
+		r.each("writes after a restart", func(c counts) bool { return c.requests[patch] == 0 && c.requests[profile] == 0 })
+	})
+	if err := stop(); err != nil {
+		return err
+	}
+	if err := s.cluster.Restart(s.ctx); err != nil {
+		return err
+	}
+	down := time.Since(r.started)
+	times, err := s.follow(r.started)
+	if err != nil {
+		return err
+	}
+	r.setTimes(times, slices.Max(times))
+	r.How = fmt.Sprintf("from the signal until a node follows again; the server was ready again after %.1f s; its CPU time includes its start", down.Seconds())
+	return nil
+}
+
+// failing measures a job while the mount commands of each tenth node fail. The other nodes
+// must not notice it.
+func (s *simulation) failing() error {
+	quiet := s.Rows[len(s.Rows)-1]
+	var broken, working []*simulated
+	names := map[string]bool{}
+	for i, n := range s.fleet.nodes {
+		if i%10 != 0 {
+			working = append(working, n)
+			continue
+		}
+		n.machine.setBroken(true)
+		broken, names[n.name] = append(broken, n), true
+	}
+	err := s.measure("job while 10 % of the nodes fail", func(r *row) error {
+		r.checks = append(r.checks, s.nothingLeft, func(r *row) {
+			for i, n := range s.fleet.nodes {
+				if c := r.perNode[i]; !names[n.name] && !(cheapLife(c) && c.failures() == 0) {
+					r.wrong([]string{fmt.Sprintf("%s, which works: %+v", n.name, c)})
+				}
+			}
+		})
+		if err := s.runJob(r, working); err != nil {
+			return err
+		}
+		if err := s.manager.awaitOn(s.ctx, "the errors of the failing nodes", names, func(l *lifecycle) bool { return !l.failed }); err != nil {
+			return err
+		}
+		if mounted := len(s.manager.times()); mounted != len(working) {
+			r.wrong([]string{fmt.Sprintf("%d ClientMounts are ready, expected %d", mounted, len(working))})
+		}
+		r.Nodes = len(working)
+		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes", r.P99/quiet.P99, quiet.Scenario)
+		return s.endJob()
+	})
+	for _, n := range broken {
+		n.machine.setBroken(false)
+	}
+	return err
+}
+
+// end stops all daemons. Nothing of them may be left in this process.
+func (s *simulation) end() error {
+	if err := s.fleet.stopAll(); err != nil {
+		return err
+	}
+	s.manager.close()
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	// A few goroutines belong to the lab and to the client of the cluster.
+	return wait.For(ctx, "the end of the goroutines of all nodes", func() (bool, error) {
+		return runtime.NumGoroutine() < 50, nil
+	})
+}
+
+// nothingLeft checks that no node has anything left of the jobs. A node removes its record
+// after the object is gone.
+func (s *simulation) nothingLeft(r *row) {
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	defer cancel()
+	var wrong []string
+	_ = wait.For(ctx, "the end of the records", func() (bool, error) {
+		wrong = clean(s.fleet.nodes)
+		return len(wrong) == 0, nil
+	})
+	r.wrong(wrong)
+}
+
+// healthy checks a row in which no request may fail, and nothing else.
+func healthy(r *row) {
+	r.wrong(r.errors)
+	r.each("failed requests", func(c counts) bool { return c.failures() == 0 })
+}
+
+// lifeCosts checks the requests of a node for the life of a ClientMount.
+func lifeCosts(r *row) { r.each("requests of a life", cheapLife) }
+
+func cheapLife(c counts) bool {
+	return c.requests[patch] <= maxWrites && c.requests[profile] <= maxProfiles && c.requests[list] == 0 && c.requests[watch] == 0 &&
+		c.requests[other] == 0 && c.failed[conflict] == 0
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
