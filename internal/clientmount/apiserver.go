@@ -117,7 +117,7 @@ func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name strin
 			return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
 		})
 	}
-	return c.versions.Use(api.GroupNNF, discover, func(version string) error {
+	return c.versions.Use(api.GroupNNF, api.VersionsNNF, discover, func(version string) error {
 		res := kube.Resource{Group: api.GroupNNF, Version: version, Plural: plural, Kind: kind}
 		return c.client.Get(ctx, res, namespace, name, into)
 	})

@@ -244,27 +244,37 @@ func (c *Controller) handler() kube.Handler[dws.ClientMount] {
 	}
 }
 
-// Follow watches the objects of this node until ctx ends. It looks up the served version
-// first, and again when the server stops serving it. It retries while the API server is
-// down.
+// Follow watches the objects of this node until ctx ends. It starts with the newest known
+// version, which most servers serve, and looks up the version when the server does not, or
+// no longer, serve it. It retries while the API server is down.
 func (c *Controller) Follow(ctx context.Context) error {
-	failures := 0
-	for {
-		version, err := c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS)
-		if err == nil {
+	version, failures := api.VersionsDWS[0], 0
+	state := func(s kube.State) {
+		switch {
+		case s.Connected:
 			failures = 0
-			r := mountsResource(version)
-			c.mounts.Store(&r)
-			err = c.o.Client.Watch(ctx, r, c.o.Node, c.apiState, c.handler())
-		} else if ctx.Err() == nil {
-			c.apiState(kube.State{LastError: err, Since: time.Now()})
+		case failures == 0 && errors.Is(s.LastError, kube.ErrVersionGone):
+			return // normal with an older or newer server; the lookup reports a failure
 		}
-		if ctx.Err() != nil {
-			return nil
+		c.apiState(s)
+	}
+	for {
+		r := mountsResource(version)
+		c.mounts.Store(&r)
+		err := c.o.Client.Watch(ctx, r, c.o.Node, state, c.handler())
+		for ctx.Err() == nil {
+			c.o.Log.Debug("the watch ended; looking up the served version", "error", err, daemon.EventID(eventAPI))
+			if failures > 0 {
+				kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
+			}
+			failures++
+			if version, err = c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS); err == nil {
+				break
+			}
+			if ctx.Err() == nil {
+				c.apiState(kube.State{LastError: err, Since: time.Now()})
+			}
 		}
-		failures++
-		c.o.Log.Debug("the watch ended; looking up the served version again", "error", err, daemon.EventID(eventAPI))
-		kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -11,7 +11,9 @@ import (
 	"go/token"
 	"log/slog"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
@@ -159,5 +162,96 @@ func TestShorten(t *testing.T) {
 	}
 	if shorten("short", 1000) != "short" {
 		t.Error("short text changed")
+	}
+}
+
+// versioned is a client of a server that serves some versions of ClientMounts.
+type versioned struct {
+	*fakeServer
+	mu       sync.Mutex
+	served   []string
+	requests []string
+	watching context.CancelFunc // ends the watch, as the server does when a version is removed
+}
+
+func (v *versioned) request(what string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.requests = append(v.requests, what)
+}
+
+func (v *versioned) Served(_ context.Context, _ string, known []string) (string, error) {
+	v.request("lookup")
+	for _, version := range known {
+		if slices.Contains(v.served, version) {
+			return version, nil
+		}
+	}
+	return "", kube.ErrNotServed
+}
+
+func (v *versioned) Watch(ctx context.Context, r kube.Resource, _ string, onState func(kube.State), _ kube.Handler[dws.ClientMount]) error {
+	v.request("watch " + r.Version)
+	if !slices.Contains(v.served, r.Version) {
+		onState(kube.State{LastError: kube.ErrVersionGone, Since: time.Now()})
+		return kube.ErrVersionGone
+	}
+	onState(kube.State{Connected: true, Synced: true, Since: time.Now()})
+	removed, cancel := context.WithCancel(ctx)
+	v.watching = cancel
+	<-removed.Done()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	onState(kube.State{LastError: kube.ErrVersionGone, Since: time.Now()})
+	return kube.ErrVersionGone
+}
+
+// The versions are looked up only if the server does not serve the newest known one, and
+// that is not reported as a failure.
+func TestFollowedVersion(t *testing.T) {
+	newest, older := api.VersionsDWS[0], api.VersionsDWS[1]
+	for name, test := range map[string]struct {
+		first, then []string // served versions
+		requests    []string
+		logged      string
+	}{
+		"newest":          {[]string{older, newest}, nil, []string{"watch " + newest}, ""},
+		"older":           {[]string{older}, nil, []string{"watch " + newest, "lookup", "watch " + older}, ""},
+		"replaced later":  {[]string{newest}, []string{older}, []string{"watch " + newest, "lookup", "watch " + older}, ""},
+		"updated later":   {[]string{older}, []string{newest}, []string{"watch " + newest, "lookup", "watch " + older, "lookup", "watch " + newest}, ""},
+		"installed later": {nil, []string{newest}, []string{"watch " + newest, "lookup", "lookup", "watch " + newest}, "serves no version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			v := &versioned{served: test.first}
+			change := func(o *Options) {
+				v.fakeServer = o.Client.(*fakeServer)
+				o.Client, o.Log = v, slog.New(slog.NewTextHandler(&out, nil))
+			}
+			runLoop(t, dws.TypeXFS, change, func(t *testing.T, l *loop) {
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- l.c.Follow(ctx) }()
+				synctest.Wait()
+				if test.then != nil {
+					v.served = test.then
+					if v.watching != nil {
+						v.watching()
+					}
+					wait.Advance(10 * time.Minute)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if !slices.Equal(v.requests, test.requests) {
+					t.Errorf("requests %q, want %q", v.requests, test.requests)
+				}
+				if failed := strings.Contains(out.String(), "WARN"); failed != (test.logged != "") || !strings.Contains(out.String(), test.logged) {
+					t.Errorf("log, want %q:\n%s", test.logged, &out)
+				}
+			})
+		})
 	}
 }

@@ -94,7 +94,7 @@ func TestSample(t *testing.T) {
 	f.reconcile()
 	steps := func(l *mountstate.Life) (list []string) {
 		for _, s := range l.Steps {
-			if s.Name != mountstate.NameServed { // once for each start of the daemon; the fixture has the version
+			if s.Name != mountstate.NameServed { // only if the server does not serve the newest known version
 				list = append(list, fmt.Sprintf("%s %s %s, path %t", s.Phase, s.Kind, s.Name, s.Path != ""))
 			}
 		}

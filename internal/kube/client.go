@@ -68,8 +68,8 @@ type Client struct {
 
 // timing contains the delays and time limits of watches; tests shorten them.
 type timing struct {
-	retry   time.Duration // first delay after a failure
-	lost    time.Duration // first delay after the loss of a running watch
+	retry   span          // first delay after a failure
+	lost    span          // first delay after the loss of a running watch
 	silence time.Duration // longest time without a bookmark
 	grace   time.Duration // additional time for headers and for the end of a watch
 }
@@ -96,7 +96,7 @@ func Dial(o Options) (*Client, error) {
 
 func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	quietKlog(o.Log)
-	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{backoffFirst, backoffLost, silence, grace}}
+	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{afterFailure, afterLoss, silence, grace}}
 	cfg.UserAgent = o.UserAgent
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = rest.DefaultKubernetesUserAgent()

@@ -39,50 +39,42 @@ func (c *Client) Served(ctx context.Context, group string, known []string) (stri
 		ErrNotServed, c.host, group, clip(strings.Join(theirs, ", ")), ours)
 }
 
-// Versions stores which version of each API group the server serves. The zero value is
-// empty. It is safe for concurrent use.
+// Versions stores the versions of API groups that were found on the server. The zero value
+// is empty. It is safe for concurrent use.
 type Versions struct {
 	mu    sync.Mutex
 	found map[string]string // by group
 }
 
-// Use calls f with the version of the group. It calls discover if the version is not
-// known. If the error of f is ErrVersionGone, it calls discover with again set, and f a
-// second time.
-func (v *Versions) Use(group string, discover func(again bool) (string, error), f func(version string) error) error {
-	for again := false; ; again = true {
-		version, err := v.version(group, func() (string, error) { return discover(again) })
-		if err != nil {
-			return err
-		}
-		if err = f(version); again || !errors.Is(err, ErrVersionGone) {
-			return err
-		}
-		v.Forget(group)
-	}
-}
-
-func (v *Versions) version(group string, discover func() (string, error)) (string, error) {
+// Use calls f with the version of the group that was found, or else with the newest known
+// one, which most servers serve: known is in order of preference. Only if the error of f is
+// ErrVersionGone, it calls discover, and f a second time. again is set if the version that
+// was found is no longer served.
+func (v *Versions) Use(group string, known []string, discover func(again bool) (string, error), f func(version string) error) error {
 	v.mu.Lock()
-	version := v.found[group]
+	version, again := v.found[group]
 	v.mu.Unlock()
-	if version != "" {
-		return version, nil
+	if !again {
+		version = known[0]
 	}
-	version, err := discover()
+	if err := f(version); !errors.Is(err, ErrVersionGone) {
+		return err
+	}
+	v.Forget(group)
+	version, err := discover(again)
 	if err != nil {
-		return "", err
+		return err
 	}
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	if v.found == nil {
 		v.found = map[string]string{}
 	}
 	v.found[group] = version
-	return version, nil
+	v.mu.Unlock()
+	return f(version)
 }
 
-// Forget drops the version of the group, so that the next Use calls discover.
+// Forget drops the version of the group, so that the next Use starts with the newest known one.
 func (v *Versions) Forget(group string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -203,7 +203,8 @@ func (s *apiServer) dial(change ...func(*Options)) *Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c.times.retry, c.times.lost = 4*time.Millisecond, 4*time.Millisecond
+	short := span{2 * time.Millisecond, 4 * time.Millisecond}
+	c.times.retry, c.times.lost = short, short
 	return c
 }
 

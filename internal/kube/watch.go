@@ -53,7 +53,7 @@ var (
 
 // Watch reports the objects of a namespace ("" for all) to h, until ctx ends or the
 // resource is no longer served. It returns the error of ctx or ErrVersionGone. After any
-// other failure it retries with a jittered delay of at most 30 s (or the delay that the
+// other failure it retries with a random delay of at most 30 s (or the delay that the
 // server requests, up to 60 s), and reports the failure through OnState.
 //
 // The initial list accepts any state in the server's cache (resourceVersion 0), which is
@@ -89,8 +89,8 @@ type watcher struct {
 	what  op
 	sink  sink
 	state tracker
-	delay backoff // after a response, and until the first state is complete
-	away  backoff // after a lost connection
+	delay backoff // after other failures, and until the first state is complete
+	away  backoff // while the server is not available
 
 	lost          bool      // there is no position: the whole state is needed first
 	from          string    // oldest acceptable resourceVersion of that state
@@ -150,7 +150,7 @@ func (w *watcher) run(ctx context.Context) error {
 			w.stream = true
 		}
 		delay := &w.delay
-		if w.rv != "" && kindOf(err) == kindConnection {
+		if w.rv != "" && unavailable(err) {
 			delay = &w.away
 		}
 		Pause(ctx, delay.next(err))
@@ -193,6 +193,20 @@ func refusesStream(err error) bool {
 	default:
 		return code >= 400 && code < 500
 	}
+}
+
+// unavailable reports whether err means that the server has stopped, or does not serve
+// watches yet.
+func unavailable(err error) bool {
+	if errors.Is(err, errEnded) {
+		return true
+	}
+	switch kindOf(err) {
+	case kindConnection, http.StatusUnauthorized, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }
 
 // fromContent reports whether err was caused by what the server has sent, which may happen
@@ -260,44 +274,49 @@ func (t *tracker) down(err error) {
 	}
 }
 
-// Delays between attempts: 0.8 s, doubled each time, multiplied by a random factor from
-// 0.5 to 1.5, at most 30 s. The first delay is random, too, because all nodes lose their
-// watch at the same moment when an API server restarts. After the loss of a running watch
-// the first delay is 3 s: most likely the server restarts, and in its first second it
-// accepts connections, but cannot check credentials yet (401) and has not filled its
-// caches (429).
-const (
-	backoffFirst = 800 * time.Millisecond
-	backoffLost  = 3 * time.Second
-	backoffBase  = 24 * time.Second
-	backoffCap   = 30 * time.Second
-	// retryAfterCap bounds the delay that a server may request.
-	retryAfterCap = 60 * time.Second
-	// healthyAfter is how long a watch must have lasted to reset the delays. With a
-	// server that fails repeatedly they stay long.
-	healthyAfter = 30 * time.Second
+// retryAfterCap bounds the delay that a server may request.
+const retryAfterCap = 60 * time.Second
+
+// healthyAfter is how long a watch must have lasted to reset the delays. With a server that
+// fails repeatedly they stay long.
+const healthyAfter = 30 * time.Second
+
+// span is a range of delays, from least to least + width.
+type span struct{ least, width time.Duration }
+
+// Delays before the second attempt. Later ones are twice as long as those before them, up
+// to longest.
+var (
+	// afterFailure is the delay after a failed request.
+	afterFailure = span{400 * time.Millisecond, 800 * time.Millisecond}
+	// afterLoss is the delay after the end of a running watch, and while the server cannot
+	// serve it. When a server restarts, all nodes lose their watches at the same moment:
+	// the width keeps the nodes that connect within one second below a tenth of all. Most
+	// of them then find a server that is ready; in its first seconds it accepts
+	// connections, but cannot check credentials yet (401) and has not filled its caches
+	// (429).
+	afterLoss = span{3 * time.Second, 15 * time.Second}
+	longest   = span{12 * time.Second, 18 * time.Second}
 )
 
-type backoff struct{ first, base time.Duration }
+// backoff is a sequence of delays.
+type backoff struct{ first, now span }
 
-func (b *backoff) reset() { b.base = 0 }
+func (b *backoff) reset() { b.now = span{} }
 
 // next returns the delay after err.
 func (b *backoff) next(err error) time.Duration {
-	if b.base == 0 {
-		b.base = b.first
+	if b.now == (span{}) {
+		b.now = b.first
 	} else {
-		b.base = min(2*b.base, backoffBase)
+		b.now = span{min(2*b.now.least, longest.least), min(2*b.now.width, longest.width)}
 	}
-	d := min(b.base/2+rand.N(b.base), backoffCap)
-	if err != nil {
-		if asked, ok := apierrors.SuggestsClientDelay(err); ok && asked > 0 {
-			// Add a random time, so that clients do not retry at the same time.
-			least := min(time.Duration(asked)*time.Second, retryAfterCap)
-			d = max(d, least+rand.N(b.first))
-		}
+	d := b.now
+	if asked, ok := apierrors.SuggestsClientDelay(err); ok {
+		// All clients may have received the same number of seconds.
+		d.least = max(d.least, min(time.Duration(asked)*time.Second, retryAfterCap))
 	}
-	return d
+	return d.least + rand.N(d.width)
 }
 
 // Pause waits for d or until ctx ends.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -259,7 +261,8 @@ func TestWatchEndsInTime(t *testing.T) {
 		<-end
 	}, sendFrames("hold", event("ADDED", "z", "20"))}
 	c := s.dial(func(o *Options) { o.MinWatchTimeout = time.Second })
-	c.times.retry, c.times.lost = time.Hour, time.Hour // any delay would fail the test
+	hour := span{time.Hour, time.Hour} // any delay would fail the test
+	c.times.retry, c.times.lost = hour, hour
 	v := s.start(c, WatchOptions{})
 	v.want(t, "upsert a")
 	time.AfterFunc(1100*time.Millisecond, func() { close(end) })
@@ -373,18 +376,21 @@ func TestTrackerReportsChangesOnly(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	b := backoff{first: backoffFirst}
-	base := backoffFirst
-	for i := range 12 {
-		d := b.next(nil)
-		if d < base/2 || d > min(base*3/2, backoffCap) {
-			t.Errorf("delay %d is %v, want about %v", i, d, base)
-		}
-		base = min(2*base, backoffBase)
-	}
-	b.reset()
-	if d := b.next(nil); d > backoffFirst*3/2 {
-		t.Errorf("%v after a reset", d)
+	for name, first := range map[string]span{"failure": afterFailure, "loss": afterLoss} {
+		t.Run(name, func(t *testing.T) {
+			b := backoff{first: first}
+			want := first
+			for i := range 12 {
+				if d := b.next(nil); d < want.least || d > want.least+want.width || d > 30*time.Second {
+					t.Errorf("delay %d is %v, want one of %v", i, d, want)
+				}
+				want = span{min(2*want.least, longest.least), min(2*want.width, longest.width)}
+			}
+			b.reset()
+			if d := b.next(nil); d > first.least+first.width {
+				t.Errorf("%v after a reset", d)
+			}
+		})
 	}
 }
 
@@ -393,11 +399,11 @@ func TestBackoffHonoursRetryAfter(t *testing.T) {
 		asked       int
 		least, most time.Duration
 	}{
-		{5, 5 * time.Second, 6 * time.Second},
-		{86400, retryAfterCap, retryAfterCap + backoffFirst},
+		{5, 5 * time.Second, 5*time.Second + afterFailure.width},
+		{86400, retryAfterCap, retryAfterCap + afterFailure.width},
 		{-5, 0, 2 * time.Second},
 	} {
-		b := backoff{first: backoffFirst}
+		b := backoff{first: afterFailure}
 		err := &Error{err: apierrors.NewTooManyRequests("slow down", tt.asked)}
 		if d := b.next(err); d < tt.least || d > tt.most {
 			t.Errorf("%d s requested, waits %v", tt.asked, d)
@@ -405,14 +411,49 @@ func TestBackoffHonoursRetryAfter(t *testing.T) {
 	}
 }
 
-// Nodes that lose the server at the same moment must not reconnect at the same moment.
+// Nodes that lose the server at the same moment must not connect within the same second:
+// not at first, not after a failure, and not after the same Retry-After.
 func TestBackoffSpreads(t *testing.T) {
-	seen := map[time.Duration]bool{}
-	for range 100 {
-		b := backoff{first: backoffFirst}
-		seen[b.next(nil).Truncate(10*time.Millisecond)] = true
+	const nodes = 10_000
+	tooMany := &Error{err: apierrors.NewTooManyRequests("slow down", 1)}
+	for name, errs := range map[string][]error{"first": {nil}, "refused": {nil, nil, nil, nil}, "Retry-After": {nil, tooMany}, "Retry-After at once": {tooMany}} {
+		t.Run(name, func(t *testing.T) {
+			var times []time.Duration
+			for range nodes {
+				b, at := backoff{first: afterLoss}, time.Duration(0)
+				for _, err := range errs {
+					at += b.next(err)
+				}
+				times = append(times, at)
+			}
+			slices.Sort(times)
+			most, first := 0, 0
+			for i, at := range times {
+				for at-times[first] >= time.Second {
+					first++
+				}
+				most = max(most, i-first+1)
+			}
+			if most > nodes/10 {
+				t.Errorf("%d of %d nodes connect within one second", most, nodes)
+			}
+		})
 	}
-	if len(seen) < 30 {
-		t.Errorf("100 nodes have only %d different delays", len(seen))
+}
+
+func TestUnavailable(t *testing.T) {
+	for err, want := range map[error]bool{
+		errEnded:                         true,
+		&Error{err: io.ErrUnexpectedEOF}: true,
+		&Error{err: apierrors.NewUnauthorized("starting")}:       true,
+		&Error{err: apierrors.NewTooManyRequests("starting", 1)}: true,
+		&Error{err: apierrors.NewServiceUnavailable("starting")}: true,
+		&Error{err: apierrors.NewResourceExpired("too old")}:     false,
+		&Error{err: apierrors.NewBadRequest("wrong")}:            false,
+		&Error{err: apierrors.NewInternalError(io.EOF)}:          false,
+	} {
+		if got := unavailable(err); got != want {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
 	}
 }

@@ -90,8 +90,8 @@ var knownVersions = map[string][]string{
 }
 
 // apiServer sends requests in the versions that the API server serves. A request on
-// behalf of a user waits for the user's turn. apiServer discovers the versions when
-// it first needs them, and again when one is no longer served.
+// behalf of a user waits for the user's turn. apiServer starts with the
+// newest known versions, and discovers one when it is not, or no longer, served.
 type apiServer struct {
 	client   Client
 	queue    fairQueue
@@ -111,7 +111,7 @@ func (a *apiServer) with(ctx context.Context, k kind, f func(kube.Resource) erro
 		})
 		return v, err
 	}
-	return a.versions.Use(k.group, discover, func(version string) error {
+	return a.versions.Use(k.group, knownVersions[k.group], discover, func(version string) error {
 		return f(kube.Resource{Group: k.group, Version: version, Plural: k.plural, Kind: k.kind})
 	})
 }

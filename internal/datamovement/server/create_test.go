@@ -17,6 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 var (
@@ -61,16 +62,19 @@ func TestCreateFails(t *testing.T) {
 			c.mount(rabbit, mount0, dws.TypeLustre)
 			delete(c.mounts[0].Labels, api.LabelDirectiveIndex)
 		}, kind: datamovement.ErrFailed, reason: v2.ErrorReason_MOUNT_NOT_FOUND, text: "unable to find directive index label", last: "list lustrefilesystems"},
-		"destination":                 {change: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
-		"no file systems":             {setUp: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
-		"no such profile":             {change: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
-		"no default profile":          {setUp: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to find a default", last: "list profiles"},
-		"two default profiles":        {setUp: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "unable to pick one: [a default]", last: "list profiles"},
-		"profile without a dcp":       {setUp: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, change: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "does not run dcp", last: "list profiles"},
-		"rejected by the server":      {setUp: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server rejected", last: "create nnfdatamovements rabbit-01"},
-		"no permission to create":     {setUp: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server denied a request", last: "create nnfdatamovements rabbit-01"},
-		"server error":                {setUp: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error creating DataMovement: a request to the API server failed", last: "create nnfdatamovements rabbit-01"},
-		"no permission for discovery": {setUp: func(c *cluster) { c.refuse("discover", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "the API server denied a request", last: "discover dataworkflowservices.github.io"},
+		"destination":             {change: func(r *datamovement.Request) { r.Destination = "/home/x" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "unable to find a LustreFileSystem resource matching /home/x", last: "list lustrefilesystems"},
+		"no file systems":         {setUp: func(c *cluster) { c.systems = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_DESTINATION_NOT_FOUND, text: "no LustreFileSystem resources found", last: "list lustrefilesystems"},
+		"no such profile":         {change: func(r *datamovement.Request) { r.Profile = "fast" }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to retrieve NnfDataMovementProfile: fast", last: "list profiles"},
+		"no default profile":      {setUp: func(c *cluster) { c.profiles = nil }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "Error finding profile: unable to find a default", last: "list profiles"},
+		"two default profiles":    {setUp: func(c *cluster) { c.profiles = append(c.profiles, profile("a", true)) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_PROFILE_NOT_FOUND, text: "unable to pick one: [a default]", last: "list profiles"},
+		"profile without a dcp":   {setUp: func(c *cluster) { c.profiles[0].Data.Command = "cp $SRC $DEST" }, change: func(r *datamovement.Request) { r.DCPOptions = "-p" }, kind: datamovement.ErrInvalid, reason: v2.ErrorReason_INVALID_FIELD, text: "does not run dcp", last: "list profiles"},
+		"rejected by the server":  {setUp: func(c *cluster) { c.refuse("create", errInvalid) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server rejected", last: "create nnfdatamovements rabbit-01"},
+		"no permission to create": {setUp: func(c *cluster) { c.refuse("create", errForbidden) }, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "Error creating DataMovement: the API server denied a request", last: "create nnfdatamovements rabbit-01"},
+		"server error":            {setUp: func(c *cluster) { c.refuse("create", errBroken) }, kind: datamovement.ErrUnavailable, reason: v2.ErrorReason_UNAVAILABLE, text: "Error creating DataMovement: a request to the API server failed", last: "create nnfdatamovements rabbit-01"},
+		"no permission for discovery": {setUp: func(c *cluster) {
+			c.refuse("get workflows", kube.ErrVersionGone)
+			c.refuse("discover", errForbidden)
+		}, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "the API server denied a request", last: "discover dataworkflowservices.github.io"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {

@@ -54,9 +54,9 @@ func TestMatrix(t *testing.T) {
 }
 
 const (
-	// resume is how long the daemon may take after the server is back: its longest delay is
-	// 30 s, and the machine may be busy.
-	resume = 40 * time.Second
+	// resume is how long the daemon may take after the server is back and one injected
+	// failure: its longest delay is 30 s, and the machine may be busy.
+	resume = 80 * time.Second
 	// soon bounds operations that take milliseconds.
 	soon = 30 * time.Second
 )

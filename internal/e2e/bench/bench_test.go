@@ -58,7 +58,7 @@ func TestShortRun(t *testing.T) {
 	// Requests, writes and the size are the same on every machine.
 	for name, want := range map[string]struct{ least, most float64 }{
 		"clientmountd: binary size":                 {1, float64(budget.MaxSize("clientmountd")) / 1e6},
-		"clientmountd: requests at start":           {1, 3},
+		"clientmountd: requests at start":           {1, 2},
 		"clientmountd: watches":                     {1, 1},
 		"clientmountd: writes per ClientMount life": {1, 4},
 		"nnf-dm: binary size":                       {1, float64(budget.MaxSize("nnf-dm")) / 1e6},

@@ -79,7 +79,7 @@ func (b *bench) startRequests(n node) {
 	// the next mount.
 	atReady := slices.Clone(p.Requests())
 	n.mount("after-start")
-	b.add("requests at start", "", 3, true, []float64{float64(len(atReady))}, "until READY and the watch, counted by a proxy")
+	b.add("requests at start", "", 2, true, []float64{float64(len(atReady))}, "until READY and the watch, counted by a proxy")
 	b.add("watches", "", 1, true, []float64{float64(p.Count(lab.ClassWatch))}, "until after the first mount")
 	n.remove("after-start")
 	n.Stop(d)

@@ -60,7 +60,7 @@ func TestFleet(t *testing.T) {
 	}
 	t.Logf("%s\n%.0f kB per node", r.Machine, r.Memory)
 	type calls map[string]float64 // per node, of each class
-	start, restart := calls{"discovery": 1, "list": 1, "watch": 1}, calls{"watch": 1}
+	start, restart := calls{"list": 1, "watch": 1}, calls{"watch": 1}
 	for i, want := range []struct {
 		name        string
 		nodes       int
@@ -69,12 +69,12 @@ func TestFleet(t *testing.T) {
 		{"start, all at once", nodes, start, start},
 		{"start, spread over 2s", nodes, start, start},
 		{"steady state, 1s", nodes, calls{}, calls{}},
-		{"first job on all nodes", nodes, calls{"discovery": 1, "profile": 2, "patch": 4}, calls{"discovery": 1, "profile": 2, "patch": 4}},
+		{"first job on all nodes", nodes, calls{"profile": 2, "patch": 4}, calls{"profile": 2, "patch": 4}},
 		{"second job on all nodes", nodes, calls{"profile": 2, "patch": 4}, calls{"profile": 2, "patch": 4}},
-		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"discovery": 1, "profile": 4, "patch": 6}},
+		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"profile": 4, "patch": 6}},
 		// A slow start of the server causes more attempts.
-		{"API server restarted by SIGTERM", nodes, restart, calls{"discovery": 1, "list": 1, "watch": 20}},
-		{"API server restarted by SIGKILL", nodes, restart, calls{"discovery": 1, "list": 1, "watch": 20}},
+		{"API server restarted by SIGTERM", nodes, restart, calls{"list": 1, "watch": 6}},
+		{"API server restarted by SIGKILL", nodes, restart, calls{"list": 1, "watch": 6}},
 	} {
 		if i >= len(r.Rows) {
 			t.Fatalf("%d rows, want %q", len(r.Rows), want.name)

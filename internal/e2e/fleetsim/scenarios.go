@@ -23,10 +23,9 @@ const patience = 10 * time.Minute
 // the exception in practice.
 const betweenJobs = 1500 * time.Millisecond
 
-// The most requests of a node, from ARCHITECTURE.md: at the start, and in the life of a
-// ClientMount.
+// The most requests of a node: at the start, and in the life of a ClientMount.
 const (
-	maxStart    = 3
+	maxStart    = 2
 	maxWrites   = 4
 	maxProfiles = 2
 )
@@ -268,7 +267,7 @@ func (s *simulation) steadyState() error {
 
 // job measures a job on all nodes: the times until its ClientMounts are ready, and the
 // requests of their whole life. The first job is slower: the API server prepares the
-// definitions of its objects, and each node looks up the version of storage profiles.
+// definitions of its objects.
 func (s *simulation) job(name string) error {
 	return s.measure(name, func(r *row) error {
 		r.checks = append(r.checks, healthy, lifeCosts, s.nothingLeft)

@@ -27,7 +27,7 @@ type step struct {
 
 // requests precede the first mount.
 var requests = []step{
-	{mountstate.StepAPI, mountstate.NameServed, 12},
+	{mountstate.StepAPI, mountstate.NameServed, 12}, // this server does not serve the newest known version
 	{mountstate.StepAPI, mountstate.NameRead("NnfStorageProfile"), 20},
 	{mountstate.StepAPI, mountstate.NameWrite(""), 30},
 }
