@@ -46,6 +46,7 @@ type action func(ctx context.Context, s streams, args []string) error
 func commands() []command {
 	return []command{
 		{"up", "--dir D [--crds DIR] [--port N] [--compute NAME]... [--rabbit NAME]... [--new-ca] [--stdin] [--verbose] [-- API-SERVER-FLAG...]", "run a cluster until SIGINT or SIGTERM, or until the parent process exits", defineUp},
+		{"join", "--dir D [--port N] [--stdin] [--verbose] [-- API-SERVER-FLAG...]", "run a further API server on the etcd of a running cluster, until SIGINT or SIGTERM, or until the parent process exits", defineJoin},
 		{"down", "--dir D [--purge]", "stop the cluster; --purge also deletes its state", defineDown},
 		{"apply", "--dir D -f FILE|-", "create objects, or merge the fields into existing objects", defineApply},
 		{"get", "--dir D RESOURCE [NS/]NAME [-o yaml|json]", "print an object", defineGet},

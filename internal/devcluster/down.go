@@ -18,13 +18,15 @@ import (
 const (
 	addressFile = "address" // host:port of the API server
 	serverLog   = "apiserver.log"
+	joinedLog   = "joined.log" // of the further API server that was started last
+	etcdSocket  = "etcd.sock"
 
 	rabbitDir = "rabbit"
 )
 
 // stateEntries returns all entries of the cluster directory.
 func stateEntries() []string {
-	entries := []string{addressFile, serverLog, "etcd", "etcd.log", "pki", "admin.kubeconfig", rabbitDir}
+	entries := []string{addressFile, serverLog, joinedLog, "etcd", "etcd.log", "pki", "admin.kubeconfig", rabbitDir}
 	for _, d := range provision.Daemons {
 		entries = append(entries, d.Name)
 	}

@@ -123,7 +123,7 @@ func (o *upOptions) serve(ctx context.Context, s streams, dir *statedir.Dir, crd
 	s.progress("starting the API server on %s, state in %s", address, dir.Path())
 	plane, err := controlplane.Start(ctx, controlplane.Config{
 		Listener: listener, DataDir: dir.Path("etcd"), EtcdLog: dir.Path("etcd.log"),
-		ClientSocket: dir.SocketPath("etcd.sock"), PeerSocket: dir.SocketPath("peer.sock"),
+		ClientSocket: dir.SocketPath(etcdSocket), PeerSocket: dir.SocketPath("peer.sock"),
 		CAFile: keys.CAFile, ServerCert: keys.ServerCert, ServerKey: keys.ServerKey,
 		SignerFile: keys.SignerFile, Signer: keys.Signer, CA: keys.CA, Admin: admin, Args: args,
 	})

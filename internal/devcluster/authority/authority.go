@@ -32,17 +32,22 @@ type Keys struct {
 	SignerFile string
 }
 
-// Load returns the keys in a directory and creates missing ones. With newCA it replaces
-// the certificate authority, so that clients with the old one no longer trust the
-// server. The signing key is kept, so tokens stay valid. The error about an invalid
-// file has its path.
-func Load(dir string, newCA bool) (*Keys, error) {
-	k := &Keys{
+// Files returns the paths of the files that Load has written to a directory.
+func Files(dir string) *Keys {
+	return &Keys{
 		CAFile:     filepath.Join(dir, "ca.crt"),
 		ServerCert: filepath.Join(dir, "server.crt"),
 		ServerKey:  filepath.Join(dir, "server.key"),
 		SignerFile: filepath.Join(dir, "service-account.key"),
 	}
+}
+
+// Load returns the keys in a directory and creates missing ones. With newCA it replaces
+// the certificate authority, so that clients with the old one no longer trust the
+// server. The signing key is kept, so tokens stay valid. The error about an invalid
+// file has its path.
+func Load(dir string, newCA bool) (*Keys, error) {
+	k := Files(dir)
 	// Certificate and key of the authority are in one file, so that they match even
 	// after a crash.
 	ca, err := loadPair(filepath.Join(dir, "ca.pem"))

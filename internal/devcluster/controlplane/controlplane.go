@@ -24,7 +24,7 @@ import (
 // Config configures a control plane. All paths are files except DataDir.
 type Config struct {
 	Listener     net.Listener // on the loopback address
-	DataDir      string       // etcd's
+	DataDir      string       // etcd's; empty: the etcd of another control plane listens on ClientSocket
 	EtcdLog      string
 	ClientSocket string
 	PeerSocket   string
@@ -40,25 +40,29 @@ type Config struct {
 
 // ControlPlane is a running control plane.
 type ControlPlane struct {
-	etcd *embed.Etcd
+	etcd *embed.Etcd // nil: it belongs to another control plane
 	stop context.CancelFunc
 	done chan error
 }
 
-// Start starts the control plane. It returns when the API server is ready and the
-// default namespace exists.
+// Start starts the control plane, or a further API server of another one without its own
+// etcd and controllers. It returns when the API server is ready and the default namespace
+// exists.
 func Start(ctx context.Context, c Config) (*ControlPlane, error) {
-	etcd, err := startEtcd(ctx, c)
-	if err != nil {
-		return nil, err
-	}
 	// Not a child of ctx: ctx bounds the start only, and Stop stops the server.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	p := &ControlPlane{etcd: etcd, stop: stop, done: make(chan error, 1)}
+	p := &ControlPlane{stop: stop, done: make(chan error, 1)}
+	var err error
+	if c.DataDir != "" {
+		if p.etcd, err = startEtcd(ctx, c); err != nil {
+			stop()
+			return nil, err
+		}
+	}
 	prepared, err := prepareServer(running, c)
 	if err != nil {
 		stop()
-		etcd.Close()
+		p.closeEtcd()
 		return nil, fmt.Errorf("api server: %w", err)
 	}
 	go func() { p.done <- prepared.Run(running) }()
@@ -66,7 +70,7 @@ func Start(ctx context.Context, c Config) (*ControlPlane, error) {
 	if err == nil {
 		err = p.waitReady(ctx, clients)
 	}
-	if err == nil {
+	if err == nil && c.DataDir != "" {
 		err = startControllers(running, c, clients)
 	}
 	if err != nil {
@@ -88,7 +92,13 @@ func (p *ControlPlane) Stop() {
 	case <-p.done:
 	case <-time.After(10 * time.Second):
 	}
-	p.etcd.Close()
+	p.closeEtcd()
+}
+
+func (p *ControlPlane) closeEtcd() {
+	if p.etcd != nil {
+		p.etcd.Close()
+	}
 }
 
 func (p *ControlPlane) waitReady(ctx context.Context, clients kubernetes.Interface) error {

@@ -49,8 +49,14 @@ type cluster struct {
 // start runs "up --stdin" on dir and returns at the ready line.
 func start(t *testing.T, dir string, flags ...string) *cluster {
 	t.Helper()
+	return serve(t, "up", dir, flags...)
+}
+
+// serve runs "up" or "join".
+func serve(t *testing.T, verb, dir string, flags ...string) *cluster {
+	t.Helper()
 	c := &cluster{dir: dir, tmp: t.TempDir(), stderr: &bytes.Buffer{}}
-	c.cmd = exec.Command(binary, append([]string{"up", "--dir", dir, "--stdin"}, flags...)...)
+	c.cmd = exec.Command(binary, append([]string{verb, "--dir", dir, "--stdin"}, flags...)...)
 	c.cmd.Env = append(os.Environ(), "TMPDIR="+c.tmp)
 	c.cmd.Stderr = c.stderr
 	stdin, err := c.cmd.StdinPipe()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ func TestRunningCluster(t *testing.T) {
 		"verbs":      checkVerbs,
 		"in use":     checkInUse,
 		"rotation":   checkRotation,
+		"join":       checkJoin,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, c) })
 	}
@@ -305,6 +307,38 @@ func checkInUse(t *testing.T, c *cluster) {
 	want := fmt.Sprintf("in use by process %d", c.cmd.Process.Pid)
 	if code != 1 || out != "" || !strings.Contains(stderr, want) {
 		t.Errorf("a second up: exit %d, %q, %q; want %q", code, out, stderr, want)
+	}
+}
+
+// A further API server has the same objects, accepts the same credentials, and may come and
+// go without an effect on the first one.
+func checkJoin(t *testing.T, c *cluster) {
+	second := serve(t, "join", c.dir)
+	if second.url == c.url {
+		t.Fatalf("both servers have the address %s", c.url)
+	}
+	elsewhere := func(kubeconfig string) *http.Client {
+		config := c.client(t, kubeconfig)
+		config.Host = second.url
+		return restClient(t, config)
+	}
+	const path = "/api/v1/namespaces"
+	body := `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"from-the-second"}}`
+	if code, answer := ask(t, elsewhere("admin.kubeconfig"), "POST", path, "application/json", body); code != 201 {
+		t.Errorf("a creation through the second server: %d, %v", code, answer)
+	}
+	c.must(t, "", "get", "namespaces", "from-the-second")
+	mounts := "/apis/dataworkflowservices.github.io/v1alpha7/namespaces/compute-01/clientmounts"
+	if code, answer := ask(t, elsewhere("clientmountd/kubeconfig"), "GET", mounts, "", ""); code != 200 {
+		t.Errorf("the token of clientmountd on the second server: %d, %v", code, answer)
+	}
+	second.stdin.Close()
+	if err := second.cmd.Wait(); err != nil {
+		t.Errorf("the second server exited with %v", err)
+	}
+	c.must(t, "", "delete", "namespaces", "from-the-second", "--wait", "10s")
+	if out, err := exec.Command(binary, "join", "--dir", t.TempDir(), "--stdin").CombinedOutput(); err == nil || !strings.Contains(string(out), "not running") {
+		t.Errorf("join without a cluster: %v, %s", err, out)
 	}
 }
 

@@ -21,10 +21,11 @@ var ErrInUse = errors.New("in use")
 // lock, so that a killed process leaves no lock behind.
 const runtimeDir = "run"
 
-// Dir is a directory that this process has locked.
+// Dir is a directory that this process has locked or joined.
 type Dir struct {
-	path string
-	run  *os.File
+	path   string
+	run    *os.File
+	joined bool // another process has locked it
 }
 
 // Lock creates the directory if necessary (mode 0700) and locks it for this process.
@@ -61,6 +62,23 @@ func Lock(path string) (*Dir, error) {
 	return d, nil
 }
 
+// Join returns the directory of a cluster that another process runs. It returns
+// ErrNotRunning if no process does. Close then removes nothing.
+func Join(path string) (*Dir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ReadProcess(path); err != nil {
+		return nil, fmt.Errorf("the cluster in %s: %w", path, err)
+	}
+	f, err := os.Open(filepath.Join(path, runtimeDir))
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{path: path, run: f, joined: true}, nil
+}
+
 // Path joins the absolute path of the directory and the elements.
 func (d *Dir) Path(elements ...string) string {
 	return filepath.Join(append([]string{d.path}, elements...)...)
@@ -75,6 +93,9 @@ func (d *Dir) SocketPath(name string) string {
 
 // Close removes the runtime files and unlocks the directory.
 func (d *Dir) Close() error {
+	if d.joined {
+		return d.run.Close()
+	}
 	return errors.Join(d.clearRuntime(), d.run.Close())
 }
 
