@@ -77,6 +77,9 @@ func (o *joinOptions) join(ctx context.Context, s streams, args []string) error 
 		return err
 	}
 	defer stopWithin(plane, stopLimit)
+	if err := provision.AwaitDefinitions(ctx, admin); err != nil {
+		return err
+	}
 	fmt.Fprintf(s.out, "ready %s dir=%s\n", admin.Host, dir.Path())
 	select {
 	case <-ctx.Done():

@@ -27,6 +27,35 @@ func installCRDs(ctx context.Context, admin *rest.Config, crds []*apiext.CustomR
 			return fmt.Errorf("definition %s: %w", crd.Name, err)
 		}
 	}
+	if err := waitAllServed(ctx, clients.RESTClient(), crds); err != nil {
+		return err
+	}
+	for _, crd := range crds {
+		if err := backdate(ctx, clients.CustomResourceDefinitions(), crd.Name); err != nil {
+			return fmt.Errorf("definition %s: %w", crd.Name, err)
+		}
+	}
+	return nil
+}
+
+// AwaitDefinitions waits until the API server serves all definitions that the cluster has.
+func AwaitDefinitions(ctx context.Context, admin *rest.Config) error {
+	clients, err := apiextclient.NewForConfig(admin)
+	if err != nil {
+		return err
+	}
+	list, err := clients.CustomResourceDefinitions().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	var crds []*apiext.CustomResourceDefinition
+	for i := range list.Items {
+		crds = append(crds, &list.Items[i])
+	}
+	return waitAllServed(ctx, clients.RESTClient(), crds)
+}
+
+func waitAllServed(ctx context.Context, client rest.Interface, crds []*apiext.CustomResourceDefinition) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serveLimit, errors.New("timed out waiting for the API server to serve it"))
 	defer cancel()
 	for _, crd := range crds {
@@ -34,12 +63,9 @@ func installCRDs(ctx context.Context, admin *rest.Config, crds []*apiext.CustomR
 			if !version.Served {
 				continue
 			}
-			if err := waitServed(ctx, clients.RESTClient(), crd.Spec.Group, version.Name, crd.Spec.Names.Plural); err != nil {
+			if err := waitServed(ctx, client, crd.Spec.Group, version.Name, crd.Spec.Names.Plural); err != nil {
 				return fmt.Errorf("definition %s %s: %w", crd.Name, version.Name, err)
 			}
-		}
-		if err := backdate(ctx, clients.CustomResourceDefinitions(), crd.Name); err != nil {
-			return fmt.Errorf("definition %s: %w", crd.Name, err)
 		}
 	}
 	return nil

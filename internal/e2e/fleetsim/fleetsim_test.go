@@ -75,6 +75,8 @@ func TestFleet(t *testing.T) {
 		// A slow start of the server causes more attempts.
 		{"API server restarted by SIGTERM", nodes, restart, calls{"list": 1, "watch": 6}},
 		{"API server restarted by SIGKILL", nodes, restart, calls{"list": 1, "watch": 6}},
+		{"one of two API servers lost", nodes / 2, calls{"watch": 0.5}, calls{"watch": 3}},
+		{"the lost API server is back", nodes, calls{"profile": 1, "patch": 2}, calls{"profile": 1, "patch": 2}},
 	} {
 		if i >= len(r.Rows) {
 			t.Fatalf("%d rows, want %q", len(r.Rows), want.name)
@@ -96,7 +98,7 @@ func TestFleet(t *testing.T) {
 			t.Errorf("%s: failed requests: %v", want.name, row.Failed)
 		}
 	}
-	if len(r.Rows) != 8 || r.Nodes != nodes || r.Memory <= 0 || r.Memory > 1000 || r.Machine.Kernel == "" {
+	if len(r.Rows) != 10 || r.Nodes != nodes || r.Memory <= 0 || r.Memory > 1000 || r.Machine.Kernel == "" {
 		t.Errorf("%d rows, %d nodes, %.0f kB per node, %+v", len(r.Rows), r.Nodes, r.Memory, r.Machine)
 	}
 }

@@ -54,6 +54,7 @@ func (s *simulation) all() error {
 		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
 		{"job while 10 % of the nodes fail", s.failing},
 		{"API server restarted", s.restarts},
+		{"two API servers", s.severalServers},
 		{"end", s.end},
 	} {
 		s.say(scenario.what)

@@ -139,6 +139,16 @@ func (c *Cluster) Restart(ctx context.Context, args ...string) error {
 	}
 }
 
+// Join starts a further API server on the etcd of the cluster and returns its process and
+// its address (host and port). It accepts the credentials of the cluster.
+func (c *Cluster) Join(ctx context.Context) (*Process, string, error) {
+	p, ready, err := c.lab.devcluster(ctx, "join", "--dir", c.Dir, "--stdin")
+	if err != nil {
+		return nil, "", err
+	}
+	return p, strings.TrimPrefix(strings.Fields(ready)[0], "https://"), nil
+}
+
 // Rabbit is a process that processes the data movements of a namespace like a rabbit
 // and really copies.
 type Rabbit struct {
