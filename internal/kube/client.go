@@ -70,6 +70,7 @@ type Client struct {
 type timing struct {
 	retry   span          // first delay after a failure
 	lost    span          // first delay after the loss of a running watch
+	busy    span          // first delay after a response of a server that is not ready
 	silence time.Duration // longest time without a bookmark
 	grace   time.Duration // additional time for headers and for the end of a watch
 }
@@ -96,7 +97,7 @@ func Dial(o Options) (*Client, error) {
 
 func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	quietKlog(o.Log)
-	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{afterFailure, afterLoss, silence, grace}}
+	c := &Client{o: o, host: cfg.Host, source: source, config: rest.CopyConfig(cfg), times: timing{afterFailure, afterLoss, afterBusy, silence, grace}}
 	cfg.UserAgent = o.UserAgent
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = rest.DefaultKubernetesUserAgent()

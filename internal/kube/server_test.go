@@ -204,7 +204,7 @@ func (s *apiServer) dial(change ...func(*Options)) *Client {
 		s.t.Fatal(err)
 	}
 	short := span{2 * time.Millisecond, 4 * time.Millisecond}
-	c.times.retry, c.times.lost = short, short
+	c.times.retry, c.times.lost, c.times.busy = short, short, short
 	return c
 }
 

@@ -74,6 +74,7 @@ func Watch[T any, P Object[T]](ctx context.Context, c *Client, r Resource, ns st
 		state: tracker{on: o.OnState},
 		delay: backoff{first: c.times.retry},
 		away:  backoff{first: c.times.lost},
+		busy:  backoff{first: c.times.busy},
 		lost:  true, from: "0",
 	}
 	if _, err := w.what.path(); err != nil {
@@ -90,7 +91,8 @@ type watcher struct {
 	sink  sink
 	state tracker
 	delay backoff // after other failures, and until the first state is complete
-	away  backoff // while the server is not available
+	away  backoff // after a lost watch or connection
+	busy  backoff // while the server does not serve the lost watch
 
 	lost          bool      // there is no position: the whole state is needed first
 	from          string    // oldest acceptable resourceVersion of that state
@@ -118,6 +120,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if !w.opened.IsZero() && time.Since(w.opened) >= healthyAfter {
 			w.delay.reset()
 			w.away.reset()
+			w.busy.reset()
 			w.short = 0
 		}
 		switch {
@@ -150,8 +153,12 @@ func (w *watcher) run(ctx context.Context) error {
 			w.stream = true
 		}
 		delay := &w.delay
-		if w.rv != "" && unavailable(err) {
+		switch {
+		case w.rv == "":
+		case errors.Is(err, errEnded) || kindOf(err) == kindConnection:
 			delay = &w.away
+		case busy(err):
+			delay = &w.busy
 		}
 		Pause(ctx, delay.next(err))
 		if ctx.Err() != nil {
@@ -195,15 +202,11 @@ func refusesStream(err error) bool {
 	}
 }
 
-// unavailable reports whether err means that the server has stopped, or does not serve
-// watches yet.
-func unavailable(err error) bool {
-	if errors.Is(err, errEnded) {
-		return true
-	}
+// busy reports whether err is a response that a starting or overloaded server, or a load
+// balancer without a server, sends.
+func busy(err error) bool {
 	switch kindOf(err) {
-	case kindConnection, http.StatusUnauthorized, http.StatusTooManyRequests,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return false
@@ -290,12 +293,14 @@ var (
 	// afterFailure is the delay after a failed request.
 	afterFailure = span{400 * time.Millisecond, 800 * time.Millisecond}
 	// afterLoss is the delay after the end of a running watch, and while the server cannot
-	// serve it. When a server restarts, all nodes lose their watches at the same moment:
+	// be reached. When a server restarts, all nodes lose their watches at the same moment:
 	// the width keeps the nodes that connect within one second below a tenth of all. Most
-	// of them then find a server that is ready; in its first seconds it accepts
-	// connections, but cannot check credentials yet (401) and has not filled its caches
-	// (429).
+	// of them then find a server that is ready.
 	afterLoss = span{3 * time.Second, 15 * time.Second}
+	// afterBusy is the delay while a server responds, but cannot serve the lost watch: in
+	// its first seconds it cannot check credentials yet (401) and has not filled its caches
+	// (429).
+	afterBusy = span{1500 * time.Millisecond, 4500 * time.Millisecond}
 	longest   = span{12 * time.Second, 18 * time.Second}
 )
 

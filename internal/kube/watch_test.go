@@ -262,7 +262,7 @@ func TestWatchEndsInTime(t *testing.T) {
 	}, sendFrames("hold", event("ADDED", "z", "20"))}
 	c := s.dial(func(o *Options) { o.MinWatchTimeout = time.Second })
 	hour := span{time.Hour, time.Hour} // any delay would fail the test
-	c.times.retry, c.times.lost = hour, hour
+	c.times.retry, c.times.lost, c.times.busy = hour, hour, hour
 	v := s.start(c, WatchOptions{})
 	v.want(t, "upsert a")
 	time.AfterFunc(1100*time.Millisecond, func() { close(end) })
@@ -376,7 +376,7 @@ func TestTrackerReportsChangesOnly(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	for name, first := range map[string]span{"failure": afterFailure, "loss": afterLoss} {
+	for name, first := range map[string]span{"failure": afterFailure, "loss": afterLoss, "busy": afterBusy} {
 		t.Run(name, func(t *testing.T) {
 			b := backoff{first: first}
 			want := first
@@ -412,16 +412,26 @@ func TestBackoffHonoursRetryAfter(t *testing.T) {
 }
 
 // Nodes that lose the server at the same moment must not connect within the same second:
-// not at first, not after a failure, and not after the same Retry-After.
+// not at first, and not while the server refuses connections. Nodes that get the same
+// Retry-After in one second must not return within one second.
 func TestBackoffSpreads(t *testing.T) {
 	const nodes = 10_000
 	tooMany := &Error{err: apierrors.NewTooManyRequests("slow down", 1)}
-	for name, errs := range map[string][]error{"first": {nil}, "refused": {nil, nil, nil, nil}, "Retry-After": {nil, tooMany}, "Retry-After at once": {tooMany}} {
+	for name, tt := range map[string]struct {
+		first span
+		errs  []error
+		most  float64 // share of the nodes
+	}{
+		"first":       {afterLoss, []error{nil}, 0.1},
+		"refused":     {afterLoss, []error{nil, nil, nil, nil}, 0.1},
+		"Retry-After": {afterBusy, []error{tooMany}, 0.3},
+		"again":       {afterBusy, []error{tooMany, tooMany}, 0.15},
+	} {
 		t.Run(name, func(t *testing.T) {
 			var times []time.Duration
 			for range nodes {
-				b, at := backoff{first: afterLoss}, time.Duration(0)
-				for _, err := range errs {
+				b, at := backoff{first: tt.first}, time.Duration(0)
+				for _, err := range tt.errs {
 					at += b.next(err)
 				}
 				times = append(times, at)
@@ -434,17 +444,15 @@ func TestBackoffSpreads(t *testing.T) {
 				}
 				most = max(most, i-first+1)
 			}
-			if most > nodes/10 {
+			if float64(most) > tt.most*nodes {
 				t.Errorf("%d of %d nodes connect within one second", most, nodes)
 			}
 		})
 	}
 }
 
-func TestUnavailable(t *testing.T) {
+func TestBusy(t *testing.T) {
 	for err, want := range map[error]bool{
-		errEnded:                         true,
-		&Error{err: io.ErrUnexpectedEOF}: true,
 		&Error{err: apierrors.NewUnauthorized("starting")}:       true,
 		&Error{err: apierrors.NewTooManyRequests("starting", 1)}: true,
 		&Error{err: apierrors.NewServiceUnavailable("starting")}: true,
@@ -452,7 +460,7 @@ func TestUnavailable(t *testing.T) {
 		&Error{err: apierrors.NewBadRequest("wrong")}:            false,
 		&Error{err: apierrors.NewInternalError(io.EOF)}:          false,
 	} {
-		if got := unavailable(err); got != want {
+		if got := busy(err); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
 	}

@@ -77,11 +77,18 @@ func (s *env) serveAll() {
 }
 
 // spoken waits for a successful request of a class and returns the version in its path.
-func (s *env) spoken(class string) string {
+func (s *env) spoken(class string) (version string) {
 	s.t.Helper()
-	r, err := s.Proxy.WaitRequest(s.Context(soon), func(r *lab.Request) bool { return r.Class == class })
-	s.Must(err)
-	return strings.Split(r.Path, "/")[3] // /apis/group/version
+	wait.Within(s.t, soon, "a successful request of class "+class, func() bool {
+		for _, r := range s.Proxy.Requests() {
+			if r.Class == class && r.Code() == http.StatusOK {
+				version = strings.Split(r.Path, "/")[3] // /apis/group/version
+				return true
+			}
+		}
+		return false
+	})
+	return version
 }
 
 // An older server: the daemon uses a version that both support.
