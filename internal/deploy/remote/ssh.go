@@ -83,7 +83,11 @@ var (
 	errScript   = errors.New("the script did not start")
 )
 
-// start starts ssh for one session.
+// busyLimit is how long start retries if this host has no free process or open file.
+const busyLimit = time.Minute
+
+// start starts ssh for one session. If a limit of this host is reached, it waits for other sessions
+// to end.
 func (s *SSH) start(ctx context.Context, node string, in session, stdout, stderr io.Writer) (io.WriteCloser, func() (int, error), error) {
 	start, program := s.Start, s.Program
 	if start == nil {
@@ -92,7 +96,12 @@ func (s *SSH) start(ctx context.Context, node string, in session, stdout, stderr
 	if program == "" {
 		program = "ssh"
 	}
-	return start(ctx, program, s.arguments(node, in), stdout, stderr)
+	for began, delay := time.Now(), 100*time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
+		stdin, wait, err := start(ctx, program, s.arguments(node, in), stdout, stderr)
+		if !isLimit(err) || time.Since(began)+delay > busyLimit || await(ctx.Done(), nil, delay) {
+			return stdin, wait, err
+		}
+	}
 }
 
 // Run implements Shell.
