@@ -167,7 +167,7 @@ func observe(pid int, exited <-chan struct{}) (p peak) {
 	}
 }
 
-// make e2e and make bench set these variables for the number of nodes of TestSessions, and the file
+// The benchmark sets these variables for the number of nodes of TestSessions, and the file
 // to which it writes its figures.
 const (
 	sessionNodes   = "DEPLOY_SESSION_NODES"
