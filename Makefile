@@ -179,8 +179,10 @@ lint: need-go need-lint ## run gofmt, go vet, staticcheck and shellcheck
 	shellcheck --shell=bash $$(find packaging/completion -maxdepth 1 -type f) packaging/examples/nhc/*.nhc
 
 .PHONY: bench
-bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and compare with the targets (6 minutes; BENCHFLAGS=--json, --check)
+bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and compare with the targets (9 minutes; BENCHFLAGS=--json, --check)
 	@$(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
+	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-scale.test ./internal/cli/deploy
+	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-sessions.test ./cmd/nnf-deploy
 	@bin/bench $(BENCHFLAGS)
 
 NODES ?= 1000

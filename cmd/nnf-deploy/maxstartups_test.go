@@ -21,6 +21,16 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
+// keys creates the keys of a host and of an administrator.
+func (s *testFleet) keys() {
+	s.t.Helper()
+	for _, key := range []string{"host", "key"} {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(s.bin, key)).CombinedOutput(); err != nil {
+			s.t.Fatalf("%v: %s", err, out)
+		}
+	}
+}
+
 // startSSHD runs a real sshd with its default settings on a loopback port. Each
 // login runs its command on the node of this name. It returns what nnf-deploy
 // needs to reach the sshd under any name, and the server's log.
@@ -33,11 +43,7 @@ func startSSHD(t *testing.T, s *testFleet, node string) (config string, port int
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"host", "key"} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(s.bin, key)).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
+	s.keys()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -103,6 +103,10 @@ func (v *call) newJob(ctx context.Context, n *nodesSettings, names []string) (*j
 	if err := n.check(names); err != nil {
 		return nil, err
 	}
+	if most, limit := remote.MaxNodes(); n.parallel > most {
+		v.Say("note: working on %d nodes at the same time: --parallel %d needs %d open files, but the limit is %d; raise the hard limit with ulimit -Hn", most, n.parallel, remote.OpenFiles(n.parallel), limit)
+		n.parallel = most
+	}
 	var err error
 	if n.failed {
 		if names, err = fleet.FailedIn(n.results, n.command); err != nil {

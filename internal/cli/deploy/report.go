@@ -16,7 +16,6 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
@@ -139,11 +138,10 @@ func byUrgency(reasons []*reason) {
 
 // names returns the nodes as a host list, with their number.
 func (r *reason) names() string {
-	const most = 20 // items of a host list
 	if len(r.nodes) == 1 {
 		return "1 node " + r.nodes[0]
 	}
-	return fmt.Sprintf("%d nodes %s", len(r.nodes), nodeset.Fold(r.nodes, most))
+	return fmt.Sprintf("%d nodes %s", len(r.nodes), hostList(r.nodes))
 }
 
 // Parts of a text that differ between nodes with the same problem: ages, durations, processes,

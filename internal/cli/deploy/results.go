@@ -1,18 +1,21 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/table"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 	"github.com/compute-daemons/compute-daemons/internal/text"
@@ -107,40 +110,29 @@ func (v *call) notes(results []fleet.Result) {
 // differences prints what a dry run would change. It groups nodes with the same changes, and
 // nodes with the same error.
 func differences(w io.Writer, results []fleet.Result) error {
-	var order []string
-	same := map[string][]fleet.Result{}
-	for _, r := range results {
-		change := "no changes\n"
+	change := func(r fleet.Result) string {
 		switch {
 		case r.Cause != "":
-			class := r.Class
-			if class == "" {
-				class = details(r)
-			}
-			change = string(r.State) + ": " + text.Line(class) + "\n"
-		case len(r.Changes) > 0:
-			change = ""
-			for _, c := range r.Changes {
-				change += "\n  " + text.Line(c)
-			}
-			change += "\n"
+			return string(r.State) + ": " + text.Line(cmp.Or(r.Class, details(r))) + "\n"
+		case len(r.Changes) == 0:
+			return "no changes\n"
 		}
-		if same[change] == nil {
-			order = append(order, change)
+		list := ""
+		for _, c := range r.Changes {
+			list += "\n  " + text.Line(c)
 		}
-		same[change] = append(same[change], r)
+		return list + "\n"
 	}
 	var b strings.Builder
-	for _, change := range order {
-		of := same[change]
-		names := fleet.Names(of, of[0].State)
+	for _, same := range grouped(results, change) {
+		names, what := fleet.Names(same, same[0].State), change(same[0])
 		switch {
-		case strings.HasPrefix(change, "\n"):
-			fmt.Fprintf(&b, "%s:%s", names, change)
-		case len(of) == 1 && of[0].Cause != "":
-			fmt.Fprintf(&b, "%s: %s: %s\n", names, of[0].State, text.Line(details(of[0])))
+		case strings.HasPrefix(what, "\n"):
+			fmt.Fprintf(&b, "%s:%s", names, what)
+		case len(same) == 1 && same[0].Cause != "":
+			fmt.Fprintf(&b, "%s: %s: %s\n", names, same[0].State, text.Line(details(same[0])))
 		default:
-			fmt.Fprintf(&b, "%s: %s", names, change)
+			fmt.Fprintf(&b, "%s: %s", names, what)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -191,13 +183,69 @@ func withTimeout(limit time.Duration, task fleet.Task) fleet.Task {
 	}
 }
 
+// manyNodes is the number of nodes up to which a table has a row, and the progress a line, for each
+// node. With more nodes, a row is for all nodes that have the same cells.
+const manyNodes = 100
+
+// grouped returns the elements with the same key together, in the order of the first ones.
+func grouped[T any](list []T, key func(T) string) (groups [][]T) {
+	at := map[string]int{}
+	for _, one := range list {
+		k := key(one)
+		i, known := at[k]
+		if !known {
+			i, at[k] = len(groups), len(groups)
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], one)
+	}
+	return groups
+}
+
+// maxRows is the maximum number of rows of a table of many nodes.
+const maxRows = 100
+
+// writeRows prints the rows of a table of many nodes. Each starts with the number of nodes and ends
+// with their host list.
+func writeRows(w io.Writer, head []string, rows [][]string) error {
+	head = slices.Concat([]string{"COUNT"}, head, []string{"NODES"})
+	if left := len(rows) - maxRows; left > 0 {
+		rest := slices.Repeat([]string{"-"}, len(head))
+		rest[0], rest[len(head)-1] = "...", fmt.Sprintf("%d more rows: -o json shows all nodes", left)
+		rows = append(rows[:maxRows:maxRows], rest)
+	}
+	return table.Write(w, head, rows)
+}
+
+// hostList returns the names of nodes as a host list.
+func hostList(names []string) string {
+	const most = 20 // items
+	return nodeset.Fold(names, most)
+}
+
 // resultsTable prints results as a table.
 func resultsTable(w io.Writer, results []fleet.Result) error {
 	var rows [][]string
-	for _, r := range results {
-		rows = append(rows, []string{r.Node, string(r.State), duration(r), details(r)})
+	if len(results) <= manyNodes {
+		for _, r := range results {
+			rows = append(rows, []string{r.Node, string(r.State), duration(r), details(r)})
+		}
+		return table.Write(w, []string{"NODE", "RESULT", "TIME", "DETAILS"}, rows)
 	}
-	return table.Write(w, []string{"NODE", "RESULT", "TIME", "DETAILS"}, rows)
+	for _, same := range grouped(results, func(r fleet.Result) string { return string(r.State) + "\x00" + cmp.Or(r.Class, details(r)) }) {
+		first := same[0]
+		what := details(first)
+		if len(same) > 1 {
+			what = cmp.Or(first.Class, what)
+		}
+		byTime := func(a, b fleet.Result) int { return cmp.Compare(a.Time, b.Time) }
+		took := duration(slices.MinFunc(same, byTime))
+		if most := duration(slices.MaxFunc(same, byTime)); most != took {
+			took += ".." + most
+		}
+		rows = append(rows, []string{strconv.Itoa(len(same)), string(first.State), took, what, fleet.Names(same, first.State)})
+	}
+	return writeRows(w, []string{"RESULT", "TIME", "DETAILS"}, rows)
 }
 
 // details describes a result, without its state.

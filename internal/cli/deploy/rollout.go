@@ -132,16 +132,32 @@ type progress interface {
 }
 
 // newProgress returns a progress bar if w is a terminal that can draw one. Otherwise, it
-// prints a line for each finished node, unless brief is true.
+// prints a line for each finished node, unless brief is true. With many nodes, these lines are
+// about failed nodes and each percent of the nodes.
 func newProgress(w io.Writer, termName string, nodes int, brief bool) progress {
 	f, ok := screen.Redraws(w, termName)
 	if !ok {
-		return &lines{Lines: screen.NewLines(w, Name), nodes: nodes, brief: brief}
+		return &lines{Lines: screen.NewLines(w, Name), nodes: nodes, brief: brief, started: time.Now()}
 	}
-	b := &bar{steps: map[string]string{}, started: time.Now()}
+	b := &bar{steps: map[string]string{}, counts: map[string]int{}, started: time.Now()}
 	b.state.Store(&barState{nodes: nodes})
 	b.Bar = screen.NewBar(f, Name, int64(nodes), screen.BarTexts{Before: b.before, After: b.after})
 	return b
+}
+
+// maxFailureLines is the maximum number of failed nodes that are printed immediately.
+const maxFailureLines = 100
+
+// failureLine returns the line for a failed node, or "" after too many. printed counts them.
+func failureLine(r fleet.Result, printed *int) string {
+	*printed++
+	switch {
+	case *printed <= maxFailureLines:
+		return resultLine(r)
+	case *printed == maxFailureLines+1:
+		return "further failures are counted, and listed by cause at the end"
+	}
+	return ""
 }
 
 // bar is one progress bar for all nodes. Failures are printed above it immediately.
@@ -149,6 +165,8 @@ type bar struct {
 	*screen.Bar
 	state   atomic.Pointer[barState]
 	steps   map[string]string // by node
+	counts  map[string]int    // of the nodes at each step
+	printed int               // failures
 	started time.Time
 }
 
@@ -177,12 +195,22 @@ func (b *bar) after() string {
 func (b *bar) Start(node string) { b.Step(node, "inspect") }
 
 func (b *bar) Step(node, step string) {
+	b.leave(node)
 	b.steps[node] = step
+	b.counts[step]++
 	b.update(func(*barState) {})
 }
 
+// leave removes the node from its step.
+func (b *bar) leave(node string) {
+	if step, there := b.steps[node]; there {
+		b.counts[step]--
+		delete(b.steps, node)
+	}
+}
+
 func (b *bar) Finish(r fleet.Result) {
-	delete(b.steps, r.Node)
+	b.leave(r.Node)
 	b.update(func(s *barState) {
 		s.finished++
 		if r.State == fleet.Failed {
@@ -190,21 +218,19 @@ func (b *bar) Finish(r fleet.Result) {
 		}
 	})
 	if r.State == fleet.Failed {
-		b.Say(resultLine(r))
+		if line := failureLine(r, &b.printed); line != "" {
+			b.Say(line)
+		}
 	}
 }
 
 func (b *bar) update(change func(*barState)) {
 	s := *b.state.Load()
 	change(&s)
-	counts := map[string]int{}
-	for _, step := range b.steps {
-		counts[step]++
-	}
 	var parts []string
 	for _, step := range []string{"inspect", "upload", "switch", "reconnect", "verify"} {
-		if counts[step] > 0 {
-			parts = append(parts, fmt.Sprintf("%s %d", step, counts[step]))
+		if b.counts[step] > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d", step, b.counts[step]))
 		}
 	}
 	s.steps = strings.Join(parts, ", ")
@@ -212,12 +238,14 @@ func (b *bar) update(change func(*barState)) {
 	b.Set(int64(s.finished))
 }
 
-// lines prints a line for each finished node.
+// lines prints a line for each finished node or, with many nodes, for each failed node and each
+// percent of the nodes.
 type lines struct {
 	*screen.Lines
-	nodes    int
-	brief    bool
-	finished int
+	nodes                     int
+	brief                     bool
+	finished, failed, printed int
+	started                   time.Time
 }
 
 func (l *lines) Start(string)        {}
@@ -229,7 +257,24 @@ func (l *lines) Finish(r fleet.Result) {
 	if l.brief || r.State == fleet.Skipped {
 		return // the final line with the counts includes them
 	}
+	if l.nodes > manyNodes {
+		l.many(r)
+		return
+	}
 	l.Say(fmt.Sprintf("[%d/%d] %s", l.finished, l.nodes, resultLine(r)))
+}
+
+// many is Finish for one of many nodes.
+func (l *lines) many(r fleet.Result) {
+	if r.State == fleet.Failed {
+		l.failed++
+		if line := failureLine(r, &l.printed); line != "" {
+			l.Say(line)
+		}
+	}
+	if percent := l.finished * 100 / l.nodes; percent > (l.finished-1)*100/l.nodes {
+		l.Say(fmt.Sprintf("[%d/%d] %d %%, %d failed, %s", l.finished, l.nodes, percent, l.failed, time.Since(l.started).Round(time.Second)))
+	}
 }
 
 // resultLine returns a result on one line.

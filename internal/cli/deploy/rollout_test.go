@@ -33,6 +33,27 @@ nnf-deploy: [6/6] compute-06: interrupted, 1.0s: nothing was changed
 	}
 }
 
+// Without a terminal, many nodes have a line for each percent, and a limited number of lines for
+// failures.
+func TestPlainLinesOfManyNodes(t *testing.T) {
+	const nodes = 1000
+	var b bytes.Buffer
+	s := newProgress(&b, "xterm", nodes, false)
+	for i := range nodes {
+		s.Finish(fleet.Result{Node: fmt.Sprintf("n%03d", i), State: map[bool]fleet.State{true: fleet.Failed, false: fleet.OK}[i%2 == 1]})
+	}
+	s.Close()
+	text := b.String()
+	if lines := strings.Count(text, "\n"); lines != 100+maxFailureLines+1 || strings.Count(text, "further failures are counted") != 1 || strings.Contains(text, "n002") {
+		t.Errorf("%d lines\n%s", lines, text)
+	}
+	for _, want := range []string{"nnf-deploy: n001: failed, 0.0s\n", "nnf-deploy: [10/1000] 1 %, 5 failed, 0s\n", "nnf-deploy: [1000/1000] 100 %, 500 failed, "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+}
+
 // On a terminal, there is one bar, with failures above it. Control characters in a cause are
 // escaped.
 func TestBar(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,17 +91,34 @@ func (v *call) showStatus(results []fleet.Result, states map[string][]target.Dae
 }
 
 func statusTable(w io.Writer, results []fleet.Result, states map[string][]target.DaemonState) error {
+	head := []string{"NODE", "DAEMON", "VERSION", "UNIT", "API", "MOUNTS", "TOKEN"}
+	many := len(results) > manyNodes
 	var rows [][]string
 	for _, r := range results {
 		if len(states[r.Node]) == 0 {
-			rows = append(rows, []string{r.Node, "-", "-", string(r.State), "-", "-", details(r)})
+			what := details(r)
+			if many {
+				what = cmp.Or(r.Class, what)
+			}
+			rows = append(rows, []string{r.Node, "-", "-", string(r.State), "-", "-", what})
 			continue
 		}
 		for _, d := range states[r.Node] {
 			rows = append(rows, []string{r.Node, d.Name, cmp.Or(d.Version, "-"), cmp.Or(d.Unit, "-"), cmp.Or(d.API, "-"), mounts(d), token(d, time.Now())})
 		}
 	}
-	return table.Write(w, []string{"NODE", "DAEMON", "VERSION", "UNIT", "API", "MOUNTS", "TOKEN"}, rows)
+	if !many {
+		return table.Write(w, head, rows)
+	}
+	var common [][]string
+	for _, same := range grouped(rows, func(row []string) string { return strings.Join(row[1:], "\x00") }) {
+		var names []string
+		for _, row := range same {
+			names = append(names, row[0])
+		}
+		common = append(common, slices.Concat([]string{strconv.Itoa(len(same))}, same[0][1:], []string{hostList(names)}))
+	}
+	return writeRows(w, head[1:], common)
 }
 
 func mounts(d target.DaemonState) string {

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -37,5 +38,43 @@ b     -             -        failed    -        -                not reachable: 
 `
 	if b.String() != want {
 		t.Errorf("have:\n%s\nwant:\n%s", b.String(), want)
+	}
+}
+
+// With many nodes, there is one row for all nodes with the same cells. The number of rows is limited.
+func TestStatusTableOfManyNodes(t *testing.T) {
+	var results []fleet.Result
+	states := map[string][]target.DaemonState{}
+	for i := range manyNodes + 20 {
+		name := fmt.Sprintf("n%03d", i)
+		switch {
+		case i%40 == 7:
+			results = append(results, fleet.Result{Node: name, State: fleet.Failed, Cause: "not reachable: ssh: connect to host " + name, Class: "not reachable"})
+		default:
+			results = append(results, fleet.Result{Node: name, State: fleet.OK})
+			states[name] = []target.DaemonState{{Name: "clientmountd", Version: "v2", Unit: "active", Mounts: &target.Mounts{Count: i / 100}, Token: target.TokenPermanent}}
+		}
+	}
+	var b bytes.Buffer
+	if err := statusTable(&b, results, states); err != nil {
+		t.Fatal(err)
+	}
+	const want = `COUNT  DAEMON        VERSION  UNIT    API  MOUNTS  TOKEN            NODES
+97     clientmountd  v2       active  -    0       does not expire  n[000-006,008-046,048-086,088-099]
+3      -             -        failed  -    -       not reachable    n[007,047,087]
+20     clientmountd  v2       active  -    1       does not expire  n[100-119]
+`
+	if b.String() != want {
+		t.Errorf("have:\n%s\nwant:\n%s", b.String(), want)
+	}
+	for _, r := range results {
+		states[r.Node] = []target.DaemonState{{Name: "clientmountd", Version: r.Node}}
+	}
+	b.Reset()
+	if err := statusTable(&b, results, states); err != nil {
+		t.Fatal(err)
+	}
+	if lines := bytes.Count(b.Bytes(), []byte("\n")); lines != 1+maxRows+1 || !bytes.HasSuffix(b.Bytes(), []byte("  20 more rows: -o json shows all nodes\n")) {
+		t.Errorf("%d lines\n%s", lines, &b)
 	}
 }

@@ -129,6 +129,19 @@ func (in *input) Read(p []byte) (int, error) {
 	return in.r.Read(p)
 }
 
+// WriteTo implements io.WriterTo. If r cannot be read again, it writes itself, for which it may have
+// a faster way than Read.
+func (in *input) WriteTo(w io.Writer) (int64, error) {
+	in.mu.Lock()
+	if in.done || in.start != nil {
+		in.mu.Unlock()
+		return io.Copy(w, struct{ io.Reader }{in})
+	}
+	in.started = true
+	in.mu.Unlock()
+	return io.Copy(w, in.r)
+}
+
 // rewind ends the attempt, and reports whether the next one can read the whole input.
 func (in *input) rewind() bool {
 	in.mu.Lock()

@@ -13,9 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -40,10 +38,8 @@ type SSH struct {
 	Sudo    bool          // become root with sudo
 	Connect time.Duration // limit for the connection; 0: 10s
 	Login   time.Duration // usual limit from then until the login shell runs the command; 0: 20s
+	Start   Start         // how ssh is started; nil: as a process
 }
-
-// killDelay is how long ssh may take to exit after a signal.
-const killDelay = 2 * time.Second
 
 // arguments returns the arguments of ssh. The administrator's options precede ours, because
 // ssh uses the first value of each option.
@@ -87,33 +83,40 @@ var (
 	errScript   = errors.New("the script did not start")
 )
 
-// Run implements Shell.
-func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Reader, stdout io.Writer) error {
-	program := s.Program
+// busyLimit is how long start retries if this host has no free process or open file.
+const busyLimit = time.Minute
+
+// start starts ssh for one session. If a limit of this host is reached, it waits for other sessions
+// to end.
+func (s *SSH) start(ctx context.Context, node string, in session, stdout, stderr io.Writer) (io.WriteCloser, func() (int, error), error) {
+	start, program := s.Start, s.Program
+	if start == nil {
+		start = startProcess
+	}
 	if program == "" {
 		program = "ssh"
 	}
+	for began, delay := time.Now(), 100*time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
+		stdin, wait, err := start(ctx, program, s.arguments(node, in), stdout, stderr)
+		if !isLimit(err) || time.Since(began)+delay > busyLimit || await(ctx.Done(), nil, delay) {
+			return stdin, wait, err
+		}
+	}
+}
+
+// Run implements Shell.
+func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Reader, stdout io.Writer) error {
 	in, err := newSession()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cmd := exec.CommandContext(ctx, program, s.arguments(node, in)...)
-	// ssh gets its own process group, so that Ctrl-C signals only nnf-deploy, which decides
-	// which ssh to stop.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = killDelay
 	answer := newAnswer(in, stdout)
 	stderr := &tail{limit: 8 << 10}
-	cmd.Stdout, cmd.Stderr = answer, stderr
-	feed, err := cmd.StdinPipe() // not cmd.Stdin: Wait would wait for stdin, which may wait for this function
-	if err == nil {
-		err = cmd.Start()
-	}
+	feed, wait, err := s.start(ctx, node, in, answer, stderr)
 	if err != nil {
-		return &Error{Node: node, Kind: Program, Text: err.Error(), Hint: "check --ssh and PATH"}
+		return noProgram(node, err)
 	}
 	connect, login := s.limits()
 	limit := connect + login
@@ -126,7 +129,7 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 			if closed(exited) {
 				return
 			}
-			if cause := s.second(ctx, program, node, answer.ready, exited, limit); cause != nil {
+			if cause := s.second(ctx, node, answer.ready, exited, limit); cause != nil {
 				cancel(cause)
 				return
 			}
@@ -160,10 +163,9 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 		}()
 		<-exited
 	}()
-	err = cmd.Wait()
+	code, err := wait()
 	close(exited)
 	<-fed
-	exit := (*exec.ExitError)(nil)
 	switch {
 	case ctx.Err() != nil && context.Cause(ctx) == errLogin:
 		return answer.notStarted(node, 2*limit)
@@ -173,12 +175,10 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 		return answer.notSent(node, limit)
 	case ctx.Err() != nil:
 		return &Error{Node: node, Kind: Interrupted, Text: context.Cause(ctx).Error()}
-	case err == nil, errors.Is(err, exec.ErrWaitDelay): // a shared connection may keep our pipes
-		return answer.result(node, 0, stderr.String())
-	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return answer.result(node, exit.ExitCode(), stderr.String())
+	case err != nil:
+		return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: rerunHint}
 	}
-	return &Error{Node: node, Kind: Lost, Text: err.Error(), Hint: rerunHint}
+	return answer.result(node, code, stderr.String())
 }
 
 // second finds out why the command of a session has not started within limit: the login is slow,
@@ -186,26 +186,23 @@ func (s *SSH) Run(ctx context.Context, node string, script Script, stdin io.Read
 // however busy the node and this host are. If it finishes while the first one, which had limit more
 // time, still waits, the first one waits for input. second returns nil if the first session is
 // ready or has exited, or else the cause for stopping it.
-func (s *SSH) second(ctx context.Context, program, node string, ready, exited <-chan struct{}, limit time.Duration) error {
+func (s *SSH) second(ctx context.Context, node string, ready, exited <-chan struct{}, limit time.Duration) error {
 	in, err := newSession()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, s.arguments(node, in)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = killDelay
 	answer := newAnswer(in, io.Discard)
-	cmd.Stdout = answer
-	if err := cmd.Start(); err != nil {
+	feed, wait, err := s.start(ctx, node, in, answer, io.Discard)
+	if err != nil {
 		return errLogin
 	}
+	feed.Close()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // only whether the command has started counts
+		_, _ = wait() // only whether the command has started counts
 	}()
 	defer func() {
 		cancel()

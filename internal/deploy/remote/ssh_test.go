@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
@@ -194,5 +195,63 @@ func TestContextStopsSSH(t *testing.T) {
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 			t.Errorf("ssh still runs: %v", err)
 		}
+	}
+}
+
+// A shared connection (ControlPersist) may keep the output of ssh open after ssh has exited. Run
+// does not wait for it.
+func TestOutputStaysOpen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	s := &SSH{Program: program(t, "sleep 1000 &\necho $! >"+file+"\necho 'ssh: connect to host x port 22: Connection refused' >&2\nexit 255\n")}
+	err := s.Run(t.Context(), "x", Script{Text: "true"}, nil, io.Discard)
+	data, rerr := os.ReadFile(file)
+	pid, cerr := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err := errors.Join(rerr, cerr); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("Run has waited for the process that has the output open: %v", err)
+	}
+	if e := (*Error)(nil); !errors.As(err, &e) || e.Kind != Unreachable {
+		t.Errorf("%v", err)
+	}
+}
+
+// If this host has no free process or open file, ssh starts when other sessions have ended. The
+// error names the limit.
+func TestLimitOfHost(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		fails  int
+		starts int
+		want   string
+	}{
+		{syscall.EAGAIN, 3, 4, ""},
+		{syscall.EMFILE, 3, 4, ""},
+		{syscall.EAGAIN, 1000, 17, "ulimit -u"},
+		{syscall.EMFILE, 1000, 17, "ulimit -n"},
+		{syscall.ENFILE, 1000, 17, "fs.file-max"},
+		{syscall.ENOENT, 1000, 1, "PATH"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			starts := 0
+			s := &SSH{Start: func(_ context.Context, _ string, _ []string, _, stderr io.Writer) (io.WriteCloser, func() (int, error), error) {
+				if starts++; starts <= tt.fails {
+					return nil, nil, fmt.Errorf("fork/exec ssh: %w", tt.err)
+				}
+				_, stdin := io.Pipe()
+				return stdin, func() (int, error) {
+					fmt.Fprintln(stderr, "ssh: connect to host x port 22: Connection refused")
+					return 255, nil
+				}, nil
+			}}
+			e, ok := s.Run(t.Context(), "x", Script{Text: "true"}, nil, io.Discard).(*Error)
+			if !ok || starts != tt.starts {
+				t.Fatalf("%v: %v after %d starts, want %d", tt.err, e, starts, tt.starts)
+			}
+			if tt.want == "" && e.Kind != Unreachable || tt.want != "" && (e.Kind != Program || !strings.Contains(e.Hint, tt.want)) {
+				t.Errorf("%v: %v (%s)", tt.err, e, e.Hint)
+			}
+		})
 	}
 }

@@ -68,41 +68,36 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 		"staged":  sync.OnceFunc(func() { close(staged) }),
 		"confirm": sync.OnceFunc(func() { close(finished) }),
 	}}
-	in, feed := io.Pipe()
-	fed := make(chan error, 1)
 	goSent := false // from now on, only the node can report its state
-	go func() {
-		fed <- func() error {
-			defer feed.Close()
-			a := newArchive(p, run)
-			if _, err := fmt.Fprintf(feed, "archive %d\n", a.size); err != nil {
-				return nil // the script has exited and reports the reason
-			}
-			if err := a.write(feed); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-				return err
-			}
-			select {
-			case <-staged:
-			case <-session.Done():
-				return nil
-			}
-			if stop.Err() != nil {
-				return nil
-			}
-			step("switch")
-			goSent = true
-			_, _ = io.WriteString(feed, "go "+run+"\n") // the node reports whether this has arrived
-			select {
-			case <-finished:
-				_, _ = io.WriteString(feed, "confirmed "+run+"\n")
-			case <-session.Done():
-			}
+	in := newInput(func(w *sink) error {
+		a := newArchive(p, run)
+		if _, err := fmt.Fprintf(w, "archive %d\n", a.size); err != nil {
+			return nil // the script has exited and reports the reason
+		}
+		if err := a.write(w); err != nil && !w.broken {
+			return err
+		}
+		select {
+		case <-staged:
+		case <-session.Done():
 			return nil
-		}()
-	}()
+		}
+		if stop.Err() != nil {
+			return nil
+		}
+		step("switch")
+		goSent = true
+		_, _ = io.WriteString(w, "go "+run+"\n") // the node reports whether this has arrived
+		select {
+		case <-finished:
+			_, _ = io.WriteString(w, "confirmed "+run+"\n")
+		case <-session.Done():
+		}
+		return nil
+	})
 	halt := context.AfterFunc(stop, func() {
 		select {
-		case <-staged: // the goroutine above decides whether to send "go"
+		case <-staged: // the function above decides whether to send "go"
 		default:
 			cancel(context.Cause(stop))
 		}
@@ -111,8 +106,7 @@ func Apply(ctx, stop context.Context, shell remote.Shell, node string, p *Plan, 
 	step("upload")
 	err = shell.Run(session, node, applyScript, in, &bounded{answer, maxAnswer})
 	cancel(nil)
-	in.Close()
-	ferr := <-fed
+	ferr := in.finish()
 	switch {
 	case ferr != nil:
 		return nil, ferr

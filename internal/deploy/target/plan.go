@@ -1,14 +1,10 @@
 package target
 
 import (
-	"archive/tar"
 	"fmt"
-	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Plan has the changes that a node needs.
@@ -131,35 +127,3 @@ func newArchive(p *Plan, run string) *archive {
 }
 
 const block = 512 // size in bytes of a tar block
-
-// write writes the archive, which has exactly a.size bytes.
-func (a *archive) write(w io.Writer) error {
-	t := tar.NewWriter(w)
-	for _, m := range a.members {
-		if err := t.WriteHeader(&tar.Header{Format: tar.FormatUSTAR, Name: m.name, Mode: 0o600, Size: m.size, ModTime: time.Unix(1, 0), Typeflag: tar.TypeReg}); err != nil {
-			return err
-		}
-		if err := m.write(t); err != nil {
-			return err
-		}
-	}
-	return t.Close()
-}
-
-func (m *member) write(w io.Writer) error {
-	if m.path == "" {
-		_, err := w.Write(m.data)
-		return err
-	}
-	f, err := os.Open(m.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if n, err := io.Copy(w, io.LimitReader(f, m.size)); err != nil {
-		return err
-	} else if n != m.size {
-		return fmt.Errorf("%s changed while it was being sent", m.path)
-	}
-	return nil
-}

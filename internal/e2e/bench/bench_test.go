@@ -26,8 +26,16 @@ func TestShortRun(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	dir := filepath.Dir(program)
+	for name, pkg := range map[string]string{scaleTest: "internal/cli/deploy", sessionTest: "cmd/nnf-deploy"} {
+		build := exec.Command("go", "test", "-buildvcs=false", "-c", "-o", filepath.Join(dir, name), "./"+pkg)
+		build.Dir = root
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
 	cmd := exec.Command(program, "--json", "--settle=6500ms", "--window=1s", "--mounts=2", "--starts=2", "--processes=20",
-		"--clients=50", "--connections=1100", "--polls=100", "--waits=5", "--nodes=40")
+		"--clients=50", "--connections=1100", "--polls=100", "--waits=5", "--nodes=40", "--scale=600", "--sessions=20")
 	cmd.Env = append(os.Environ(), "CLIENTMOUNTD="+filepath.Join(root, "bin", "clientmountd"),
 		"NNF_DM="+filepath.Join(root, "bin", "nnf-dm"), "NNF_DEPLOY="+filepath.Join(root, "bin", "nnf-deploy"), "DEVCLUSTER="+filepath.Join(root, "bin", "devcluster"))
 	var stderr strings.Builder
@@ -94,6 +102,16 @@ func TestShortRun(t *testing.T) {
 	at, one := figures["nnf-deploy: nodes compared, 32 at once"], figures["nnf-deploy: nodes compared, one after another"]
 	if at.Median >= one.Median {
 		t.Errorf("nodes in parallel %+v, sequentially %+v", at, one)
+	}
+	for name, want := range map[string]float64{
+		"nnf-deploy: processor time per node, upgrade": scaleTarget, "nnf-deploy: memory resident, many nodes": memoryTarget, "nnf-deploy: output on the screen, many nodes": 100,
+	} {
+		if f, ok := figures[name]; !ok || f.Median <= 0 || f.Target == nil || *f.Target != want {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	if slow, fast := figures["nnf-deploy: upgrade, 32 at once"], figures["nnf-deploy: upgrade, 512 at once"]; fast.Median <= 0 || fast.Median > slow.Median {
+		t.Errorf("upgrade, 512 at once %+v, 32 at once %+v", fast, slow)
 	}
 	if r.Machine.Kernel == "" || r.Machine.Go == "" || r.Machine.Daemon == "" || r.Machine.Cores == 0 {
 		t.Errorf("incomplete data about the machine: %+v", r.Machine)

@@ -43,7 +43,10 @@ type options struct {
 	connections int // connections of one user while calls of another are measured
 	polls       int
 	waits       int
-	simulated   int // simulated nodes of nnf-deploy
+	simulated   int // simulated nodes of nnf-deploy, each with a process for ssh
+
+	nodesAtScale int // nodes of nnf-deploy in virtual time
+	sessions     int // nodes of nnf-deploy with a real ssh
 }
 
 func main() {
@@ -77,13 +80,15 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.polls, "polls", 2000, "number of status requests for a transfer")
 	f.IntVar(&o.waits, "waits", 100, "number of measured waits for the end of a transfer")
 	f.IntVar(&o.simulated, "nodes", 200, "number of simulated nodes of nnf-deploy")
+	f.IntVar(&o.nodesAtScale, "scale", 11136, "number of nodes of nnf-deploy in virtual time, at least 600")
+	f.IntVar(&o.sessions, "sessions", 500, "number of nodes of nnf-deploy with a real ssh")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
-	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated) < 1 || o.settle < 0 || o.window <= 0:
+	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated, o.sessions) < 1 || o.nodesAtScale < 600 || o.settle < 0 || o.window <= 0:
 		fmt.Fprintln(os.Stderr, "bench: numbers must be positive, and arguments are not accepted; see --help")
 		return o, 2
 	}
@@ -176,6 +181,8 @@ func (b *bench) all() {
 		{nnfDM, fmt.Sprintf("calls of one user during %d connections of another", b.connections), b.copies.crowded},
 		{clientmountd, fmt.Sprintf("search for the holder of a mount, %d processes", b.processes), b.holders},
 		{nnfDeploy, fmt.Sprintf("%d simulated nodes, two runs", b.simulated), b.fleet},
+		{nnfDeploy, fmt.Sprintf("%d nodes in virtual time", b.nodesAtScale), b.scale},
+		{nnfDeploy, fmt.Sprintf("%d ssh sessions", b.sessions), b.realSessions},
 	} {
 		b.say(strings.TrimPrefix(string(part.about)+": "+part.what, ": "))
 		b.about = part.about
