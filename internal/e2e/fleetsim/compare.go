@@ -165,7 +165,7 @@ func compareReports(ours, reference *report) *comparison {
 		{"memory of the API server", aimMemory, total.ServerMemory},
 		{"CPU time of the API server", aimCPU, total.ServerCPU},
 		{"requests", aimRequests, total.Requests},
-		{"time until the last node is done", aimTime, total.Last},
+		{"time until 99 % of the nodes are done", aimTime, total.P99},
 	} {
 		if aim.actual == nil || *aim.actual > aim.aim {
 			c.Missed = append(c.Missed, fmt.Sprintf("%s: %s instead of %.2f", aim.what, inDigits(aim.actual), aim.aim))
@@ -190,13 +190,13 @@ func (c *comparison) write(w io.Writer) error {
 	}
 	fmt.Fprintln(w)
 	c.Reference.explain(w)
-	fmt.Fprint(w, "\nFigures of this fleet divided by those of the reference fleet. Memory of the API server is the growth since\nbefore the start of the nodes.\n\n")
+	fmt.Fprint(w, "\nFigures of this fleet divided by those of the reference fleet. Memory of the API server is the growth since\nbefore the start of the nodes. The sum of all scenarios has the largest growth, and the times of the restarts\ninclude those of the API server.\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "memory\tCPU\trequests\tp99\tlast\t  scenario")
 	for _, s := range c.Shares {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t  %s\n", inDigits(s.ServerMemory), inDigits(s.ServerCPU), inDigits(s.Requests), inDigits(s.P99), inDigits(s.Last), s.Scenario)
 	}
-	fmt.Fprintf(t, "%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t  aim\n", aimMemory, aimCPU, aimRequests, aimTime, aimTime)
+	fmt.Fprintf(t, "%.2f\t%.2f\t%.2f\t%.2f\t\t  aim\n", aimMemory, aimCPU, aimRequests, aimTime)
 	if err := t.Flush(); err != nil {
 		return err
 	}
