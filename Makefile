@@ -173,8 +173,10 @@ lint: need-go need-lint ## run gofmt, go vet, staticcheck and shellcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); [ -z "$$bad" ] || { echo "make: run gofmt -w on: $$bad" >&2; exit 1; }
 	$(GO) vet -buildvcs=false ./...
 	$(GO) vet -buildvcs=false -tags failpoints ./internal/clientmount/...
+	cd internal/e2e/fleetsim/reference && GOWORK=off $(GO) vet -buildvcs=false ./...
 	cd internal/tools && $(GO) build -buildvcs=false -o ../../bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck ./...
+	cd internal/e2e/fleetsim/reference && GOWORK=off ../../../../bin/staticcheck ./...
 	shellcheck $$(git ls-files '*.sh' .ci/run 2>/dev/null || find . -name '*.sh')
 	shellcheck --shell=bash $$(find packaging/completion -maxdepth 1 -type f) packaging/examples/nhc/*.nhc
 
@@ -187,9 +189,15 @@ bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and 
 
 NODES ?= 1000
 .PHONY: fleet
-fleet: need-go devcluster ## simulate compute nodes on one API server, and measure its load (8 minutes; NODES=1000, FLEETFLAGS=--json)
+fleet: need-go devcluster bin/fleetsim-reference ## simulate compute nodes on one API server, and compare its load with that of a reference fleet (15 minutes; NODES=1000, FLEETFLAGS=--json)
 	@$(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" -o bin/fleetsim ./internal/e2e/fleetsim
-	@bin/fleetsim --nodes $(NODES) $(FLEETFLAGS)
+	@bin/fleetsim --reference --nodes $(NODES) $(FLEETFLAGS)
+
+# The reference fleet is a module of its own, because it uses the version of client-go of
+# the reference daemons.
+.PHONY: bin/fleetsim-reference
+bin/fleetsim-reference: need-go
+	@cd internal/e2e/fleetsim/reference && GOWORK=off CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -o ../../../../$@ .
 
 .PHONY: clean
 clean: ## remove bin/

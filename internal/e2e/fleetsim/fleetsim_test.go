@@ -161,7 +161,12 @@ func request(method, target string) *http.Request {
 
 func TestClassOf(t *testing.T) {
 	for line, want := range map[string]class{
-		"GET /apis/dws": discovery,
+		"GET /api":         discovery,
+		"GET /apis":        discovery,
+		"GET /apis/dws":    discovery,
+		"GET /apis/dws/v1": discovery,
+		"PUT /apis/dws/v1/namespaces/n/clientmounts/a":                         update,
+		"GET /apis/nnf/v1/namespaces/default/nnfstorageprofiles?limit=500":     list,
 		"GET /apis/dws/v1/namespaces/n/clientmounts":                           list,
 		"GET /apis/dws/v1/namespaces/n/clientmounts?watch=true":                watch,
 		"GET /apis/nnf/v1/namespaces/default/nnfstorageprofiles/a":             profile,

@@ -1,7 +1,8 @@
 // Command fleetsim measures how many nodes load one API server. It runs the controller and
 // the API client of clientmountd for each simulated node, with its own connection, token
 // and runtime directory, against a real API server in another process. Only the machine is
-// simulated: nothing is mounted.
+// simulated: nothing is mounted. With --reference it repeats the scenarios with a fleet that
+// works the way of the reference daemon (program fleetsim-reference), and compares the load.
 //
 // It prints one row per scenario and checks that each node did what it had to do. Exit
 // codes: 0; 1 if a check failed or something could not be measured; 2 for a usage error;
@@ -33,6 +34,8 @@ type options struct {
 	nodes  int
 	spread time.Duration // of the second start
 	steady time.Duration // of the steady state
+
+	reference bool // run the reference fleet as well
 }
 
 func main() {
@@ -51,6 +54,7 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.nodes, "nodes", 1000, "number of nodes, at least 10")
 	f.DurationVar(&o.spread, "spread", time.Minute, "time within which the nodes start in the second scenario")
 	f.DurationVar(&o.steady, "steady", 5*time.Minute, "duration of the steady state")
+	f.BoolVar(&o.reference, "reference", false, "run the same scenarios with the reference fleet, and print the ratios; needs "+referenceProgram)
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
@@ -99,6 +103,11 @@ func simulate(ctx context.Context, o options) (_ *report, err error) {
 	if err := openFiles(o.nodes); err != nil {
 		return nil, err
 	}
+	if o.reference {
+		if _, err := lab.Binary(referenceProgram); err != nil {
+			return nil, fmt.Errorf("%w; make fleet builds it", err)
+		}
+	}
 	dir, err := memoryDirectory()
 	if err != nil {
 		return nil, err
@@ -127,7 +136,13 @@ func simulate(ctx context.Context, o options) (_ *report, err error) {
 		return nil, err
 	}
 	defer s.manager.close()
-	return &s.report, s.all()
+	if s.ServerRSS, err = s.serverMemory(); err != nil {
+		return nil, err
+	}
+	if err := s.all(); err != nil || !o.reference {
+		return &s.report, err
+	}
+	return &s.report, s.compare(l, dir)
 }
 
 // memoryDirectory creates a directory in the private /run of the namespace.

@@ -40,9 +40,10 @@ type running struct {
 
 // fleet is all simulated nodes.
 type fleet struct {
-	nodes  []*simulated
-	server lab.API
-	errors errorLog
+	nodes     []*simulated
+	server    lab.API
+	errors    errorLog
+	reference *reference // runs the daemons; nil: this process does
 }
 
 // newFleet creates the directories and tokens of n nodes below dir.
@@ -71,6 +72,9 @@ func (s *simulated) runtime() string   { return filepath.Join(s.dir, "run") }
 
 // start starts the daemon of a node, with the default settings of clientmountd.
 func (f *fleet) start(s *simulated) error {
+	if f.reference != nil {
+		return f.reference.start(s)
+	}
 	host, port, err := net.SplitHostPort(f.server.Address)
 	if err != nil {
 		return err
@@ -115,6 +119,9 @@ func (f *fleet) start(s *simulated) error {
 
 // stopAll stops all daemons and closes their connections.
 func (f *fleet) stopAll() (err error) {
+	if f.reference != nil {
+		return f.reference.stopAll()
+	}
 	for _, s := range f.nodes {
 		if s.daemon != nil {
 			s.daemon.stop()
@@ -135,6 +142,9 @@ func (f *fleet) stopAll() (err error) {
 
 // counts returns the counts of each node.
 func (f *fleet) counts() []counts {
+	if f.reference != nil {
+		_ = f.reference.call("counts") // an error also ends the simulation
+	}
 	out := make([]counts, len(f.nodes))
 	for i, s := range f.nodes {
 		if s.daemon != nil {

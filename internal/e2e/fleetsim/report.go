@@ -18,6 +18,9 @@ type report struct {
 	Nodes   int             `json:"nodes"`
 	Memory  float64         `json:"memory_kb_per_node"` // of this process, with the connection
 	Rows    []*row          `json:"rows"`
+
+	ServerRSS  float64     `json:"server_rss_mb"` // of the API server before the nodes start
+	Comparison *comparison `json:"comparison,omitempty"`
 }
 
 // row is the result of a scenario. Times are in seconds; counts are per node.
@@ -101,6 +104,11 @@ func (r *report) failures() (out []string) {
 			out = append(out, row.Scenario+": "+text)
 		}
 	}
+	if r.Comparison != nil {
+		for _, text := range r.Comparison.Reference.failures() {
+			out = append(out, "reference: "+text)
+		}
+	}
 	return out
 }
 
@@ -123,7 +131,20 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 		return e.Encode(r)
 	}
 	fmt.Fprintln(w, r.Machine)
-	fmt.Fprintf(w, "%d nodes in one process, %.0f kB each; API server and etcd in another process, etcd in memory\n\n", r.Nodes, r.Memory)
+	if err := r.table(w); err != nil {
+		return err
+	}
+	fmt.Fprint(w, legend)
+	r.explain(w)
+	if r.Comparison == nil {
+		return nil
+	}
+	return r.Comparison.write(w)
+}
+
+// table prints one line per scenario.
+func (r *report) table(w io.Writer) error {
+	fmt.Fprintf(w, "%d nodes in one process, %.0f kB each; API server and etcd in another process, etcd in memory, %.0f MB before the start\n\n", r.Nodes, r.Memory, r.ServerRSS)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "nodes\tp50 s\tp99 s\tlast s\trequests\tfailed\tbookmarks\tkB sent\tkB recv\tpeak/s\tCPU ms\tRSS MB\tothers\t  scenario")
 	for _, row := range r.Rows {
@@ -135,14 +156,14 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 			row.Nodes, row.P50, row.P99, row.Last, row.Requests["total"], row.Failed["total"], row.Bookmarks, row.Sent/1000, row.Received/1000, 100*row.Peak,
 			row.ServerCPU, row.ServerRSS, 100*row.Others, name)
 	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprint(w, legend)
+	return t.Flush()
+}
+
+// explain prints what the times are, and the requests by class.
+func (r *report) explain(w io.Writer) {
 	for _, row := range r.Rows {
 		fmt.Fprintf(w, "%s: %s.%s%s\n", row.Scenario, row.How, inWords("Requests", classNames[:], row.Requests), inWords("Failed", failureNames[:], row.Failed))
 	}
-	return nil
 }
 
 // inWords lists the counts above 0, in the order of the names.

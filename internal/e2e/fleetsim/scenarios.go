@@ -43,10 +43,7 @@ type simulation struct {
 
 // all runs all scenarios.
 func (s *simulation) all() error {
-	for _, scenario := range []struct {
-		what string
-		run  func() error
-	}{
+	return s.each([]scenario{
 		{"start of all nodes at once", s.startAtOnce},
 		{fmt.Sprintf("start of all nodes within %v", s.spread), s.startSpread},
 		{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
@@ -56,7 +53,17 @@ func (s *simulation) all() error {
 		{"API server restarted", s.restarts},
 		{"two API servers", s.severalServers},
 		{"end", s.end},
-	} {
+	})
+}
+
+// scenario is a step of the simulation.
+type scenario struct {
+	what string
+	run  func() error
+}
+
+func (s *simulation) each(list []scenario) error {
+	for _, scenario := range list {
 		s.say(scenario.what)
 		if err := scenario.run(); err != nil {
 			return fmt.Errorf("%s: %w", scenario.what, err)
@@ -87,7 +94,7 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 		return err
 	}
 	r.server = server
-	busy, had, own, err := processors()
+	busy, had, own, err := s.processors()
 	if err != nil {
 		return err
 	}
@@ -98,7 +105,7 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	if err != nil {
 		return err
 	}
-	busyNow, hadNow, ownNow, err := processors()
+	busyNow, hadNow, ownNow, err := s.processors()
 	if err != nil {
 		return err
 	}
@@ -113,6 +120,9 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	}
 	r.finish(after, s.peak(r.started))
 	r.Others = max(0, float64(busyNow-busy-(ownNow-own)-(after.CPU-r.server.CPU))/float64(hadNow-had))
+	if s.fleet.reference != nil {
+		r.checks = []func(*row){func(r *row) { r.wrong(r.errors) }}
+	}
 	for _, check := range r.checks {
 		check(r)
 	}
@@ -120,14 +130,18 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	return nil
 }
 
-// processors returns the busy time and the time of all processors, and the busy time of this
-// process.
-func processors() (busy, had, own time.Duration, err error) {
+// processors returns the busy time and the time of all processors, and the busy time of the
+// simulation.
+func (s *simulation) processors() (busy, had, own time.Duration, err error) {
 	if busy, had, err = figures.Processors(); err != nil {
 		return 0, 0, 0, err
 	}
 	u, err := lab.ReadUsage(os.Getpid())
-	return busy, had, u.CPU, err
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	r, err := s.fleet.reference.usage()
+	return busy, had, u.CPU + r.CPU, err
 }
 
 // peak returns the largest number of connections that were opened within one second, as
@@ -239,9 +253,16 @@ func (s *simulation) startNodes(r *row, within time.Duration) error {
 	return nil
 }
 
-// ownMemory returns the resident memory of this process after a garbage collection, in
-// bytes.
+// ownMemory returns the resident memory of the process that runs the daemons after a garbage
+// collection, in bytes.
 func (s *simulation) ownMemory() (int64, error) {
+	if s.fleet.reference != nil {
+		if err := s.fleet.reference.call("collect"); err != nil {
+			return 0, err
+		}
+		u, err := s.fleet.reference.usage()
+		return u.RSS, err
+	}
 	runtime.GC()
 	debug.FreeOSMemory()
 	u, err := lab.ReadUsage(os.Getpid())
@@ -438,7 +459,7 @@ func lifeCosts(r *row) { r.each("requests of a life", cheapLife) }
 
 func cheapLife(c counts) bool {
 	return c.requests[patch] <= maxWrites && c.requests[profile] <= maxProfiles && c.requests[list] == 0 && c.requests[watch] == 0 &&
-		c.requests[other] == 0 && c.failed[conflict] == 0
+		c.requests[update] == 0 && c.requests[other] == 0 && c.failed[conflict] == 0
 }
 
 // pause waits for d, or until ctx ends.

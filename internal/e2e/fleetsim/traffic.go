@@ -20,26 +20,29 @@ const (
 	watch
 	profile // a read of a storage profile
 	patch
+	update // of a whole object
 	other
 	classes
 )
 
-var classNames = [classes]string{"discovery", "list", "watch", "profile", "patch", "other"}
+var classNames = [classes]string{"discovery", "list", "watch", "profile", "patch", "update", "other"}
 
 func classOf(r *http.Request) class {
 	path := r.URL.Path
 	switch {
 	case r.Method == http.MethodPatch:
 		return patch
+	case r.Method == http.MethodPut:
+		return update
 	case r.Method != http.MethodGet:
 		return other
 	case r.URL.Query().Get("watch") != "":
 		return watch
 	case strings.Contains(path, "/nnfstorageprofiles/"):
 		return profile
-	case strings.HasSuffix(path, "/clientmounts"):
+	case strings.HasSuffix(path, "/clientmounts") || strings.HasSuffix(path, "/nnfstorageprofiles"):
 		return list
-	case strings.HasPrefix(path, "/apis/") && strings.Count(path, "/") == 2:
+	case path == "/api" || path == "/apis" || strings.HasPrefix(path, "/apis/") && strings.Count(path, "/") <= 3:
 		return discovery
 	}
 	return other
