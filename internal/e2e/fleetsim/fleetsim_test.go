@@ -44,7 +44,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 // right, and no check of the program may fail.
 func TestFleet(t *testing.T) {
 	const nodes = 100
-	cmd := program(t, "--json", "--nodes=100", "--spread=2s", "--steady=1s")
+	cmd := program(t, "--json", "--nodes=100", "--spread=2s", "--steady=1s", "--outage=1s")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -60,8 +60,10 @@ func TestFleet(t *testing.T) {
 	}
 	t.Logf("%s\n%.0f kB per node", r.Machine, r.Memory)
 	type calls map[string]float64 // per node, of each class
-	start, restart := calls{"discovery": 1, "list": 1, "watch": 1}, calls{"watch": 1}
-	for i, want := range []struct {
+	start, life := calls{"discovery": 1, "list": 1, "watch": 1}, calls{"profile": 2, "patch": 4}
+	// A slow server causes more attempts to follow it.
+	restart, restarted := calls{"watch": 1}, calls{"discovery": 15, "list": 5, "watch": 20, "other 4xx": 15}
+	rows := []struct {
 		name        string
 		nodes       int
 		least, most calls
@@ -70,12 +72,17 @@ func TestFleet(t *testing.T) {
 		{"start, spread over 2s", nodes, start, start},
 		{"steady state, 1s", nodes, calls{}, calls{}},
 		{"first job on all nodes", nodes, calls{"discovery": 1, "profile": 2, "patch": 4}, calls{"discovery": 1, "profile": 2, "patch": 4}},
-		{"second job on all nodes", nodes, calls{"profile": 2, "patch": 4}, calls{"profile": 2, "patch": 4}},
+		{"second job on all nodes", nodes, life, life},
 		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"discovery": 1, "profile": 4, "patch": 6}},
-		// A slow start of the server causes more attempts.
-		{"API server restarted by SIGTERM", nodes, restart, calls{"discovery": 1, "list": 1, "watch": 20}},
-		{"API server restarted by SIGKILL", nodes, restart, calls{"discovery": 1, "list": 1, "watch": 20}},
-	} {
+		{"tokens of all nodes replaced", nodes, calls{"profile": 2, "patch": 1}, calls{"profile": 2 + maxUnauthorized, "patch": 4 + maxUnauthorized}},
+		{"ClientMounts stored in another version", nodes, restart, restarted},
+		{"ClientMounts no longer served in a version", nodes, calls{"watch": 2, "discovery": 1}, restarted},
+		{"API server restarted by SIGTERM", nodes, restart, restarted},
+		{"API server restarted by SIGKILL", nodes, restart, restarted},
+		{"API server down for 1s", nodes, restart, restarted},
+		{"API server killed 3 times in a row", nodes, restart, restarted},
+	}
+	for i, want := range rows {
 		if i >= len(r.Rows) {
 			t.Fatalf("%d rows, want %q", len(r.Rows), want.name)
 		}
@@ -92,11 +99,11 @@ func TestFleet(t *testing.T) {
 		if working := want.name != "steady state, 1s"; working != (row.P50 > 0) || working != (row.P99 >= row.P50 && row.Last > 0) || working && row.Sent <= 0 || row.ServerRSS < 10 || row.Others < 0 || row.Others > 1 {
 			t.Errorf("implausible: %+v", row)
 		}
-		if row.Failed["conflict"] != 0 || row.Failed["other 4xx"] != 0 {
+		if row.Failed["conflict"] != 0 || row.Failed["other 4xx"] > want.most["other 4xx"] || (want.name == "tokens of all nodes replaced") && row.Failed["401"] < 1 {
 			t.Errorf("%s: failed requests: %v", want.name, row.Failed)
 		}
 	}
-	if len(r.Rows) != 8 || r.Nodes != nodes || r.Memory <= 0 || r.Memory > 1000 || r.Machine.Kernel == "" {
+	if len(r.Rows) != len(rows) || r.Nodes != nodes || r.Memory <= 0 || r.Memory > 1000 || r.Machine.Kernel == "" {
 		t.Errorf("%d rows, %d nodes, %.0f kB per node, %+v", len(r.Rows), r.Nodes, r.Memory, r.Machine)
 	}
 }
@@ -141,7 +148,7 @@ func TestInterrupt(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for line, want := range map[string]int{
-		"--help": 0, "--nodes=10": -1, "--nodes=9": 2, "--nodes=100000": 2, "--spread=-1s": 2, "--steady=-1s": 2, "--nods=1": 2, "extra": 2,
+		"--help": 0, "--nodes=10": -1, "--nodes=9": 2, "--nodes=100000": 2, "--spread=-1s": 2, "--steady=-1s": 2, "--outage=-1s": 2, "--nods=1": 2, "extra": 2,
 	} {
 		if _, code := parse([]string{line}); code != want {
 			t.Errorf("%s: %d, want %d", line, code, want)
@@ -170,6 +177,9 @@ func TestClassOf(t *testing.T) {
 		"POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews":          other,
 		"GET /apis/dws/v1/namespaces/n/clientmounts?resourceVersion=0&x=y":     list,
 		"GET /apis/dws/v1/namespaces/n/clientmounts?sendInitialEvents&watch=1": watch,
+		"GET /apis/lus/v1/lustrefilesystems":                                   list,
+		"GET /apis/nnf/v1/namespaces/n/nnfdatamovements/a":                     other,
+		"POST /apis/nnf/v1/namespaces/n/nnfdatamovements":                      create,
 	} {
 		method, target, _ := strings.Cut(line, " ")
 		if got := classOf(request(method, target)); got != want {
@@ -361,15 +371,15 @@ func TestClean(t *testing.T) {
 
 func TestPeak(t *testing.T) {
 	started := time.Now()
-	s := &simulation{fleet: &fleet{}}
+	list := []*traffic{nil} // of a stopped node
 	for _, at := range []float64{-1, 0, 0.5, 0.9, 1, 1.4, 3, 3.1} {
 		tr := newTraffic()
 		tr.connected = []time.Time{started.Add(time.Duration(at * float64(time.Second)))}
-		s.fleet.nodes = append(s.fleet.nodes, &simulated{daemon: &running{traffic: tr}})
+		list = append(list, tr)
 	}
 	// From 0.5 s on: 0.5, 0.9, 1 and 1.4.
-	if got := s.peak(started); got != 4.0/8 {
-		t.Errorf("peak %v, want 0.5", got)
+	if got := peak(list, started); got != 4.0/9 {
+		t.Errorf("peak %v, want 4/9", got)
 	}
 }
 

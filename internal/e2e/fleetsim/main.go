@@ -33,6 +33,7 @@ type options struct {
 	nodes  int
 	spread time.Duration // of the second start
 	steady time.Duration // of the steady state
+	outage time.Duration // how long the API server is down
 }
 
 func main() {
@@ -51,13 +52,14 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.nodes, "nodes", 1000, "number of nodes, at least 10")
 	f.DurationVar(&o.spread, "spread", time.Minute, "time within which the nodes start in the second scenario")
 	f.DurationVar(&o.steady, "steady", 5*time.Minute, "duration of the steady state")
+	f.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is down in the longest outage")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "fleetsim:", err)
 		return o, 2
-	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0:
+	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0 || o.outage < 0:
 		fmt.Fprintln(os.Stderr, "fleetsim: --nodes must be from 10 to 99999, durations must not be negative, and arguments are not accepted; see --help")
 		return o, 2
 	}
@@ -123,7 +125,8 @@ func simulate(ctx context.Context, o options) (_ *report, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	if s.manager, err = newManager(s.cluster); err != nil {
+	s.accounts = accounts{cluster: s.cluster, dir: dir}
+	if s.manager, err = newManager(ctx, &s.accounts); err != nil {
 		return nil, err
 	}
 	defer s.manager.close()

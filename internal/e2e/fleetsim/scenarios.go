@@ -35,11 +35,13 @@ const (
 type simulation struct {
 	options
 	report
-	ctx     context.Context
-	cluster *lab.Cluster
-	fleet   *fleet
-	manager *manager
-	jobs    int // number of jobs so far
+	ctx      context.Context
+	cluster  *lab.Cluster
+	fleet    *fleet
+	manager  *manager
+	accounts accounts
+	jobs     int  // number of jobs so far
+	quiet    *row // the last job without disturbance
 }
 
 // all runs all scenarios.
@@ -54,7 +56,7 @@ func (s *simulation) all() error {
 		{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
 		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
 		{"job while 10 % of the nodes fail", s.failing},
-		{"API server restarted", s.restarts},
+		{"failures and changes of the API server", s.outages},
 		{"end", s.end},
 	} {
 		s.say(scenario.what)
@@ -71,17 +73,26 @@ func (s *simulation) prepare() error {
 		return err
 	}
 	return parallel(writers, s.fleet.nodes, func(n *simulated) error {
-		_, err := s.cluster.Apply(s.ctx, lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": n.name}})
+		_, err := s.cluster.Apply(s.ctx, namespace(n.name))
 		return err
 	})
 }
 
-// measure runs f, and adds a row with what it has cost. f adds the times and the results
-// of its checks.
+func namespace(name string) lab.Object {
+	return lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}
+}
+
+// measure runs f, and adds a row with what it has cost clientmountd on all nodes. f adds
+// the times and the results of its checks.
 func (s *simulation) measure(name string, f func(r *row) error) error {
-	r := &row{Scenario: name, Nodes: len(s.fleet.nodes), started: time.Now()}
+	return s.measureOf(s.fleet.traffic, name, f)
+}
+
+// measureOf is measure for other daemons, whose clients it gets before and after f.
+func (s *simulation) measureOf(clients func() []*traffic, name string, f func(r *row) error) error {
+	before := countsOf(clients())
+	r := &row{Scenario: name, Nodes: len(before), started: time.Now()}
 	s.fleet.errors.take()
-	before := s.fleet.counts()
 	server, err := s.cluster.Usage()
 	if err != nil {
 		return err
@@ -102,7 +113,8 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	if err != nil {
 		return err
 	}
-	r.perNode = s.fleet.counts()
+	list := clients()
+	r.perNode = countsOf(list)
 	for i := range r.perNode {
 		r.perNode[i].add(-1, before[i])
 		r.sum.add(1, r.perNode[i])
@@ -111,7 +123,7 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	if r.restarted {
 		r.server = lab.Usage{}
 	}
-	r.finish(after, s.peak(r.started))
+	r.finish(after, peak(list, r.started))
 	r.Others = max(0, float64(busyNow-busy-(ownNow-own)-(after.CPU-r.server.CPU))/float64(hadNow-had))
 	for _, check := range r.checks {
 		check(r)
@@ -130,13 +142,13 @@ func processors() (busy, had, own time.Duration, err error) {
 	return busy, had, u.CPU, err
 }
 
-// peak returns the largest number of connections that were opened within one second, as
-// a share of the nodes.
-func (s *simulation) peak(since time.Time) float64 {
+// peak returns the largest number of connections that the clients opened within one
+// second, as a share of their number.
+func peak(clients []*traffic, since time.Time) float64 {
 	var times []time.Time
-	for _, n := range s.fleet.nodes {
-		if n.daemon != nil {
-			times = append(times, n.daemon.connections(since)...)
+	for _, t := range clients {
+		if t != nil {
+			times = append(times, t.connections(since)...)
 		}
 	}
 	slices.SortFunc(times, time.Time.Compare)
@@ -147,7 +159,7 @@ func (s *simulation) peak(since time.Time) float64 {
 		}
 		most = max(most, i-first+1)
 	}
-	return float64(most) / float64(len(s.fleet.nodes))
+	return float64(most) / float64(len(clients))
 }
 
 // follow waits until the watch of each node has delivered its initial state after the
@@ -275,6 +287,7 @@ func (s *simulation) job(name string) error {
 		if err := s.runJob(r, s.fleet.nodes); err != nil {
 			return err
 		}
+		s.quiet = r
 		return s.endJob()
 	})
 }
@@ -282,24 +295,36 @@ func (s *simulation) job(name string) error {
 // runJob creates a ClientMount on each node and waits until those of the given nodes are
 // ready.
 func (s *simulation) runJob(r *row, working []*simulated) error {
-	s.jobs++
-	if err := s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), s.fleet.nodes); err != nil {
+	if err := s.createJob(working); err != nil {
 		return err
 	}
 	created := time.Now()
-	ready := map[string]bool{}
-	for _, n := range working {
-		n.mounts++
-		ready[n.name] = true
-	}
-	if err := s.manager.awaitOn(s.ctx, "the mount on the nodes", ready, func(l *lifecycle) bool { return l.mounted.IsZero() }); err != nil {
+	if err := s.awaitJob(working); err != nil {
 		return err
 	}
-	if r != nil {
-		r.setTimes(s.manager.times(), s.manager.lastMounted(r.started).Seconds())
-		r.How = fmt.Sprintf("from the creation of a ClientMount until the manager sees it ready; all were created after %.1f s", created.Sub(r.started).Seconds())
-	}
+	r.setTimes(s.manager.times(func(l *lifecycle) time.Time { return l.created }), s.manager.lastMounted(r.started).Seconds())
+	r.How = fmt.Sprintf("from the creation of a ClientMount until the manager sees it ready; all were created after %.1f s", created.Sub(r.started).Seconds())
 	return nil
+}
+
+// createJob creates a ClientMount on each node, which the working ones must mount.
+func (s *simulation) createJob(working []*simulated) error {
+	s.jobs++
+	for _, n := range working {
+		n.mounts++
+	}
+	return s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), s.fleet.nodes, func(*simulated) fixture.ClientMountSpec {
+		return fixture.ClientMountSpec{Profile: profileName, Mounts: []fixture.MountSpec{{Path: "/mnt/nnf/" + fixture.WorkflowUID + "-0", Type: "xfs"}}}
+	})
+}
+
+// awaitJob waits until the ClientMounts of the working nodes are ready.
+func (s *simulation) awaitJob(working []*simulated) error {
+	ready := map[string]bool{}
+	for _, n := range working {
+		ready[n.name] = true
+	}
+	return s.manager.awaitOn(s.ctx, "the mount on the nodes", ready, func(l *lifecycle) bool { return l.mounted.IsZero() })
 }
 
 // endJob unmounts and deletes the ClientMounts of all nodes.
@@ -313,56 +338,9 @@ func (s *simulation) endJob() error {
 	return pause(s.ctx, betweenJobs)
 }
 
-// restarts restarts the API server while a job has its storage mounted. After each
-// restart all nodes must follow the server, and at the end of the job all of them must
-// unmount, without having mounted twice.
-func (s *simulation) restarts() error {
-	if err := s.runJob(nil, s.fleet.nodes); err != nil {
-		return err
-	}
-	for _, way := range []struct {
-		name string
-		stop func() error
-	}{
-		{"API server restarted by SIGTERM", s.cluster.Stop},
-		{"API server restarted by SIGKILL", s.cluster.Kill},
-	} {
-		if err := s.measure(way.name, func(r *row) error { return s.restart(r, way.stop) }); err != nil {
-			return err
-		}
-	}
-	if err := s.endJob(); err != nil {
-		return err
-	}
-	s.nothingLeft(s.Rows[len(s.Rows)-1])
-	return nil
-}
-
-func (s *simulation) restart(r *row, stop func() error) error {
-	r.restarted = true
-	r.checks = append(r.checks, func(r *row) {
-		r.each("writes after a restart", func(c counts) bool { return c.requests[patch] == 0 && c.requests[profile] == 0 })
-	})
-	if err := stop(); err != nil {
-		return err
-	}
-	if err := s.cluster.Restart(s.ctx); err != nil {
-		return err
-	}
-	down := time.Since(r.started)
-	times, err := s.follow(r.started)
-	if err != nil {
-		return err
-	}
-	r.setTimes(times, slices.Max(times))
-	r.How = fmt.Sprintf("from the signal until a node follows again; the server was ready again after %.1f s; its CPU time includes its start", down.Seconds())
-	return nil
-}
-
 // failing measures a job while the mount commands of each tenth node fail. The other nodes
 // must not notice it.
 func (s *simulation) failing() error {
-	quiet := s.Rows[len(s.Rows)-1]
 	var broken, working []*simulated
 	names := map[string]bool{}
 	for i, n := range s.fleet.nodes {
@@ -387,11 +365,11 @@ func (s *simulation) failing() error {
 		if err := s.manager.awaitOn(s.ctx, "the errors of the failing nodes", names, func(l *lifecycle) bool { return !l.failed }); err != nil {
 			return err
 		}
-		if mounted := len(s.manager.times()); mounted != len(working) {
+		if mounted := s.manager.mounted(); mounted != len(working) {
 			r.wrong([]string{fmt.Sprintf("%d ClientMounts are ready, expected %d", mounted, len(working))})
 		}
 		r.Nodes = len(working)
-		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes", r.P99/quiet.P99, quiet.Scenario)
+		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes", r.P99/s.quiet.P99, s.quiet.Scenario)
 		return s.endJob()
 	})
 	for _, n := range broken {
