@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -73,6 +74,8 @@ func TestFleet(t *testing.T) {
 		{"steady state, 1s", nodes, calls{}, calls{}},
 		{"first job on all nodes", nodes, calls{"discovery": 1, "profile": 2, "patch": 4}, calls{"discovery": 1, "profile": 2, "patch": 4}},
 		{"second job on all nodes", nodes, life, life},
+		{"job while a client lists all objects", nodes, life, calls{"profile": 20, "patch": 20}},
+		{"the same with flow control", nodes, life, life},
 		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"discovery": 1, "profile": 4, "patch": 6}},
 		{"tokens of all nodes replaced", nodes, calls{"profile": 2, "patch": 1}, calls{"profile": 2 + maxUnauthorized, "patch": 4 + maxUnauthorized}},
 		{"ClientMounts stored in another version", nodes, restart, restarted},
@@ -396,6 +399,48 @@ func TestParallel(t *testing.T) {
 	done := make(chan int, 5)
 	if err := parallel(3, []int{1, 2, 3, 4, 5}, func(i int) error { done <- i; return nil }); err != nil || len(done) != 5 {
 		t.Error(err, len(done))
+	}
+}
+
+// The requests of the nodes must be in their own flow schema, alone and without rejections.
+func TestMisplaced(t *testing.T) {
+	read := func(own, others, rejected int) flows {
+		t.Helper()
+		f, err := readFlows(fmt.Sprintf(`# TYPE apiserver_flowcontrol_dispatched_requests_total counter
+apiserver_flowcontrol_dispatched_requests_total{flow_schema="nodes",priority_level="a"} %d
+apiserver_flowcontrol_dispatched_requests_total{flow_schema="service-accounts",priority_level="workload-low"} %d
+apiserver_flowcontrol_rejected_requests_total{flow_schema="nodes",priority_level="a",reason="queue-full"} %d
+apiserver_flowcontrol_rejected_requests_total{flow_schema="nodes",priority_level="a",reason="time-out"} 0
+apiserver_request_total{code="200"} 7
+`, own, others, rejected))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	before, sent, failed := read(5, 10, 3), counts{requests: [classes]int64{patch: 4}}, counts{requests: [classes]int64{patch: 4}}
+	failed.failed[overload] = 1
+	for name, tt := range map[string]struct {
+		after  flows
+		schema string
+		nodes  counts
+		wrong  int
+	}{
+		"own schema":               {read(9, 16, 3), "nodes", sent, 0},
+		"no schema":                {read(5, 20, 3), shared, sent, 0},
+		"no schema, rejected":      {read(5, 19, 3), shared, failed, 0},
+		"too few in the schema":    {read(8, 20, 3), "nodes", sent, 1},
+		"others in the schema":     {read(15, 10, 3), "nodes", sent, 2},
+		"rejected":                 {read(9, 16, 4), "nodes", sent, 1},
+		"failed":                   {read(9, 16, 3), "nodes", failed, 1},
+		"no schema, not with them": {read(9, 16, 3), shared, sent, 1},
+	} {
+		if got := misplaced(before, tt.after, tt.schema, tt.nodes, 6); len(got) != tt.wrong {
+			t.Errorf("%s: %q, want %d texts", name, got, tt.wrong)
+		}
+	}
+	if _, err := readFlows("apiserver_request_total{} 1\n"); err == nil {
+		t.Error("metrics without flow control are accepted")
 	}
 }
 

@@ -55,6 +55,7 @@ func (s *simulation) all() error {
 		{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
 		{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
 		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
+		{"jobs with a noisy client", s.noisyJobs},
 		{"job while 10 % of the nodes fail", s.failing},
 		{"failures and changes of the API server", s.outages},
 		{"end", s.end},
