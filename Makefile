@@ -185,7 +185,7 @@ bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and 
 
 NODES ?= 1000
 .PHONY: fleet
-fleet: need-go devcluster ## simulate compute nodes on one API server, and measure its load (8 minutes; NODES=1000, FLEETFLAGS=--json)
+fleet: need-go devcluster ## simulate compute nodes on one API server, and measure its load (10 minutes; NODES=1000, FLEETFLAGS=--json)
 	@$(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" -o bin/fleetsim ./internal/e2e/fleetsim
 	@bin/fleetsim --nodes $(NODES) $(FLEETFLAGS)
 

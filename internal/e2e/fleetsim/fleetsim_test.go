@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
@@ -77,6 +78,7 @@ func TestFleet(t *testing.T) {
 		{"job while a client lists all objects", nodes, life, calls{"profile": 20, "patch": 20}},
 		{"the same with flow control", nodes, life, life},
 		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"discovery": 1, "profile": 4, "patch": 6}},
+		{"copy offload, 8 copies per node", nodes / 5, calls{"create": 8, "watch": 1}, calls{"create": 8, "discovery": 3, "watch": 2, "list": 25, "other": 25}},
 		{"tokens of all nodes replaced", nodes, calls{"profile": 2, "patch": 1}, calls{"profile": 2 + maxUnauthorized, "patch": 4 + maxUnauthorized}},
 		{"ClientMounts stored in another version", nodes, restart, restarted},
 		{"ClientMounts no longer served in a version", nodes, calls{"watch": 2, "discovery": 1}, restarted},
@@ -441,6 +443,33 @@ apiserver_request_total{code="200"} 7
 	}
 	if _, err := readFlows("apiserver_request_total{} 1\n"); err == nil {
 		t.Error("metrics without flow control are accepted")
+	}
+}
+
+// A job must see all of its copies run and succeed.
+func TestMover(t *testing.T) {
+	for name, change := range map[string]func(*mover){
+		"":                 func(*mover) {},
+		"saw 7":            func(m *mover) { delete(m.shown, "0") },
+		"7 with progress":  func(m *mover) { delete(m.runs, "0") },
+		"created 7":        func(m *mover) { m.made = m.made[1:] },
+		"lost":             func(m *mover) { m.err = errors.New("lost") },
+		`3 ended as "runn`: func(m *mover) { m.shown["3"] = client.Movement{ID: "3", State: client.Running} },
+		`"failed"`: func(m *mover) {
+			m.shown["3"] = client.Movement{ID: "3", State: client.Completed, Result: client.Failure}
+		},
+	} {
+		m := &mover{node: &simulated{name: "node"}, shown: map[string]client.Movement{}, runs: map[string]bool{}}
+		for i := range batch {
+			id, percent := fmt.Sprint(i), int32(50)
+			m.made = append(m.made, id)
+			m.show([]client.Movement{{ID: id, State: client.Running, Percent: &percent}})
+			m.show([]client.Movement{{ID: id, State: client.Completed, Result: client.Success}})
+		}
+		change(m)
+		if wrong := m.wrong(); (len(wrong) > 0) != (name != "") || !strings.Contains(strings.Join(wrong, ""), name) {
+			t.Errorf("%q: %q", name, wrong)
+		}
 	}
 }
 

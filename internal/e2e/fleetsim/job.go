@@ -53,6 +53,8 @@ var managerAccount = product.Account{Name: "fleet-manager", Namespace: "default"
 func managerRules() []any {
 	return []any{
 		fixture.Rule(api.GroupDWS, "clientmounts", "get", "list", "watch", "create", "patch", "delete"),
+		fixture.Rule(api.GroupNNF, "nnfdatamovements", "get", "list", "watch"),
+		fixture.Rule(api.GroupNNF, "nnfdatamovements/status", "patch"),
 	}
 }
 

@@ -1,7 +1,8 @@
 // Command fleetsim measures how many nodes load one API server. It runs the controller and
 // the API client of clientmountd for each simulated node, with its own connection, token
 // and runtime directory, against a real API server in another process. Only the machine is
-// simulated: nothing is mounted.
+// simulated: nothing is mounted. On a share of the nodes it also runs the server of nnf-dm,
+// with a job that uses its socket; no data is copied.
 //
 // It prints one row per scenario and checks that each node did what it had to do. Exit
 // codes: 0; 1 if a check failed or something could not be measured; 2 for a usage error;

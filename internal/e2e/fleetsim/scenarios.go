@@ -57,6 +57,7 @@ func (s *simulation) all() error {
 		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
 		{"jobs with a noisy client", s.noisyJobs},
 		{"job while 10 % of the nodes fail", s.failing},
+		{"copy offload", s.copies},
 		{"failures and changes of the API server", s.outages},
 		{"end", s.end},
 	} {
