@@ -42,6 +42,7 @@ type manager struct {
 type lifecycle struct {
 	created   time.Time // before the request
 	mounted   time.Time // when the manager saw it ready
+	ended     time.Time // before the request to unmount
 	unmounted time.Time
 	gone      time.Time
 	failed    bool // the status has an error
@@ -202,6 +203,9 @@ func (m *manager) create(ctx context.Context, name string, nodes []*simulated, s
 // unmount sets the desired state of all ClientMounts and waits until it is reached.
 func (m *manager) unmount(ctx context.Context, nodes []*simulated) error {
 	err := parallel(writers, nodes, func(s *simulated) error {
+		m.mu.Lock()
+		m.objects[s.name].ended = time.Now()
+		m.mu.Unlock()
 		return m.use(ctx, func(r kube.Resource) error {
 			return m.client.Patch(ctx, r, s.name, m.name, "", types.MergePatchType, []byte(`{"spec":{"desiredState":"unmounted"}}`), nil)
 		})
@@ -234,6 +238,20 @@ func (m *manager) times(from func(*lifecycle) time.Time) (out []float64) {
 		}
 	}
 	return out
+}
+
+// slow returns whether the mount and the unmount of a node took so long that the node may
+// have reported progress: 0 to 2.
+func (m *manager) slow(node string) (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.objects[node]
+	for _, took := range []time.Duration{l.mounted.Sub(l.created), l.unmounted.Sub(l.ended)} {
+		if took >= progressAfter {
+			n++
+		}
+	}
+	return n
 }
 
 // mounted returns the number of ClientMounts that have been ready.

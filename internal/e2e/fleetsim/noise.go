@@ -166,7 +166,7 @@ func (s *simulation) noisyJob(r *row, schema string) error {
 	}
 	r.checks = append(r.checks, s.nothingLeft)
 	if schema != shared {
-		r.checks = append(r.checks, lifeCosts)
+		r.checks = append(r.checks, s.lifeCosts)
 	}
 	if err := s.runJob(r, s.fleet.nodes); err != nil {
 		return err
