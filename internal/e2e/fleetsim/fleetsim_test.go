@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
@@ -455,6 +457,19 @@ apiserver_request_total{code="200"} 7
 	}
 	if _, err := readFlows("apiserver_request_total{} 1\n"); err == nil {
 		t.Error("metrics without flow control are accepted")
+	}
+}
+
+// The manager repeats requests that a starting server could not serve, and no others.
+func TestTemporary(t *testing.T) {
+	for code, want := range map[int]bool{0: true, 401: true, 429: true, 500: true, 503: true, 403: false, 404: false, 409: false, 422: false} {
+		err := fmt.Errorf("patch: %w", io.EOF)
+		if code != 0 {
+			err = fmt.Errorf("patch: %w", apierrors.NewGenericServerResponse(code, "patch", schema.GroupResource{}, "a", "", 0, false))
+		}
+		if got := temporary(err); got != want {
+			t.Errorf("%d: %t, want %t", code, got, want)
+		}
 	}
 }
 

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -104,6 +107,29 @@ func (m *manager) close() {
 	<-m.done
 }
 
+// send is use for one request, which it repeats for a while if the server does not respond or
+// cannot serve it now, as after a restart. f must accept that an earlier attempt succeeded.
+func (m *manager) send(ctx context.Context, f func(kube.Resource) error) error {
+	end := time.Now().Add(patience)
+	for {
+		err := m.use(ctx, f)
+		if err == nil || !temporary(err) || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+		kube.Pause(ctx, time.Second)
+	}
+}
+
+// temporary reports whether an error is not a response, or one with status 401, 429 or 5xx.
+func temporary(err error) bool {
+	var answer apierrors.APIStatus
+	if !errors.As(err, &answer) {
+		return true
+	}
+	code := answer.Status().Code
+	return code == http.StatusUnauthorized || code == http.StatusTooManyRequests || code >= 500
+}
+
 func (m *manager) replace(all []*dws.ClientMount) {
 	known := map[string]bool{}
 	for _, cm := range all {
@@ -193,9 +219,13 @@ func (m *manager) create(ctx context.Context, name string, nodes []*simulated, s
 		m.mu.Lock()
 		m.objects[s.name].created = time.Now()
 		m.mu.Unlock()
-		return m.use(ctx, func(r kube.Resource) error {
+		return m.send(ctx, func(r kube.Resource) error {
 			cm["apiVersion"] = r.Group + "/" + r.Version
-			return m.client.Create(ctx, r, s.name, cm, nil)
+			err := m.client.Create(ctx, r, s.name, cm, nil)
+			if kube.IsAlreadyExists(err) {
+				err = nil
+			}
+			return err
 		})
 	})
 }
@@ -206,7 +236,7 @@ func (m *manager) unmount(ctx context.Context, nodes []*simulated) error {
 		m.mu.Lock()
 		m.objects[s.name].ended = time.Now()
 		m.mu.Unlock()
-		return m.use(ctx, func(r kube.Resource) error {
+		return m.send(ctx, func(r kube.Resource) error {
 			return m.client.Patch(ctx, r, s.name, m.name, "", types.MergePatchType, []byte(`{"spec":{"desiredState":"unmounted"}}`), nil)
 		})
 	})
@@ -219,7 +249,13 @@ func (m *manager) unmount(ctx context.Context, nodes []*simulated) error {
 // remove deletes all ClientMounts and waits until they are gone.
 func (m *manager) remove(ctx context.Context, nodes []*simulated) error {
 	err := parallel(writers, nodes, func(s *simulated) error {
-		return m.use(ctx, func(r kube.Resource) error { return m.client.Delete(ctx, r, s.name, m.name) })
+		return m.send(ctx, func(r kube.Resource) error {
+			err := m.client.Delete(ctx, r, s.name, m.name)
+			if kube.IsNotFound(err) {
+				err = nil
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return err
