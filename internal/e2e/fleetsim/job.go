@@ -107,12 +107,17 @@ func (m *manager) close() {
 	<-m.done
 }
 
-// send is use for one request, which it repeats for a while if the server does not respond or
-// cannot serve it now, as after a restart. f must accept that an earlier attempt succeeded.
+// send is use for one request, which it repeats like persist.
 func (m *manager) send(ctx context.Context, f func(kube.Resource) error) error {
+	return persist(ctx, func() error { return m.use(ctx, f) })
+}
+
+// persist repeats a request for a while if the server does not respond or cannot serve it
+// now, as after a restart. f must accept that an earlier attempt succeeded.
+func persist(ctx context.Context, f func() error) error {
 	end := time.Now().Add(patience)
 	for {
-		err := m.use(ctx, f)
+		err := f()
 		if err == nil || !temporary(err) || ctx.Err() != nil || time.Now().After(end) {
 			return err
 		}

@@ -108,7 +108,9 @@ func (r *rabbits) report(ctx context.Context, status map[string]any) error {
 		r.mu.Lock()
 		r.last[t.node] = time.Now()
 		r.mu.Unlock()
-		return r.client.Patch(ctx, dataMovements, t.namespace, t.name, "status", types.MergePatchType, body, nil)
+		return persist(ctx, func() error {
+			return r.client.Patch(ctx, dataMovements, t.namespace, t.name, "status", types.MergePatchType, body, nil)
+		})
 	})
 }
 
