@@ -22,6 +22,11 @@ const (
 	betweenFlaps = time.Second
 )
 
+// settled is how long a node must follow the API server until it forgets earlier failures, in
+// internal/kube, with some time to spare. A simulation with a shorter steady state does not
+// wait for that: then its times include the longer pauses after several failures.
+const settled = 40 * time.Second
+
 // The most requests of a node with a token that the API server rejects, and the most
 // requests of a node to follow a server that has changed. Slow servers cause several
 // attempts; a node that does not pause between attempts sends far more.
@@ -31,8 +36,8 @@ const (
 )
 
 // outages replaces the tokens, changes the versions of ClientMounts, and lets the API server
-// fail, all during one job. The rows with several failures in a row come last: afterwards
-// the nodes wait longer before they connect again. Each time all nodes must follow the server again,
+// fail, all during one job. Several failures in a row come last: afterwards the nodes wait
+// longer before they connect again. Each time all nodes must follow the server again,
 // without requests for their mounts. At the end of the job all of them must unmount,
 // without having mounted twice.
 func (s *simulation) outages() error {
@@ -49,6 +54,9 @@ func (s *simulation) outages() error {
 		{name: fmt.Sprintf("API server killed %d times in a row", flaps), stop: s.cluster.Kill, again: flaps - 1},
 	} {
 		s.say(o.name)
+		if err := pause(s.ctx, min(s.steady, settled)); err != nil {
+			return err
+		}
 		if err := s.measure(o.name, func(r *row) error { return s.restart(r, o) }); err != nil {
 			return err
 		}
