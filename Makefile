@@ -189,7 +189,7 @@ bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and 
 
 NODES ?= 1000
 .PHONY: fleet
-fleet: need-go devcluster bin/fleetsim-reference ## simulate compute nodes on one API server, and compare its load with that of a reference fleet (15 minutes; NODES=1000, FLEETFLAGS=--json)
+fleet: need-go devcluster bin/fleetsim-reference ## simulate compute nodes on one API server, and compare its load with that of a reference fleet (20 minutes; NODES=1000, FLEETFLAGS=--json)
 	@$(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" -o bin/fleetsim ./internal/e2e/fleetsim
 	@bin/fleetsim --reference --nodes $(NODES) $(FLEETFLAGS)
 

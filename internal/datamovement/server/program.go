@@ -71,13 +71,13 @@ type Configuration struct {
 
 // Verify returns an error if the settings allow an invalid option of dcp or mpirun.
 func (c *Configuration) Verify() error {
-	_, err := c.service()
+	_, err := c.ServiceSettings()
 	return err
 }
 
-// service returns the settings of the service, including the fields that depend on
-// more than one setting.
-func (c *Configuration) service() (Settings, error) {
+// ServiceSettings returns the settings of the service, including the fields that depend
+// on more than one setting.
+func (c *Configuration) ServiceSettings() (Settings, error) {
 	choices, err := datamovement.NewOptions(c.Choices.Mode, c.Choices.DCP, c.Choices.MPIRun)
 	if err != nil {
 		return Settings{}, fmt.Errorf("section [options]: %w", err)
@@ -141,7 +141,7 @@ func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 			return nil, err
 		}
 		o := c.Service
-		if o.Settings, err = c.service(); err != nil {
+		if o.Settings, err = c.ServiceSettings(); err != nil {
 			return nil, err
 		}
 		o.Node, o.Client, o.Idle, o.Records, o.Status, o.Log = p.Node, Cluster{Client: client}, d.idle, d.records, d.status, p.Log
@@ -207,7 +207,7 @@ func (d *process) Reload(fresh daemon.Configuration) {
 	d.adopt(c)
 	d.connections.Set(c.connections())
 	d.records.Set(c.LogRecords.PerSecond, c.LogRecords.Burst)
-	if settings, err := c.service(); err == nil && d.service != nil {
+	if settings, err := c.ServiceSettings(); err == nil && d.service != nil {
 		d.service.SetSettings(settings)
 	}
 }

@@ -76,7 +76,8 @@ func (s *simulation) compare(l *lab.Lab, dir string) (err error) {
 	if err := r.prepare(); err != nil {
 		return err
 	}
-	if r.manager, err = newManager(r.cluster); err != nil {
+	r.accounts = accounts{cluster: r.cluster, dir: nodes}
+	if r.manager, err = newManager(ctx, &r.accounts); err != nil {
 		return err
 	}
 	defer r.manager.close()

@@ -2,20 +2,22 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
@@ -26,14 +28,13 @@ const writers = 32
 // profileName is the storage profile of all jobs.
 const profileName = "fleet-0"
 
-var clientMounts = kube.Resource{Group: api.GroupDWS, Version: api.VersionsDWS[0], Plural: "clientmounts", Kind: "ClientMount"}
-
 // manager replaces the NNF software on the rabbits: it creates the ClientMounts of a job,
 // follows all of them with one watch, and changes and deletes them.
 type manager struct {
-	client *kube.Client
-	stop   context.CancelFunc
-	done   chan struct{}
+	client   *kube.Client
+	versions kube.Versions
+	stop     context.CancelFunc
+	done     chan struct{}
 
 	mu      sync.Mutex
 	name    string                // of the ClientMounts of the running job
@@ -44,32 +45,94 @@ type manager struct {
 type lifecycle struct {
 	created   time.Time // before the request
 	mounted   time.Time // when the manager saw it ready
+	ended     time.Time // before the request to unmount
 	unmounted time.Time
 	gone      time.Time
 	failed    bool // the status has an error
 }
 
-// newManager starts the manager, as administrator of the cluster. So flow control of the
-// API server does not delay its requests, unlike those of the nodes.
-func newManager(c *lab.Cluster) (*manager, error) {
-	client, err := kube.Dial(kube.Options{Kubeconfig: filepath.Join(c.Dir, "admin.kubeconfig"), QPS: -1, UserAgent: "fleetsim"})
+var managerAccount = product.Account{Name: "fleet-manager", Namespace: "default"}
+
+// managerRules are the rights of the manager.
+func managerRules() []any {
+	return []any{
+		fixture.Rule(api.GroupDWS, "clientmounts", "get", "list", "watch", "create", "patch", "delete"),
+		fixture.Rule(api.GroupNNF, "nnfdatamovements", "get", "list", "watch"),
+		fixture.Rule(api.GroupNNF, "nnfdatamovements/status", "patch"),
+	}
+}
+
+// newManager starts the manager. Its account is not an administrator, whose requests are
+// exempt from the flow control of the API server.
+func newManager(ctx context.Context, a *accounts) (*manager, error) {
+	token, err := a.create(ctx, managerAccount, managerRules()...)
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	path, err := a.kubeconfig(managerAccount.Name, token)
+	if err != nil {
+		return nil, err
+	}
+	client, err := kube.Dial(kube.Options{Kubeconfig: path, QPS: -1, UserAgent: "fleetsim"})
+	if err != nil {
+		return nil, err
+	}
+	following, stop := context.WithCancel(context.Background())
 	m := &manager{client: client, stop: stop, done: make(chan struct{}), objects: map[string]*lifecycle{}}
 	go func() {
 		defer close(m.done)
-		_ = kube.Watch(ctx, client, clientMounts, "", kube.WatchOptions{}, kube.Handler[dws.ClientMount]{
-			Replace: m.replace, Upsert: m.upsert, Delete: m.gone,
-		})
+		for following.Err() == nil {
+			_ = m.use(following, func(r kube.Resource) error {
+				return kube.Watch(following, client, r, "", kube.WatchOptions{}, kube.Handler[dws.ClientMount]{
+					Replace: m.replace, Upsert: m.upsert, Delete: m.gone,
+				})
+			})
+			m.versions.Forget(api.GroupDWS)
+			kube.Pause(following, time.Second)
+		}
 	}()
 	return m, nil
+}
+
+// use calls f with the served version of ClientMounts, and again if it has changed.
+func (m *manager) use(ctx context.Context, f func(kube.Resource) error) error {
+	discover := func(bool) (string, error) { return m.client.Served(ctx, api.GroupDWS, api.VersionsDWS) }
+	return m.versions.Use(api.GroupDWS, api.VersionsDWS, discover, func(version string) error {
+		return f(kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"})
+	})
 }
 
 func (m *manager) close() {
 	m.stop()
 	<-m.done
+}
+
+// send is use for one request, which it repeats like persist.
+func (m *manager) send(ctx context.Context, f func(kube.Resource) error) error {
+	return persist(ctx, func() error { return m.use(ctx, f) })
+}
+
+// persist repeats a request for a while if the server does not respond or cannot serve it
+// now, as after a restart. f must accept that an earlier attempt succeeded.
+func persist(ctx context.Context, f func() error) error {
+	end := time.Now().Add(patience)
+	for {
+		err := f()
+		if err == nil || !temporary(err) || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+		kube.Pause(ctx, time.Second)
+	}
+}
+
+// temporary reports whether an error is not a response, or one with status 401, 429 or 5xx.
+func temporary(err error) bool {
+	var answer apierrors.APIStatus
+	if !errors.As(err, &answer) {
+		return true
+	}
+	code := answer.Status().Code
+	return code == http.StatusUnauthorized || code == http.StatusTooManyRequests || code >= 500
 }
 
 func (m *manager) replace(all []*dws.ClientMount) {
@@ -149,7 +212,7 @@ func (m *manager) awaitOn(ctx context.Context, what string, nodes map[string]boo
 }
 
 // create creates one ClientMount per node, as fast as the server accepts them.
-func (m *manager) create(ctx context.Context, name string, nodes []*simulated) error {
+func (m *manager) create(ctx context.Context, name string, nodes []*simulated, spec func(*simulated) fixture.ClientMountSpec) error {
 	m.mu.Lock()
 	m.name, m.objects = name, map[string]*lifecycle{}
 	for _, s := range nodes {
@@ -157,20 +220,30 @@ func (m *manager) create(ctx context.Context, name string, nodes []*simulated) e
 	}
 	m.mu.Unlock()
 	return parallel(writers, nodes, func(s *simulated) error {
-		cm := fixture.ClientMount(name, s.name, fixture.ClientMountSpec{
-			Profile: profileName, Mounts: []fixture.MountSpec{{Path: "/mnt/nnf/" + fixture.WorkflowUID + "-0", Type: "xfs"}},
-		})
+		cm := fixture.ClientMount(name, s.name, spec(s))
 		m.mu.Lock()
 		m.objects[s.name].created = time.Now()
 		m.mu.Unlock()
-		return m.client.Create(ctx, clientMounts, s.name, cm, nil)
+		return m.send(ctx, func(r kube.Resource) error {
+			cm["apiVersion"] = r.Group + "/" + r.Version
+			err := m.client.Create(ctx, r, s.name, cm, nil)
+			if kube.IsAlreadyExists(err) {
+				err = nil
+			}
+			return err
+		})
 	})
 }
 
 // unmount sets the desired state of all ClientMounts and waits until it is reached.
 func (m *manager) unmount(ctx context.Context, nodes []*simulated) error {
 	err := parallel(writers, nodes, func(s *simulated) error {
-		return m.client.Patch(ctx, clientMounts, s.name, m.name, "", types.MergePatchType, []byte(`{"spec":{"desiredState":"unmounted"}}`), nil)
+		m.mu.Lock()
+		m.objects[s.name].ended = time.Now()
+		m.mu.Unlock()
+		return m.send(ctx, func(r kube.Resource) error {
+			return m.client.Patch(ctx, r, s.name, m.name, "", types.MergePatchType, []byte(`{"spec":{"desiredState":"unmounted"}}`), nil)
+		})
 	})
 	if err != nil {
 		return err
@@ -180,24 +253,51 @@ func (m *manager) unmount(ctx context.Context, nodes []*simulated) error {
 
 // remove deletes all ClientMounts and waits until they are gone.
 func (m *manager) remove(ctx context.Context, nodes []*simulated) error {
-	err := parallel(writers, nodes, func(s *simulated) error { return m.client.Delete(ctx, clientMounts, s.name, m.name) })
+	err := parallel(writers, nodes, func(s *simulated) error {
+		return m.send(ctx, func(r kube.Resource) error {
+			err := m.client.Delete(ctx, r, s.name, m.name)
+			if kube.IsNotFound(err) {
+				err = nil
+			}
+			return err
+		})
+	})
 	if err != nil {
 		return err
 	}
 	return m.await(ctx, "the end of all ClientMounts", func(l *lifecycle) bool { return l.gone.IsZero() })
 }
 
-// times returns, for the ClientMounts that have been mounted, the seconds from the
-// creation until the manager saw them ready.
-func (m *manager) times() (out []float64) {
+// times returns, for the ClientMounts that have been mounted, the seconds from a time
+// until the manager saw them ready.
+func (m *manager) times(from func(*lifecycle) time.Time) (out []float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, l := range m.objects {
 		if !l.mounted.IsZero() {
-			out = append(out, l.mounted.Sub(l.created).Seconds())
+			out = append(out, l.mounted.Sub(from(l)).Seconds())
 		}
 	}
 	return out
+}
+
+// slow returns whether the mount and the unmount of a node took so long that the node may
+// have reported progress: 0 to 2.
+func (m *manager) slow(node string) (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.objects[node]
+	for _, took := range []time.Duration{l.mounted.Sub(l.created), l.unmounted.Sub(l.ended)} {
+		if took >= progressAfter {
+			n++
+		}
+	}
+	return n
+}
+
+// mounted returns the number of ClientMounts that have been ready.
+func (m *manager) mounted() int {
+	return len(m.times(func(l *lifecycle) time.Time { return l.created }))
 }
 
 // lastMounted returns the time from since until the last ClientMount was ready.

@@ -84,7 +84,7 @@ func (m *machine) Run(_ context.Context, c node.Command) (node.Result, error) {
 	last := c.Argv[len(c.Argv)-1]
 	i := slices.IndexFunc(m.table, func(t node.Mount) bool { return t.Mountpoint == last })
 	switch program := filepath.Base(c.Argv[0]); program {
-	case "lvs", "vgs":
+	case "lvs", "vgs", "vgchange":
 	case "lvchange":
 		m.active = !slices.Contains(c.Argv, "n")
 	case "mount":
@@ -93,7 +93,7 @@ func (m *machine) Run(_ context.Context, c node.Command) (node.Result, error) {
 		}
 		m.mounts++
 		m.table = append(m.table, node.Mount{
-			ID: 100 + m.mounts, Mountpoint: last, Source: c.Argv[len(c.Argv)-2], FSType: "xfs", Root: "/", Major: int(device.Major), Minor: int(device.Minor),
+			ID: 100 + m.mounts, Mountpoint: last, Source: c.Argv[len(c.Argv)-2], FSType: typeOf(c.Argv), Root: "/", Major: int(device.Major), Minor: int(device.Minor),
 		})
 	case "umount":
 		if i < 0 {
@@ -104,6 +104,14 @@ func (m *machine) Run(_ context.Context, c node.Command) (node.Result, error) {
 		return fail(program + ": not simulated")
 	}
 	return node.Result{}, nil
+}
+
+// typeOf returns the file system type of a mount command.
+func typeOf(argv []string) string {
+	if i := slices.Index(argv, "-t"); i >= 0 && i+1 < len(argv) {
+		return argv[i+1]
+	}
+	return ""
 }
 
 // find returns a copy of the first mount that matches, or nil.

@@ -1,8 +1,10 @@
 // Command fleetsim measures how many nodes load one API server. It runs the controller and
 // the API client of clientmountd for each simulated node, with its own connection, token
 // and runtime directory, against a real API server in another process. Only the machine is
-// simulated: nothing is mounted. With --reference it repeats the scenarios with a fleet that
-// works the way of the reference daemon (program fleetsim-reference), and compares the load.
+// simulated: nothing is mounted. On a share of the nodes it also runs the server of nnf-dm,
+// with a job that uses its socket; no data is copied. With --reference it repeats a part of
+// the scenarios with a fleet that works the way of the reference daemon (program
+// fleetsim-reference), and compares the load.
 //
 // It prints one row per scenario and checks that each node did what it had to do. Exit
 // codes: 0; 1 if a check failed or something could not be measured; 2 for a usage error;
@@ -34,6 +36,7 @@ type options struct {
 	nodes  int
 	spread time.Duration // of the second start
 	steady time.Duration // of the steady state
+	outage time.Duration // how long the API server is down
 
 	reference bool // run the reference fleet as well
 }
@@ -54,6 +57,7 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.nodes, "nodes", 1000, "number of nodes, at least 10")
 	f.DurationVar(&o.spread, "spread", time.Minute, "time within which the nodes start in the second scenario")
 	f.DurationVar(&o.steady, "steady", 5*time.Minute, "duration of the steady state")
+	f.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is down in the longest outage")
 	f.BoolVar(&o.reference, "reference", false, "run the same scenarios with the reference fleet, and print the ratios; needs "+referenceProgram)
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -61,7 +65,7 @@ func parse(args []string) (options, int) {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "fleetsim:", err)
 		return o, 2
-	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0:
+	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0 || o.outage < 0:
 		fmt.Fprintln(os.Stderr, "fleetsim: --nodes must be from 10 to 99999, durations must not be negative, and arguments are not accepted; see --help")
 		return o, 2
 	}
@@ -132,7 +136,8 @@ func simulate(ctx context.Context, o options) (_ *report, err error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	if s.manager, err = newManager(s.cluster); err != nil {
+	s.accounts = accounts{cluster: s.cluster, dir: dir}
+	if s.manager, err = newManager(ctx, &s.accounts); err != nil {
 		return nil, err
 	}
 	defer s.manager.close()

@@ -59,7 +59,7 @@ func newFleet(n int, dir string, c *lab.Cluster) (*fleet, error) {
 		if err := os.Mkdir(s.dir, 0o700); err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(s.tokenFile(), token, 0o600); err != nil {
+		if err := s.setToken(token); err != nil {
 			return nil, err
 		}
 		f.nodes = append(f.nodes, s)
@@ -69,6 +69,15 @@ func newFleet(n int, dir string, c *lab.Cluster) (*fleet, error) {
 
 func (s *simulated) tokenFile() string { return filepath.Join(s.dir, "token") }
 func (s *simulated) runtime() string   { return filepath.Join(s.dir, "run") }
+
+// setToken replaces the token of the node, as nnf-deploy does.
+func (s *simulated) setToken(token []byte) error {
+	next := s.tokenFile() + ".next"
+	if err := os.WriteFile(next, token, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, s.tokenFile())
+}
 
 // start starts the daemon of a node, with the default settings of clientmountd.
 func (f *fleet) start(s *simulated) error {
@@ -140,15 +149,15 @@ func (f *fleet) stopAll() (err error) {
 	return err
 }
 
-// counts returns the counts of each node.
-func (f *fleet) counts() []counts {
+// traffic returns the traffic of each node, nil for a stopped one.
+func (f *fleet) traffic() []*traffic {
 	if f.reference != nil {
 		_ = f.reference.call("counts") // an error also ends the simulation
 	}
-	out := make([]counts, len(f.nodes))
+	out := make([]*traffic, len(f.nodes))
 	for i, s := range f.nodes {
 		if s.daemon != nil {
-			out[i] = s.daemon.counts()
+			out[i] = s.daemon.traffic
 		}
 	}
 	return out

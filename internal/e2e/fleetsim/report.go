@@ -114,9 +114,9 @@ func (r *report) failures() (out []string) {
 
 // legend explains the columns of the table.
 const legend = `
-requests, failed, bookmarks, kB: of the nodes, per node; requests are counted where they leave client-go, with retries,
-  and kB at the sockets, with TLS
-CPU ms: CPU time of the API server per node, with the requests of the manager of the jobs
+requests, failed, bookmarks, kB: of clientmountd, per node; in the row of copy offload of nnf-dm, per node that copies;
+  requests are counted where they leave client-go, with retries, and kB at the sockets, with TLS
+CPU ms: CPU time of the API server per node, with the requests of the manager of the jobs, the rabbits and the noisy client
 RSS MB: resident memory of the API server at the end of the scenario
 others: share of the processors of this machine that other programs used; above a few percent, do not compare the times
 peak/s: largest share of the nodes that opened a connection within one second

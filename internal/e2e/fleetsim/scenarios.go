@@ -34,11 +34,13 @@ const (
 type simulation struct {
 	options
 	report
-	ctx     context.Context
-	cluster *lab.Cluster
-	fleet   *fleet
-	manager *manager
-	jobs    int // number of jobs so far
+	ctx      context.Context
+	cluster  *lab.Cluster
+	fleet    *fleet
+	manager  *manager
+	accounts accounts
+	jobs     int  // number of jobs so far
+	quiet    *row // the last job without disturbance
 }
 
 // all runs all scenarios.
@@ -49,8 +51,10 @@ func (s *simulation) all() error {
 		{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
 		{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
 		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
+		{"jobs with a noisy client", s.noisyJobs},
 		{"job while 10 % of the nodes fail", s.failing},
-		{"API server restarted", s.restarts},
+		{"copy offload", s.copies},
+		{"failures and changes of the API server", s.outages},
 		{"two API servers", s.severalServers},
 		{"end", s.end},
 	})
@@ -78,17 +82,26 @@ func (s *simulation) prepare() error {
 		return err
 	}
 	return parallel(writers, s.fleet.nodes, func(n *simulated) error {
-		_, err := s.cluster.Apply(s.ctx, lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": n.name}})
+		_, err := s.cluster.Apply(s.ctx, namespace(n.name))
 		return err
 	})
 }
 
-// measure runs f, and adds a row with what it has cost. f adds the times and the results
-// of its checks.
+func namespace(name string) lab.Object {
+	return lab.Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}
+}
+
+// measure runs f, and adds a row with what it has cost clientmountd on all nodes. f adds
+// the times and the results of its checks.
 func (s *simulation) measure(name string, f func(r *row) error) error {
-	r := &row{Scenario: name, Nodes: len(s.fleet.nodes), started: time.Now()}
+	return s.measureOf(s.fleet.traffic, name, f)
+}
+
+// measureOf is measure for other daemons, whose clients it gets before and after f.
+func (s *simulation) measureOf(clients func() []*traffic, name string, f func(r *row) error) error {
+	before := countsOf(clients())
+	r := &row{Scenario: name, Nodes: len(before), started: time.Now()}
 	s.fleet.errors.take()
-	before := s.fleet.counts()
 	server, err := s.cluster.Usage()
 	if err != nil {
 		return err
@@ -109,7 +122,8 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	if err != nil {
 		return err
 	}
-	r.perNode = s.fleet.counts()
+	list := clients()
+	r.perNode = countsOf(list)
 	for i := range r.perNode {
 		r.perNode[i].add(-1, before[i])
 		r.sum.add(1, r.perNode[i])
@@ -118,7 +132,7 @@ func (s *simulation) measure(name string, f func(r *row) error) error {
 	if r.restarted {
 		r.server = lab.Usage{}
 	}
-	r.finish(after, s.peak(r.started))
+	r.finish(after, peak(list, r.started))
 	r.Others = max(0, float64(busyNow-busy-(ownNow-own)-(after.CPU-r.server.CPU))/float64(hadNow-had))
 	if s.fleet.reference != nil {
 		r.checks = []func(*row){func(r *row) { r.wrong(r.errors) }}
@@ -144,13 +158,13 @@ func (s *simulation) processors() (busy, had, own time.Duration, err error) {
 	return busy, had, u.CPU + r.CPU, err
 }
 
-// peak returns the largest number of connections that were opened within one second, as
-// a share of the nodes.
-func (s *simulation) peak(since time.Time) float64 {
+// peak returns the largest number of connections that the clients opened within one
+// second, as a share of their number.
+func peak(clients []*traffic, since time.Time) float64 {
 	var times []time.Time
-	for _, n := range s.fleet.nodes {
-		if n.daemon != nil {
-			times = append(times, n.daemon.connections(since)...)
+	for _, t := range clients {
+		if t != nil {
+			times = append(times, t.connections(since)...)
 		}
 	}
 	slices.SortFunc(times, time.Time.Compare)
@@ -161,7 +175,7 @@ func (s *simulation) peak(since time.Time) float64 {
 		}
 		most = max(most, i-first+1)
 	}
-	return float64(most) / float64(len(s.fleet.nodes))
+	return float64(most) / float64(len(clients))
 }
 
 // follow waits until the watch of each node has delivered its initial state after the
@@ -292,10 +306,11 @@ func (s *simulation) steadyState() error {
 // definitions of its objects.
 func (s *simulation) job(name string) error {
 	return s.measure(name, func(r *row) error {
-		r.checks = append(r.checks, healthy, lifeCosts, s.nothingLeft)
+		r.checks = append(r.checks, healthy, s.lifeCosts, s.nothingLeft)
 		if err := s.runJob(r, s.fleet.nodes); err != nil {
 			return err
 		}
+		s.quiet = r
 		return s.endJob()
 	})
 }
@@ -303,24 +318,36 @@ func (s *simulation) job(name string) error {
 // runJob creates a ClientMount on each node and waits until those of the given nodes are
 // ready.
 func (s *simulation) runJob(r *row, working []*simulated) error {
-	s.jobs++
-	if err := s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), s.fleet.nodes); err != nil {
+	if err := s.createJob(working); err != nil {
 		return err
 	}
 	created := time.Now()
-	ready := map[string]bool{}
-	for _, n := range working {
-		n.mounts++
-		ready[n.name] = true
-	}
-	if err := s.manager.awaitOn(s.ctx, "the mount on the nodes", ready, func(l *lifecycle) bool { return l.mounted.IsZero() }); err != nil {
+	if err := s.awaitJob(working); err != nil {
 		return err
 	}
-	if r != nil {
-		r.setTimes(s.manager.times(), s.manager.lastMounted(r.started).Seconds())
-		r.How = fmt.Sprintf("from the creation of a ClientMount until the manager sees it ready; all were created after %.1f s", created.Sub(r.started).Seconds())
-	}
+	r.setTimes(s.manager.times(func(l *lifecycle) time.Time { return l.created }), s.manager.lastMounted(r.started).Seconds())
+	r.How = fmt.Sprintf("from the creation of a ClientMount until the manager sees it ready; all were created after %.1f s", created.Sub(r.started).Seconds())
 	return nil
+}
+
+// createJob creates a ClientMount on each node, which the working ones must mount.
+func (s *simulation) createJob(working []*simulated) error {
+	s.jobs++
+	for _, n := range working {
+		n.mounts++
+	}
+	return s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), s.fleet.nodes, func(*simulated) fixture.ClientMountSpec {
+		return fixture.ClientMountSpec{Profile: profileName, Mounts: []fixture.MountSpec{{Path: "/mnt/nnf/" + fixture.WorkflowUID + "-0", Type: "xfs"}}}
+	})
+}
+
+// awaitJob waits until the ClientMounts of the working nodes are ready.
+func (s *simulation) awaitJob(working []*simulated) error {
+	ready := map[string]bool{}
+	for _, n := range working {
+		ready[n.name] = true
+	}
+	return s.manager.awaitOn(s.ctx, "the mount on the nodes", ready, func(l *lifecycle) bool { return l.mounted.IsZero() })
 }
 
 // endJob unmounts and deletes the ClientMounts of all nodes.
@@ -334,56 +361,9 @@ func (s *simulation) endJob() error {
 	return pause(s.ctx, betweenJobs)
 }
 
-// restarts restarts the API server while a job has its storage mounted. After each
-// restart all nodes must follow the server, and at the end of the job all of them must
-// unmount, without having mounted twice.
-func (s *simulation) restarts() error {
-	if err := s.runJob(nil, s.fleet.nodes); err != nil {
-		return err
-	}
-	for _, way := range []struct {
-		name string
-		stop func() error
-	}{
-		{"API server restarted by SIGTERM", s.cluster.Stop},
-		{"API server restarted by SIGKILL", s.cluster.Kill},
-	} {
-		if err := s.measure(way.name, func(r *row) error { return s.restart(r, way.stop) }); err != nil {
-			return err
-		}
-	}
-	if err := s.endJob(); err != nil {
-		return err
-	}
-	s.nothingLeft(s.Rows[len(s.Rows)-1])
-	return nil
-}
-
-func (s *simulation) restart(r *row, stop func() error) error {
-	r.restarted = true
-	r.checks = append(r.checks, func(r *row) {
-		r.each("writes after a restart", func(c counts) bool { return c.requests[patch] == 0 && c.requests[profile] == 0 })
-	})
-	if err := stop(); err != nil {
-		return err
-	}
-	if err := s.cluster.Restart(s.ctx); err != nil {
-		return err
-	}
-	down := time.Since(r.started)
-	times, err := s.follow(r.started)
-	if err != nil {
-		return err
-	}
-	r.setTimes(times, slices.Max(times))
-	r.How = fmt.Sprintf("from the signal until a node follows again; the server was ready again after %.1f s; its CPU time includes its start", down.Seconds())
-	return nil
-}
-
 // failing measures a job while the mount commands of each tenth node fail. The other nodes
 // must not notice it.
 func (s *simulation) failing() error {
-	quiet := s.Rows[len(s.Rows)-1]
 	var broken, working []*simulated
 	names := map[string]bool{}
 	for i, n := range s.fleet.nodes {
@@ -397,7 +377,7 @@ func (s *simulation) failing() error {
 	err := s.measure("job while 10 % of the nodes fail", func(r *row) error {
 		r.checks = append(r.checks, s.nothingLeft, func(r *row) {
 			for i, n := range s.fleet.nodes {
-				if c := r.perNode[i]; !names[n.name] && !(cheapLife(c) && c.failures() == 0) {
+				if c := r.perNode[i]; !names[n.name] && !(cheapLife(c, s.manager.slow(n.name)) && c.failures() == 0) {
 					r.wrong([]string{fmt.Sprintf("%s, which works: %+v", n.name, c)})
 				}
 			}
@@ -408,11 +388,11 @@ func (s *simulation) failing() error {
 		if err := s.manager.awaitOn(s.ctx, "the errors of the failing nodes", names, func(l *lifecycle) bool { return !l.failed }); err != nil {
 			return err
 		}
-		if mounted := len(s.manager.times()); mounted != len(working) {
+		if mounted := s.manager.mounted(); mounted != len(working) {
 			r.wrong([]string{fmt.Sprintf("%d ClientMounts are ready, expected %d", mounted, len(working))})
 		}
 		r.Nodes = len(working)
-		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes", r.P99/quiet.P99, quiet.Scenario)
+		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes", r.P99/s.quiet.P99, s.quiet.Scenario)
 		return s.endJob()
 	})
 	for _, n := range broken {
@@ -454,12 +434,24 @@ func healthy(r *row) {
 	r.each("failed requests", func(c counts) bool { return c.failures() == 0 })
 }
 
-// lifeCosts checks the requests of a node for the life of a ClientMount.
-func lifeCosts(r *row) { r.each("requests of a life", cheapLife) }
+// progressAfter is when clientmountd reports that a mount or unmount has not ended yet, with
+// one more write.
+const progressAfter = 5 * time.Second
 
-func cheapLife(c counts) bool {
-	return c.requests[patch] <= maxWrites && c.requests[profile] <= maxProfiles && c.requests[list] == 0 && c.requests[watch] == 0 &&
-		c.requests[update] == 0 && c.requests[other] == 0 && c.failed[conflict] == 0
+// lifeCosts checks the requests of each node for the life of a ClientMount.
+func (s *simulation) lifeCosts(r *row) {
+	for i, n := range s.fleet.nodes {
+		if c := r.perNode[i]; !cheapLife(c, s.manager.slow(n.name)) {
+			r.wrong([]string{fmt.Sprintf("requests of a life: %s: %+v", n.name, c)})
+		}
+	}
+}
+
+// cheapLife reports whether a node with that number of slow mounts and unmounts has sent no
+// unnecessary requests.
+func cheapLife(c counts, slow int64) bool {
+	return c.requests[patch] <= maxWrites+slow && c.requests[profile] <= maxProfiles && c.requests[list] == 0 && c.requests[watch] == 0 &&
+		c.requests[create]+c.requests[update] == 0 && c.requests[other] == 0 && c.failed[conflict] == 0
 }
 
 // pause waits for d, or until ctx ends.

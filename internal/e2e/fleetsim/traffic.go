@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,11 +22,15 @@ const (
 	profile // a read of a storage profile
 	patch
 	update // of a whole object
+	create
 	other
 	classes
 )
 
-var classNames = [classes]string{"discovery", "list", "watch", "profile", "patch", "update", "other"}
+var classNames = [classes]string{"discovery", "list", "watch", "profile", "patch", "update", "create", "other"}
+
+// lists matches the paths of lists in one namespace or in all.
+var lists = regexp.MustCompile(`^/apis/[^/]+/[^/]+/(namespaces/[^/]+/)?[^/]+$`)
 
 func classOf(r *http.Request) class {
 	path := r.URL.Path
@@ -34,13 +39,15 @@ func classOf(r *http.Request) class {
 		return patch
 	case r.Method == http.MethodPut:
 		return update
+	case r.Method == http.MethodPost && strings.HasSuffix(path, "/nnfdatamovements"):
+		return create
 	case r.Method != http.MethodGet:
 		return other
 	case r.URL.Query().Get("watch") != "":
 		return watch
 	case strings.Contains(path, "/nnfstorageprofiles/"):
 		return profile
-	case strings.HasSuffix(path, "/clientmounts") || strings.HasSuffix(path, "/nnfstorageprofiles"):
+	case lists.MatchString(path):
 		return list
 	case path == "/api" || path == "/apis" || strings.HasPrefix(path, "/apis/") && strings.Count(path, "/") <= 3:
 		return discovery
@@ -149,6 +156,17 @@ func (t *traffic) counts() (c counts) {
 	}
 	c.bookmarks, c.sent, c.received = t.bookmarks.Load(), t.sent.Load(), t.received.Load()
 	return c
+}
+
+// countsOf returns the counts of each client, zero for nil.
+func countsOf(list []*traffic) []counts {
+	out := make([]counts, len(list))
+	for i, t := range list {
+		if t != nil {
+			out[i] = t.counts()
+		}
+	}
+	return out
 }
 
 // following returns since when the watch delivers changes, or the zero time.

@@ -124,6 +124,20 @@ func (c *Client) Do(ctx context.Context, method, path, contentType string, body 
 	return o, err
 }
 
+// Read writes the body of a response to w and returns its size: for text, and for lists that
+// need not be decoded.
+func (c *Client) Read(ctx context.Context, path string, w io.Writer) (int64, error) {
+	resp, err := c.send(ctx, http.MethodGet, path, "", nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		return 0, &StatusError{resp.StatusCode, resp.Status, ""}
+	}
+	return io.Copy(w, resp.Body)
+}
+
 func (c *Client) send(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
