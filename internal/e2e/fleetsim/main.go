@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -38,7 +39,8 @@ type options struct {
 	steady time.Duration // of the steady state
 	outage time.Duration // how long the API server is down
 
-	reference bool // run the reference fleet as well
+	only      string // a part of the scenarios; empty: all
+	reference bool   // run the reference fleet as well
 }
 
 func main() {
@@ -58,12 +60,16 @@ func parse(args []string) (options, int) {
 	f.DurationVar(&o.spread, "spread", time.Minute, "time within which the nodes start in the second scenario")
 	f.DurationVar(&o.steady, "steady", 5*time.Minute, "duration of the steady state")
 	f.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is down in the longest outage")
+	f.StringVar(&o.only, "only", "", "run only a part of the scenarios: load (starts, jobs, copies), outages, or compare (what --reference repeats)")
 	f.BoolVar(&o.reference, "reference", false, "run the same scenarios with the reference fleet, and print the ratios; needs "+referenceProgram)
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "fleetsim:", err)
+		return o, 2
+	case !slices.Contains([]string{"", onlyLoad, onlyOutages, onlyCompare}, o.only) || o.reference && o.only != "" && o.only != onlyCompare:
+		fmt.Fprintln(os.Stderr, "fleetsim: --only must be load, outages or compare, with --reference compare; see --help")
 		return o, 2
 	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0 || o.outage < 0:
 		fmt.Fprintln(os.Stderr, "fleetsim: --nodes must be from 10 to 99999, durations must not be negative, and arguments are not accepted; see --help")
@@ -99,7 +105,9 @@ func run(f lab.Features, o options) int {
 	return 0
 }
 
-func (s *simulation) say(what string) { fmt.Fprintln(os.Stderr, "fleetsim:", what) }
+func (s *simulation) say(what string) {
+	fmt.Fprintf(os.Stderr, "fleetsim: %s %s\n", time.Now().Format(time.TimeOnly), what)
+}
 
 // simulate runs all scenarios. All files are in a private memory file system, which
 // disappears with the process.

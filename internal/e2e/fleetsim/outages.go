@@ -54,7 +54,10 @@ func (s *simulation) outages() error {
 
 // restarts is the part of outages that the reference fleet can do.
 func (s *simulation) restarts() error {
-	if err := s.runJob(nil, s.fleet.nodes); err != nil {
+	if err := s.createJob(s.fleet.nodes); err != nil {
+		return err
+	}
+	if err := s.awaitJob(s.fleet.nodes); err != nil {
 		return err
 	}
 	return s.stops(s.bothStops())

@@ -43,21 +43,38 @@ type simulation struct {
 	quiet    *row // the last job without disturbance
 }
 
-// all runs all scenarios.
+// The values of --only.
+const (
+	onlyLoad    = "load"    // starts, jobs and copies
+	onlyOutages = "outages" // failures and changes of the API server
+	onlyCompare = "compare" // what the reference fleet can do
+)
+
+// all runs the scenarios.
 func (s *simulation) all() error {
-	return s.each([]scenario{
-		{"start of all nodes at once", s.startAtOnce},
-		{fmt.Sprintf("start of all nodes within %v", s.spread), s.startSpread},
-		{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
-		{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
-		{"second job on all nodes", func() error { return s.job("second job on all nodes") }},
-		{"jobs with a noisy client", s.noisyJobs},
-		{"job while 10 % of the nodes fail", s.failing},
-		{"copy offload", s.copies},
-		{"failures and changes of the API server", s.outages},
-		{"two API servers", s.severalServers},
-		{"end", s.end},
-	})
+	list := []scenario{{"start of all nodes at once", s.startAtOnce}}
+	if s.only != onlyOutages {
+		list = append(list,
+			scenario{fmt.Sprintf("start of all nodes within %v", s.spread), s.startSpread},
+			scenario{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
+			scenario{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
+			scenario{"second job on all nodes", func() error { return s.job("second job on all nodes") }})
+	}
+	if s.only == "" || s.only == onlyLoad {
+		list = append(list,
+			scenario{"jobs with a noisy client", s.noisyJobs},
+			scenario{"job while 10 % of the nodes fail", s.failing},
+			scenario{"copy offload", s.copies})
+	}
+	if s.only == "" || s.only == onlyOutages {
+		list = append(list,
+			scenario{"failures and changes of the API server", s.outages},
+			scenario{"two API servers", s.severalServers})
+	}
+	if s.only == onlyCompare {
+		list = append(list, scenario{"API server restarted", s.restarts})
+	}
+	return s.each(append(list, scenario{"end", s.end}))
 }
 
 // scenario is a step of the simulation.

@@ -44,7 +44,10 @@ func (s *simulation) severalServers() (err error) {
 	if _, err := s.synced(); err != nil {
 		return err
 	}
-	if err := s.runJob(nil, s.fleet.nodes); err != nil {
+	if err := s.createJob(s.fleet.nodes); err != nil {
+		return err
+	}
+	if err := s.awaitJob(s.fleet.nodes); err != nil {
 		return err
 	}
 	err = s.measure("one of two API servers lost", func(r *row) error {
