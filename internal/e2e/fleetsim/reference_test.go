@@ -18,6 +18,7 @@ import (
 // The reference fleet works: it sends the requests of the reference daemon, and does its
 // jobs. Our nodes send fewer requests.
 func TestReference(t *testing.T) {
+	t.Parallel()
 	cmd := program(t, "--json", "--nodes=20", "--reference", "--only=compare", "--spread=1s", "--steady=0s")
 	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", filepath.Join(filepath.Dir(cmd.Path), referenceProgram), ".")
 	build.Dir, build.Env = "reference", append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
