@@ -96,9 +96,9 @@ func (s *SSH) start(ctx context.Context, node string, in session, stdout, stderr
 	if program == "" {
 		program = "ssh"
 	}
-	for began, delay := time.Now(), 100*time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
+	for first, delay := time.Now(), 100*time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		stdin, wait, err := start(ctx, program, s.arguments(node, in), stdout, stderr)
-		if !isLimit(err) || time.Since(began)+delay > busyLimit || await(ctx.Done(), nil, delay) {
+		if !isLimit(err) || time.Since(first)+delay > busyLimit || await(ctx.Done(), nil, delay) {
 			return stdin, wait, err
 		}
 	}

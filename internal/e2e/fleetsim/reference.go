@@ -217,7 +217,7 @@ func (p *reference) stopAll() error {
 	return err
 }
 
-// usage returns the resource usage of the process, or nothing if there is none.
+// usage returns the resource usage of the process; without a process it is zero.
 func (p *reference) usage() (lab.Usage, error) {
 	if p == nil {
 		return lab.Usage{}, nil
