@@ -160,7 +160,9 @@ func (w *watcher) run(ctx context.Context) error {
 		case busy(err):
 			delay = &w.busy
 		}
-		Pause(ctx, delay.next(err))
+		wait := delay.next(err)
+		w.c.o.Log.Debug("the watch ended; retrying", "resource", w.what.r.String(), "delay", wait.Round(time.Millisecond), "error", err)
+		Pause(ctx, wait)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
