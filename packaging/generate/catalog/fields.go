@@ -90,6 +90,7 @@ var serverFields = []Field{
 var daemonFields = []Field{
 	{"ERROR", "cause"},
 	{"HINT", "next action"},
+	{"DELAY", "time until the next attempt to watch (level debug)"},
 	{"EVENT", "kind of the record"},
 	{"MESSAGE_ID", "stable id of the kind of the record"},
 	{"VERSION", "version of the daemon"},
