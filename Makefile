@@ -113,7 +113,7 @@ suite-%:
 suite-crash:
 	cd internal/e2e/crash && $(GO) test -buildvcs=false -count=1 -timeout 20m
 suite-devcluster:
-	internal/devcluster/build.sh --test -count=1 -timeout 10m
+	internal/devcluster/build.sh --test -count=1 -timeout 20m
 suite-crds:
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must be a directory with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))

@@ -134,7 +134,7 @@ func (r *rabbit) create(t *testing.T, name, source, destination string, change f
 
 func (r *rabbit) wait(t *testing.T, name, condition string) {
 	t.Helper()
-	if code, _, err := r.c.call(t, "", "wait", "nnfdatamovements", name, "--for", condition, "--timeout", "15s"); code != 0 {
+	if code, _, err := r.c.call(t, "", "wait", "nnfdatamovements", name, "--for", condition, "--timeout", "2m"); code != 0 {
 		t.Fatalf("%s\n%s", err, r.c.must(t, "", "get", "nnfdatamovements", name))
 	}
 }
@@ -257,7 +257,7 @@ func checkTree(t *testing.T, r *rabbit) {
 	if got := r.commands(t, name, "copy"); len(got) != 1 || got[0] != m.Status["commandStatus"].(map[string]any)["command"] {
 		t.Errorf("commands.log has %q", got)
 	}
-	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "10s")
+	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "1m")
 }
 
 func checkContents(t *testing.T, r *rabbit) {
@@ -341,11 +341,11 @@ func checkFailure(t *testing.T, r *rabbit) {
 const slow = "* rate=4k\n"
 
 func checkProgress(t *testing.T, r *rabbit) {
-	r.control(t, "*/tree rate=40k\n") // by source path; 2.5 s
+	r.control(t, "*/tree rate=10k\n") // by source path; 10 s
 	name := r.create(t, "progress", mount+"/tree", "/lus/progress", nil)
 	r.wait(t, name, "status.state=Running")
 	r.get(t, name).is(t, map[string]any{"status": nil, "startTime": "*", "endTime": nil, "commandStatus.command": "*dcp*"})
-	for percent, until := 0.0, time.Now().Add(10*time.Second); percent <= 0 || percent >= 100; {
+	for percent, until := 0.0, time.Now().Add(time.Minute); percent <= 0 || percent >= 100; {
 		status, _ := r.get(t, name).Status["commandStatus"].(map[string]any)
 		percent, _ = status["progress"].(float64)
 		if time.Now().After(until) || percent == 100 {
@@ -367,7 +367,7 @@ func checkCancel(t *testing.T, r *rabbit) {
 	cancel(t, r, name)
 	r.wait(t, name, "status.state=Finished")
 	r.get(t, name).is(t, map[string]any{"status": "Cancelled", "endTime": "*", "error": nil})
-	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "10s")
+	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "1m")
 }
 
 func checkCancelBeforeStart(t *testing.T, r *rabbit) {
@@ -380,7 +380,7 @@ func checkCancelBeforeStart(t *testing.T, r *rabbit) {
 	if status := r.get(t, name).Status; len(status) != 0 {
 		t.Errorf("status %v", status)
 	}
-	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "10s")
+	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "1m")
 }
 
 func checkDeleteBeforeStart(t *testing.T, r *rabbit) {
@@ -398,7 +398,7 @@ func checkDeleteRunning(t *testing.T, r *rabbit) {
 	r.control(t, slow)
 	name := r.create(t, "delete-running", mount+"/tree", "/lus/delete", nil)
 	r.wait(t, name, "status.state=Running")
-	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "10s")
+	r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "1m")
 }
 
 func checkInvalid(t *testing.T, r *rabbit) {
@@ -413,7 +413,7 @@ func checkInvalid(t *testing.T, r *rabbit) {
 		if got := r.commands(t, name, "copy"); len(got) > 0 {
 			t.Errorf("%s ran %q", name, got)
 		}
-		r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "10s")
+		r.c.must(t, "", "delete", "nnfdatamovements", name, "--wait", "1m")
 	}
 }
 
@@ -467,7 +467,7 @@ func checkKilled(t *testing.T, r *rabbit) {
 	name := r.create(t, "killed", mount+"/tree", "/lus/killed", nil)
 	r.wait(t, name, "status.state=Running")
 	copied := filepath.Join(r.files, "lus/killed/rabbit-01-3/tree/a")
-	for until := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if info, err := os.Stat(copied); err == nil && info.Size() > 0 {
 			break
 		}

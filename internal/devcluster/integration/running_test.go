@@ -35,7 +35,7 @@ func TestRunningCluster(t *testing.T) {
 	}
 	// As if the test is killed.
 	c.stdin.Close()
-	c.end(t, 3*time.Second)
+	c.end(t)
 }
 
 func checkFiles(t *testing.T, c *cluster) {
@@ -218,7 +218,7 @@ func checkVersions(t *testing.T, c *cluster) {
 		if uids[0] == nil || uids[0] != uids[1] {
 			t.Errorf("%s: not one object in both versions: %v", o.resource, uids)
 		}
-		c.must(t, "", "delete", o.resource, "compute-01/sample", "--wait", "10s")
+		c.must(t, "", "delete", o.resource, "compute-01/sample", "--wait", "1m")
 	}
 }
 
@@ -256,7 +256,7 @@ func checkVerbs(t *testing.T, c *cluster) {
 	// A wait may start before the object exists.
 	waited := make(chan error, 1)
 	go func() {
-		code, _, stderr := c.call(t, "", "wait", "clientmounts", name, "--for", "status.mounts.0.ready=true", "--timeout", "30s")
+		code, _, stderr := c.call(t, "", "wait", "clientmounts", name, "--for", "status.mounts.0.ready=true", "--timeout", "2m")
 		if code != 0 {
 			waited <- fmt.Errorf("wait: exit %d, %s", code, stderr)
 		}
@@ -336,7 +336,7 @@ func checkJoin(t *testing.T, c *cluster) {
 	if err := second.cmd.Wait(); err != nil {
 		t.Errorf("the second server exited with %v", err)
 	}
-	c.must(t, "", "delete", "namespaces", "from-the-second", "--wait", "10s")
+	c.must(t, "", "delete", "namespaces", "from-the-second", "--wait", "1m")
 	if out, err := exec.Command(binary, "join", "--dir", t.TempDir(), "--stdin").CombinedOutput(); err == nil || !strings.Contains(string(out), "not running") {
 		t.Errorf("join without a cluster: %v, %s", err, out)
 	}
@@ -353,7 +353,7 @@ func checkRotation(t *testing.T, c *cluster) {
 	if code, _ := ask(t, restClient(t, fresh), "GET", path, "", ""); code != 200 {
 		t.Errorf("the new token: %d", code)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -363,7 +363,7 @@ func checkRotation(t *testing.T, c *cluster) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatal("the old token still works after 15 s")
+			t.Fatal("the old token still works after a minute")
 		case <-tick.C:
 		}
 	}
