@@ -296,8 +296,8 @@ var (
 	afterFailure = span{400 * time.Millisecond, 800 * time.Millisecond}
 	// afterLoss is the delay after the end of a running watch, and while the server cannot
 	// be reached. When a server restarts, all nodes lose their watches at the same moment:
-	// the width keeps the nodes that connect within one second below a tenth of all. Most
-	// of them then find a server that is ready.
+	// with this width, about a tenth of all nodes connect within one second, and most of
+	// them find a server that is ready.
 	afterLoss = span{3 * time.Second, 15 * time.Second}
 	// afterBusy is the delay while a server responds, but cannot serve the lost watch: in
 	// its first seconds it cannot check credentials yet (401) and has not filled its caches
