@@ -103,7 +103,7 @@ unexport CRDS
 # The suites run two at a time, the longest first. The crash suite runs in its own
 # directory, where go test shows its output. With CRDS, the conformance and offload suites
 # run on those definitions; all other suites use the definitions of devcluster.
-E2E    := crash conformance apiserver offload dmapiserver abuse demo
+E2E    := crash conformance fleetsim apiserver offload dmapiserver abuse demo
 E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
 SUITES := suite-crash $(if $(CRDS),suite-crds) $(patsubst %,suite-%,$(filter-out crash $(if $(CRDS),conformance offload),$(E2E))) suite-devcluster suite-others
 MACHINES := machine/container machine/fleet machine/vm
