@@ -181,7 +181,7 @@ lint: need-go need-lint ## run gofmt, go vet, staticcheck and shellcheck
 	shellcheck --shell=bash $$(find packaging/completion -maxdepth 1 -type f) packaging/examples/nhc/*.nhc
 
 .PHONY: bench
-bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and compare with the targets (9 minutes; BENCHFLAGS=--json, --check)
+bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and compare with the targets (BENCHFLAGS=--json, --check)
 	@$(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
 	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-scale.test ./internal/cli/deploy
 	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-sessions.test ./cmd/nnf-deploy
@@ -189,7 +189,7 @@ bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and 
 
 NODES ?= 1000
 .PHONY: fleet
-fleet: need-go devcluster bin/fleetsim-reference ## simulate compute nodes on one API server, and compare its load with that of a reference fleet (20 minutes; NODES=1000, FLEETFLAGS=--json)
+fleet: need-go devcluster bin/fleetsim-reference ## simulate compute nodes on one API server, and compare its load with that of a reference fleet (NODES=1000, FLEETFLAGS=--json)
 	@$(GO) build -buildvcs=false -trimpath -ldflags "$(LDFLAGS)" -o bin/fleetsim ./internal/e2e/fleetsim
 	@bin/fleetsim --reference --nodes $(NODES) $(FLEETFLAGS)
 

@@ -31,6 +31,68 @@ func (s *testFleet) keys() {
 	}
 }
 
+// sshConfig writes an ssh_config with these sections of hosts and more options for all of them, and
+// returns its path.
+func (s *testFleet) sshConfig(hosts string, more ...string) string {
+	s.t.Helper()
+	me, err := user.Current()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.write("ssh_config", hosts+fmt.Sprintf(`Host *
+  User %s
+  IdentityFile %s/key
+  IdentitiesOnly yes
+  IdentityAgent none
+  UserKnownHostsFile /dev/null
+  GlobalKnownHostsFile /dev/null
+  StrictHostKeyChecking no
+  LogLevel ERROR
+`, me.Username, s.bin)+strings.Join(more, ""))
+	return filepath.Join(s.bin, "ssh_config")
+}
+
+// system writes a SystemConfiguration with count nodes.
+func (s *testFleet) system(count int) {
+	s.t.Helper()
+	text := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
+	for i := range count {
+		text += fmt.Sprintf("  - name: compute-%03d\n", i+1)
+	}
+	s.write("system.yaml", text)
+}
+
+// statusCommand returns "nnf-deploy status" for the nodes of the SystemConfiguration. Its time
+// limits must be long, because all nodes and their logins share the processors of this machine.
+func (s *testFleet) statusCommand(config string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), append([]string{"status", "-o", "json",
+		"--ssh-option", "-F" + config, "--system-config", filepath.Join(s.bin, "system.yaml")}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.bin}
+	return cmd
+}
+
+// allAnswer checks that the command has run, and that each of the nodes answers.
+func allAnswer(t *testing.T, err error, out []byte, errs fmt.Stringer, nodes int) {
+	t.Helper()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) { // exit code 1, because nothing is installed
+		t.Fatal(err)
+	}
+	var answer struct {
+		Nodes []struct {
+			Node, Cause string
+			Answers     bool
+		}
+	}
+	if err := json.Unmarshal(out, &answer); err != nil || len(answer.Nodes) != nodes {
+		t.Fatalf("%d nodes, %v\n%s", len(answer.Nodes), err, errs)
+	}
+	for _, n := range answer.Nodes {
+		if !n.Answers {
+			t.Errorf("%s: %s", n.Node, n.Cause)
+		}
+	}
+}
+
 // startSSHD runs a real sshd with its default settings on a loopback port. Each
 // login runs its command on the node of this name. It returns what nnf-deploy
 // needs to reach the sshd under any name, and the server's log.
@@ -39,10 +101,6 @@ func startSSHD(t *testing.T, s *testFleet, node string) (config string, port int
 	const program = "/usr/sbin/sshd"
 	require.Tool(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
 	sshd.Directory(t)
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.keys()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -62,18 +120,7 @@ PidFile none
 LogLevel VERBOSE
 ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
 `, port, s.bin, fakenode.Variable, s.fleet.Dir, node))
-	s.write("ssh_config", fmt.Sprintf(`Host *
-  HostName 127.0.0.1
-  Port %d
-  User %s
-  IdentityFile %s/key
-  IdentitiesOnly yes
-  IdentityAgent none
-  UserKnownHostsFile /dev/null
-  GlobalKnownHostsFile /dev/null
-  StrictHostKeyChecking no
-  LogLevel ERROR
-`, port, me.Username, s.bin))
+	config = s.sshConfig(fmt.Sprintf("Host *\n  HostName 127.0.0.1\n  Port %d\n", port))
 	server := exec.Command(program, "-D", "-e", "-f", filepath.Join(s.bin, "sshd_config"))
 	path := filepath.Join(s.bin, "sshd.log")
 	file, err := os.Create(path)
@@ -97,21 +144,16 @@ ForceCommand %[3]s=%[4]s exec %[2]s/fakessh -- %[5]s "$SSH_ORIGINAL_COMMAND"
 		return string(data)
 	}
 	wait.Until(t, "sshd to listen", func() bool { return strings.Contains(log(), "Server listening") })
-	return filepath.Join(s.bin, "ssh_config"), port, log
+	return config, port, log
 }
 
 // sshd closes connections when ten logins or more are unfinished (MaxStartups 10:30:100).
-// With the default of --parallel, all of 24 nodes with the same sshd still answer. The time limits
-// are long, because all nodes and their logins share the processors of this machine.
+// With the default of --parallel, all of 24 nodes with the same sshd still answer.
 func TestManyNodesWithOneSSHD(t *testing.T) {
 	const nodes = 24
 	s := newTestFleet(t, 1)
 	config, port, log := startSSHD(t, s, "compute-01")
-	system := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
-	for i := range nodes {
-		system += fmt.Sprintf("  - name: compute-%02d\n", i+1)
-	}
-	s.write("system.yaml", system)
+	s.system(nodes)
 	// Connections of other clients that do not log in, so that sshd closes connections even if
 	// each login is fast.
 	for range 9 {
@@ -124,29 +166,12 @@ func TestManyNodesWithOneSSHD(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(filepath.Join(s.bin, deploy.Name), "status", "-o", "json", "--connect-timeout", "2m", "--node-timeout", "9m", "--ssh-option", "-F"+config, "--system-config", filepath.Join(s.bin, "system.yaml"))
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.bin}
+	cmd := s.statusCommand(config, "--connect-timeout", "2m", "--node-timeout", "9m")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	started := time.Now()
 	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) { // exit code 1, because nothing is installed
-		t.Fatal(err)
-	}
-	var answer struct {
-		Nodes []struct {
-			Node, Cause string
-			Answers     bool
-		}
-	}
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil || len(answer.Nodes) != nodes {
-		t.Fatalf("%d nodes, %v\n%s", len(answer.Nodes), err, &errs)
-	}
-	for _, n := range answer.Nodes {
-		if !n.Answers {
-			t.Errorf("%s: %s", n.Node, n.Cause)
-		}
-	}
+	allAnswer(t, err, out.Bytes(), &errs, nodes)
 	// sshd logs "drop connection #N from [...]". Newer versions log a number for the next seconds.
 	dropped := strings.Count(log(), "drop connection")
 	if dropped == 0 {

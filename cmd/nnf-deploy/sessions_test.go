@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/sshd"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
@@ -46,15 +45,11 @@ echo "$m exit 0 $lines"
 
 // sshdPerNode gives each of count nodes its own sshd, as real nodes have, on its own loopback
 // address: an sshd is started for each connection, so that the limit MaxStartups of one sshd does
-// not apply to all nodes. The algorithms are those that need little processor time. It returns the ssh_config and the number of connections that are open.
+// not apply to all nodes. It returns the ssh_config and the number of connections that are open.
 func sshdPerNode(t *testing.T, s *testFleet, count int) (config string, open *atomic.Int64) {
 	t.Helper()
 	require.Tool(t, "/usr/sbin/sshd", "ssh", "ssh-keygen")
 	sshd.Directory(t)
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.keys()
 	s.write("answer", answer)
 	s.write("sshd_config", fmt.Sprintf(`HostKey %[1]s/host
@@ -79,19 +74,8 @@ ForceCommand sh %[1]s/answer
 		sessions.Go(func() { serve(t, l, s.bin, &sessions, open) })
 		t.Cleanup(func() { l.Close() })
 	}
-	s.write("ssh_config", hosts.String()+fmt.Sprintf(`Host *
-  User %s
-  IdentityFile %s/key
-  IdentitiesOnly yes
-  IdentityAgent none
-  UserKnownHostsFile /dev/null
-  GlobalKnownHostsFile /dev/null
-  StrictHostKeyChecking no
-  LogLevel ERROR
-  KexAlgorithms ecdh-sha2-nistp256
-  Ciphers aes128-gcm@openssh.com
-`, me.Username, s.bin))
-	return filepath.Join(s.bin, "ssh_config"), open
+	// The algorithms need little processor time.
+	return s.sshConfig(hosts.String(), "  KexAlgorithms ecdh-sha2-nistp256\n", "  Ciphers aes128-gcm@openssh.com\n"), open
 }
 
 // serve starts an sshd for each connection until the listener is closed.
@@ -126,42 +110,17 @@ func serve(t *testing.T, l net.Listener, dir string, sessions *sync.WaitGroup, o
 	}
 }
 
-// peak has the largest numbers of a process while it runs, and its processor time.
-type peak struct {
-	files, threads, resident int
-	processor                time.Duration
-}
-
-// observe reads the numbers of a process until it has exited.
-func observe(pid int, exited <-chan struct{}) (p peak) {
+// observe returns the largest figures of a process until it has exited.
+func observe(pid int, exited <-chan struct{}) (most lab.Usage) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	dir := fmt.Sprintf("/proc/%d/", pid)
 	for {
-		files, _ := os.ReadDir(dir + "fd") // the process may have exited
-		p.files = max(p.files, len(files))
-		status, _ := os.ReadFile(dir + "status")
-		for line := range strings.Lines(string(status)) {
-			name, value, _ := strings.Cut(line, ":")
-			n, _ := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")))
-			switch name {
-			case "Threads":
-				p.threads = max(p.threads, n)
-			case "VmHWM":
-				p.resident = max(p.resident, n)
-			}
-		}
-		stat, _ := os.ReadFile(dir + "stat")
-		if _, rest, ok := strings.Cut(string(stat), ") "); ok {
-			if f := strings.Fields(rest); len(f) > 12 { // user and system time, in units of 10 ms
-				user, _ := strconv.Atoi(f[11])
-				system, _ := strconv.Atoi(f[12])
-				p.processor = max(p.processor, time.Duration(user+system)*10*time.Millisecond)
-			}
+		if u, err := lab.ReadUsage(pid); err == nil { // the process may have exited
+			most.Files, most.Threads, most.RSS, most.CPU = max(most.Files, u.Files), max(most.Threads, u.Threads), max(most.RSS, u.RSS), max(most.CPU, u.CPU)
 		}
 		select {
 		case <-exited:
-			return p
+			return most
 		case <-tick.C:
 		}
 	}
@@ -176,7 +135,7 @@ const (
 
 // With --parallel 512, nnf-deploy reaches all nodes at the same time with the real ssh, with the
 // usual soft limit of 1024 open files. It needs a bounded number of files and threads, and leaves
-// no process. The time limits are long, because all nodes share the processors of this machine.
+// no process.
 func TestSessions(t *testing.T) {
 	nodes, err := strconv.Atoi(cmp.Or(os.Getenv(sessionNodes), "100"))
 	if err != nil {
@@ -185,49 +144,33 @@ func TestSessions(t *testing.T) {
 	s := newTestFleet(t, 0)
 	config, open := sshdPerNode(t, s, nodes)
 	s.system(nodes)
-	cmd := exec.Command("sh", "-c", `ulimit -Sn 1024; exec "$0" "$@"`, filepath.Join(s.bin, deploy.Name), "status", "-o", "json", "--parallel", "512",
-		"--connect-timeout", "5m", "--node-timeout", "20m", "--ssh-option", "-F"+config, "--system-config", filepath.Join(s.bin, "system.yaml"))
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.bin}
+	status := s.statusCommand(config, "--connect-timeout", "5m", "--node-timeout", "20m", "--parallel", "512")
+	cmd := exec.Command("sh", append([]string{"-c", `ulimit -Sn 1024; exec "$0" "$@"`}, status.Args...)...)
+	cmd.Env = status.Env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	started := time.Now()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exited, observed := make(chan struct{}), make(chan peak, 1)
+	exited, observed := make(chan struct{}), make(chan lab.Usage, 1)
 	go func() { observed <- observe(cmd.Process.Pid, exited) }()
 	err = cmd.Wait()
 	took := time.Since(started).Seconds()
 	close(exited)
 	p := <-observed
-	cpu := p.processor.Seconds() * 1000 / float64(nodes)
+	cpu := p.CPU.Seconds() * 1000 / float64(nodes)
 	t.Logf("%d nodes in %.1f s; nnf-deploy: %.2f ms of processor time per node, %d files, %d threads, %d kB resident", nodes,
-		took, cpu, p.files, p.threads, p.resident)
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) { // exit code 1, because nothing is installed
-		t.Fatal(err)
+		took, cpu, p.Files, p.Threads, p.RSS/1000)
+	allAnswer(t, err, out.Bytes(), &errs, nodes)
+	if most := remote.OpenFiles(nodes); p.Files > most {
+		t.Errorf("%d open files, want at most %d", p.Files, most)
 	}
-	var answer struct {
-		Nodes []struct {
-			Node, Cause string
-			Answers     bool
-		}
-	}
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil || len(answer.Nodes) != nodes {
-		t.Fatalf("%d nodes, %v\n%s", len(answer.Nodes), err, &errs)
-	}
-	for _, n := range answer.Nodes {
-		if !n.Answers {
-			t.Errorf("%s: %s", n.Node, n.Cause)
-		}
-	}
-	if most := remote.OpenFiles(nodes); p.files > most {
-		t.Errorf("%d open files, want at most %d", p.files, most)
-	}
-	if p.threads > 64 {
-		t.Errorf("%d threads", p.threads)
+	if p.Threads > 64 {
+		t.Errorf("%d threads", p.Threads)
 	}
 	if path := os.Getenv(sessionFigures); path != "" && !t.Failed() {
-		data, err := json.Marshal(map[string]float64{"nodes": float64(nodes), "seconds": took, "cpu_ms_per_node": cpu, "files": float64(p.files), "threads": float64(p.threads), "resident_mb": float64(p.resident) * 1024 / 1e6})
+		data, err := json.Marshal(map[string]float64{"nodes": float64(nodes), "seconds": took, "cpu_ms_per_node": cpu, "files": float64(p.Files), "threads": float64(p.Threads), "resident_mb": float64(p.RSS) / 1e6})
 		if err = errors.Join(err, os.WriteFile(path, data, 0o600)); err != nil {
 			t.Fatal(err)
 		}
@@ -257,15 +200,6 @@ func TestFewOpenFiles(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-}
-
-// system writes a SystemConfiguration with count nodes.
-func (s *testFleet) system(count int) {
-	text := "apiVersion: dataworkflowservices.github.io/v1alpha7\nkind: SystemConfiguration\nspec:\n  externalComputeNodes:\n"
-	for i := range count {
-		text += fmt.Sprintf("  - name: compute-%03d\n", i+1)
-	}
-	s.write("system.yaml", text)
 }
 
 // processesOf returns the command lines of the processes that have a path below dir in their

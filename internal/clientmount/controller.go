@@ -244,17 +244,27 @@ func (c *Controller) handler() kube.Handler[dws.ClientMount] {
 	}
 }
 
+// versionLasts is how long a watch must have worked before the loss of its version is the
+// effect of an upgrade and not one of several failures in a row.
+const versionLasts = time.Minute
+
 // Follow watches the objects of this node until ctx ends. It starts with the newest known
 // version, which most servers serve, and looks up the version when the server does not, or
 // no longer, serve it. It retries while the API server is down.
 func (c *Controller) Follow(ctx context.Context) error {
 	version, failures := api.VersionsDWS[0], 0
+	var connected time.Time
 	state := func(s kube.State) {
 		switch {
 		case s.Connected:
-			failures = 0
-		case failures == 0 && errors.Is(s.LastError, kube.ErrVersionGone):
-			return // normal with an older or newer server; the lookup reports a failure
+			connected = time.Now()
+		case errors.Is(s.LastError, kube.ErrVersionGone):
+			if !connected.IsZero() && time.Since(connected) >= versionLasts {
+				failures = 0
+			}
+			if failures == 0 {
+				return // normal with an older or newer server; the lookup reports a failure
+			}
 		}
 		c.apiState(s)
 	}

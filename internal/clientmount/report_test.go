@@ -171,6 +171,7 @@ type versioned struct {
 	mu       sync.Mutex
 	served   []string
 	requests []string
+	broken   bool               // the list works, but the watch is not served
 	watching context.CancelFunc // ends the watch, as the server does when a version is removed
 }
 
@@ -197,6 +198,10 @@ func (v *versioned) Watch(ctx context.Context, r kube.Resource, _ string, onStat
 		return kube.ErrVersionGone
 	}
 	onState(kube.State{Connected: true, Synced: true, Since: time.Now()})
+	if v.broken {
+		onState(kube.State{LastError: kube.ErrVersionGone, Since: time.Now()})
+		return kube.ErrVersionGone
+	}
 	removed, cancel := context.WithCancel(ctx)
 	v.watching = cancel
 	<-removed.Done()
@@ -235,6 +240,9 @@ func TestFollowedVersion(t *testing.T) {
 				go func() { done <- l.c.Follow(ctx) }()
 				synctest.Wait()
 				if test.then != nil {
+					if v.watching != nil {
+						wait.Advance(2 * versionLasts)
+					}
 					v.served = test.then
 					if v.watching != nil {
 						v.watching()
@@ -254,4 +262,31 @@ func TestFollowedVersion(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server that serves lists and no watches is not asked in a tight loop, and is reported.
+func TestWatchNeverServed(t *testing.T) {
+	var out bytes.Buffer
+	v := &versioned{served: api.VersionsDWS, broken: true}
+	change := func(o *Options) {
+		v.fakeServer = o.Client.(*fakeServer)
+		o.Client, o.Log = v, slog.New(slog.NewTextHandler(&out, nil))
+	}
+	runLoop(t, dws.TypeXFS, change, func(t *testing.T, l *loop) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.c.Follow(ctx) }()
+		wait.Advance(10 * time.Minute)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		// The pauses grow to 30 s; each attempt is a watch and a lookup.
+		if n := len(v.requests); n < 20 || n > 80 {
+			t.Errorf("%d requests in 10 minutes", n)
+		}
+		if !strings.Contains(out.String(), "the watch failed") {
+			t.Errorf("nothing is reported:\n%s", &out)
+		}
+	})
 }

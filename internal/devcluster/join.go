@@ -10,28 +10,27 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/authority"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/controlplane"
-	"github.com/compute-daemons/compute-daemons/internal/devcluster/lifeline"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/provision"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
 )
 
 type joinOptions struct {
-	cluster        *cluster
-	port           int
-	stdin, verbose bool
+	cluster  *cluster
+	lifetime *lifetime
+	port     int
+	verbose  bool
 }
 
 func defineJoin(flags *pflag.FlagSet) action {
-	o := joinOptions{cluster: addDir(flags)}
+	o := joinOptions{cluster: addDir(flags), lifetime: addLifetime(flags)}
 	flags.IntVar(&o.port, "port", 0, "port on 127.0.0.1 (default: any free port)")
-	flags.BoolVar(&o.stdin, "stdin", false, "exit at the end of standard input, instead of with the parent's thread")
 	flags.BoolVar(&o.verbose, "verbose", false, "write the log of the API server to standard error instead of a file")
 	return func(ctx context.Context, s streams, args []string) error {
 		if o.cluster.dir == "" {
 			return usageError("--dir is required")
 		}
-		if o.port < 0 || o.port > 65535 {
-			return usageError("--port %d: must be from 0 to 65535", o.port)
+		if err := checkPort(o.port); err != nil {
+			return err
 		}
 		return o.join(ctx, s, args)
 	}
@@ -41,13 +40,11 @@ func defineJoin(flags *pflag.FlagSet) action {
 // the cluster, so clients can use each of the servers. The etcd belongs to the process of
 // the cluster: when that stops, this server can no longer serve requests.
 func (o *joinOptions) join(ctx context.Context, s streams, args []string) error {
-	if o.stdin {
-		var cancel context.CancelFunc
-		ctx, cancel = lifeline.FollowStdin(ctx, s.in)
-		defer cancel()
-	} else if err := lifeline.FollowParent(); err != nil {
+	ctx, cancel, err := o.lifetime.follow(ctx, s)
+	if err != nil {
 		return err
 	}
+	defer cancel()
 	dir, err := statedir.Join(o.cluster.dir)
 	if err != nil {
 		return err

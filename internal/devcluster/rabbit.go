@@ -11,28 +11,27 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/compute-daemons/compute-daemons/internal/devcluster/lifeline"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/provision"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/rabbit"
 )
 
 type rabbitOptions struct {
-	cluster           *cluster
-	namespaces        []string
-	maps, faults      []string
-	anyStorage, stdin bool
-	parallel          int
+	cluster      *cluster
+	lifetime     *lifetime
+	namespaces   []string
+	maps, faults []string
+	anyStorage   bool
+	parallel     int
 }
 
 func defineRabbit(flags *pflag.FlagSet) action {
-	o := rabbitOptions{cluster: addDir(flags)}
+	o := rabbitOptions{cluster: addDir(flags), lifetime: addLifetime(flags)}
 	flags.StringSliceVar(&o.namespaces, "namespace", []string{"rabbit-01", rabbit.SystemNamespace}, "namespaces of the movements to process: the name of the rabbit, and "+rabbit.SystemNamespace+" for Lustre")
 	flags.StringArrayVar(&o.maps, "map", nil, "/FROM=/TO: directory of the rabbit, and where it is on this machine; the longest matching FROM is used")
 	flags.StringArrayVar(&o.faults, "fault", nil, "'PATTERN NAME=VALUE...': hold=true delay=2s minor=N invalid=TEXT rate=64k exit=CODE die=1s storm=PER-SECOND;\n"+
 		"PATTERN is matched against NAMESPACE/NAME and the paths, * matches any text; rules in the file D/rabbit/faults, which is re-read on each use, take precedence")
 	flags.BoolVar(&o.anyStorage, "any-storage", false, "process Lustre movements even if their NnfStorage does not exist")
 	flags.IntVar(&o.parallel, "parallel", 8, "number of concurrent copies")
-	flags.BoolVar(&o.stdin, "stdin", false, "exit at the end of standard input, instead of with the parent's thread")
 	return func(ctx context.Context, s streams, args []string) error {
 		config, err := o.config(args)
 		if err != nil {
@@ -75,13 +74,11 @@ func (o *rabbitOptions) config(args []string) (rabbit.Config, error) {
 }
 
 func (o *rabbitOptions) run(ctx context.Context, s streams, c rabbit.Config) error {
-	if o.stdin {
-		var cancel context.CancelFunc
-		ctx, cancel = lifeline.FollowStdin(ctx, s.in)
-		defer cancel()
-	} else if err := lifeline.FollowParent(); err != nil {
+	ctx, cancel, err := o.lifetime.follow(ctx, s)
+	if err != nil {
 		return err
 	}
+	defer cancel()
 	admin, err := provision.ReadAdmin(o.cluster.dir)
 	if err != nil {
 		return fmt.Errorf("no cluster in %s: %w", o.cluster.dir, err)

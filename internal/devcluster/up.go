@@ -18,7 +18,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/apiclient"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/authority"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/controlplane"
-	"github.com/compute-daemons/compute-daemons/internal/devcluster/lifeline"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/manifests"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/provision"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/statedir"
@@ -32,19 +31,18 @@ type upOptions struct {
 	dir, crds         string
 	port              int
 	computes, rabbits []string
-	newCA, stdin      bool
-	verbose           bool
+	newCA, verbose    bool
+	lifetime          *lifetime
 }
 
 func defineUp(flags *pflag.FlagSet) action {
-	var o upOptions
+	o := upOptions{lifetime: addLifetime(flags)}
 	flags.StringVar(&o.dir, "dir", "", "directory of the cluster; its state persists across restarts")
 	flags.StringVar(&o.crds, "crds", "", "install the definitions in the *.yaml files of this directory instead of the built-in ones")
 	flags.IntVar(&o.port, "port", 0, "port on 127.0.0.1 (default: the previous port of the cluster, or any free port)")
 	flags.StringArrayVar(&o.computes, "compute", []string{"compute-01", "compute-02"}, "name of a compute node; creates its namespace")
 	flags.StringArrayVar(&o.rabbits, "rabbit", []string{"rabbit-01"}, "name of a rabbit; creates its namespace")
 	flags.BoolVar(&o.newCA, "new-ca", false, "create a new certificate authority")
-	flags.BoolVar(&o.stdin, "stdin", false, "exit at the end of standard input, instead of with the parent's thread")
 	flags.BoolVar(&o.verbose, "verbose", false, "write the log of the API server to standard error instead of a file")
 	return func(ctx context.Context, s streams, args []string) error {
 		if err := o.check(); err != nil {
@@ -58,8 +56,8 @@ func (o *upOptions) check() error {
 	if o.dir == "" {
 		return usageError("--dir is required")
 	}
-	if o.port < 0 || o.port > 65535 {
-		return usageError("--port %d: must be from 0 to 65535", o.port)
+	if err := checkPort(o.port); err != nil {
+		return err
 	}
 	for _, name := range append(o.computes, o.rabbits...) {
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
@@ -70,13 +68,11 @@ func (o *upOptions) check() error {
 }
 
 func (o *upOptions) up(ctx context.Context, s streams, args []string) error {
-	if o.stdin {
-		var cancel context.CancelFunc
-		ctx, cancel = lifeline.FollowStdin(ctx, s.in)
-		defer cancel()
-	} else if err := lifeline.FollowParent(); err != nil {
+	ctx, cancel, err := o.lifetime.follow(ctx, s)
+	if err != nil {
 		return err
 	}
+	defer cancel()
 	crds, err := o.definitions()
 	if err != nil {
 		return err

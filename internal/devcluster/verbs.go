@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/apiclient"
+	"github.com/compute-daemons/compute-daemons/internal/devcluster/lifeline"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/manifests"
 	"github.com/compute-daemons/compute-daemons/internal/devcluster/provision"
 )
@@ -29,6 +30,32 @@ func addDir(flags *pflag.FlagSet) *cluster {
 	c := &cluster{}
 	flags.StringVar(&c.dir, "dir", "", "directory of the cluster")
 	return c
+}
+
+// lifetime determines when a server ends, besides SIGINT and SIGTERM.
+type lifetime struct{ stdin bool }
+
+func addLifetime(flags *pflag.FlagSet) *lifetime {
+	l := &lifetime{}
+	flags.BoolVar(&l.stdin, "stdin", false, "exit at the end of standard input, instead of with the parent's thread")
+	return l
+}
+
+// follow returns a context that ends with the lifetime.
+func (l *lifetime) follow(ctx context.Context, s streams) (context.Context, context.CancelFunc, error) {
+	if l.stdin {
+		ctx, cancel := lifeline.FollowStdin(ctx, s.in)
+		return ctx, cancel, nil
+	}
+	return ctx, func() {}, lifeline.FollowParent()
+}
+
+// checkPort checks the value of --port.
+func checkPort(port int) error {
+	if port < 0 || port > 65535 {
+		return usageError("--port %d: must be from 0 to 65535", port)
+	}
+	return nil
 }
 
 func (c *cluster) connect() (*apiclient.Client, *rest.Config, error) {

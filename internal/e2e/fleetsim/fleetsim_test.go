@@ -44,6 +44,24 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// result runs the simulation, which must succeed, and returns its report and its progress.
+func result(t *testing.T, cmd *exec.Cmd) (r report, progress string) {
+	t.Helper()
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if strings.Contains(stderr.String(), "not possible on this machine") {
+		require.Missing(t, stderr.String())
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return r, stderr.String()
+}
+
 // calls are the requests per node, of each class.
 type calls map[string]float64
 
@@ -104,19 +122,7 @@ func TestOutages(t *testing.T) {
 func testFleet(t *testing.T, nodes int, args []string, rows []wantedRow) {
 	t.Helper()
 	cmd := program(t, append(args, "--json", fmt.Sprint("--nodes=", nodes))...)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if strings.Contains(stderr.String(), "not possible on this machine") {
-		require.Missing(t, stderr.String())
-	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
-	var r report
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	r, _ := result(t, cmd)
 	t.Logf("%s\n%.0f kB per node", r.Machine, r.Memory)
 	for i, want := range rows {
 		if i >= len(r.Rows) {

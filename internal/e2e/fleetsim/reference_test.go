@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"math"
 	"os"
 	"os/exec"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
@@ -25,21 +23,9 @@ func TestReference(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if strings.Contains(stderr.String(), "not possible on this machine") {
-		require.Missing(t, stderr.String())
-	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
-	if strings.Contains(stderr.String(), "reflector") {
-		t.Errorf("the log of client-go is printed: %s", stderr.String())
-	}
-	var r report
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	r, progress := result(t, cmd)
+	if strings.Contains(progress, "reflector") {
+		t.Errorf("the log of client-go is printed: %s", progress)
 	}
 	own := map[string]*row{}
 	for _, row := range r.Rows {
