@@ -183,6 +183,7 @@ lint: need-go need-lint ## run gofmt, go vet, staticcheck and shellcheck
 .PHONY: bench
 bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and compare with the targets (BENCHFLAGS=--json, --check)
 	@$(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
+	@$(GO) build -buildvcs=false -trimpath -o bin/fleetsim ./internal/e2e/fleetsim
 	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-scale.test ./internal/cli/deploy
 	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-sessions.test ./cmd/nnf-deploy
 	@bin/bench $(BENCHFLAGS)

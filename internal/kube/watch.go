@@ -296,9 +296,9 @@ var (
 	afterFailure = span{400 * time.Millisecond, 800 * time.Millisecond}
 	// afterLoss is the delay after the end of a running watch, and while the server cannot
 	// be reached. When a server restarts, all nodes lose their watches at the same moment:
-	// with this width, about a tenth of all nodes connect within one second, and most of
+	// with this width, less than a tenth of all nodes connect within one second, and most of
 	// them find a server that is ready.
-	afterLoss = span{3 * time.Second, 15 * time.Second}
+	afterLoss = span{3 * time.Second, 22 * time.Second}
 	// afterBusy is the delay while a server responds, but cannot serve the lost watch: in
 	// its first seconds it cannot check credentials yet (401) and has not filled its caches
 	// (429).

@@ -45,6 +45,7 @@ type options struct {
 	waits       int
 	simulated   int // simulated nodes of nnf-deploy, each with a process for ssh
 
+	many         int // simulated nodes on one API server
 	nodesAtScale int // nodes of nnf-deploy in virtual time
 	sessions     int // nodes of nnf-deploy with a real ssh
 }
@@ -80,6 +81,7 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.polls, "polls", 2000, "number of status requests for a transfer")
 	f.IntVar(&o.waits, "waits", 100, "number of measured waits for the end of a transfer")
 	f.IntVar(&o.simulated, "nodes", 200, "number of simulated nodes of nnf-deploy")
+	f.IntVar(&o.many, "fleet", 300, "number of simulated nodes on one API server, at least 10")
 	f.IntVar(&o.nodesAtScale, "scale", 11136, "number of nodes of nnf-deploy in virtual time, at least 600")
 	f.IntVar(&o.sessions, "sessions", 500, "number of nodes of nnf-deploy with a real ssh")
 	switch err := f.Parse(args); {
@@ -88,7 +90,7 @@ func parse(args []string) (options, int) {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
-	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated, o.sessions) < 1 || o.nodesAtScale < 600 || o.settle < 0 || o.window <= 0:
+	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated, o.sessions) < 1 || o.nodesAtScale < 600 || o.many < 10 || o.settle < 0 || o.window <= 0:
 		fmt.Fprintln(os.Stderr, "bench: numbers must be positive, and arguments are not accepted; see --help")
 		return o, 2
 	}
@@ -181,6 +183,7 @@ func (b *bench) all() {
 		{nnfDM, fmt.Sprintf("calls of one user during %d connections of another", b.connections), b.copies.crowded},
 		{clientmountd, fmt.Sprintf("search for the holder of a mount, %d processes", b.processes), b.holders},
 		{nnfDeploy, fmt.Sprintf("%d simulated nodes, two runs", b.simulated), b.fleet},
+		{clientmountd, fmt.Sprintf("%d nodes on one API server", b.many), b.manyNodes},
 		{nnfDeploy, fmt.Sprintf("%d nodes in virtual time", b.nodesAtScale), b.scale},
 		{nnfDeploy, fmt.Sprintf("%d ssh sessions", b.sessions), b.realSessions},
 	} {

@@ -85,8 +85,9 @@ func (s *simulation) compare(l *lab.Lab, dir string) (err error) {
 		return err
 	}
 	job := func(name string) scenario {
-		return scenario{"reference: " + name, func() error {
-			err := r.job(name)
+		job := r.jobOn(name, r.fleet.nodes)
+		return scenario{"reference: " + job.what, func() error {
+			err := job.run()
 			r.nothingLeft(r.Rows[len(r.Rows)-1])
 			return err
 		}}
@@ -95,8 +96,8 @@ func (s *simulation) compare(l *lab.Lab, dir string) (err error) {
 		{"reference: start of all nodes at once", r.startAtOnce},
 		{fmt.Sprintf("reference: start of all nodes within %v", r.spread), r.startSpread},
 		{fmt.Sprintf("reference: steady state for %v", r.steady), r.steadyState},
-		job("first job on all nodes"),
-		job("second job on all nodes"),
+		job("first job"),
+		job("second job"),
 		{"reference: API server restarted", r.restarts},
 		{"reference: end", r.fleet.stopAll},
 	})

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,19 +80,19 @@ var (
 	slowLife = calls{"profile": 2, "patch": 6}
 )
 
-// Starts, jobs and copies of a fleet of 100 nodes.
+// Starts, jobs and copies of a fleet of 300 nodes.
 func TestFleet(t *testing.T) {
 	t.Parallel()
-	const nodes = 100
-	testFleet(t, nodes, []string{"--only=load", "--spread=2s", "--steady=1s"}, []wantedRow{
+	const nodes, part = 300, 60
+	testFleet(t, nodes, []string{"--only=load", "--sample=60", "--spread=2s", "--steady=1s"}, []wantedRow{
 		{"start, all at once", nodes, startCalls, startCalls},
 		{"start, spread over 2s", nodes, startCalls, startCalls},
 		{"steady state, 1s", nodes, calls{}, calls{}},
 		{"first job on all nodes", nodes, lifeCalls, slowLife},
-		{"second job on all nodes", nodes, lifeCalls, slowLife},
-		{"job while a client lists all objects", nodes, lifeCalls, calls{"profile": 20, "patch": 20}},
-		{"the same with flow control", nodes, lifeCalls, slowLife},
-		{"job while 10 % of the nodes fail", nodes - nodes/10, calls{"profile": 2, "patch": 3}, calls{"profile": 4, "patch": 6}},
+		{"second job on 60 nodes", part, lifeCalls, slowLife},
+		{"job while a client lists all objects", part, lifeCalls, calls{"profile": 20, "patch": 20}},
+		{"the same with flow control", part, lifeCalls, slowLife},
+		{"job while 10 % of the nodes fail", part - part/10, calls{"profile": 2, "patch": 3}, calls{"profile": 4, "patch": 6}},
 		{"copy offload, 8 copies per node", nodes / 5, calls{"create": 8, "watch": 1}, calls{"create": 8, "discovery": 3, "watch": 2, "list": 25, "other": 25}},
 	})
 }
@@ -150,10 +151,26 @@ func testFleet(t *testing.T, nodes int, args []string, rows []wantedRow) {
 	}
 }
 
-// Ctrl-C ends the simulation and the API server, and leaves no file.
+// Ctrl-C ends the simulation, the API server and the reference fleet, and leaves no file.
 func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	t.Run("fleet", func(t *testing.T) {
+		t.Parallel()
+		testInterrupt(t, program(t, "--nodes=10", "--steady=10m", "--spread=0s"), "steady state")
+	})
+	t.Run("reference", func(t *testing.T) {
+		t.Parallel()
+		testInterrupt(t, withReference(t, "--nodes=10", "--only=compare", "--steady=0s", "--spread=0s"), "reference: first job")
+	})
+}
+
+// progressOnly matches an output without errors.
+var progressOnly = regexp.MustCompile(`^(fleetsim: \d\d:\d\d:\d\d .*\n)*$`)
+
+// testInterrupt sends the signal when the progress has the text.
+func testInterrupt(t *testing.T, cmd *exec.Cmd, at string) {
+	t.Helper()
 	dir := t.TempDir()
-	cmd := program(t, "--nodes=10", "--steady=10m", "--spread=0s")
 	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -164,7 +181,7 @@ func TestInterrupt(t *testing.T) {
 	}
 	var log strings.Builder
 	buf := make([]byte, 4096)
-	for !strings.Contains(log.String(), "steady state") {
+	for !strings.Contains(log.String(), at) {
 		n, err := stderr.Read(buf)
 		log.Write(buf[:n])
 		if err != nil {
@@ -180,8 +197,11 @@ func TestInterrupt(t *testing.T) {
 	if strings.Contains(log.String(), "not possible on this machine") {
 		require.Missing(t, log.String())
 	}
-	if code := cmd.ProcessState.ExitCode(); code != 130 || len(rest) > 0 {
+	if code := cmd.ProcessState.ExitCode(); code != 130 || !progressOnly.Match(rest) {
 		t.Errorf("exit code %d, standard error %s%s", code, &log, rest)
+	}
+	if out, err := exec.Command("pgrep", "-f", regexp.QuoteMeta(filepath.Dir(cmd.Path))).CombinedOutput(); err == nil {
+		t.Errorf("processes are left: %s", out)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
@@ -190,7 +210,7 @@ func TestInterrupt(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	for line, want := range map[string]int{
-		"--help": 0, "--nodes=10": -1, "--nodes=9": 2, "--nodes=100000": 2, "--spread=-1s": 2, "--steady=-1s": 2, "--outage=-1s": 2, "--nods=1": 2, "extra": 2,
+		"--help": 0, "--nodes=10": -1, "--nodes=9": 2, "--nodes=100000": 2, "--sample=9": 2, "--spread=-1s": 2, "--steady=-1s": 2, "--outage=-1s": 2, "--nods=1": 2, "extra": 2,
 	} {
 		if _, code := parse([]string{line}); code != want {
 			t.Errorf("%s: %d, want %d", line, code, want)

@@ -287,6 +287,9 @@ func (m *manager) slow(node string) (n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := m.objects[node]
+	if l == nil {
+		return 0
+	}
 	for _, took := range []time.Duration{l.mounted.Sub(l.created), l.unmounted.Sub(l.ended)} {
 		if took >= progressAfter {
 			n++

@@ -38,6 +38,7 @@ type options struct {
 	spread time.Duration // of the second start
 	steady time.Duration // of the steady state
 	outage time.Duration // how long the API server is down
+	sample int           // most nodes of a job that need not be on all nodes
 
 	only      string // a part of the scenarios; empty: all
 	reference bool   // run the reference fleet as well
@@ -58,9 +59,10 @@ func parse(args []string) (options, int) {
 	f.BoolVar(&o.json, "json", false, "print the figures as JSON")
 	f.IntVar(&o.nodes, "nodes", 1000, "number of nodes, at least 10")
 	f.DurationVar(&o.spread, "spread", time.Minute, "time within which the nodes start in the second scenario")
-	f.DurationVar(&o.steady, "steady", 5*time.Minute, "duration of the steady state")
+	f.DurationVar(&o.steady, "steady", 5*time.Minute, fmt.Sprintf("duration of the steady state; with more than %d nodes, 1m by default", large))
 	f.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is down in the longest outage")
-	f.StringVar(&o.only, "only", "", "run only a part of the scenarios: load (starts, jobs, copies), outages, or compare (what --reference repeats)")
+	f.IntVar(&o.sample, "sample", 1000, "number of nodes with the jobs that need not run on all nodes, at least 10")
+	f.StringVar(&o.only, "only", "", fmt.Sprintf("run only a part of the scenarios: load (starts, jobs, copies), outages, compare (what --reference repeats), or copies (on all nodes, up to %d)", maxCopies))
 	f.BoolVar(&o.reference, "reference", false, "run the same scenarios with the reference fleet, and print the ratios; needs "+referenceProgram)
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -68,17 +70,28 @@ func parse(args []string) (options, int) {
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "fleetsim:", err)
 		return o, 2
-	case !slices.Contains([]string{"", onlyLoad, onlyOutages, onlyCompare}, o.only) || o.reference && o.only != "" && o.only != onlyCompare:
-		fmt.Fprintln(os.Stderr, "fleetsim: --only must be load, outages or compare, with --reference compare; see --help")
+	case !slices.Contains([]string{"", onlyLoad, onlyOutages, onlyCompare, onlyCopies}, o.only) || o.reference && o.only != "" && o.only != onlyCompare:
+		fmt.Fprintln(os.Stderr, "fleetsim: --only must be load, outages, compare or copies, with --reference compare; see --help")
 		return o, 2
-	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.spread < 0 || o.steady < 0 || o.outage < 0:
-		fmt.Fprintln(os.Stderr, "fleetsim: --nodes must be from 10 to 99999, durations must not be negative, and arguments are not accepted; see --help")
+	case f.NArg() > 0 || o.nodes < 10 || o.nodes > 99_999 || o.sample < 10 || o.spread < 0 || o.steady < 0 || o.outage < 0:
+		fmt.Fprintln(os.Stderr, "fleetsim: --nodes must be from 10 to 99999, --sample at least 10, durations must not be negative, and arguments are not accepted; see --help")
 		return o, 2
+	}
+	if o.nodes > large && !f.Changed("steady") {
+		o.steady = time.Minute
 	}
 	return o, -1
 }
 
+// large is the number of nodes above which the whole simulation is shortened. It is also
+// the size of the largest reference fleet: this machine must run that one as well.
+const large = 2000
+
 func run(f lab.Features, o options) int {
+	if o.reference && o.nodes > large {
+		fmt.Fprintf(os.Stderr, "fleetsim: not compared with the reference fleet, which is limited to %d nodes\n", large)
+		o.reference = false
+	}
 	if !f.Private {
 		fmt.Fprintln(os.Stderr, "fleetsim: not possible on this machine:", f.Why)
 		return 1

@@ -38,7 +38,7 @@ const target = 2
 // shared is the FlowSchema of all service accounts without one of their own.
 const shared = "service-accounts"
 
-// noise is a client that lists the ClientMounts of all nodes in a loop, like a monitoring
+// noise is a client that lists all ClientMounts in a loop, like a monitoring
 // script that is not written with care. It does not pause after a rejection either.
 type noise struct {
 	stop context.CancelFunc
@@ -168,19 +168,19 @@ func (s *simulation) noisyJob(r *row, schema string) error {
 	if schema != shared {
 		r.checks = append(r.checks, s.lifeCosts)
 	}
-	if err := s.runJob(r, s.fleet.nodes); err != nil {
+	if err := s.runJob(r, s.part, s.part); err != nil {
 		return err
 	}
 	took := time.Since(r.started)
 	lists := n.lists.Load()
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
-	if err := wait.For(ctx, "a list of the ClientMounts of all nodes", func() (bool, error) {
-		return n.largest.Load() >= int64(len(s.fleet.nodes))*leastObject, nil
+	if err := wait.For(ctx, "a list of all ClientMounts", func() (bool, error) {
+		return n.largest.Load() >= int64(len(s.part))*leastObject, nil
 	}); err != nil {
 		return err
 	}
-	if err := s.endJob(); err != nil {
+	if err := s.endJob(s.part); err != nil {
 		return err
 	}
 	n.end()

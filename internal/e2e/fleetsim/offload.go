@@ -25,8 +25,10 @@ import (
 const (
 	// computesPerRabbit is the number of compute nodes of a rabbit.
 	computesPerRabbit = 16
-	// eachOffload is the share of the nodes that copy: 1 of 5, 2,228 of the largest system.
+	// eachOffload is the share of the nodes that copy beside the other scenarios: 1 of 5, or less.
 	eachOffload = 5
+	// maxCopies is the largest number of nodes that copy.
+	maxCopies = 2000
 	// batch is the number of data movements of a node.
 	batch = 8
 	// maxTransfer is the most requests of nnf-dm for one data movement of a batch, from its
@@ -164,15 +166,10 @@ func (m *mover) wrong() (wrong []string) {
 	return wrong
 }
 
-// copies measures copy offload: a share of the nodes create a batch of data movements
-// each, all at the same time, and follow it to its end. The manifests for flow control are
+// copies measures copy offload: the nodes create a batch of data movements each, all at the same time, and follow it to its end. The manifests for flow control are
 // installed, as each node has only one request in progress.
-func (s *simulation) copies() (err error) {
+func (s *simulation) copies(nodes []*simulated) (err error) {
 	token := filepath.Join(s.cluster.API().Tokens, "nnf-dm", product.TokenFile)
-	var nodes []*simulated
-	for i := 0; i < len(s.fleet.nodes); i += eachOffload {
-		nodes = append(nodes, s.fleet.nodes[i])
-	}
 	job, err := s.site(nodes)
 	if err != nil {
 		return err

@@ -44,20 +44,23 @@ func (s *simulation) outages() error {
 	if err := s.replaceTokens(); err != nil {
 		return err
 	}
+	long := outage{name: fmt.Sprintf("API server down for %v", s.outage), stop: s.cluster.Kill, down: s.outage}
+	if s.shortened() {
+		return s.stops([]outage{s.bothStops()[0], long})
+	}
 	if err := s.changeVersions(); err != nil {
 		return err
 	}
-	return s.stops(append(s.bothStops(),
-		outage{name: fmt.Sprintf("API server down for %v", s.outage), stop: s.cluster.Kill, down: s.outage},
+	return s.stops(append(s.bothStops(), long,
 		outage{name: fmt.Sprintf("API server killed %d times in a row", flaps), stop: s.cluster.Kill, again: flaps - 1}))
 }
 
 // restarts is the part of outages that the reference fleet can do.
 func (s *simulation) restarts() error {
-	if err := s.createJob(s.fleet.nodes); err != nil {
+	if err := s.createJob(s.part, s.part); err != nil {
 		return err
 	}
-	if err := s.awaitJob(s.fleet.nodes); err != nil {
+	if err := s.awaitJob(s.part); err != nil {
 		return err
 	}
 	return s.stops(s.bothStops())
@@ -82,26 +85,34 @@ func (s *simulation) stops(list []outage) error {
 			return err
 		}
 	}
-	if err := s.endJob(); err != nil {
+	if err := s.endJob(s.part); err != nil {
 		return err
 	}
 	s.nothingLeft(s.Rows[len(s.Rows)-1])
 	return nil
 }
 
-// replaceTokens starts a job while the API server already rejects the token of the nodes,
+// replaceTokens starts a job while the API server already rejects the token of all nodes,
 // and then gives them a new one. The running watches deliver the ClientMounts, but no
 // node can read its profile or report anything.
 func (s *simulation) replaceTokens() error {
 	account := product.Daemons[0].Account
 	return s.measure("tokens of all nodes replaced", func(r *row) error {
+		r.Nodes, r.among = len(s.part), len(s.part)
 		r.checks = append(r.checks, func(r *row) {
+			with := 0
 			r.each("rejected requests", func(c counts) bool {
-				return c.failed[unauthorized] > 0 && c.failed[unauthorized] <= maxUnauthorized && c.failures() == c.failed[unauthorized]
+				if c.failed[unauthorized] > 0 {
+					with++
+				}
+				return c.failed[unauthorized] <= maxUnauthorized && c.failures() == c.failed[unauthorized]
 			})
 			r.each("requests with the new token", func(c counts) bool {
 				return c.total()-c.failed[unauthorized] <= maxWrites+maxProfiles && c.requests[list]+c.requests[watch]+c.requests[other] == 0
 			})
+			if with != len(s.part) {
+				r.wrong([]string{fmt.Sprintf("%d nodes sent requests with the old token, expected %d", with, len(s.part))})
+			}
 		})
 		old, err := os.ReadFile(s.fleet.nodes[0].tokenFile())
 		if err != nil {
@@ -117,15 +128,15 @@ func (s *simulation) replaceTokens() error {
 		if err != nil {
 			return err
 		}
-		before := countsOf(s.fleet.traffic())
-		if err := s.createJob(s.fleet.nodes); err != nil {
+		before := failuresOf(s.part, unauthorized)
+		if err := s.createJob(s.part, s.part); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, patience)
 		defer cancel()
-		if err := wait.For(ctx, "a rejected request of each node", func() (bool, error) {
-			for i, c := range countsOf(s.fleet.traffic()) {
-				if c.failed[unauthorized] == before[i].failed[unauthorized] {
+		if err := wait.For(ctx, "a rejected request of each node of the job", func() (bool, error) {
+			for i, n := range failuresOf(s.part, unauthorized) {
+				if n == before[i] {
 					return false, nil
 				}
 			}
@@ -139,7 +150,7 @@ func (s *simulation) replaceTokens() error {
 				return err
 			}
 		}
-		if err := s.awaitJob(s.fleet.nodes); err != nil {
+		if err := s.awaitJob(s.part); err != nil {
 			return err
 		}
 		times := s.manager.times(func(*lifecycle) time.Time { return replaced })
@@ -147,6 +158,15 @@ func (s *simulation) replaceTokens() error {
 		r.How = "from the new token until the manager sees the ClientMount ready, which was created with the old token"
 		return nil
 	})
+}
+
+// failuresOf returns the number of failed requests of a kind for each node.
+func failuresOf(nodes []*simulated, kind failure) (out []int64) {
+	for _, n := range nodes {
+		c := n.daemon.counts()
+		out = append(out, c.failed[kind])
+	}
+	return out
 }
 
 // outage is a failure of the API server.

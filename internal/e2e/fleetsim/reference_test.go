@@ -13,16 +13,23 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
-// The reference fleet works: it sends the requests of the reference daemon, and does its
-// jobs. Our nodes send fewer requests.
-func TestReference(t *testing.T) {
-	t.Parallel()
-	cmd := program(t, "--json", "--nodes=20", "--reference", "--only=compare", "--spread=1s", "--steady=0s")
+// withReference is program, with the reference fleet.
+func withReference(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := program(t, append(args, "--reference")...)
 	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-o", filepath.Join(filepath.Dir(cmd.Path), referenceProgram), ".")
 	build.Dir, build.Env = "reference", append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return cmd
+}
+
+// The reference fleet works: it sends the requests of the reference daemon, and does its
+// jobs. Our nodes send fewer requests.
+func TestReference(t *testing.T) {
+	t.Parallel()
+	cmd := withReference(t, "--json", "--nodes=20", "--only=compare", "--spread=1s", "--steady=0s")
 	r, progress := result(t, cmd)
 	if strings.Contains(progress, "reflector") {
 		t.Errorf("the log of client-go is printed: %s", progress)

@@ -46,6 +46,7 @@ type row struct {
 
 	started   time.Time
 	restarted bool     // the server has a new process
+	among     int      // number of nodes that shared the load; 0: all
 	errors    []string // records of level error
 	server    lab.Usage
 	perNode   []counts
@@ -61,6 +62,9 @@ func (r *row) setTimes(times []float64, last float64) {
 // finish computes the figures per node.
 func (r *row) finish(server lab.Usage, peak float64) {
 	n := float64(len(r.perNode))
+	if r.among > 0 {
+		n = float64(r.among)
+	}
 	r.Requests = map[string]float64{"total": float64(r.sum.total()) / n}
 	for i, name := range classNames {
 		r.Requests[name] = float64(r.sum.requests[i]) / n

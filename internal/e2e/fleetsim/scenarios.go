@@ -39,8 +39,9 @@ type simulation struct {
 	fleet    *fleet
 	manager  *manager
 	accounts accounts
-	jobs     int  // number of jobs so far
-	quiet    *row // the last job without disturbance
+	jobs     int          // number of jobs so far
+	part     []*simulated // evenly spread: the nodes of the jobs that need not run on all nodes
+	quiet    *row         // the last job without disturbance
 }
 
 // The values of --only.
@@ -48,33 +49,60 @@ const (
 	onlyLoad    = "load"    // starts, jobs and copies
 	onlyOutages = "outages" // failures and changes of the API server
 	onlyCompare = "compare" // what the reference fleet can do
+	onlyCopies  = "copies"  // copy offload on all nodes, or on the first maxCopies
 )
 
 // all runs the scenarios.
 func (s *simulation) all() error {
 	list := []scenario{{"start of all nodes at once", s.startAtOnce}}
-	if s.only != onlyOutages {
+	copying := s.every(max(eachOffload, (len(s.fleet.nodes)+s.sample-1)/s.sample))
+	if s.only == onlyCopies {
+		copying = s.fleet.nodes[:min(len(s.fleet.nodes), maxCopies)]
+	}
+	if s.only != onlyOutages && s.only != onlyCopies {
 		list = append(list,
 			scenario{fmt.Sprintf("start of all nodes within %v", s.spread), s.startSpread},
 			scenario{fmt.Sprintf("steady state for %v", s.steady), s.steadyState},
-			scenario{"first job on all nodes", func() error { return s.job("first job on all nodes") }},
-			scenario{"second job on all nodes", func() error { return s.job("second job on all nodes") }})
+			s.jobOn("first job", s.fleet.nodes),
+			s.jobOn("second job", s.part))
 	}
 	if s.only == "" || s.only == onlyLoad {
 		list = append(list,
 			scenario{"jobs with a noisy client", s.noisyJobs},
-			scenario{"job while 10 % of the nodes fail", s.failing},
-			scenario{"copy offload", s.copies})
+			scenario{"job while 10 % of the nodes fail", s.failing})
+	}
+	if s.only == "" || s.only == onlyLoad || s.only == onlyCopies {
+		list = append(list, scenario{fmt.Sprintf("copy offload on %d nodes", len(copying)), func() error { return s.copies(copying) }})
 	}
 	if s.only == "" || s.only == onlyOutages {
-		list = append(list,
-			scenario{"failures and changes of the API server", s.outages},
-			scenario{"two API servers", s.severalServers})
+		list = append(list, scenario{"failures and changes of the API server", s.outages})
+	}
+	switch {
+	case s.shortened():
+		s.say(fmt.Sprintf("with more than %d nodes, some failures of the API server are left out; --only=%s has all of them", large, onlyOutages))
+	case s.only == "" || s.only == onlyOutages:
+		list = append(list, scenario{"two API servers", s.severalServers})
 	}
 	if s.only == onlyCompare {
 		list = append(list, scenario{"API server restarted", s.restarts})
 	}
 	return s.each(append(list, scenario{"end", s.end}))
+}
+
+// every returns each n-th node.
+func (s *simulation) every(n int) (nodes []*simulated) {
+	for i := 0; i < len(s.fleet.nodes); i += n {
+		nodes = append(nodes, s.fleet.nodes[i])
+	}
+	return nodes
+}
+
+// on adds to the name of a scenario on which nodes it runs.
+func (s *simulation) on(name string, nodes []*simulated) string {
+	if len(nodes) < len(s.fleet.nodes) {
+		return fmt.Sprintf("%s on %d nodes", name, len(nodes))
+	}
+	return name + " on all nodes"
 }
 
 // scenario is a step of the simulation.
@@ -93,8 +121,14 @@ func (s *simulation) each(list []scenario) error {
 	return nil
 }
 
-// prepare creates the namespaces and the storage profile.
+// shortened reports whether scenarios are left out, because all of them together would take
+// most of an hour with many nodes.
+func (s *simulation) shortened() bool { return s.only == "" && len(s.fleet.nodes) > large }
+
+// prepare selects the nodes of the smaller jobs, and creates the namespaces and the storage
+// profile.
 func (s *simulation) prepare() error {
+	s.part = s.every((len(s.fleet.nodes) + s.sample - 1) / s.sample)
 	if _, err := s.cluster.Apply(s.ctx, fixture.Profile(profileName, fixture.ProfileSpec{})); err != nil {
 		return err
 	}
@@ -318,42 +352,48 @@ func (s *simulation) steadyState() error {
 	})
 }
 
-// job measures a job on all nodes: the times until its ClientMounts are ready, and the
-// requests of their whole life. The first job is slower: the API server prepares the
-// definitions of its objects.
-func (s *simulation) job(name string) error {
-	return s.measure(name, func(r *row) error {
-		r.checks = append(r.checks, healthy, s.lifeCosts, s.nothingLeft)
-		if err := s.runJob(r, s.fleet.nodes); err != nil {
-			return err
-		}
-		s.quiet = r
-		return s.endJob()
-	})
+// jobOn measures a job: the times until its ClientMounts are ready, and the requests of
+// their whole life. The first job is slower: the API server prepares the definitions of its
+// objects.
+func (s *simulation) jobOn(name string, nodes []*simulated) scenario {
+	name = s.on(name, nodes)
+	return scenario{name, func() error {
+		return s.measure(name, func(r *row) error {
+			r.checks = append(r.checks, healthy, s.lifeCosts, s.nothingLeft)
+			if err := s.runJob(r, nodes, nodes); err != nil {
+				return err
+			}
+			s.quiet = r
+			return s.endJob(nodes)
+		})
+	}}
 }
 
-// runJob creates a ClientMount on each node and waits until those of the given nodes are
-// ready.
-func (s *simulation) runJob(r *row, working []*simulated) error {
-	if err := s.createJob(working); err != nil {
+// runJob creates a ClientMount on each of the nodes and waits until those of the working
+// ones are ready.
+func (s *simulation) runJob(r *row, nodes, working []*simulated) error {
+	r.Nodes, r.among = len(nodes), len(nodes)
+	if err := s.createJob(nodes, working); err != nil {
 		return err
 	}
 	created := time.Now()
+	s.say(fmt.Sprintf("%d ClientMounts created", len(nodes)))
 	if err := s.awaitJob(working); err != nil {
 		return err
 	}
+	s.say(fmt.Sprintf("%d are ready", len(working)))
 	r.setTimes(s.manager.times(func(l *lifecycle) time.Time { return l.created }), s.manager.lastMounted(r.started).Seconds())
 	r.How = fmt.Sprintf("from the creation of a ClientMount until the manager sees it ready; all were created after %.1f s", created.Sub(r.started).Seconds())
 	return nil
 }
 
-// createJob creates a ClientMount on each node, which the working ones must mount.
-func (s *simulation) createJob(working []*simulated) error {
+// createJob creates a ClientMount on each of the nodes, which the working ones must mount.
+func (s *simulation) createJob(nodes, working []*simulated) error {
 	s.jobs++
 	for _, n := range working {
 		n.mounts++
 	}
-	return s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), s.fleet.nodes, func(*simulated) fixture.ClientMountSpec {
+	return s.manager.create(s.ctx, fmt.Sprintf("job-%d", s.jobs), nodes, func(*simulated) fixture.ClientMountSpec {
 		return fixture.ClientMountSpec{Profile: profileName, Mounts: []fixture.MountSpec{{Path: "/mnt/nnf/" + fixture.WorkflowUID + "-0", Type: "xfs"}}}
 	})
 }
@@ -367,23 +407,25 @@ func (s *simulation) awaitJob(working []*simulated) error {
 	return s.manager.awaitOn(s.ctx, "the mount on the nodes", ready, func(l *lifecycle) bool { return l.mounted.IsZero() })
 }
 
-// endJob unmounts and deletes the ClientMounts of all nodes.
-func (s *simulation) endJob() error {
-	if err := s.manager.unmount(s.ctx, s.fleet.nodes); err != nil {
+// endJob unmounts and deletes the ClientMounts of the nodes.
+func (s *simulation) endJob(nodes []*simulated) error {
+	s.say("end of the job")
+	if err := s.manager.unmount(s.ctx, nodes); err != nil {
 		return err
 	}
-	if err := s.manager.remove(s.ctx, s.fleet.nodes); err != nil {
+	s.say("all are unmounted")
+	if err := s.manager.remove(s.ctx, nodes); err != nil {
 		return err
 	}
 	return pause(s.ctx, betweenJobs)
 }
 
-// failing measures a job while the mount commands of each tenth node fail. The other nodes
-// must not notice it.
+// failing measures a job while the mount commands of each tenth of its nodes fail. The
+// other nodes must not notice it.
 func (s *simulation) failing() error {
 	var broken, working []*simulated
 	names := map[string]bool{}
-	for i, n := range s.fleet.nodes {
+	for i, n := range s.part {
 		if i%10 != 0 {
 			working = append(working, n)
 			continue
@@ -399,7 +441,7 @@ func (s *simulation) failing() error {
 				}
 			}
 		})
-		if err := s.runJob(r, working); err != nil {
+		if err := s.runJob(r, s.part, working); err != nil {
 			return err
 		}
 		if err := s.manager.awaitOn(s.ctx, "the errors of the failing nodes", names, func(l *lifecycle) bool { return !l.failed }); err != nil {
@@ -409,8 +451,8 @@ func (s *simulation) failing() error {
 			r.wrong([]string{fmt.Sprintf("%d ClientMounts are ready, expected %d", mounted, len(working))})
 		}
 		r.Nodes = len(working)
-		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes", r.P99/s.quiet.P99, s.quiet.Scenario)
-		return s.endJob()
+		r.How += fmt.Sprintf("; p99 is %.2f times that of the %s; times are those of the nodes that work, requests those of all nodes of the job", r.P99/s.quiet.P99, s.quiet.Scenario)
+		return s.endJob(s.part)
 	})
 	for _, n := range broken {
 		n.machine.setBroken(false)

@@ -44,10 +44,10 @@ func (s *simulation) severalServers() (err error) {
 	if _, err := s.synced(); err != nil {
 		return err
 	}
-	if err := s.createJob(s.fleet.nodes); err != nil {
+	if err := s.createJob(s.part, s.part); err != nil {
 		return err
 	}
-	if err := s.awaitJob(s.fleet.nodes); err != nil {
+	if err := s.awaitJob(s.part); err != nil {
 		return err
 	}
 	err = s.measure("one of two API servers lost", func(r *row) error {
@@ -88,11 +88,11 @@ func (s *simulation) severalServers() (err error) {
 			})
 		})
 		started := time.Now()
-		if err := s.endJob(); err != nil {
+		if err := s.endJob(s.part); err != nil {
 			return err
 		}
 		r.setTimes([]float64{time.Since(started).Seconds()}, time.Since(r.started).Seconds())
-		r.How = "until all nodes have unmounted, through the server that they use"
+		r.How = fmt.Sprintf("until the job has ended on %d nodes, through the servers that they use", len(s.part))
 		return nil
 	})
 	return err
