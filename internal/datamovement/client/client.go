@@ -55,6 +55,10 @@ type Client struct {
 // answerTime is the time limit of a call that does not wait for the end of a copy.
 const answerTime = time.Minute
 
+// pairTime is added to answerTime for each copy that one call creates. The API server may be
+// busy with the copies of thousands of nodes that have started together.
+const pairTime = 5 * time.Second
+
 // Open returns a client. It does not contact the daemon before the first call.
 func Open(o Options) (*Client, error) {
 	if o.Interval <= 0 {

@@ -129,6 +129,17 @@ func TestListOfMany(t *testing.T) {
 	})
 }
 
+// A large batch has more time than a small one.
+func TestLimitOfBatch(t *testing.T) {
+	c, d := open(t, false, nil)
+	copyOf(t, c, "/mnt/hold")
+	one := d.CreateLimit()
+	copyOf(t, c, slices.Repeat([]string{"/mnt/hold"}, 150)...)
+	if many := d.CreateLimit(); one <= 30*time.Second || one > 70*time.Second || many < one+5*time.Minute {
+		t.Errorf("%v for one copy, %v for 150", one, many)
+	}
+}
+
 // The client tries version 2 only once with a daemon that does not support it.
 func TestVersion2IsTriedOnce(t *testing.T) {
 	c, d := open(t, true, nil)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -92,7 +93,7 @@ func (c *Client) copy2(ctx context.Context, r Request) (Made, error) {
 }
 
 func (c *Client) createBatch(ctx context.Context, q *pb2.CreateBatchRequest) (*pb2.CreateBatchResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, answerTime+time.Duration(len(q.GetPairs()))*pairTime)
 	defer cancel()
 	return c.v2.CreateBatch(ctx, q)
 }

@@ -160,6 +160,9 @@ func (v version2) CreateBatch(ctx context.Context, r *pb2.CreateBatchRequest) (*
 	d := v.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if end, ok := ctx.Deadline(); ok {
+		d.limit = time.Until(end)
+	}
 	key := r.GetRequestKey()
 	if strings.HasPrefix(key, "nnf-dmctl-") {
 		key = "own"

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -31,6 +32,7 @@ type Daemon struct {
 	log       []string
 	movements map[string]*movement
 	count     int
+	limit     time.Duration // of the last creation of a batch
 	changed   chan struct{} // closed when a movement changes
 }
 
@@ -74,6 +76,14 @@ func (d *Daemon) Log() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.log)
+}
+
+// CreateLimit returns the time that the client of the last CreateBatch gave it, 0 without a
+// limit.
+func (d *Daemon) CreateLimit() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.limit
 }
 
 // note adds a line to the log; the lock is held. It normalizes the space between the
