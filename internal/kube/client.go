@@ -168,6 +168,13 @@ func (c *Client) Get(ctx context.Context, r Resource, ns, name string, into any)
 	return c.do(ctx, op{verb: "get", r: r, ns: ns, name: name, named: true}, c.rest.Get(), into)
 }
 
+// GetCached is like Get, but returns the object in the server's cache, which may be stale. The
+// server need not read and decode the object: for a SystemConfiguration with 11,136 nodes, that
+// takes 90 ms of its CPU, and this request takes 11 ms.
+func (c *Client) GetCached(ctx context.Context, r Resource, ns, name string, into any) error {
+	return c.do(ctx, op{verb: "get", r: r, ns: ns, name: name, named: true}, c.rest.Get().Param("resourceVersion", "0"), into)
+}
+
 // Create creates obj and reads the result into a pointer, unless nil.
 func (c *Client) Create(ctx context.Context, r Resource, ns string, obj, into any) error {
 	return c.doWith(ctx, op{verb: "create", r: r, ns: ns}, c.rest.Post(), obj, into)

@@ -45,6 +45,7 @@ func TestRequests(t *testing.T) {
 		want string
 	}{
 		{"get", func() error { return c.Get(ctx, clientMounts, "c1", "a", &m) }, "GET | " + at + "/a |  | "},
+		{"get cached", func() error { return c.GetCached(ctx, clientMounts, "c1", "a", &m) }, "GET | " + at + "/a?resourceVersion=0 |  | "},
 		{"patch", func() error {
 			return c.Patch(ctx, clientMounts, "c1", "a", "status", types.MergePatchType, []byte(`{"x":1}`), &m)
 		}, "PATCH | " + at + `/a/status | application/merge-patch+json | {"x":1}`},

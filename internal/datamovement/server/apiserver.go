@@ -26,6 +26,8 @@ import (
 type Client interface {
 	Served(ctx context.Context, group string, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
+	// GetCached reads an object from the server's cache, which may be outdated.
+	GetCached(ctx context.Context, r kube.Resource, namespace, name string, into any) error
 	// List reads the objects of a namespace, or of all namespaces for "", into a
 	// pointer to a slice of pointers. A list from the server's cache may be outdated.
 	List(ctx context.Context, r kube.Resource, namespace, selector string, fromCache bool, into any) error
@@ -125,6 +127,10 @@ func (a *apiServer) request(ctx context.Context, k kind, f func(kube.Resource) e
 
 func (a *apiServer) get(ctx context.Context, k kind, ns, name string, into any) error {
 	return a.request(ctx, k, func(res kube.Resource) error { return a.client.Get(ctx, res, ns, name, into) })
+}
+
+func (a *apiServer) getCached(ctx context.Context, k kind, ns, name string, into any) error {
+	return a.request(ctx, k, func(res kube.Resource) error { return a.client.GetCached(ctx, res, ns, name, into) })
 }
 
 func (a *apiServer) list(ctx context.Context, k kind, ns string, labels map[string]string, fromCache bool, into any) error {

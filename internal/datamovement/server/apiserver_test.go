@@ -36,6 +36,10 @@ func (g *gone) Get(ctx context.Context, r kube.Resource, ns, name string, into a
 	return g.cluster.Get(ctx, r, ns, name, into)
 }
 
+func (g *gone) GetCached(ctx context.Context, r kube.Resource, ns, name string, into any) error {
+	return g.Get(ctx, r, ns, name, into)
+}
+
 // A version that is no longer served is replaced by another one.
 func TestVersionNoLongerServed(t *testing.T) {
 	g := &gone{cluster: newCluster()}
@@ -88,6 +92,10 @@ func (l *limited) Get(ctx context.Context, r kube.Resource, ns, name string, int
 		return err
 	}
 	return l.cluster.Get(ctx, r, ns, name, into)
+}
+
+func (l *limited) GetCached(ctx context.Context, r kube.Resource, ns, name string, into any) error {
+	return l.Get(ctx, r, ns, name, into)
 }
 
 func (l *limited) List(ctx context.Context, r kube.Resource, ns, selector string, fromCache bool, into any) error {

@@ -40,6 +40,7 @@ type cluster struct {
 	onCreate  func() // called after a creation
 	over      chan struct{}
 	systems   []string // mount roots of the global file systems
+	fromCache []string // resources of which an object was read from the server's cache
 }
 
 func newCluster() *cluster {
@@ -118,6 +119,13 @@ func (c *cluster) Served(_ context.Context, group string, known []string) (strin
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return known[0], c.request("discover %s", group)
+}
+
+func (c *cluster) GetCached(ctx context.Context, r kube.Resource, ns, name string, into any) error {
+	c.mu.Lock()
+	c.fromCache = append(c.fromCache, r.Plural)
+	c.mu.Unlock()
+	return c.Get(ctx, r, ns, name, into)
 }
 
 func (c *cluster) Get(_ context.Context, r kube.Resource, ns, name string, into any) error {

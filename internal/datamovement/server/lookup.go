@@ -22,14 +22,15 @@ import (
 const refreshAfter = 2 * time.Second
 
 // lookup reads the objects that a request needs: the workflow and its mounts, and the
-// objects that administrators maintain.
+// objects that administrators maintain. It reads the SystemConfiguration, which is large and
+// rarely changes, from the server's cache.
 type lookup struct {
 	api      *apiServer
 	node     string
 	fixed    string // the rabbit in the configuration; empty: look it up
 	config   string // name of the SystemConfiguration
 	age      func() time.Duration
-	system   *cached[*dws.SystemConfiguration]
+	system   *cached[site]
 	systems  *cached[[]lus.LustreFileSystem]
 	profiles *cached[[]nnf.DataMovementProfile]
 	last     atomic.Pointer[string] // the rabbit that was last found
@@ -37,9 +38,10 @@ type lookup struct {
 
 func newLookup(a *apiServer, o *Options, age func() time.Duration) *lookup {
 	l := &lookup{api: a, node: o.Node, fixed: o.Rabbit, config: o.SystemConfiguration, age: age}
-	l.system = newCached(func(ctx context.Context) (*dws.SystemConfiguration, error) {
+	l.system = newCached(func(ctx context.Context) (site, error) {
 		sc := new(dws.SystemConfiguration)
-		return sc, a.get(ctx, kindSystemConfig, dws.NamespaceSystemConfiguration, l.config, sc)
+		err := a.getCached(ctx, kindSystemConfig, dws.NamespaceSystemConfiguration, l.config, sc)
+		return siteOf(sc, l.node), err
 	})
 	l.systems = newCached(func(ctx context.Context) ([]lus.LustreFileSystem, error) {
 		return listOf[lus.LustreFileSystem](ctx, a, kindFileSystem, "")
@@ -114,9 +116,9 @@ func (l *lookup) rabbit(ctx context.Context) (string, error) {
 	if l.fixed != "" {
 		return l.fixed, nil
 	}
-	name, err := find(ctx, l.system, l.age(), func(sc *dws.SystemConfiguration) (string, error) {
-		if name, ok := rabbitOf(sc, l.node); ok {
-			return name, nil
+	name, err := find(ctx, l.system, l.age(), func(s site) (string, error) {
+		if s.listed {
+			return s.rabbit, nil
 		}
 		return "", datamovement.NewFault(datamovement.ErrUnavailable, v2.ErrorReason_UNAVAILABLE,
 			"storage node not found in system configuration: node '%s' is not listed; try again, or ask the administrator to add the node", l.node)
@@ -143,6 +145,23 @@ func (l *lookup) noConfiguration(err error) error {
 			"the system configuration '%s' does not exist, so the rabbit of this node is not known: try again, or ask the administrator to create it", l.config)
 	}
 	return err
+}
+
+// site is what a node needs of the SystemConfiguration, which has megabytes in memory on a large
+// system.
+type site struct {
+	listed  bool     // the node is in it
+	rabbit  string   // that serves this node; empty for an external compute
+	storage []string // names of all storage nodes
+}
+
+func siteOf(sc *dws.SystemConfiguration, node string) (s site) {
+	s.rabbit, s.listed = rabbitOf(sc, node)
+	for _, n := range sc.Spec.StorageNodes {
+		s.storage = append(s.storage, strings.Clone(n.Name))
+	}
+	s.rabbit = strings.Clone(s.rabbit)
+	return s
 }
 
 // rabbitOf looks up the node's full name, then its short name.
@@ -206,12 +225,12 @@ func (l *lookup) source(ctx context.Context, r *datamovement.Request, m datamove
 		}
 		own = f
 	}
-	sc, _, err := l.system.get(ctx, l.age())
+	known, _, err := l.system.get(ctx, l.age())
 	if err != nil {
 		return "", own
 	}
 	err = j.chooseMount(ctx, l, "", func(ns string) bool {
-		return slices.ContainsFunc(sc.Spec.StorageNodes, func(s dws.StorageNode) bool { return s.Name == ns })
+		return slices.Contains(known.storage, ns)
 	}, since, choose)
 	if f := (*datamovement.Fault)(nil); none && errors.As(err, &f) {
 		return "", own

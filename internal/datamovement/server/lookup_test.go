@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -148,6 +149,23 @@ func TestRabbitIsKnown(t *testing.T) {
 		}
 		if got := c.requests(); len(got) != 0 {
 			t.Errorf("requests for the configured rabbit: %q", got)
+		}
+	})
+}
+
+// The SystemConfiguration is large, and all nodes read it. It is read from the server's cache, and
+// only what the node needs is kept.
+func TestSystemConfigurationFromCache(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		if _, err := s.look.rabbit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(c.fromCache, []string{kindSystemConfig.plural}) {
+			t.Errorf("read from the cache: %q", c.fromCache)
+		}
+		kept, _, err := s.look.system.get(t.Context(), time.Hour)
+		if err != nil || kept.rabbit != rabbit || !kept.listed || !slices.Contains(kept.storage, rabbit) {
+			t.Errorf("kept %+v, %v", kept, err)
 		}
 	})
 }
