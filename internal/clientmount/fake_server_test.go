@@ -46,7 +46,7 @@ func newFakeServer(cm *dws.ClientMount, p *nnf.StorageProfile) *fakeServer {
 	return &fakeServer{cm: cm, profile: p, fail: map[string]error{}, changed: make(chan struct{}, 100)}
 }
 
-func (s *fakeServer) Served(_ context.Context, _ string, known []string) (string, error) {
+func (s *fakeServer) Served(_ context.Context, _ kube.Resource, known []string) (string, error) {
 	return known[0], nil
 }
 
@@ -277,8 +277,8 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *apiServer) answer(r *http.Request) (int, any) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	switch {
-	case len(parts) == 2:
-		return 200, map[string]any{"kind": "APIGroup", "versions": []any{map[string]any{"version": api.VersionsNNF[0]}}}
+	case len(parts) == 3:
+		return 200, map[string]any{"kind": "APIResourceList", "resources": []any{map[string]any{"name": "nnfstorageprofiles"}}}
 	case r.Method == http.MethodGet:
 		name := parts[len(parts)-1]
 		if !s.profiles[name] {
