@@ -242,9 +242,9 @@ func (s *simulation) setVersions(r *row, stored, unserved string) error {
 	}
 	r.checks = append(r.checks, returned)
 	if unserved != "" {
-		// The first response is 404.
+		// The first response is 404, and the lookup is a request for each version.
 		r.checks = append(r.checks, func(r *row) {
-			r.each("discovery", func(c counts) bool { return c.requests[discovery] >= 1 && c.failed[refused] >= 1 })
+			r.each("discovery", func(c counts) bool { return c.requests[discovery] >= 2 && c.failed[refused] >= 1 })
 		})
 	}
 	r.setTimes(times, slices.Max(times))

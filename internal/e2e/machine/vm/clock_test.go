@@ -74,9 +74,12 @@ func wrongClock(t *testing.T) {
 	right := newClock(m)
 	t.Cleanup(func() { right.set(0) })
 	kept, other := newSite(t, "xfs"), newSite(t, "raw")
-	kept.requestMounts(nil)
-	kept.mounted()
-	mount := kept.Do("findmnt -n -o ID " + kept.path(0))
+	var mount string // its ID in the mount table
+	keep := func() {
+		kept.requestMounts(nil)
+		kept.mounted()
+		mount = kept.Do("findmnt -n -o ID " + kept.path(0))
+	}
 	restarts := m.Property("clientmountd", "NRestarts")
 
 	// works sets the clock while the daemon runs, and mounts and unmounts another ClientMount.
@@ -129,28 +132,25 @@ func wrongClock(t *testing.T) {
 		}
 		kept.holds()
 	}
-	// recovers sets the clock right, without a restart of the daemon.
+	// recovers sets the clock right. The same daemon unmounts.
 	recovers := func() {
 		pid := m.Property("clientmountd", "MainPID")
 		right.set(0)
 		kept.unmounted()
-		kept.requestMounts(nil)
-		kept.mounted()
-		mount = kept.Do("findmnt -n -o ID " + kept.path(0))
 		if now := m.Property("clientmountd", "MainPID"); now != pid {
 			t.Errorf("process %s has replaced process %s", now, pid)
 		}
 	}
 
+	keep()
 	works(slightlyAhead)
 	works(yearsAhead)
 	fails(yearsAhead, "but the certificate of the API server expired at 20")
 	recovers()
+	keep()
 	works(yearsBehind)
 	fails(yearsBehind, "but the certificate of the API server is valid only from 20")
 	recovers()
-	kept.release()
-	kept.unmounted()
 }
 
 // connectionWarnings returns the warnings of clientmountd about its connection in this boot.
