@@ -40,13 +40,18 @@ type fakeServer struct {
 	storage  *nnf.StorageOwner
 	servers  []*dws.Servers
 	selector string
+	without  string   // the version that has no Servers
+	versions []string // of the requests for Servers
 }
 
 func newFakeServer(cm *dws.ClientMount, p *nnf.StorageProfile) *fakeServer {
 	return &fakeServer{cm: cm, profile: p, fail: map[string]error{}, changed: make(chan struct{}, 100)}
 }
 
-func (s *fakeServer) Served(_ context.Context, _ kube.Resource, known []string) (string, error) {
+func (s *fakeServer) Served(_ context.Context, r kube.Resource, known []string) (string, error) {
+	if r.Plural == "servers" && known[0] == s.without {
+		return known[1], nil
+	}
 	return known[0], nil
 }
 
@@ -188,9 +193,12 @@ func (s *fakeServer) Watch(context.Context, kube.Resource, string, func(kube.Sta
 	return errors.ErrUnsupported
 }
 
-func (s *fakeServer) Servers(_ context.Context, _ kube.Resource, selector string) ([]*dws.Servers, error) {
+func (s *fakeServer) Servers(_ context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.versions = append(s.versions, r.Version); r.Version == s.without {
+		return nil, kube.ErrVersionGone
+	}
 	s.selector = selector
 	return s.servers, nil
 }
