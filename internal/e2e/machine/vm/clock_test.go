@@ -22,9 +22,9 @@ const (
 // Bounds of the attempts to connect. Before the nth one, the daemon waits for at least
 // 0.4 * 2^(n-2) s, and at most 12 s.
 const (
-	observed   = 10 // for how many seconds a failing daemon is watched
-	mostFirst  = 6  // attempts in the first 10 s
-	leastPause = 6  // seconds between later ones
+	observed   = 5 // for how many seconds a failing daemon is watched
+	mostFirst  = 6 // attempts in the first 10 s
+	leastPause = 6 // seconds between later ones
 	// perAttempt is the number of connections: that of the daemon, and that of the forwarder in the
 	// machine.
 	perAttempt = 2
