@@ -24,8 +24,8 @@ import (
 // Client sends the requests of the controller to the API server. Requests have the
 // priority of their context (kube.WithPriority).
 type Client interface {
-	// Served finds the version of a group to use.
-	Served(ctx context.Context, group string, known []string) (string, error)
+	// Served finds the version of a resource to use.
+	Served(ctx context.Context, r kube.Resource, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
 	Patch(ctx context.Context, r kube.Resource, namespace, name, subresource string, pt types.PatchType, body []byte, into any) error
 	// Servers lists Servers objects of all namespaces by labels.
@@ -35,7 +35,7 @@ type Client interface {
 	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
 }
 
-// mountsResource returns the clientmounts resource in a version of its group.
+// mountsResource returns the clientmounts resource in a version.
 func mountsResource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
@@ -62,7 +62,7 @@ type remote struct {
 	client Client
 	mounts func() kube.Resource // in the version found by discovery
 
-	versions *kube.Versions // of the storage profile
+	versions *kube.Versions // of the other resources
 
 	profiles    *shared[*nnf.StorageProfile]
 	discoveries *shared[string]
@@ -88,9 +88,9 @@ func (m *meter) Patch(ctx context.Context, r kube.Resource, namespace, name, sub
 	return m.Client.Patch(ctx, r, namespace, name, sub, pt, body, into)
 }
 
-func (m *meter) Served(ctx context.Context, group string, known []string) (version string, err error) {
+func (m *meter) Served(ctx context.Context, r kube.Resource, known []string) (version string, err error) {
 	defer func(started time.Time) { m.add(mountstate.NameServed, started, err) }(time.Now())
-	return m.Client.Served(ctx, group, known)
+	return m.Client.Served(ctx, r, known)
 }
 
 func (m *meter) add(request string, started time.Time, err error) {
@@ -111,16 +111,20 @@ func (c *remote) profile(ctx context.Context, namespace, name string, fresh bool
 
 // getNNF reads an object of the nnf group.
 func (c *remote) getNNF(ctx context.Context, plural, kind, namespace, name string, into any) error {
-	// Attempts share the discovery, unless the version just found is wrong.
+	return c.use(ctx, kube.Resource{Group: api.GroupNNF, Plural: plural, Kind: kind}, api.VersionsNNF, func(r kube.Resource) error {
+		return c.client.Get(ctx, r, namespace, name, into)
+	})
+}
+
+// use calls f with a resource in the served version, of the known ones in order of preference.
+// Attempts share the discovery, unless the version just found is wrong.
+func (c *remote) use(ctx context.Context, r kube.Resource, known []string, f func(kube.Resource) error) error {
 	discover := func(again bool) (string, error) {
-		return c.discoveries.get(ctx, api.GroupNNF, again, func(ctx context.Context) (string, error) {
-			return c.client.Served(ctx, api.GroupNNF, api.VersionsNNF)
+		return c.discoveries.get(ctx, r.Plural+"."+r.Group, again, func(ctx context.Context) (string, error) {
+			return c.client.Served(ctx, r, known)
 		})
 	}
-	return c.versions.Use(api.GroupNNF, api.VersionsNNF, discover, func(version string) error {
-		res := kube.Resource{Group: api.GroupNNF, Version: version, Plural: plural, Kind: kind}
-		return c.client.Get(ctx, res, namespace, name, into)
-	})
+	return c.versions.Use(r, known, discover, f)
 }
 
 // unanswered reports whether a request failed because the API server is down, overloaded
@@ -159,8 +163,12 @@ func (a *attempt) findServers() (*dws.Servers, error) {
 		}
 		selector = append(selector, k+"="+values[k])
 	}
-	mounts := a.remote.mounts()
-	list, err := a.remote.client.Servers(a.ctx, kube.Resource{Group: mounts.Group, Version: mounts.Version, Plural: "servers", Kind: "Servers"}, strings.Join(selector, ","))
+	var list []*dws.Servers
+	servers := kube.Resource{Group: api.GroupDWS, Plural: "servers", Kind: "Servers"}
+	err := a.remote.use(a.ctx, servers, startingWith(a.remote.mounts().Version, api.VersionsDWS), func(r kube.Resource) (err error) {
+		list, err = a.remote.client.Servers(a.ctx, r, strings.Join(selector, ","))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +176,11 @@ func (a *attempt) findServers() (*dws.Servers, error) {
 		return nil, fmt.Errorf("%d Servers objects match %s, expected one", len(list), strings.Join(selector, ","))
 	}
 	return list[0], nil
+}
+
+// startingWith returns the versions, with one of them moved to the start.
+func startingWith(first string, versions []string) []string {
+	return append([]string{first}, slices.DeleteFunc(slices.Clone(versions), func(v string) bool { return v == first })...)
 }
 
 // finalizerTries bounds the attempts to patch a list of finalizers that other clients

@@ -278,7 +278,7 @@ func (c *Controller) Follow(ctx context.Context) error {
 				kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
 			}
 			failures++
-			if version, err = c.o.Client.Served(ctx, api.GroupDWS, api.VersionsDWS); err == nil {
+			if version, err = c.o.Client.Served(ctx, mountsResource(""), api.VersionsDWS); err == nil {
 				break
 			}
 			if ctx.Err() == nil {

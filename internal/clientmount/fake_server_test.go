@@ -40,13 +40,18 @@ type fakeServer struct {
 	storage  *nnf.StorageOwner
 	servers  []*dws.Servers
 	selector string
+	without  string   // the version that has no Servers
+	versions []string // of the requests for Servers
 }
 
 func newFakeServer(cm *dws.ClientMount, p *nnf.StorageProfile) *fakeServer {
 	return &fakeServer{cm: cm, profile: p, fail: map[string]error{}, changed: make(chan struct{}, 100)}
 }
 
-func (s *fakeServer) Served(_ context.Context, _ string, known []string) (string, error) {
+func (s *fakeServer) Served(_ context.Context, r kube.Resource, known []string) (string, error) {
+	if r.Plural == "servers" && known[0] == s.without {
+		return known[1], nil
+	}
 	return known[0], nil
 }
 
@@ -188,9 +193,12 @@ func (s *fakeServer) Watch(context.Context, kube.Resource, string, func(kube.Sta
 	return errors.ErrUnsupported
 }
 
-func (s *fakeServer) Servers(_ context.Context, _ kube.Resource, selector string) ([]*dws.Servers, error) {
+func (s *fakeServer) Servers(_ context.Context, r kube.Resource, selector string) ([]*dws.Servers, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.versions = append(s.versions, r.Version); r.Version == s.without {
+		return nil, kube.ErrVersionGone
+	}
 	s.selector = selector
 	return s.servers, nil
 }
@@ -277,8 +285,8 @@ func (s *apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
 func (s *apiServer) answer(r *http.Request) (int, any) {
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	switch {
-	case len(parts) == 2:
-		return 200, map[string]any{"kind": "APIGroup", "versions": []any{map[string]any{"version": api.VersionsNNF[0]}}}
+	case len(parts) == 3:
+		return 200, map[string]any{"kind": "APIResourceList", "resources": []any{map[string]any{"name": "nnfstorageprofiles"}}}
 	case r.Method == http.MethodGet:
 		name := parts[len(parts)-1]
 		if !s.profiles[name] {

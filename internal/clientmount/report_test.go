@@ -181,7 +181,7 @@ func (v *versioned) request(what string) {
 	v.requests = append(v.requests, what)
 }
 
-func (v *versioned) Served(_ context.Context, _ string, known []string) (string, error) {
+func (v *versioned) Served(_ context.Context, _ kube.Resource, known []string) (string, error) {
 	v.request("lookup")
 	for _, version := range known {
 		if slices.Contains(v.served, version) {

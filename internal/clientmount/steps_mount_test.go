@@ -12,6 +12,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
@@ -228,6 +229,32 @@ func TestServersFile(t *testing.T) {
 			}
 		})
 	}
+	// Servers are read in the version of ClientMounts, or in another one if that has no Servers.
+	t.Run("version", func(t *testing.T) {
+		newest, older := api.VersionsDWS[0], api.VersionsDWS[1]
+		for _, tt := range []struct {
+			mounts, without string
+			want            []string
+		}{
+			{newest, "", []string{newest}},
+			{older, "", []string{older}},
+			{newest, newest, []string{newest, older}},
+			{older, older, []string{older, newest}},
+		} {
+			f := newFixture(t, dws.TypeLustre)
+			f.rec.plan.ServersFile = true
+			f.rec.remote.mounts = func() kube.Resource { return mountsResource(tt.mounts) }
+			f.server.cm.Labels[api.LabelOwnerKind], f.server.cm.Labels[api.LabelDirectiveIndex] = "NnfStorage", "0"
+			f.server.storage, f.server.servers = storage, []*dws.Servers{testServers(t, twoRabbits)}
+			f.server.without = tt.without
+			if res := f.reconcile(); res.failed {
+				t.Fatalf("%+v: %+v", tt, res)
+			}
+			if !slices.Equal(f.server.versions, tt.want) || !strings.Contains(strings.Join(f.machine.done(), "\n"), "write ") {
+				t.Errorf("%+v: requested in %q", tt, f.server.versions)
+			}
+		}
+	})
 	// The plan determines whether the file is written.
 	t.Run("only if the plan has the step", func(t *testing.T) {
 		for _, wanted := range []bool{true, false} {

@@ -3,11 +3,14 @@ package kube
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -319,34 +322,55 @@ func TestRetryAfter(t *testing.T) {
 }
 
 func TestServed(t *testing.T) {
-	group := func(versions ...string) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			var l []string
-			for _, v := range versions {
-				l = append(l, fmt.Sprintf(`{"groupVersion":"g/%s","version":%q}`, v, v))
-			}
-			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"kind":"APIGroup","name":"g","versions":[%s]}`, strings.Join(l, ","))
-		}
-	}
+	const group = "/apis/example.io"
 	known := []string{"v1alpha7", "v1alpha6"}
-	tests := []struct {
-		name   string
-		answer http.HandlerFunc
-		want   string
-		words  []string
+	r := Resource{Group: "example.io", Plural: "things", Kind: "Thing"}
+	type served map[string][]string // resources by version
+	only := []string{"things"}
+	for _, tt := range []struct {
+		name     string
+		served   served
+		want     string
+		requests []string
+		words    []string
 	}{
-		{"both", group("v1alpha6", "v1alpha7"), "v1alpha7", nil},
-		{"older", group("v1alpha6"), "v1alpha6", nil},
-		{"newer and older", group("v1alpha8", "v1alpha6"), "v1alpha6", nil},
-		{"none known", group("v1alpha8", "v1alpha9"), "", []string{"example.io", "v1alpha8, v1alpha9", "v1alpha7, v1alpha6"}},
-		{"no such group", func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "", []string{"example.io", "v1alpha7", "check that its CRDs are installed"}},
-	}
-	for _, tt := range tests {
+		{"both", served{"v1alpha6": only, "v1alpha7": only}, "v1alpha7", []string{"/v1alpha7"}, nil},
+		{"older", served{"v1alpha6": only}, "v1alpha6", []string{"/v1alpha7", "/v1alpha6"}, nil},
+		{"newer and older", served{"v1alpha8": only, "v1alpha6": only}, "v1alpha6", []string{"/v1alpha7", "/v1alpha6"}, nil},
+		{"other resources in the newest", served{"v1alpha7": {"others", "things/status"}, "v1alpha6": {"others", "things"}}, "v1alpha6", []string{"/v1alpha7", "/v1alpha6"}, nil},
+		{"other resources only", served{"v1alpha7": {"others"}, "v1alpha6": {"others"}}, "", []string{"/v1alpha7", "/v1alpha6", ""},
+			[]string{"serves example.io in v1alpha6, v1alpha7, but things in none of the versions v1alpha7, v1alpha6", "CRD of things"}},
+		{"none known", served{"v1alpha8": only, "v1alpha9": only}, "", []string{"/v1alpha7", "/v1alpha6", ""}, []string{"example.io", "v1alpha8, v1alpha9", "v1alpha7, v1alpha6"}},
+		{"no such group", nil, "", []string{"/v1alpha7", "/v1alpha6", ""}, []string{"example.io", "v1alpha7", "check that its CRDs are installed"}},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t)
-			s.other = tt.answer
-			got, err := s.dial().Served(t.Context(), "example.io", known)
+			s.other = func(w http.ResponseWriter, r *http.Request) {
+				var answer any
+				version, isVersion := strings.CutPrefix(r.URL.Path, group+"/")
+				switch resources := tt.served[version]; {
+				case isVersion && resources != nil:
+					list := metav1.APIResourceList{GroupVersion: "example.io/" + version}
+					for _, name := range resources {
+						list.APIResources = append(list.APIResources, metav1.APIResource{Name: name})
+					}
+					answer = list
+				case !isVersion && tt.served != nil:
+					var g metav1.APIGroup
+					for _, v := range slices.Sorted(maps.Keys(tt.served)) {
+						g.Versions = append(g.Versions, metav1.GroupVersionForDiscovery{Version: v})
+					}
+					answer = g
+				default:
+					http.NotFound(w, r)
+					return
+				}
+				w.Header().Set("Content-Type", "application/json")
+				if err := json.NewEncoder(w).Encode(answer); err != nil {
+					t.Error(err)
+				}
+			}
+			got, err := s.dial().Served(t.Context(), r, known)
 			if got != tt.want || (err == nil) != (tt.want != "") || (err != nil && !errors.Is(err, ErrNotServed)) {
 				t.Fatalf("got %q, %v", got, err)
 			}
@@ -355,10 +379,80 @@ func TestServed(t *testing.T) {
 					t.Errorf("no %q in %q", w, err)
 				}
 			}
-			if log := fmt.Sprint(s.requests()); log != "[GET /apis/example.io]" {
-				t.Errorf("requests: %s", log)
+			var want []string
+			for _, path := range tt.requests {
+				want = append(want, "GET "+group+path)
+			}
+			if log := s.requests(); !slices.Equal(log, want) {
+				t.Errorf("requests %q, want %q", log, want)
 			}
 		})
+	}
+}
+
+// A failure that is not a 404 does not mean that the version is not served.
+func TestServedFailure(t *testing.T) {
+	s := newServer(t)
+	s.other = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }
+	_, err := s.dial().Served(t.Context(), Resource{Group: "example.io", Plural: "things", Kind: "Thing"}, []string{"v2", "v1"})
+	if !IsForbidden(err) || errors.Is(err, ErrNotServed) || !strings.Contains(err.Error(), "may not discover things.example.io") {
+		t.Errorf("got %v", err)
+	}
+	if log := s.requests(); len(log) != 1 {
+		t.Errorf("requests %q", log)
+	}
+}
+
+// A version is found for each resource. A resource without one starts with that of another
+// resource of its group.
+func TestVersions(t *testing.T) {
+	known := []string{"v2", "v1"}
+	things, others := Resource{Group: "g", Plural: "things"}, Resource{Group: "g", Plural: "others"}
+	elsewhere := Resource{Group: "h", Plural: "things"}
+	served := map[Resource]string{things: "v1", others: "v2", elsewhere: "v2"}
+	var versions Versions
+	var log []string
+	use := func(r Resource) {
+		t.Helper()
+		err := versions.Use(r, known, func(again bool) (string, error) {
+			log = append(log, fmt.Sprintf("discover %s %v", r.Plural, again))
+			return served[r], nil
+		}, func(in Resource) error {
+			log = append(log, fmt.Sprintf("%s %s.%s", in.Version, in.Plural, in.Group))
+			if in.Version != served[r] {
+				return ErrVersionGone
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, step := range []struct {
+		name string
+		r    Resource
+		want []string
+	}{
+		{"older", things, []string{"v2 things.g", "discover things false", "v1 things.g"}},
+		{"found", things, []string{"v1 things.g"}},
+		{"not the same as the other resource", others, []string{"v1 others.g", "discover others false", "v2 others.g"}},
+		{"the other one is unchanged", things, []string{"v1 things.g"}},
+		{"found, too", others, []string{"v2 others.g"}},
+		{"another group", elsewhere, []string{"v2 things.h"}},
+	} {
+		if use(step.r); !slices.Equal(log, step.want) {
+			t.Errorf("%s: %q, want %q", step.name, log, step.want)
+		}
+		log = nil
+	}
+	served[things] = "v2"
+	if use(things); !slices.Equal(log, []string{"v1 things.g", "discover things true", "v2 things.g"}) {
+		t.Errorf("no longer served: %q", log)
+	}
+	served[things], log = "v1", nil
+	versions.Forget(things)
+	if use(things); !slices.Equal(log, []string{"v2 things.g", "discover things false", "v1 things.g"}) {
+		t.Errorf("forgotten: %q", log)
 	}
 }
 

@@ -186,7 +186,7 @@ func checkCertFile(o Options) error {
 	}
 	for _, c := range certs {
 		if time.Now().After(c.NotAfter) {
-			o.Log.Warn("a CA certificate has expired", "file", o.CertFile, "subject", c.Subject.String(), "expired", c.NotAfter)
+			o.Log.Warn("a CA certificate has expired, or the clock of this node is wrong", "file", o.CertFile, "subject", c.Subject.String(), "expired", c.NotAfter)
 		}
 	}
 	return nil

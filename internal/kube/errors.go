@@ -3,12 +3,14 @@ package kube
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -142,6 +144,8 @@ func (c *Client) networkText(ctx context.Context, what op, err error) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return fmt.Sprintf("%s: API server %s did not respond within %s", what, c.host, c.o.Timeout)
+	case isOutsideValidity(err):
+		return fmt.Sprintf("%s: cannot reach API server %s: %s", what, c.host, validity(err, time.Now()))
 	case errors.As(err, &certErr):
 		hint := "; check that the CA certificate is that of this cluster"
 		if c.o.CertFile != "" {
@@ -154,6 +158,30 @@ func (c *Client) networkText(ctx context.Context, what op, err error) string {
 	return text
 }
 
+// isOutsideValidity reports whether TLS failed because the clock of this node reads a time at
+// which the certificate of the server is not valid.
+func isOutsideValidity(err error) bool {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return ok && invalid.Reason == x509.Expired
+}
+
+// validity explains an error for which isOutsideValidity is true, at the time now. Which of the
+// two is wrong, the clock or the certificate, is only clear if the certificate is not valid yet.
+func validity(err error, now time.Time) string {
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	reads := "the clock of this node reads " + now.UTC().Format(time.RFC3339)
+	switch c := invalid.Cert; {
+	case c == nil:
+		return fmt.Sprintf("%s, and the certificate of the API server is not valid then (%s); check the clock (chronyc tracking)", reads, clip(invalid.Detail))
+	case now.Before(c.NotBefore):
+		return fmt.Sprintf("%s, but the certificate of the API server is valid only from %s on; the clock is probably wrong: check it (chronyc tracking)",
+			reads, c.NotBefore.UTC().Format(time.RFC3339))
+	default:
+		return fmt.Sprintf("%s, but the certificate of the API server expired at %s; check the clock first (chronyc tracking), then renew the certificate",
+			reads, c.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
 // clip bounds foreign text in our messages.
 func clip(s string) string { return text.Clip(s, 1024) }
 
@@ -163,6 +191,7 @@ const (
 	kindCertificate int32 = -1
 	kindName        int32 = -2
 	kindNotServed   int32 = -3
+	kindValidity    int32 = -4
 )
 
 // kindOf classifies errors by what an administrator has to do: it returns the HTTP status,
@@ -176,6 +205,8 @@ func kindOf(err error) int32 {
 		return kindNotServed
 	case errors.As(err, &api):
 		return api.Status().Code
+	case isOutsideValidity(err):
+		return kindValidity
 	case errors.As(err, &cert):
 		return kindCertificate
 	case errors.As(err, &dns):

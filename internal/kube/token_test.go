@@ -102,15 +102,21 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// serverCert returns a new self-signed certificate for 127.0.0.1 and its PEM.
+// serverCert returns a new self-signed certificate for 127.0.0.1 that is valid now, and its PEM.
 func serverCert(t *testing.T) (tls.Certificate, string) {
+	t.Helper()
+	return serverCertFor(t, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+}
+
+// serverCertFor is serverCert with another validity.
+func serverCertFor(t *testing.T, from, to time.Time) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "api"}, IsCA: true,
-		BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		BasicConstraintsValid: true, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: from, NotAfter: to}
 	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -156,10 +162,11 @@ func TestCARotation(t *testing.T) {
 	}
 }
 
-func TestOldTLSIsRejected(t *testing.T) {
+// serveTLS starts a server with a certificate, and returns the options of its client.
+func serveTLS(t *testing.T, config *tls.Config, caPEM string) Options {
+	t.Helper()
 	s := newServer(t)
-	fresh, caPEM := serverCert(t)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{fresh}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	l, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,6 +176,47 @@ func TestOldTLSIsRejected(t *testing.T) {
 	o := s.options()
 	_, o.Port, _ = net.SplitHostPort(l.Addr().String())
 	replace(t, o.CertFile, caPEM)
+	return o
+}
+
+// If the certificate is valid at another time only, the error has the time that the clock of the
+// node reads, and is not about the CA.
+func TestClockOutsideValidity(t *testing.T) {
+	now := time.Now().Truncate(time.Second).UTC()
+	date := func(years int) time.Time { return now.AddDate(years, 0, 0) }
+	for _, tt := range []struct {
+		name     string
+		from, to time.Time
+		text     string
+	}{
+		{"clock ahead", date(-9), date(-4), "but the certificate of the API server expired at " + date(-4).Format(time.RFC3339)},
+		{"clock behind", date(4), date(9), "but the certificate of the API server is valid only from " + date(4).Format(time.RFC3339)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cert, caPEM := serverCertFor(t, tt.from, tt.to)
+			c, err := Dial(serveTLS(t, &tls.Config{Certificates: []tls.Certificate{cert}}, caPEM))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.Get(t.Context(), clientMounts, "c1", "a", nil)
+			if err == nil || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "CA certificate") {
+				t.Fatalf("got %v", err)
+			}
+			_, reads, _ := strings.Cut(err.Error(), "the clock of this node reads ")
+			reads, _, _ = strings.Cut(reads, ", ")
+			if at, parseErr := time.Parse(time.RFC3339, reads); parseErr != nil || at.Before(now) || at.After(time.Now()) {
+				t.Errorf("the clock reads %q in %v", reads, err)
+			}
+			if untrusted := (&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}); SameKind(err, untrusted) || !SameKind(err, err) {
+				t.Error("it needs the same action as a wrong CA")
+			}
+		})
+	}
+}
+
+func TestOldTLSIsRejected(t *testing.T) {
+	fresh, caPEM := serverCert(t)
+	o := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{fresh}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, caPEM)
 	c, err := Dial(o)
 	if err != nil {
 		t.Fatal(err)

@@ -120,10 +120,14 @@ const (
 )
 
 // Evaluate returns the problems of a node. A condition whose age is not known counts as older than
-// any grace period.
+// any grace period. This includes a condition that started in the future: the clock was set back, and
+// the condition would otherwise be no problem until that time.
 func Evaluate(doc *Mounts, grace Grace, now time.Time) *Health {
 	h := &Health{Version: HealthVersion, Node: doc.Node, Time: now, Problems: []Problem{}}
 	add := func(p *Problem) {
+		if p != nil && p.Since != nil && inFuture(*p.Since, now) {
+			p.Since = nil
+		}
 		if p != nil && (p.Since == nil || now.Sub(*p.Since) >= grace[p.Cause]) {
 			p.Text = text.Clip(text.Line(p.Text), problemLimit)
 			h.Problems = append(h.Problems, *p)

@@ -193,6 +193,21 @@ func TestUnknownAge(t *testing.T) {
 	}
 }
 
+// If the clock was set back, the age of an earlier condition is not known.
+func TestClockSetBack(t *testing.T) {
+	orphan := func(since time.Time) []Problem {
+		return Evaluate(node(Mount{Path: "/mnt/x", State: Orphan, ClientMount: "x", Since: since}), DefaultGrace(), noon).Problems
+	}
+	got := orphan(noon.AddDate(6, 0, 0))
+	if len(got) != 1 || got[0].Since != nil || got[0].Text != "mount of /mnt/x orphaned: ClientMount x no longer exists" {
+		t.Errorf("%+v", got)
+	}
+	// A step of a few seconds has no effect.
+	if got := orphan(noon.Add(10 * time.Second)); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // A command for a ClientMount with several mounts is one problem.
 func TestOneCommandIsOneProblem(t *testing.T) {
 	c := []Command{{PID: 7, Program: "umount", Started: ago(time.Hour), Kernel: true, Waits: "rpc_wait"}}

@@ -170,9 +170,15 @@ func Age(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
+// clockStep is by how much a clock may be set back without an effect on reports.
+const clockStep = time.Minute
+
+// inFuture reports whether a time is in the future, because the clock was set back since.
+func inFuture(t, now time.Time) bool { return t.Sub(now) > clockStep }
+
 // lasting returns " for 16m", or "" if the start is not known.
 func lasting(since *time.Time, now time.Time) string {
-	if since == nil {
+	if since == nil || inFuture(*since, now) {
 		return ""
 	}
 	return " for " + Age(now.Sub(*since))

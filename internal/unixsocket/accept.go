@@ -169,7 +169,7 @@ func (h *holders) add(c *Conn) {
 		all = make(map[*Conn]struct{})
 		h.users[c.Peer.UID] = all
 	}
-	c.used.Store(time.Now().UnixNano())
+	c.used.Store(int64(time.Since(epoch)))
 	all[c] = struct{}{}
 }
 
@@ -231,7 +231,7 @@ func (l *Listener) evictFor(uid uint32) bool {
 	}
 	if l.records.Allow(c.Peer.UID) {
 		l.log.Warn("connection closed to free a slot for another user", "uid", c.Peer.UID, "pid", c.Peer.PID,
-			"idle", time.Since(time.Unix(0, c.used.Load())).Round(time.Millisecond), "calls", c.calls.Load())
+			"idle", (time.Since(epoch) - time.Duration(c.used.Load())).Round(time.Millisecond), "calls", c.calls.Load())
 	}
 	_ = c.Close() // the server notices the closed connection
 	return true

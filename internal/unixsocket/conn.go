@@ -29,7 +29,7 @@ type Conn struct {
 	release func()
 	once    sync.Once
 	calls   atomic.Int64 // in progress
-	used    atomic.Int64 // when it was last in use, Unix time in nanoseconds
+	used    atomic.Int64 // when it was last in use, in nanoseconds since epoch
 
 	settled atomic.Bool // the first bytes have arrived, or the connection is closed
 	mu      sync.Mutex
@@ -119,13 +119,17 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// epoch is the reference of times in atomic variables. Unlike Unix times, differences to it do not
+// depend on changes of the system clock.
+var epoch = time.Now()
+
 // StartCall marks the start of a call on the connection: while a call is in progress, the
 // listener prefers to close other connections when it needs a slot.
 func (c *Conn) StartCall() { c.calls.Add(1) }
 
 // EndCall marks the end of a call, once for each StartCall.
 func (c *Conn) EndCall() {
-	c.used.Store(time.Now().UnixNano())
+	c.used.Store(int64(time.Since(epoch)))
 	c.calls.Add(-1)
 }
 

@@ -246,7 +246,7 @@ func checkCredentials(f *facts) []finding {
 	switch left := expires.Sub(f.now); {
 	case expires.IsZero():
 	case left <= 0:
-		list = append(list, fail(renewHint, "the token expired at %s", stamp(expires)))
+		list = append(list, fail("check the clock of this node, which reads "+stamp(f.now)+"; if it is right, "+renewHint, "the token expired at %s", stamp(expires)))
 	case left < tokenReserve:
 		list = append(list, warn(renewHint, "the token expires in %v", left.Truncate(time.Minute)))
 	}

@@ -55,11 +55,18 @@ type server struct {
 	objects  fact[[]*dws.ClientMount]
 }
 
-// groups are the API groups that the daemon uses, with the versions that it supports.
+// groups are the API groups that the daemon uses, each with the resource that every mount needs and
+// the versions that the daemon supports.
 var groups = [2]struct {
-	name  string
-	known []string
-}{{api.GroupDWS, api.VersionsDWS}, {api.GroupNNF, api.VersionsNNF}}
+	name     string
+	resource kube.Resource
+	known    []string
+}{
+	{api.GroupDWS, clientMounts, api.VersionsDWS},
+	{api.GroupNNF, kube.Resource{Group: api.GroupNNF, Plural: "nnfstorageprofiles", Kind: "NnfStorageProfile"}, api.VersionsNNF},
+}
+
+var clientMounts = kube.Resource{Group: api.GroupDWS, Plural: "clientmounts", Kind: "ClientMount"}
 
 type kernel struct {
 	release                     string
@@ -265,14 +272,14 @@ func (m *machine) gatherNetwork(ctx context.Context, f *facts) {
 	})
 	var versions [len(groups)]func() fact[string]
 	for i, g := range groups {
-		versions[i] = source(ctx, by, func(ctx context.Context) (string, error) { return c.Served(ctx, g.name, g.known) })
+		versions[i] = source(ctx, by, func(ctx context.Context) (string, error) { return c.Served(ctx, g.resource, g.known) })
 	}
 	objects := source(ctx, by, func(ctx context.Context) ([]*dws.ClientMount, error) {
-		version, err := c.Served(ctx, api.GroupDWS, api.VersionsDWS)
-		if err != nil {
+		r := clientMounts
+		var err error
+		if r.Version, err = c.Served(ctx, r, api.VersionsDWS); err != nil {
 			return nil, err
 		}
-		r := kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 		return kube.ListCached[dws.ClientMount](ctx, c, r, f.settings.value.node, "")
 	})
 	s.who, s.missing, s.objects = who(), missing(), objects()

@@ -162,10 +162,10 @@ func apiServer(t *testing.T, denied string, change func(http.Header)) *httptest.
 				t.Errorf("checked %v", at)
 			}
 			fmt.Fprintf(w, `{"status":{"allowed":%v}}`, at["verb"] != denied)
-		case p == "/apis/"+api.GroupDWS:
-			fmt.Fprint(w, `{"versions":[{"version":"v1alpha7"}]}`)
-		case p == "/apis/"+api.GroupNNF:
-			fmt.Fprint(w, `{"versions":[{"version":"v1alpha11"}]}`)
+		case p == "/apis/"+api.GroupDWS+"/v1alpha7":
+			fmt.Fprint(w, `{"resources":[{"name":"clientmounts"}]}`)
+		case p == "/apis/"+api.GroupNNF+"/v1alpha11":
+			fmt.Fprint(w, `{"resources":[{"name":"nnfstorageprofiles"}]}`)
 		case p == "/apis/"+api.GroupDWS+"/v1alpha7/namespaces/compute-01/clientmounts":
 			fmt.Fprintf(w, `{"metadata":{"resourceVersion":"1"},"items":[{"metadata":{"name":"job7-xfs","uid":%q},"spec":{"desiredState":"mounted"}}]}`, uid)
 		default:

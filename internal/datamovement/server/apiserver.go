@@ -24,7 +24,7 @@ import (
 
 // Client sends requests to the API server. Cluster implements it.
 type Client interface {
-	Served(ctx context.Context, group string, known []string) (string, error)
+	Served(ctx context.Context, r kube.Resource, known []string) (string, error)
 	Get(ctx context.Context, r kube.Resource, namespace, name string, into any) error
 	// GetCached reads an object from the server's cache, which may be outdated.
 	GetCached(ctx context.Context, r kube.Resource, namespace, name string, into any) error
@@ -78,6 +78,10 @@ func (c Cluster) Watch(ctx context.Context, r kube.Resource, ns string, o kube.W
 // kind is a resource without its version.
 type kind struct{ group, plural, kind string }
 
+func (k kind) resource() kube.Resource {
+	return kube.Resource{Group: k.group, Plural: k.plural, Kind: k.kind}
+}
+
 var (
 	kindWorkflow     = kind{api.GroupDWS, "workflows", dws.KindWorkflow}
 	kindClientMount  = kind{api.GroupDWS, "clientmounts", "ClientMount"}
@@ -108,14 +112,12 @@ func (a *apiServer) with(ctx context.Context, k kind, f func(kube.Resource) erro
 	discover := func(bool) (v string, err error) {
 		// All users share the result, so no user waits for the turn of another.
 		err = a.queue.run(shared(ctx), func() error {
-			v, err = a.client.Served(ctx, k.group, knownVersions[k.group])
+			v, err = a.client.Served(ctx, k.resource(), knownVersions[k.group])
 			return err
 		})
 		return v, err
 	}
-	return a.versions.Use(k.group, knownVersions[k.group], discover, func(version string) error {
-		return f(kube.Resource{Group: k.group, Version: version, Plural: k.plural, Kind: k.kind})
-	})
+	return a.versions.Use(k.resource(), knownVersions[k.group], discover, f)
 }
 
 // request is with for a single request, which waits for its turn.

@@ -21,8 +21,8 @@ type gone struct {
 	lost string // version
 }
 
-func (g *gone) Served(ctx context.Context, group string, known []string) (string, error) {
-	_, err := g.cluster.Served(ctx, group, known)
+func (g *gone) Served(ctx context.Context, r kube.Resource, known []string) (string, error) {
+	_, err := g.cluster.Served(ctx, r, known)
 	if g.lost == known[0] {
 		return known[1], err
 	}
@@ -54,7 +54,7 @@ func TestVersionNoLongerServed(t *testing.T) {
 	if err := r.get(t.Context(), kindWorkflow, "default", "job7", &wf); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"get workflows default/job7", "get workflows default/job7", "discover dataworkflowservices.github.io", "get workflows default/job7"}
+	want := []string{"get workflows default/job7", "get workflows default/job7", "discover workflows", "get workflows default/job7"}
 	if got := g.requests(); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}

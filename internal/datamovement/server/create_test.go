@@ -74,7 +74,7 @@ func TestCreateFails(t *testing.T) {
 		"no permission for discovery": {setUp: func(c *cluster) {
 			c.refuse("get workflows", kube.ErrVersionGone)
 			c.refuse("discover", errForbidden)
-		}, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "the API server denied a request", last: "discover dataworkflowservices.github.io"},
+		}, kind: datamovement.ErrFailed, reason: v2.ErrorReason_INTERNAL, text: "the API server denied a request", last: "discover workflows"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {

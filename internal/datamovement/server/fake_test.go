@@ -115,10 +115,10 @@ func apiError(code int32, reason metav1.StatusReason) error {
 
 var errMissing = apiError(http.StatusNotFound, metav1.StatusReasonNotFound)
 
-func (c *cluster) Served(_ context.Context, group string, known []string) (string, error) {
+func (c *cluster) Served(_ context.Context, r kube.Resource, known []string) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return known[0], c.request("discover %s", group)
+	return known[0], c.request("discover %s", r.Plural)
 }
 
 func (c *cluster) GetCached(ctx context.Context, r kube.Resource, ns, name string, into any) error {

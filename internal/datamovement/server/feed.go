@@ -154,7 +154,7 @@ func (f *feed) run(ctx context.Context, ended chan struct{}) {
 		}
 		f.state(ctx, kube.State{LastError: err})
 		if errors.Is(err, kube.ErrVersionGone) {
-			f.api.versions.Forget(api.GroupNNF)
+			f.api.versions.Forget(kindMovement.resource())
 		}
 		kube.Pause(ctx, versionRetry)
 	}

@@ -26,11 +26,11 @@ const (
 // FromCluster reads the SystemConfiguration of the cluster.
 func FromCluster(ctx context.Context, c *kube.Client) (System, error) {
 	var s System
-	version, err := c.Served(ctx, api.GroupDWS, api.VersionsDWS)
-	if err != nil {
+	r := kube.Resource{Group: api.GroupDWS, Plural: "systemconfigurations", Kind: kind}
+	var err error
+	if r.Version, err = c.Served(ctx, r, api.VersionsDWS); err != nil {
 		return s, fmt.Errorf("%w; alternatively, use --system-config FILE", err)
 	}
-	r := kube.Resource{Group: api.GroupDWS, Version: version, Plural: "systemconfigurations", Kind: kind}
 	err = c.Get(ctx, r, dws.NamespaceSystemConfiguration, object, &s)
 	if kube.IsNotFound(err) {
 		return s, fmt.Errorf("the cluster has no SystemConfiguration %s/%s, which lists the compute nodes: check --context, or use --system-config FILE", dws.NamespaceSystemConfiguration, object)

@@ -158,9 +158,7 @@ func client(t *testing.T, answers map[string]string) *kube.Client {
 
 func TestFromCluster(t *testing.T) {
 	const group = "/apis/dataworkflowservices.github.io"
-	served := func(version string) string {
-		return `{"kind":"APIGroup","versions":[{"groupVersion":"x","version":"` + version + `"}]}`
-	}
+	const served = `{"kind":"APIResourceList","resources":[{"name":"systemconfigurations"}]}`
 	const object = `{"metadata":{"name":"default"},"spec":{"storageNodes":[{"name":"r","computesAccess":[{"name":"c1","index":0}]}],"externalComputeNodes":[{"name":"login"}]}}`
 	const forbidden = `{"kind":"Status","apiVersion":"v1","status":"Failure","code":403,"reason":"Forbidden","message":"no RBAC"}`
 	at := func(version string) string {
@@ -172,11 +170,11 @@ func TestFromCluster(t *testing.T) {
 		want    string
 		err     string
 	}{
-		{"newest", map[string]string{group: served("v1alpha7"), at("v1alpha7"): object}, "c1 login", ""},
-		{"older", map[string]string{group: served("v1alpha6"), at("v1alpha6"): object}, "c1 login", ""},
+		{"newest", map[string]string{group + "/v1alpha7": served, at("v1alpha7"): object}, "c1 login", ""},
+		{"older", map[string]string{group + "/v1alpha6": served, at("v1alpha6"): object}, "c1 login", ""},
 		{"group is not served", nil, "", "does not serve dataworkflowservices.github.io"},
-		{"no object", map[string]string{group: served("v1alpha7")}, "", "has no SystemConfiguration default/default, which lists the compute nodes: check --context, or use --system-config FILE"},
-		{"not allowed", map[string]string{group: served("v1alpha7"), at("v1alpha7"): forbidden}, "", "may not get systemconfigurations"},
+		{"no object", map[string]string{group + "/v1alpha7": served}, "", "has no SystemConfiguration default/default, which lists the compute nodes: check --context, or use --system-config FILE"},
+		{"not allowed", map[string]string{group + "/v1alpha7": served, at("v1alpha7"): forbidden}, "", "may not get systemconfigurations"},
 	} {
 		s, err := FromCluster(t.Context(), client(t, tt.answers))
 		if tt.err != "" {

@@ -30,6 +30,7 @@ func ownServer(t *testing.T) {
 	}{
 		{"older version only", olderVersionOnly},
 		{"version removed while running", versionGoes},
+		{"version of ClientMounts removed while running", mountsVersionGoes},
 		{"no known version", noKnownVersion},
 		{"definitions not installed", notInstalled},
 		{"conversion webhook absent", webhookAbsent},

@@ -28,21 +28,7 @@ func (s *env) serve(group string, versions ...string) {
 		if crd.String("spec", "group") != group {
 			continue
 		}
-		var now []any
-		for _, v := range crd.At("spec", "versions").([]any) {
-			version := v.(map[string]any)
-			if version["name"] == future {
-				continue
-			}
-			version["served"] = slices.Contains(versions, version["name"].(string))
-			now = append(now, version)
-		}
-		if slices.Contains(versions, future) {
-			fresh := maps.Clone(now[0].(map[string]any))
-			fresh["name"], fresh["served"], fresh["storage"] = future, true, false
-			now = append(now, fresh)
-		}
-		s.define(crd.Name(), map[string]any{"versions": now})
+		s.serveResource(crd, versions...)
 	}
 	versions = slices.Sorted(slices.Values(versions))
 	wait.Within(s.t, soon, "the server serves "+strings.Join(versions, " "), func() bool {
@@ -59,6 +45,26 @@ func (s *env) serve(group string, versions ...string) {
 		slices.Sort(got)
 		return slices.Equal(got, versions)
 	})
+}
+
+// serveResource makes the server serve only these versions of the resource of a CRD.
+func (s *env) serveResource(crd lab.Object, versions ...string) {
+	s.t.Helper()
+	var now []any
+	for _, v := range crd.At("spec", "versions").([]any) {
+		version := v.(map[string]any)
+		if version["name"] == future {
+			continue
+		}
+		version["served"] = slices.Contains(versions, version["name"].(string))
+		now = append(now, version)
+	}
+	if slices.Contains(versions, future) {
+		fresh := maps.Clone(now[0].(map[string]any))
+		fresh["name"], fresh["served"], fresh["storage"] = future, true, false
+		now = append(now, fresh)
+	}
+	s.define(crd.Name(), map[string]any{"versions": now})
 }
 
 // define changes the spec of a CRD.
@@ -145,6 +151,40 @@ func versionGoes(s *env) {
 	s.serveAll()
 	s.isMounted(stays, true)
 	s.onceMounted(stays)
+}
+
+// The version that the daemon uses is removed for ClientMounts only, and the other resources of the
+// group keep it: the daemon uses the other version.
+func mountsVersionGoes(s *env) {
+	newest, older := api.VersionsDWS[0], api.VersionsDWS[1]
+	s.UseProxy()
+	s.start()
+	stays := s.mounted()
+	if got := s.spoken(lab.ClassWatch); got != newest {
+		s.t.Fatalf("uses %s", got)
+	}
+	s.Proxy.ClearRequests()
+	crd, err := s.Cluster.Do(s.Context(soon), http.MethodGet, definitions+"/clientmounts."+api.GroupDWS, "", nil)
+	s.Must(err)
+	s.serveResource(crd, older)
+	inOlder := func(r *lab.Request) bool { return isWatch(r) && r.Code() == 200 && strings.Contains(r.Path, older) }
+	wait.Within(s.t, resume, "a watch in the older version", func() bool { return slices.ContainsFunc(s.Proxy.Requests(), inOlder) })
+	wait.Within(s.t, resume, "a status line that the server answers", s.answers)
+	s.isMounted(stays, true)
+	group, err := s.Cluster.Do(s.Context(soon), http.MethodGet, "/apis/"+api.GroupDWS+"/"+newest, "", nil)
+	if resources, _ := group["resources"].([]any); err != nil || len(resources) == 0 {
+		s.t.Fatalf("the group has no other resources in %s: %v, %v", newest, group, err)
+	}
+	// A lookup is two requests. It is repeated if the server still lists the resource in the removed
+	// version.
+	if n := s.Proxy.Count(lab.ClassDiscovery); n < 2 || n > 12 {
+		s.t.Errorf("%d requests to find the version", n)
+	}
+	s.serveAll()
+	comes := s.ask()
+	s.Await(comes, "mounted")
+	s.onceMounted(stays)
+	s.onceMounted(comes)
 }
 
 // A server that is too new: the message lists the versions of both sides.

@@ -119,6 +119,55 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// wallClock lists the files of the daemons that convert times to Unix times, and why.
+var wallClock = map[string]string{
+	"clientmount/exposition.go": "the metrics have Unix times",
+}
+
+// The daemons measure time with the monotonic clock, which does not change when the system clock is
+// set: they do not calculate with Unix times. Reports may have them.
+func TestMonotonicTime(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/internal/")
+		if top, _, _ := strings.Cut(name, "/"); !contains("clientmount daemon datamovement kube node unixsocket", top) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			fset := token.NewFileSet()
+			parsed, err := parser.ParseFile(fset, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[name] = true
+			ast.Inspect(parsed, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok || len(call.Args) != 0 {
+					return true
+				}
+				method, ok := call.Fun.(*ast.SelectorExpr)
+				if !ok || !contains("Unix UnixMicro UnixMilli UnixNano", method.Sel.Name) {
+					return true
+				}
+				if path := name + "/" + file; wallClock[path] == "" {
+					t.Errorf("%s: %s() depends on the system clock: use time.Since, or list the file with the reason", fset.Position(n.Pos()), method.Sel.Name)
+				} else {
+					seen[path] = true
+				}
+				return true
+			})
+		}
+	}
+	for path := range wallClock {
+		if !seen[path] {
+			t.Errorf("%s is listed, but has no Unix time", path)
+		}
+	}
+	if !seen["kube"] || !seen["unixsocket"] {
+		t.Errorf("only these packages were checked: %v", seen)
+	}
+}
+
 func contains(list, name string) bool { return strings.Contains(" "+list+" ", " "+name+" ") }
 
 // Every MESSAGE_ID in the code is unique, and is in the message catalogue of the journal

@@ -108,7 +108,7 @@ func TestOutages(t *testing.T) {
 		{"start, all at once", nodes, startCalls, startCalls},
 		{"tokens of all nodes replaced", nodes, calls{"profile": 2, "patch": 1}, calls{"profile": 2 + maxUnauthorized, "patch": 4 + maxUnauthorized}},
 		{"ClientMounts stored in another version", nodes, again, most},
-		{"ClientMounts no longer served in a version", nodes, calls{"watch": 2, "discovery": 1}, most},
+		{"ClientMounts no longer served in a version", nodes, calls{"watch": 2, "discovery": 2}, most},
 		{"API server restarted by SIGTERM", nodes, again, most},
 		{"API server restarted by SIGKILL", nodes, again, most},
 		{"API server down for 1s", nodes, again, most},

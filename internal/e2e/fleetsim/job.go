@@ -87,7 +87,7 @@ func newManager(ctx context.Context, a *accounts) (*manager, error) {
 					Replace: m.replace, Upsert: m.upsert, Delete: m.gone,
 				})
 			})
-			m.versions.Forget(api.GroupDWS)
+			m.versions.Forget(clientMounts)
 			kube.Pause(following, time.Second)
 		}
 	}()
@@ -96,11 +96,12 @@ func newManager(ctx context.Context, a *accounts) (*manager, error) {
 
 // use calls f with the served version of ClientMounts, and again if it has changed.
 func (m *manager) use(ctx context.Context, f func(kube.Resource) error) error {
-	discover := func(bool) (string, error) { return m.client.Served(ctx, api.GroupDWS, api.VersionsDWS) }
-	return m.versions.Use(api.GroupDWS, api.VersionsDWS, discover, func(version string) error {
-		return f(kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"})
-	})
+	discover := func(bool) (string, error) { return m.client.Served(ctx, clientMounts, api.VersionsDWS) }
+	return m.versions.Use(clientMounts, api.VersionsDWS, discover, f)
 }
+
+// clientMounts is the resource without its version.
+var clientMounts = kube.Resource{Group: api.GroupDWS, Plural: "clientmounts", Kind: "ClientMount"}
 
 func (m *manager) close() {
 	m.stop()

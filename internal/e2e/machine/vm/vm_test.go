@@ -36,6 +36,7 @@ var stages = []struct {
 	{"shared", shared},
 	{"reboot", reboot},
 	{"power-cut", powerCut},
+	{"clock", wrongClock},
 }
 
 func TestMachine(t *testing.T) {
