@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -36,6 +37,7 @@ type caTransport struct {
 	tls    *tls.Config
 	caFile string // empty: the CA does not come from a file
 	log    *slog.Logger
+	pause  func(context.Context, time.Duration)
 
 	mu   sync.Mutex
 	now  *http.Transport
@@ -74,7 +76,7 @@ func newTransport(cfg *rest.Config, o Options) (http.RoundTripper, error) {
 	}
 	ping, pong := pingTimes(o.Environ)
 	proxy := proxyOf(cfg, o.Environ)
-	t := &caTransport{tls: tlsConfig, log: o.Log, make: func(c *tls.Config) *http.Transport {
+	t := &caTransport{tls: tlsConfig, log: o.Log, pause: Pause, make: func(c *tls.Config) *http.Transport {
 		return &http.Transport{
 			Proxy:               proxy,
 			DialContext:         o.dial,
@@ -121,16 +123,35 @@ func pingTimes(environ func(string) string) (idle, answer time.Duration) {
 	return seconds("HTTP2_READ_IDLE_TIMEOUT_SECONDS"), seconds("HTTP2_PING_TIMEOUT_SECONDS")
 }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. It withholds a response with Retry-After for a random
+// time, because client-go repeats the request after exactly the requested time: the nodes that an
+// overloaded server has rejected together would all come back together. Watches have their own
+// delays.
 func (t *caTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.current().RoundTrip(req)
 	if err == nil && req.URL.Query().Get("watch") == "" {
+		if d := askedDelay(resp); d > 0 {
+			t.pause(req.Context(), rand.N(d))
+		}
 		resp.Body = struct {
 			io.Reader
 			io.Closer
 		}{&boundedReader{resp.Body, maxAnswer, errAnswerTooBig}, resp.Body}
 	}
 	return resp, err
+}
+
+// askedDelay returns the delay that the server requests before the next attempt, 0 for none, at
+// most retryAfterCap.
+func askedDelay(resp *http.Response) time.Duration {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
+		return 0
+	}
+	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, retryAfterCap)
 }
 
 func (t *caTransport) current() *http.Transport {

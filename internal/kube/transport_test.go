@@ -2,13 +2,18 @@ package kube
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"k8s.io/klog/v2"
 
@@ -50,6 +55,61 @@ func TestQuietKlog(t *testing.T) {
 	}
 	if !strings.Contains(lines[0], "type=ClientMount") || !strings.Contains(lines[2], "its_level=ERROR") {
 		t.Errorf("the original level is lost: %s", &out)
+	}
+}
+
+// Requests that the server has rejected together are not repeated together, and watches are not
+// delayed here.
+func TestRetryAfterIsSpread(t *testing.T) {
+	var code int
+	var asked string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked != "" {
+			w.Header().Set("Retry-After", asked)
+		}
+		w.WriteHeader(code)
+	}))
+	t.Cleanup(server.Close)
+	var delays []time.Duration
+	c := &caTransport{now: new(http.Transport), pause: func(_ context.Context, d time.Duration) { delays = append(delays, d) }}
+	t.Cleanup(c.now.CloseIdleConnections)
+	for _, tt := range []struct {
+		code        int
+		asked, path string
+		longest     time.Duration // 0: no delay
+	}{
+		{429, "4", "/apis", 4 * time.Second},
+		{503, "4", "/apis", 4 * time.Second},
+		{429, "1", "/apis?watch=true", 0},
+		{429, "0", "/apis", 0},
+		{429, "", "/apis", 0},
+		{429, "soon", "/apis", 0},
+		{200, "4", "/apis", 0},
+		{404, "4", "/apis", 0},
+		{429, "86400", "/apis", retryAfterCap},
+	} {
+		delays, code, asked = nil, tt.code, tt.asked
+		for range 100 {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+tt.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := c.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		if tt.longest == 0 {
+			if len(delays) > 0 {
+				t.Errorf("%+v: delays %v", tt, delays)
+			}
+			continue
+		}
+		if least, most := slices.Min(delays), slices.Max(delays); len(delays) != 100 || least > tt.longest/4 || most < tt.longest*3/4 || most >= tt.longest {
+			t.Errorf("%+v: %d delays from %v to %v", tt, len(delays), least, most)
+		}
 	}
 }
 

@@ -123,5 +123,8 @@ func TestFlowControl(t *testing.T) {
 		if queues*length < 12000 {
 			t.Errorf("%s: only %v requests can wait, less than the nodes of the largest systems", daemon, queues*length)
 		}
+		if hand, _ := at(level, "spec", "limited", "limitResponse", "queuing", "handSize").(float64); hand*length < 2000 || hand*8 > queues {
+			t.Errorf("%s: %v requests for one namespace can wait, in %v of %v queues", daemon, hand*length, hand, queues)
+		}
 	}
 }
