@@ -15,7 +15,7 @@ import (
 )
 
 // Create creates one data movement and returns its uid. With everything cached it
-// sends one request to the API server, and three more in each jobWindow.
+// sends one request to the API server, and three more in each window (see jobWindow).
 func (s *Service) Create(ctx context.Context, c datamovement.Caller, r datamovement.Request) (string, error) {
 	if err := s.allowCreation(c); err != nil {
 		return "", err
@@ -42,7 +42,7 @@ func (s *Service) allowCreation(c datamovement.Caller) error {
 // create creates the movement for a checked request.
 func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamovement.Request) (string, error) {
 	since := time.Now()
-	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window()))
+	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window(c, r.Workflow)))
 	if err != nil {
 		return "", err
 	}
@@ -189,7 +189,7 @@ func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r data
 	if err := whole.Check(now.Choices); err != nil {
 		return "", nil, s.fault(c, object, err)
 	}
-	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window()))
+	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window(c, r.Workflow)))
 	if err != nil {
 		return "", nil, s.fault(c, object, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,24 +165,28 @@ func (f *fleet) traffic() []*traffic {
 }
 
 // errorLog collects the records of level error, which no scenario without failures may
-// have.
+// have, and the last warnings, which explain a failure.
 type errorLog struct {
-	mu   sync.Mutex
-	list []string // the first ones
+	mu       sync.Mutex
+	list     []string // the first errors
+	warnings []string // the last ones
 }
 
 // Enabled implements slog.Handler.
 func (l *errorLog) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= slog.LevelError
+	return level >= slog.LevelWarn
 }
 
 // Handle implements slog.Handler.
 func (l *errorLog) Handle(_ context.Context, r slog.Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.list) <= maxWrong {
-		text := "logged: " + r.Message
-		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+	text := "logged: " + r.Message
+	r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+	switch {
+	case r.Level < slog.LevelError:
+		l.warnings = append(l.warnings[max(0, len(l.warnings)-maxWrong+1):], text)
+	case len(l.list) <= maxWrong:
 		l.list = append(l.list, text)
 	}
 	return nil
@@ -200,4 +205,11 @@ func (l *errorLog) take() []string {
 	out := l.list
 	l.list = nil
 	return out
+}
+
+// explanation returns the first errors and the last warnings.
+func (l *errorLog) explanation() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Concat(l.list, l.warnings)
 }

@@ -115,7 +115,7 @@ func (s *simulation) each(list []scenario) error {
 	for _, scenario := range list {
 		s.say(scenario.what)
 		if err := scenario.run(); err != nil {
-			for _, text := range s.fleet.errors.take() {
+			for _, text := range s.fleet.errors.explanation() {
 				err = fmt.Errorf("%w\n%s", err, text)
 			}
 			return fmt.Errorf("%s: %w", scenario.what, err)
