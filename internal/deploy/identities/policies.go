@@ -1,6 +1,8 @@
 package identities
 
 import (
+	_ "embed"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -10,6 +12,21 @@ import (
 
 // groupAdmission has ValidatingAdmissionPolicies in version v1 since Kubernetes 1.30.
 const groupAdmission = "admissionregistration.k8s.io"
+
+// commandLine has the regular expressions for the texts of a data movement that the rabbit puts
+// into a command line, which a shell of root reads. It is generated from what nnf-dm itself
+// accepts: the options in its list, not those that its configuration adds.
+//
+//go:embed commandline.json
+var commandLine []byte
+
+// grammar is a regular expression that a text must match, and one that it must not match.
+type grammar struct{ Match, Refuse string }
+
+// allows returns the expression for a text in a field that the grammar allows.
+func (g grammar) allows(field string) string {
+	return fmt.Sprintf("%[1]s.matches(r'%[2]s') && !%[1]s.matches(r'%[3]s')", field, g.Match, g.Refuse)
+}
 
 // validation is an expression that must be true, and what the API server answers otherwise.
 type validation struct{ expression, message string }
@@ -80,6 +97,18 @@ func movementRules() []validation {
 	}
 	both := func(check string) string { return before(check) + " && " + after(check) }
 
+	var texts struct{ Path, DCPOptions, MPIRunOptions grammar }
+	if err := json.Unmarshal(commandLine, &texts); err != nil {
+		panic(err) // the file is part of the program
+	}
+	path := func(field string) string {
+		return "has(object.spec." + field + ".path) && " + texts.Path.allows("object.spec."+field+".path")
+	}
+	options := func(g grammar, field string) string {
+		field = "object.spec.userConfig." + field
+		return "(!has(object.spec.userConfig) || !has(" + field + ") || " + g.allows(field) + ")"
+	}
+
 	own := fmt.Sprintf("(has(OBJECT.metadata.labels) && '%[1]s' in OBJECT.metadata.labels && OBJECT.metadata.labels['%[1]s'] == variables.node)", api.LabelInitiator)
 	user := "(has(OBJECT.spec) && has(OBJECT.spec.userId) && OBJECT.spec.userId > 0 && has(OBJECT.spec.groupId) && OBJECT.spec.groupId > 0)"
 	return []validation{
@@ -87,6 +116,10 @@ func movementRules() []validation {
 		{both(user), "a node may create, change and delete only data movements of a user and group other than 0"},
 		{"request.operation != 'CREATE' || !has(object.metadata.finalizers) && !has(object.metadata.ownerReferences)",
 			"a node may not create data movements with finalizers or owners"},
+		{"request.operation != 'CREATE' || " + path("source") + " && " + path("destination"),
+			"a path of a data movement must be absolute, without .. and without characters that have a meaning for a shell"},
+		{"request.operation != 'CREATE' || " + options(texts.DCPOptions, "dcpOptions") + " && " + options(texts.MPIRunOptions, "mpirunOptions"),
+			"the options of a data movement must be those that nnf-dm accepts by default"},
 		{"request.operation != 'UPDATE' || " + same("metadata"), "a node may not change the metadata of a data movement"},
 		{"request.operation != 'UPDATE' || " + same("spec", "cancel"), "a node may change only cancel in the spec of a data movement"},
 	}

@@ -151,6 +151,19 @@ func (s *system) refused() []row {
 	for _, path := range theirs {
 		foreign = append(foreign, merge(path, cancel), remove(path), merge(path, nested(s.Node, "metadata", "labels", api.LabelInitiator)))
 	}
+	var commands []call
+	for path, values := range map[string][]any{
+		"source/path":              {"/mnt/x;id", "/mnt/$(id)", "/mnt/`id`", "/mnt/a b", "/mnt/../etc/shadow", "mnt/x", "", "/mnt/x\nid", "/mnt/x'", "/mnt/x\u00a0", nil},
+		"destination/path":         {"/lus/x|id", "/lus/x&", "/lus/x>y", "/lus/*", "/lus/~/..", nil},
+		"userConfig/dcpOptions":    {"; id", "$(id)", "--uid 0", "-U0", "--", "-p -- /x", "--input /etc/shadow", "/etc/shadow", "-k 4MB x", "--xattrs dcp"},
+		"userConfig/mpirunOptions": {"id", "-np 1 id", "-np 1 : id", "--prefix /x", "-x LD_PRELOAD=/x", "--mca plm_rsh_agent id", "--map-by rankfile:FILE=x", "-np 1\nid", "--host x"},
+	} {
+		for _, value := range values {
+			o := newMovement(s.Rabbit, s.Node)
+			commands = append(commands, create(in(s.Rabbit), with(o, value, append([]string{"spec"}, strings.Split(path, "/")...)...)))
+		}
+	}
+	commands = append(commands, create(in("nnf-dm-system"), with(newMovement("nnf-dm-system", s.Node), "id", "spec", "userConfig", "mpirunOptions")))
 	rows := []row{
 		{"change the ClientMounts of another node, or their status", byRole, append(mounts(
 			merge(near, nested("unmounted", "spec", "desiredState")), merge(near+"/status", status),
@@ -205,6 +218,7 @@ func (s *system) refused() []row {
 		{"create data movements with finalizers or owners", byPolicy, moves(
 			create(in(s.Rabbit), with(newMovement(s.Rabbit, s.Node), []any{"example.com/new"}, "metadata", "finalizers")), create(in(s.Rabbit), with(newMovement(s.Rabbit, s.Node), owner, "metadata", "ownerReferences")),
 		)},
+		{"run commands on a rabbit as root, through a path or an option of a data movement", byPolicy, moves(commands...)},
 		{"cancel, change, take over or delete data movements of another node or of the workflow controller", byPolicy, moves(append(foreign,
 			merge(at(s.Rabbit, "nnf-dm-node-copyin"), cancel), remove(at(s.Rabbit, "nnf-dm-node-copyin")), remove(at(s.Rabbit, "nnf-dm-node-nobody")),
 			merge(at(s.Rabbit, "nnf-dm-node-nobody"), nested(s.Node, "metadata", "labels", api.LabelInitiator)),
@@ -276,10 +290,13 @@ func (s *system) permitted() []row {
 		{"read the data movements of its rabbit, and those of Lustre of all nodes", "", []attempt{
 			{v, get(in(s.Rabbit))}, {v, get(in("nnf-dm-system"))}, {v, get(lab.Path("NnfDataMovement", s.Rabbit, fmt.Sprintf(nearRabbit, s.near)))}, {far, get(in("nnf-dm-system"))},
 		}},
-		{"create data movements in its own name, on its rabbit and for Lustre, for any user and group other than 0, with any path", "", []attempt{
+		{"create data movements in its own name, on its rabbit and for Lustre, for any user and group other than 0, with any path that nnf-dm accepts", "", []attempt{
 			{v, create(in(s.Rabbit), movement(s.Rabbit, "nnf-dm-node-new", s.Node, 1001, 1001)).dry()}, {v, create(in("nnf-dm-system"), movement("nnf-dm-system", "nnf-dm-new", s.Node, 4711, 1)).dry()},
 			{v, create(in(s.Rabbit), with(with(movement(s.Rabbit, "", s.Node, 1001, 1001), nil, "metadata", "name"), "nnf-dm-node-", "metadata", "generateName")).dry()},
 			{far, create(in("nnf-dm-system"), movement("nnf-dm-system", "nnf-dm-new", s.distant, 1001, 1001)).dry()},
+			{v, create(in(s.Rabbit), with(with(with(movement(s.Rabbit, "nnf-dm-node-new", s.Node, 1001, 1001),
+				"-psk4MB --xattrs=none", "spec", "userConfig", "dcpOptions"), "-np 4 --map-by ppr:2:node --mca btl ^tcp", "spec", "userConfig", "mpirunOptions"),
+				"/mnt/nnf/ü-1/a,b=c@d/", "spec", "source", "path")).dry()},
 		}},
 		{"cancel and delete its own data movements", "", []attempt{
 			{v, merge(mine, nested(true, "spec", "cancel")).dry()}, {v, merge(minesys, nested(true, "spec", "cancel")).dry()}, {v, remove(mine).dry()}, {v, remove(minesys).dry()},
@@ -307,9 +324,10 @@ func TestAttempts(t *testing.T) {
 			})
 		}
 	}
+	active := map[*lab.Client]bool{}
 	for _, r := range refused {
-		if r.by == byPolicy {
-			a := r.with[0]
+		if a := r.with[0]; r.by == byPolicy && !active[a.as] {
+			active[a.as] = true
 			wait.Within(t, patience, "the policy: "+r.text, func() bool {
 				_, err := request(a.what.dry(), t, a.as)
 				return err != nil
@@ -348,6 +366,36 @@ func TestAttempts(t *testing.T) {
 	t.Logf("%d attempts were refused", attempts)
 	s.sharedAccounts()
 	s.status()
+}
+
+// The policies also refuse what the roles do not permit, in case an account has further roles.
+func TestPoliciesAlone(t *testing.T) {
+	s := newSystem(t)
+	s.prepare()
+	s.Grant(s.Node, s.Node, "clientmountd", []any{fixture.Rule(api.GroupDWS, "clientmounts", "create", "delete", "deletecollection", "patch", "update"), fixture.Rule(api.GroupDWS, "clientmounts/status", "patch")})
+	s.Grant(s.near, s.Node, "nnf-dm", []any{fixture.Rule(api.GroupNNF, "nnfdatamovements", "create", "delete", "deletecollection", "patch", "update")})
+	m, v := s.client("clientmountd", s.Node), s.client("nnf-dm", s.Node)
+	own, near := s.mountPath(s.Node), s.mountPath(s.near)
+	made := fixture.ClientMount("new", s.Node, fixture.ClientMountSpec{Profile: s.Profile, Mounts: []fixture.MountSpec{{Path: s.Path("new"), Type: "xfs"}}})
+	far := lab.Path("NnfDataMovement", s.other, fmt.Sprintf(nearRabbit, s.far))
+	for _, a := range []attempt{
+		{m, create(lab.Path("ClientMount", s.Node, ""), made)}, {m, remove(own)}, {m, remove(lab.Path("ClientMount", s.Node, ""))},
+		{m, merge(near+"/status", lab.Object{"status": map[string]any{"mounts": []any{}, "allReady": true}})},
+		{m, edit(near, map[string]any{"op": "remove", "path": "/metadata/finalizers/1"})}, {m, remove(near)},
+		{v, merge(far, nested(true, "spec", "cancel"))}, {v, remove(far)}, {v, remove(lab.Path("NnfDataMovement", s.other, ""))},
+		{v, create(lab.Path("NnfDataMovement", s.other, ""), movement(s.other, "nnf-dm-node-new", s.far, 1001, 1001))},
+	} {
+		// The server uses the roles and policies when its watches have delivered them.
+		code, message := 0, ""
+		wait.Within(t, patience, "a role that permits "+a.what.String(), func() bool {
+			_, err := request(a.what.dry(), t, a.as)
+			code, message = status(err)
+			return code != http.StatusOK && !strings.Contains(message, "cannot ")
+		})
+		if code != http.StatusForbidden || !strings.Contains(message, "ValidatingAdmissionPolicy") {
+			t.Errorf("%s: %d %s, want 403 by the policy", a.what, code, message)
+		}
+	}
 }
 
 // sharedAccounts checks that the policies do not affect the accounts that all nodes share.

@@ -109,6 +109,7 @@ func TestMover(t *testing.T) {
 	client := pb.NewDataMoverClient(s.Dial())
 	ctx := s.Context(patience)
 	copies := []*pb.DataMovementCreateRequest{job.Request("/out/", "/alice/"), job.Request("/out/", "/alice/")}
+	copies[0].DcpOptions, copies[0].MpirunOptions = "-p --chunksize 4MB", "--oversubscribe -np 2"
 	copies[1].Source = job.Mount(1) + "/out/"
 	for _, r := range copies {
 		made := func() string {
