@@ -6,8 +6,6 @@
 package identities
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -59,8 +57,9 @@ func Groups(nodes []inventory.Node) (groups []Group) {
 	return groups
 }
 
-// All returns the objects for all nodes of a system. Their order is safe: each object only
-// refers to earlier ones, and no account has a right before the policies that restrict it.
+// All returns the objects for all nodes of a system. Each object only refers to earlier ones, and
+// the policies are the first, so that no account has a right before the policies that restrict it.
+// An API server uses a new policy when its watch has delivered it, usually within a second.
 func All(s inventory.System) ([]Object, error) {
 	nodes, err := inventory.Nodes(s)
 	if err != nil {
@@ -199,13 +198,4 @@ func list[T any](values []T) (out []any) {
 		out = append(out, v)
 	}
 	return out
-}
-
-// daemon returns the daemon with these rules.
-func daemon(name string) product.Daemon {
-	i := slices.IndexFunc(product.Daemons, func(d product.Daemon) bool { return d.Name == name })
-	if i < 0 {
-		panic(fmt.Sprintf("there is no daemon %s", name))
-	}
-	return product.Daemons[i]
 }

@@ -40,8 +40,10 @@ type validation struct{ expression, message string }
 // the binding would not do, because an expression must then be true for every parameter, and so
 // would accept the name of a workflow that does not exist.
 func policies() []Object {
-	return append(policy(daemon("clientmountd"), api.GroupDWS, []string{"clientmounts", "clientmounts/status"}, mountRules()),
-		policy(daemon("nnf-dm"), api.GroupNNF, []string{"nnfdatamovements"}, movementRules())...)
+	mounter, _ := product.Of("clientmountd")
+	mover, _ := product.Of("nnf-dm")
+	return append(policy(mounter, api.GroupDWS, []string{"clientmounts", "clientmounts/status"}, mountRules()),
+		policy(mover, api.GroupNNF, []string{"nnfdatamovements"}, movementRules())...)
 }
 
 // policy returns a policy for writes of the daemon's accounts to these resources, and its
