@@ -31,10 +31,9 @@ const patience = 3 * time.Minute
 // fixture, a second one on the same rabbit, one on another rabbit, and an external one.
 type system struct {
 	*fixture.Fixture
-	t                       *testing.T
-	near, far, distant      string // the second node, that of the other rabbit, the external one
-	other                   string // the other rabbit
-	mounter, mover, foreign *lab.Client
+	t                  *testing.T
+	near, far, distant string // the second node, that of the other rabbit, the external one
+	other              string // the other rabbit
 }
 
 func newSystem(t *testing.T) *system {
