@@ -77,7 +77,14 @@ func FuzzOptions(f *testing.F) {
 		f.Add(s)
 	}
 	list, any := options(f, OptionsList), options(f, OptionsAny)
+	grammars := list.Grammars()
 	f.Fuzz(func(t *testing.T, s string) {
+		// What the grammar allows passes the check.
+		for g, err := range map[Grammar]error{grammars.DCPOptions: list.CheckDCP(s), grammars.MPIRunOptions: list.CheckMPIRun(s)} {
+			if err != nil && g.Allows(s) {
+				sameGrammar(t, g, s, err)
+			}
+		}
 		for _, o := range []*Options{list, any} {
 			for name, err := range map[string]error{"dcp": o.CheckDCP(s), "mpirun": o.CheckMPIRun(s)} {
 				if err != nil {

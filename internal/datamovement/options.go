@@ -124,7 +124,7 @@ func (t *tool) with(entries []string) (*tool, error) {
 		}
 		f := form{}
 		if value {
-			f = form{values: 1, check: anyValue, rule: "a value"}
+			f = form{1, anyValue, "a value", "[A-Za-z0-9/^][A-Za-z0-9%+,./:=@^_-]*"}
 		}
 		out.options[name] = f
 	}
@@ -136,9 +136,10 @@ func (t *tool) names() string { return strings.Join(slices.Sorted(maps.Keys(t.op
 
 // form describes the values of an option.
 type form struct {
-	values int // number of words that follow the option
-	check  func(values []string) bool
-	rule   string // the values that check accepts, for messages
+	values  int // number of words that follow the option
+	check   func(values []string) bool
+	rule    string // the values that check accepts, for messages
+	pattern string // the same as a regular expression, except for the size of numbers and noFiles
 }
 
 // tool is a program that callers may pass options to.
@@ -287,11 +288,14 @@ var mpirunTool = tool{
 }
 
 var (
-	size      = form{1, func(v []string) bool { return sizeText(v[0]) }, "a size such as 4MB"}
-	xattrs    = form{1, func(v []string) bool { return slices.Contains(xattrKinds, v[0]) }, "one of " + strings.Join(xattrKinds, " ")}
-	placement = form{1, func(v []string) bool { return placementText(v[0]) }, "a placement such as core or ppr:2:node"}
-	component = form{2, componentText, "one of the parameters " + strings.Join(components, " ") + " and a list of names"}
+	size      = form{1, func(v []string) bool { return sizeText(v[0]) }, "a size such as 4MB", "[0-9]{1,19}[KMGTkmgt]?[Bb]?"}
+	xattrs    = form{1, func(v []string) bool { return slices.Contains(xattrKinds, v[0]) }, "one of " + strings.Join(xattrKinds, " "), oneOf(xattrKinds)}
+	placement = form{1, func(v []string) bool { return placementText(v[0]) }, "a placement such as core or ppr:2:node", "[A-Za-z0-9][A-Za-z0-9:,=-]*"}
+	component = form{2, componentText, "one of the parameters " + strings.Join(components, " ") + " and a list of names",
+		oneOf(components) + " +(\\^[A-Za-z0-9,._-]*|[A-Za-z0-9][A-Za-z0-9,._-]*)"}
 )
+
+func oneOf(words []string) string { return "(" + strings.Join(words, "|") + ")" }
 
 var xattrKinds = []string{"none", "all", "non-lustre", "libattr"}
 
@@ -303,7 +307,7 @@ func number(most int) form {
 	return form{1, func(v []string) bool {
 		n, err := strconv.Atoi(v[0])
 		return err == nil && n >= 0 && n <= most
-	}, "a number of at most " + strconv.Itoa(most)}
+	}, "a number of at most " + strconv.Itoa(most), fmt.Sprintf("[0-9]{1,%d}", len(strconv.Itoa(most)))}
 }
 
 // sizeText reports whether s is a decimal number, with or without a unit.

@@ -38,6 +38,7 @@ func TestCheckDCP(t *testing.T) {
 		"-é": "are allowed, because", "-p\t-s": "are allowed, because", "-p\n-s": "are allowed, because", "-p\x00": "are allowed, because",
 	} {
 		check(t, "dcpOptions", text, want, o.CheckDCP(text))
+		sameGrammar(t, o.Grammars().DCPOptions, text, o.CheckDCP(text))
 	}
 }
 
@@ -74,6 +75,18 @@ func TestCheckMPIRun(t *testing.T) {
 		"-npx 4": "not an allowed option", "--": "ends the options", "-np 4 --": "ends the options",
 	} {
 		check(t, "mpirunOptions", text, want, o.CheckMPIRun(text))
+		sameGrammar(t, o.Grammars().MPIRunOptions, text, o.CheckMPIRun(text))
+	}
+}
+
+// sameGrammar compares the grammar with the result of the check, except for limits.
+func sameGrammar(t *testing.T, g Grammar, text string, err error) {
+	t.Helper()
+	if err != nil && (strings.Contains(err.Error(), "needs a number") || strings.Contains(err.Error(), "at most")) {
+		return
+	}
+	if g.Allows(text) != (err == nil) {
+		t.Errorf("the grammar allows %q: %v, the check returns %v", text, err != nil, err)
 	}
 }
 

@@ -5,6 +5,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -17,6 +19,7 @@ import (
 	deploy "github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/cli/dmctl"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/catalog"
 	"github.com/compute-daemons/compute-daemons/packaging/generate/completion"
@@ -109,6 +112,12 @@ func outputs(root string) (files []output, err error) {
 			output{"etc/" + table.Program + "/config.toml", config.DefaultFile(table)})
 	}
 
+	grammars, err := commandLine()
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, output{"internal/deploy/identities/commandline.json", grammars})
+
 	schemas, err := reference.Schemas()
 	if err != nil {
 		return nil, err
@@ -133,4 +142,19 @@ func outputs(root string) (files []output, err error) {
 		files = append(files, output{path, text})
 	}
 	return files, nil
+}
+
+// commandLine returns the grammars of the texts that the rabbit puts into a command line, for the
+// policies that nnf-deploy contains. It does not link the package that defines them.
+func commandLine() (string, error) {
+	options, err := datamovement.NewOptions(datamovement.OptionsList, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	err = encoder.Encode(options.Grammars())
+	return text.String(), err
 }

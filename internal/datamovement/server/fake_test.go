@@ -301,9 +301,12 @@ func (c *cluster) List(_ context.Context, r kube.Resource, ns, selector string, 
 		return c.request("list profiles")
 	case *[]*nnf.DataMovement:
 		for _, dm := range c.movements {
-			if selected(dm.Labels, selector) {
+			if (ns == "" || dm.Namespace == ns) && selected(dm.Labels, selector) {
 				*out = append(*out, dm)
 			}
+		}
+		if ns != "" {
+			return c.request("list %s movements", ns)
 		}
 		return c.request("list movements")
 	}

@@ -394,3 +394,36 @@ func TestSharedListSenderGone(t *testing.T) {
 		}
 	})
 }
+
+// An account of one node may list the movements of its rabbit's namespace and of Lustre only.
+// The list of all namespaces is not requested again, until those are refused as well.
+func TestListOfOneNode(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		mine := created(t, s)
+		lists := func() (lists []string) {
+			for _, r := range c.requests() {
+				if strings.HasPrefix(r, "list ") && strings.HasSuffix(r, "movements") {
+					lists = append(lists, r)
+				}
+			}
+			return lists
+		}
+		own := []string{"list " + rabbit + " movements", "list " + nnf.NamespaceDataMovement + " movements"}
+		c.refuse("list movements", errForbidden)
+		lists()
+		for i, want := range [][]string{append([]string{"list movements"}, own...), own} {
+			uids, err := s.List(t.Context(), user(1001), job7)
+			if got := lists(); err != nil || !slices.Equal(uids, []string{mine}) || !slices.Equal(got, want) {
+				t.Errorf("list %d: %v %v, with %q, want %q", i, uids, err, got, want)
+			}
+		}
+		c.refuse(own[0], errForbidden)
+		if _, err := s.List(t.Context(), user(1001), job7); !errors.Is(err, datamovement.ErrFailed) {
+			t.Errorf("without any permission: %v", err)
+		}
+		c.refuse("list movements", nil)
+		if uids, err := s.List(t.Context(), user(1001), job7); err != nil || !slices.Equal(uids, []string{mine}) {
+			t.Errorf("with the permission for all namespaces: %v %v", uids, err)
+		}
+	})
+}

@@ -181,8 +181,7 @@ func (s *Service) count(ctx context.Context, known time.Time) error {
 	}
 	q.dropped = make(map[string]bool)
 	q.mu.Unlock()
-	var items []*nnf.DataMovement
-	err := s.api.list(shared(ctx), kindMovement, "", map[string]string{api.LabelInitiator: s.o.Node}, false, &items)
+	items, err := s.movements(shared(ctx), map[string]string{api.LabelInitiator: s.o.Node})
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	dropped := q.dropped

@@ -92,6 +92,10 @@ var Daemons = []Daemon{
 	},
 }
 
+// NodeAccount returns the account that the daemon has on one node only, if every node has its
+// own: it has the name of the daemon, in the namespace of the node.
+func (d Daemon) NodeAccount(node string) Account { return Account{d.Name, node} }
+
 // other stands in for a daemon that nnf-deploy does not install, except for its credentials.
 var other = Daemon{Owner: "root:root", DirectoryMode: "0700", SecretMode: "0600"}
 

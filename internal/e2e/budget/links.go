@@ -225,6 +225,7 @@ var imports = map[string]string{
 	"deploy/product":         "api systemd",                                         // files, units and accounts of the daemons
 	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what to install on which node
 	"deploy/credentials":     "api deploy/inventory deploy/product kube safepath",
+	"deploy/identities":      "api api/dws api/nnf deploy/inventory deploy/product",      // accounts of single nodes
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
 	"deploy/remote":          "",                                                         // runs scripts on nodes; independent of the scripts
 	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only the form of a status

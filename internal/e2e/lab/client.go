@@ -58,11 +58,16 @@ func IsNotFound(err error) bool {
 type kind struct{ root, resource string }
 
 var kinds = map[string]kind{
-	"Namespace":                  {"/api/v1", ""},
-	"Secret":                     {"/api/v1", "secrets"},
-	"ServiceAccount":             {"/api/v1", "serviceaccounts"},
-	"ClusterRole":                {"/apis/rbac.authorization.k8s.io/v1", "clusterroles"},
-	"ClusterRoleBinding":         {"/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings"},
+	"Namespace":                 {"/api/v1", ""},
+	"Secret":                    {"/api/v1", "secrets"},
+	"ServiceAccount":            {"/api/v1", "serviceaccounts"},
+	"ClusterRole":               {rbac, "clusterroles"},
+	"ClusterRoleBinding":        {rbac, "clusterrolebindings"},
+	"RoleBinding":               {rbac, "rolebindings"},
+	"ValidatingAdmissionPolicy": {admission, "validatingadmissionpolicies"},
+
+	"ValidatingAdmissionPolicyBinding": {admission, "validatingadmissionpolicybindings"},
+
 	"FlowSchema":                 {flow, "flowschemas"},
 	"PriorityLevelConfiguration": {flow, "prioritylevelconfigurations"},
 	"ClientMount":                {dws, "clientmounts"},
@@ -76,7 +81,11 @@ var kinds = map[string]kind{
 	"LustreFileSystem":           {"/apis/" + api.GroupLUS + "/v1beta1", "lustrefilesystems"},
 }
 
-const flow = "/apis/flowcontrol.apiserver.k8s.io/v1"
+const (
+	flow      = "/apis/flowcontrol.apiserver.k8s.io/v1"
+	rbac      = "/apis/rbac.authorization.k8s.io/v1"
+	admission = "/apis/admissionregistration.k8s.io/v1"
+)
 
 var (
 	dws = "/apis/" + api.GroupDWS + "/" + api.VersionsDWS[0]

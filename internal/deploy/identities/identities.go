@@ -1,0 +1,201 @@
+// Package identities makes the Kubernetes objects that give every compute node accounts of its
+// own, so that the credentials of one node cannot be used for another: service accounts, their
+// roles and bindings, and admission policies for what roles cannot express.
+//
+// It must not know how the objects get to the API server, nor how nodes get their tokens.
+package identities
+
+import (
+	"strings"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+)
+
+// Object is a Kubernetes object, for a server-side apply.
+type Object = map[string]any
+
+const (
+	groupRBAC = "rbac.authorization.k8s.io"
+	prefix    = "compute-daemons-" // of all names that other programs could use as well
+
+	// Every object has this label.
+	labelManager = "app.kubernetes.io/managed-by"
+	manager      = "nnf-deploy"
+)
+
+// Group is a set of compute nodes that share bindings: those of one rabbit. An external compute
+// node is a group of its own. So no object grows with the number of rabbits.
+type Group struct {
+	Rabbit string // empty for an external compute node
+	Nodes  []string
+}
+
+// name returns the name of the group, which is the name of a namespace and thus unique.
+func (g Group) name() string {
+	if g.Rabbit == "" {
+		return g.Nodes[0]
+	}
+	return g.Rabbit
+}
+
+// Groups returns the groups of these nodes, in their order.
+func Groups(nodes []inventory.Node) (groups []Group) {
+	index := map[string]int{}
+	for _, n := range nodes {
+		i, ok := index[n.Rabbit]
+		if !ok || n.Rabbit == "" {
+			i = len(groups)
+			index[n.Rabbit] = i
+			groups = append(groups, Group{Rabbit: n.Rabbit})
+		}
+		groups[i].Nodes = append(groups[i].Nodes, n.Name)
+	}
+	return groups
+}
+
+// All returns the objects for all nodes of a system. Each object only refers to earlier ones, and
+// the policies are the first, so that no account has a right before the policies that restrict it.
+// An API server uses a new policy when its watch has delivered it, usually within a second.
+func All(s inventory.System) ([]Object, error) {
+	nodes, err := inventory.Nodes(s)
+	if err != nil {
+		return nil, err
+	}
+	all := Shared()
+	for _, g := range Groups(nodes) {
+		for _, n := range g.Nodes {
+			all = append(all, ForNode(n)...)
+		}
+		all = append(all, ForGroup(g)...)
+	}
+	return all, nil
+}
+
+// Shared returns the objects that exist once, whatever the number of nodes: the policies, and the
+// roles. Roles are ClusterRoles, because bindings in many namespaces refer to them; a RoleBinding
+// to a ClusterRole grants its rights in the namespace of the binding only.
+func Shared() (all []Object) {
+	all = append(all, policies()...)
+	for _, d := range product.Daemons {
+		for _, scope := range scopes {
+			if rules := rulesOf(d, scope); len(rules) > 0 {
+				o := object(groupRBAC+"/v1", "ClusterRole", "", roleName(d, scope))
+				o["rules"] = rules
+				all = append(all, o)
+			}
+		}
+	}
+	return all
+}
+
+// ForNode returns the accounts of a node, and their bindings in its namespace.
+func ForNode(node string) (all []Object) {
+	for _, d := range product.Daemons {
+		account := d.NodeAccount(node)
+		o := object("v1", "ServiceAccount", account.Namespace, account.Name)
+		o["automountServiceAccountToken"] = false // no pod uses it
+		all = append(all, o, binding(d, api.ScopeNode, node, prefix+d.Name, []string{node}))
+	}
+	return all
+}
+
+// ForGroup returns the bindings of the accounts of a group in other namespaces.
+func ForGroup(g Group) (all []Object) {
+	for _, d := range product.Daemons {
+		name := prefix + d.Name + "-" + g.name()
+		for _, scope := range scopes {
+			if scope == api.ScopeNode || len(rulesOf(d, scope)) == 0 {
+				continue
+			}
+			for _, namespace := range namespaces(scope, g) {
+				all = append(all, binding(d, scope, namespace, name, g.Nodes))
+			}
+		}
+	}
+	return all
+}
+
+// scopes are the scopes of roles, with a word for their names.
+var scopes = []api.Scope{api.ScopeNode, api.ScopeMovements, api.ScopeSystem, api.ScopeProfiles, api.ScopeAll}
+
+var scopeNames = map[api.Scope]string{
+	api.ScopeNode: "node", api.ScopeMovements: "movements", api.ScopeSystem: "system", api.ScopeProfiles: "profiles", api.ScopeAll: "all",
+}
+
+// namespaces returns the namespaces of a scope for a group, "" for all namespaces.
+func namespaces(scope api.Scope, g Group) []string {
+	switch scope {
+	case api.ScopeMovements:
+		if g.Rabbit == "" {
+			return []string{nnf.NamespaceDataMovement}
+		}
+		return []string{g.Rabbit, nnf.NamespaceDataMovement}
+	case api.ScopeSystem:
+		return []string{dws.NamespaceSystemConfiguration}
+	case api.ScopeProfiles:
+		return []string{nnf.NamespaceProfiles}
+	case api.ScopeAll:
+		return []string{""}
+	}
+	return nil
+}
+
+func roleName(d product.Daemon, scope api.Scope) string {
+	return prefix + d.Name + "-" + scopeNames[scope]
+}
+
+// rulesOf returns the rules of the role of a daemon in a scope.
+func rulesOf(d product.Daemon, scope api.Scope) (rules []any) {
+	for _, r := range d.Rules {
+		if r.Scope == scope && r.Used != "" {
+			rules = append(rules, rule(r.Group, r.Resource, strings.Fields(r.Used)...))
+		}
+	}
+	if scope == api.ScopeNode {
+		// To request the next token, of exactly this account.
+		own := rule("", "serviceaccounts/token", "create")
+		own["resourceNames"] = []any{d.NodeAccount("").Name}
+		rules = append(rules, own)
+	}
+	return rules
+}
+
+func rule(group, resource string, verbs ...string) Object {
+	return Object{"apiGroups": []any{group}, "resources": []any{resource}, "verbs": list(verbs)}
+}
+
+// binding binds the role of a daemon in a scope to its accounts on these nodes.
+func binding(d product.Daemon, scope api.Scope, namespace, name string, nodes []string) Object {
+	kind := "RoleBinding"
+	if namespace == "" {
+		kind = "ClusterRoleBinding"
+	}
+	o := object(groupRBAC+"/v1", kind, namespace, name)
+	o["roleRef"] = Object{"apiGroup": groupRBAC, "kind": "ClusterRole", "name": roleName(d, scope)}
+	var subjects []any
+	for _, n := range nodes {
+		a := d.NodeAccount(n)
+		subjects = append(subjects, Object{"kind": "ServiceAccount", "name": a.Name, "namespace": a.Namespace})
+	}
+	o["subjects"] = subjects
+	return o
+}
+
+func object(version, kind, namespace, name string) Object {
+	metadata := Object{"name": name, "labels": Object{labelManager: manager}}
+	if namespace != "" {
+		metadata["namespace"] = namespace
+	}
+	return Object{"apiVersion": version, "kind": kind, "metadata": metadata}
+}
+
+func list[T any](values []T) (out []any) {
+	for _, v := range values {
+		out = append(out, v)
+	}
+	return out
+}

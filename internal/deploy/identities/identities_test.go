@@ -1,0 +1,192 @@
+package identities
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+)
+
+var update = flag.Bool("update", false, "write the golden file")
+
+// machine returns a system of rabbits with this many compute nodes each, and external nodes.
+// Names have the given length.
+func machine(rabbits, computes, external, length int) (s inventory.System) {
+	name := func(kind string, n int) string {
+		text := fmt.Sprintf("%s-%d", kind, n)
+		return text + strings.Repeat("x", max(0, length-len(text)))
+	}
+	s.Name = "default"
+	for r := range rabbits {
+		rabbit := dws.StorageNode{Type: dws.TypeRabbit, Name: name("rabbit", r)}
+		for c := range computes {
+			rabbit.ComputesAccess = append(rabbit.ComputesAccess, dws.ComputeAccess{Name: name("compute", r*computes+c), Index: c})
+		}
+		s.Spec.StorageNodes = append(s.Spec.StorageNodes, rabbit)
+	}
+	for e := range external {
+		s.Spec.ExternalComputeNodes = append(s.Spec.ExternalComputeNodes, dws.ExternalNode{Name: name("external", e)})
+	}
+	return s
+}
+
+func all(t *testing.T, s inventory.System) []Object {
+	t.Helper()
+	objects, err := All(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// The objects of a system with a rabbit, two compute nodes and an external one.
+func TestObjects(t *testing.T) {
+	var text bytes.Buffer
+	for i, o := range all(t, machine(1, 2, 1, 0)) {
+		if i > 0 {
+			text.WriteString("---\n")
+		}
+		y, err := yaml.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(y)
+	}
+	const golden = "testdata/system.golden.yaml"
+	if *update {
+		if err := os.WriteFile(golden, text.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil || !bytes.Equal(want, text.Bytes()) {
+		t.Errorf("%s differs (%v): check the difference with -update", golden, err)
+	}
+}
+
+// No object is larger on a machine with many rabbits than with a single one, nor larger than 64 KiB
+// even with the longest names; every object has its own name, and refers to earlier ones.
+func TestScale(t *testing.T) {
+	const longest = 63 // characters of the name of a namespace
+	largest := func(s inventory.System) (n, total int, bytes map[any]int) {
+		objects, bytes := all(t, s), map[any]int{}
+		for _, o := range objects {
+			text, err := json.Marshal(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bytes[o["kind"]], total = max(bytes[o["kind"]], len(text)), total+len(text)
+		}
+		return len(objects), total, bytes
+	}
+	_, _, one := largest(machine(1, 16, 1, longest))
+	n, total, many := largest(machine(40, 16, 0, longest))
+	for kind, bytes := range many {
+		if bytes > one[kind] || bytes > 64<<10 {
+			t.Errorf("the largest %s has %d bytes, with a single rabbit %d", kind, bytes, one[kind])
+		}
+	}
+	t.Logf("%d objects, %d KiB, the largest %v bytes", n, total>>10, many)
+
+	seen := map[string]bool{}
+	key := func(kind, namespace, name any) string { return fmt.Sprint(kind, " ", namespace, "/", name) }
+	for _, o := range all(t, machine(3, 16, 3, 0)) {
+		m := o["metadata"].(Object)
+		k := key(o["kind"], m["namespace"], m["name"])
+		if seen[k] {
+			t.Errorf("%s exists twice", k)
+		}
+		seen[k] = true
+		if role, ok := o["roleRef"].(Object); ok && !seen[key(role["kind"], nil, role["name"])] {
+			t.Errorf("%s refers to %v", k, role)
+		}
+		subjects, _ := o["subjects"].([]any)
+		for _, s := range subjects {
+			if a := s.(Object); !seen[key(a["kind"], a["namespace"], a["name"])] {
+				t.Errorf("%s refers to %v", k, a)
+			}
+		}
+	}
+}
+
+// The roles together grant exactly the verbs that the daemons use, and tokens of the own account.
+func TestRoles(t *testing.T) {
+	got, want := map[string]int{}, map[string]int{}
+	for _, d := range product.Daemons {
+		used, _ := api.Permissions(d.Rules)
+		for _, p := range used {
+			want[d.Name+" "+p.String()]++
+		}
+		want[d.Name+" create serviceaccounts./token ["+d.Name+"]"]++
+	}
+	for _, o := range Shared() {
+		rules, _ := o["rules"].([]any)
+		for _, r := range rules {
+			r := r.(Object)
+			for _, d := range product.Daemons {
+				if !strings.HasPrefix(o["metadata"].(Object)["name"].(string), prefix+d.Name+"-") {
+					continue
+				}
+				for _, verb := range r["verbs"].([]any) {
+					resource, sub, _ := strings.Cut(r["resources"].([]any)[0].(string), "/")
+					p := api.Permission{Verb: verb.(string), Group: r["apiGroups"].([]any)[0].(string), Resource: resource, Subresource: sub}
+					k := d.Name + " " + p.String()
+					if names := r["resourceNames"]; names != nil {
+						k += fmt.Sprint(" ", names)
+					}
+					got[k]++
+				}
+			}
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("the roles grant\n%v\nthe daemons use\n%v", got, want)
+	}
+}
+
+func TestGroups(t *testing.T) {
+	nodes := []inventory.Node{{Name: "a", Rabbit: "r"}, {Name: "b", Rabbit: "s"}, {Name: "c", Rabbit: "r"}, {Name: "x"}, {Name: "y"}}
+	if got := fmt.Sprint(Groups(nodes)); got != "[{r [a c]} {s [b]} { [x]} { [y]}]" {
+		t.Error(got)
+	}
+	if _, err := All(inventory.System{}); err == nil {
+		t.Error("a system without nodes is no error")
+	}
+}
+
+// The guide lists exactly the permissions in all namespaces, with their reasons.
+func TestGuide(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, d := range product.Daemons {
+		for _, r := range d.Rules {
+			if r.Scope == api.ScopeAll {
+				want = append(want, fmt.Sprintf("| `%s` | `%s` | %s | %s |\n", d.Name, r.Resource, strings.Join(strings.Fields(r.Used), ", "), r.Reason))
+			}
+		}
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Permissions of one node in all namespaces\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for line := range strings.Lines(section) {
+		if strings.HasPrefix(line, "| `") {
+			got = append(got, line)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/security.md has\n%s\nthe rules\n%s", strings.Join(got, ""), strings.Join(want, ""))
+	}
+}
