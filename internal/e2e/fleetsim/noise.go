@@ -38,6 +38,9 @@ const target = 2
 // shared is the FlowSchema of all service accounts without one of their own.
 const shared = "service-accounts"
 
+// sharedObjects is the end of the name of the FlowSchema for objects that all nodes read.
+const sharedObjects = "-shared"
+
 // noise is a client that lists all ClientMounts in a loop, like a monitoring
 // script that is not written with care. It does not pause after a rejection either.
 type noise struct {
@@ -247,8 +250,11 @@ func misplaced(before, after flows, schema string, nodes counts, lists int64) (w
 	if schema == shared {
 		least += nodes.total() - nodes.failures()
 	} else {
-		own := after[schema].dispatched - before[schema].dispatched
-		rejected := after[schema].rejected - before[schema].rejected
+		var own, rejected int64
+		for _, name := range []string{schema, schema + sharedObjects} {
+			own += after[name].dispatched - before[name].dispatched
+			rejected += after[name].rejected - before[name].rejected
+		}
 		if own != nodes.total() || rejected != 0 || nodes.failures() != 0 {
 			wrong = append(wrong, fmt.Sprintf("flow schema %s: %d requests and %d rejected ones; the nodes sent %d, of which %d failed", schema, own, rejected, nodes.total(), nodes.failures()))
 		}

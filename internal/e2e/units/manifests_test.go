@@ -78,53 +78,59 @@ func at(o any, path ...any) any {
 	return o
 }
 
-// The account of each daemon has a dedicated priority level of the API server.
+// The account of each daemon has dedicated priority levels of the API server: one for the requests
+// about its node, with a flow for each namespace, and one with a single flow for the objects that all
+// nodes read.
 func TestFlowControl(t *testing.T) {
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
-		of := objects(t, "packaging/manifests/"+daemon+"-flowcontrol.yaml")
-		var account, schema, level object
+		schemas, levels := map[any]object{}, map[any]object{}
+		var account object
 		for _, o := range objects(t, "packaging/manifests/"+daemon+"-rbac.yaml") {
 			if o["kind"] == "ServiceAccount" {
 				account = o
 			}
 		}
-		for _, o := range of {
-			switch o["kind"] {
-			case "FlowSchema":
-				schema = o
-			case "PriorityLevelConfiguration":
-				level = o
+		for _, o := range objects(t, "packaging/manifests/"+daemon+"-flowcontrol.yaml") {
+			of := map[any]map[any]object{"FlowSchema": schemas, "PriorityLevelConfiguration": levels}[o["kind"]]
+			if of == nil {
+				t.Fatalf("%s: %v", daemon, o)
 			}
+			of[at(o, "metadata", "name")] = o
 		}
-		if len(of) != 2 || schema == nil || level == nil {
-			t.Fatalf("%s: %q", daemon, slices.Sorted(maps.Keys(of)))
+		name, _ := at(account, "metadata", "name").(string)
+		nodes, shared := schemas[name], schemas[name+"-shared"]
+		if len(schemas) != 2 || len(levels) != 2 || nodes == nil || shared == nil {
+			t.Fatalf("%s: %d schemas, %d levels", daemon, len(schemas), len(levels))
 		}
-		subject := at(schema, "spec", "rules", 0, "subjects", 0, "serviceAccount")
-		want := object{"name": at(account, "metadata", "name"), "namespace": at(account, "metadata", "namespace")}
-		if !reflect.DeepEqual(subject, want) {
-			t.Errorf("%s: the schema is for %v, the account is %v", daemon, subject, want)
-		}
-		if got, want := at(schema, "spec", "priorityLevelConfiguration", "name"), at(level, "metadata", "name"); got != want || want == nil {
-			t.Errorf("%s: the schema refers to %v, the level is %v", daemon, got, want)
+		for name, schema := range schemas {
+			level := levels[at(schema, "spec", "priorityLevelConfiguration", "name")]
+			want := object{"name": at(account, "metadata", "name"), "namespace": at(account, "metadata", "namespace")}
+			if subject := at(schema, "spec", "rules", 0, "subjects", 0, "serviceAccount"); !reflect.DeepEqual(subject, want) {
+				t.Errorf("%s: the schema is for %v, the account is %v", name, subject, want)
+			}
+			if p, _ := at(schema, "spec", "matchingPrecedence").(float64); p <= 0 || p >= 9000 {
+				t.Errorf("%s: precedence %v is not before that of all service accounts", name, p)
+			}
+			if exempt := at(level, "spec", "type"); exempt != "Limited" {
+				t.Errorf("%s: the type of the level is %v", name, exempt)
+			}
+			queues, _ := at(level, "spec", "limited", "limitResponse", "queuing", "queues").(float64)
+			length, _ := at(level, "spec", "limited", "limitResponse", "queuing", "queueLengthLimit").(float64)
+			if queues*length < 12000 {
+				t.Errorf("%s: only %v requests can wait, less than the nodes of the largest systems", name, queues*length)
+			}
 		}
 		// All nodes use one account. By user they would be one flow, and one node could
 		// fill all queues.
-		if by := at(schema, "spec", "distinguisherMethod", "type"); by != "ByNamespace" {
+		if by := at(nodes, "spec", "distinguisherMethod", "type"); by != "ByNamespace" {
 			t.Errorf("%s: distinguisher method %v", daemon, by)
 		}
-		if p, _ := at(schema, "spec", "matchingPrecedence").(float64); p <= 0 || p >= 9000 {
-			t.Errorf("%s: precedence %v is not before that of all service accounts", daemon, p)
+		if by := at(shared, "spec", "distinguisherMethod"); by != nil {
+			t.Errorf("%s: distinguisher method %v for shared objects", daemon, by)
 		}
-		if exempt := at(level, "spec", "type"); exempt != "Limited" {
-			t.Errorf("%s: the type of the level is %v", daemon, exempt)
-		}
-		queues, _ := at(level, "spec", "limited", "limitResponse", "queuing", "queues").(float64)
-		length, _ := at(level, "spec", "limited", "limitResponse", "queuing", "queueLengthLimit").(float64)
-		if queues*length < 12000 {
-			t.Errorf("%s: only %v requests can wait, less than the nodes of the largest systems", daemon, queues*length)
-		}
-		if hand, _ := at(level, "spec", "limited", "limitResponse", "queuing", "handSize").(float64); hand*length < 2000 || hand*8 > queues {
-			t.Errorf("%s: %v requests for one namespace can wait, in %v of %v queues", daemon, hand*length, hand, queues)
+		first, _ := at(shared, "spec", "matchingPrecedence").(float64)
+		if second, _ := at(nodes, "spec", "matchingPrecedence").(float64); first >= second {
+			t.Errorf("%s: precedence %v of the shared objects, %v of all", daemon, first, second)
 		}
 	}
 }
