@@ -57,7 +57,7 @@ const answerTime = time.Minute
 
 // pairTime is added to answerTime for each copy that one call creates. The API server may be
 // busy with the copies of thousands of nodes that have started together.
-const pairTime = 5 * time.Second
+const pairTime = 30 * time.Second
 
 // Open returns a client. It does not contact the daemon before the first call.
 func Open(o Options) (*Client, error) {
