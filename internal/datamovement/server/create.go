@@ -42,6 +42,7 @@ func (s *Service) allowCreation(c datamovement.Caller) error {
 // create creates the movement for a checked request.
 func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamovement.Request) (string, error) {
 	since := time.Now()
+	defer func() { s.jobs.note(s.jobs.slot(jobKey{c.UID, r.Workflow}), time.Since(since)) }()
 	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window(c, r.Workflow)))
 	if err != nil {
 		return "", err

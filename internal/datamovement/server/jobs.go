@@ -29,12 +29,12 @@ const (
 	// again after it, and a movement that is no longer allowed is cancelled. Further
 	// creations read them anyway, so in a loop of creations this costs nothing.
 	//
-	// If the reads take long, the API server is overloaded, maybe by this job on many nodes.
-	// The window, and the pause between confirmations, are then loadFactor times as long as the
-	// last read of the workflow, up to longestWindow.
+	// If creations take long, the API server is overloaded, maybe by this job on many nodes. The
+	// window, and the pause between confirmations, are then loadFactor times as long as a
+	// creation, up to longestWindow.
 	jobWindow     = time.Second
 	loadFactor    = 4
-	longestWindow = 15 * time.Second
+	longestWindow = 30 * time.Second
 	// relistAfter is how long a list of ClientMounts is used. The ClientMounts of a
 	// workflow do not change while the workflow does not change. They are listed again
 	// if it changes, if no ClientMount contains a source, or if one is not mounted.
@@ -212,7 +212,7 @@ type jobSlot struct {
 
 	// Guarded by jobs.mu:
 	job         *job
-	took        time.Duration // the last read of the workflow
+	took        time.Duration // a creation; each one that is faster halves it
 	unconfirmed []unconfirmed
 	confirming  bool
 }
@@ -257,6 +257,13 @@ func (j *jobs) set(sl *jobSlot, job *job) {
 	sl.job = job
 }
 
+// note notes how long a creation has taken.
+func (j *jobs) note(sl *jobSlot, took time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	sl.took = max(took, sl.took/2)
+}
+
 // pace returns the time between reads of a workflow.
 func (j *jobs) pace(sl *jobSlot) time.Duration {
 	j.mu.Lock()
@@ -292,9 +299,6 @@ func (s *Service) job(ctx context.Context, c datamovement.Caller, w datamovement
 			return nil, datamovement.Identity{}, datamovement.StepWorkflow.At(err)
 		}
 		j = j.renewed(wf, start)
-		s.jobs.mu.Lock()
-		sl.took = time.Since(start)
-		s.jobs.mu.Unlock()
 	}
 	id, v := s.settings.Load().Policy.CreateFor(c, j.workflow)
 	if err := s.verdict(c, object, v, datamovement.WorkflowNotFound(w)); err != nil {

@@ -190,7 +190,7 @@ func TestBatchStopsWithWorkflow(t *testing.T) {
 		c.mu.Lock()
 		c.onCreate = func() {
 			c.workflow.Status.State = dws.StatePostRun
-			kube.Pause(context.Background(), 2*jobWindow) // a slow server
+			kube.Pause(context.Background(), longestWindow+jobWindow) // a slow server
 		}
 		c.mu.Unlock()
 		_, results, err := s.CreateBatch(t.Context(), user(1001), usualRequest, pairsOf("a", "b", "c"), "")
