@@ -25,9 +25,10 @@ import (
 const (
 	// computesPerRabbit is the number of compute nodes of a rabbit.
 	computesPerRabbit = 16
-	// eachOffload is the share of the nodes that copy beside the other scenarios: 1 of 5, or less.
-	eachOffload = 5
-	// maxCopies is the largest number of nodes that copy.
+	// eachOffload is the share of the nodes that copy after the other scenarios: 1 of 5, at most
+	// mostOffload.
+	eachOffload, mostOffload = 5, 500
+	// maxCopies is the largest number of nodes that copy if nothing else is measured.
 	maxCopies = 2000
 	// batch is the number of data movements of a node.
 	batch = 8

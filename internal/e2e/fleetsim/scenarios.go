@@ -55,7 +55,7 @@ const (
 // all runs the scenarios.
 func (s *simulation) all() error {
 	list := []scenario{{"start of all nodes at once", s.startAtOnce}}
-	copying := s.every(max(eachOffload, (len(s.fleet.nodes)+s.sample-1)/s.sample))
+	copying := s.every(max(eachOffload, (len(s.fleet.nodes)+mostOffload-1)/mostOffload))
 	if s.only == onlyCopies {
 		copying = s.fleet.nodes[:min(len(s.fleet.nodes), maxCopies)]
 	}

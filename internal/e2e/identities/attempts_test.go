@@ -106,7 +106,7 @@ func (s *system) prepare() (paths []string) {
 	keep(movement(s.Rabbit, "nnf-dm-node-root", s.Node, 0, 0))
 	keep(movement(s.Rabbit, "nnf-dm-node-rootgroup", s.Node, 1001, 0))
 	keep(movement(s.Rabbit, "nnf-dm-node-copyin", "copy_in", 1001, 1001))
-	keep(movement(s.Rabbit, "nnf-dm-node-nobody", "", 1001, 1001))
+	keep(movement(s.Rabbit, "nnf-dm-node-unlabelled", "", 1001, 1001))
 	keep(fixture.Workflow("job", 1001))
 	return paths
 }
@@ -220,8 +220,8 @@ func (s *system) refused() []row {
 		)},
 		{"run commands on a rabbit as root, through a path or an option of a data movement", byPolicy, moves(commands...)},
 		{"cancel, change, take over or delete data movements of another node or of the workflow controller", byPolicy, moves(append(foreign,
-			merge(at(s.Rabbit, "nnf-dm-node-copyin"), cancel), remove(at(s.Rabbit, "nnf-dm-node-copyin")), remove(at(s.Rabbit, "nnf-dm-node-nobody")),
-			merge(at(s.Rabbit, "nnf-dm-node-nobody"), nested(s.Node, "metadata", "labels", api.LabelInitiator)),
+			merge(at(s.Rabbit, "nnf-dm-node-copyin"), cancel), remove(at(s.Rabbit, "nnf-dm-node-copyin")), remove(at(s.Rabbit, "nnf-dm-node-unlabelled")),
+			merge(at(s.Rabbit, "nnf-dm-node-unlabelled"), nested(s.Node, "metadata", "labels", api.LabelInitiator)),
 			merge(older(theirs[0], api.VersionsNNF[0], api.VersionsNNF[1]), cancel), edit(theirs[0], map[string]any{"op": "add", "path": "/spec/cancel", "value": true}),
 		)...)},
 		{"cancel, change or delete data movements on another rabbit", byRole, moves(
