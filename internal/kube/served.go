@@ -60,7 +60,7 @@ type Versions struct {
 	groups map[string]string   // by group: the version of the resource that was found last
 }
 
-// Use calls f with r in the version that was found. If there is none, it uses the version of
+// Use calls f with r in the version that was found. Before the first one, it uses the version of
 // another resource of the group, which is usually the same, or else the newest known one, which
 // most servers serve: known is in order of preference. Only if the error of f is ErrVersionGone, it
 // calls discover, and f a second time. again is set if the version that was found is no longer
