@@ -102,8 +102,8 @@ func run(f lab.Features, o options) int {
 	if ctx.Err() != nil {
 		return 130
 	}
-	if err == nil {
-		err = r.write(os.Stdout, o.json)
+	if r != nil { // after a failure, the scenarios before it
+		err = errors.Join(err, r.write(os.Stdout, o.json))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fleetsim:", err)
