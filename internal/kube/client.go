@@ -48,9 +48,8 @@ import (
 )
 
 // maxRetries bounds the retries of a request after a response 429 or 5xx with Retry-After,
-// or after a lost connection of a read. The time limit of the request also applies. An API server
-// whose queues are full asks for one second, so a request gives up after 8 to 16 seconds.
-const maxRetries = 8
+// or after a lost connection of a read. The time limit of the request also applies.
+const maxRetries = 4
 
 // Client accesses one API server with one account. It is safe for concurrent use and
 // opens no connection before the first request.

@@ -124,14 +124,18 @@ func pingTimes(environ func(string) string) (idle, answer time.Duration) {
 }
 
 // RoundTrip implements http.RoundTripper. It withholds a response with Retry-After for a random
-// time, because client-go repeats the request after exactly the requested time: the nodes that an
-// overloaded server has rejected together would all come back together. Watches have their own
-// delays.
+// time of at most longestSpread, because client-go repeats the request after exactly the requested
+// time: the nodes that an overloaded server has rejected together would all come back together. It
+// does not if the time limit of the request is near, so that the response is not lost. Watch
+// requests have their own delays.
 func (t *caTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.current().RoundTrip(req)
 	if err == nil && req.URL.Query().Get("watch") == "" {
 		if d := askedDelay(resp); d > 0 {
-			t.pause(req.Context(), rand.N(d))
+			limit, limited := req.Context().Deadline()
+			if !limited || time.Until(limit) > d+longestSpread {
+				t.pause(req.Context(), rand.N(min(d, longestSpread)))
+			}
 		}
 		resp.Body = struct {
 			io.Reader
@@ -140,6 +144,9 @@ func (t *caTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return resp, err
 }
+
+// longestSpread is the longest time for which a response with Retry-After is withheld.
+const longestSpread = 2 * time.Second
 
 // askedDelay returns the delay that the server requests before the next attempt, 0 for none, at
 // most retryAfterCap.

@@ -78,15 +78,16 @@ func TestRetryAfterIsSpread(t *testing.T) {
 		asked, path string
 		longest     time.Duration // 0: no delay
 	}{
-		{429, "4", "/apis", 4 * time.Second},
-		{503, "4", "/apis", 4 * time.Second},
+		{429, "1", "/apis", time.Second},
+		{429, "4", "/apis", longestSpread},
+		{503, "4", "/apis", longestSpread},
 		{429, "1", "/apis?watch=true", 0},
 		{429, "0", "/apis", 0},
 		{429, "", "/apis", 0},
 		{429, "soon", "/apis", 0},
 		{200, "4", "/apis", 0},
 		{404, "4", "/apis", 0},
-		{429, "86400", "/apis", retryAfterCap},
+		{429, "86400", "/apis", longestSpread},
 	} {
 		delays, code, asked = nil, tt.code, tt.asked
 		for range 100 {
@@ -111,6 +112,19 @@ func TestRetryAfterIsSpread(t *testing.T) {
 			t.Errorf("%+v: %d delays from %v to %v", tt, len(delays), least, most)
 		}
 	}
+	// The response must arrive before the time limit of the request.
+	delays, code, asked = nil, 429, "20"
+	ctx, cancel := context.WithTimeout(t.Context(), 21*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/apis", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.RoundTrip(req)
+	if err != nil || len(delays) > 0 {
+		t.Fatalf("near the time limit: %v, %v", delays, err)
+	}
+	resp.Body.Close()
 }
 
 type countingConn struct {

@@ -15,7 +15,7 @@ import (
 )
 
 // Create creates one data movement and returns its uid. With everything cached it
-// sends one request to the API server, and three more in each window (see jobWindow).
+// sends one request to the API server, and three more in each jobWindow.
 func (s *Service) Create(ctx context.Context, c datamovement.Caller, r datamovement.Request) (string, error) {
 	if err := s.allowCreation(c); err != nil {
 		return "", err
@@ -42,8 +42,7 @@ func (s *Service) allowCreation(c datamovement.Caller) error {
 // create creates the movement for a checked request.
 func (s *Service) create(ctx context.Context, c datamovement.Caller, r *datamovement.Request) (string, error) {
 	since := time.Now()
-	defer func() { s.jobs.note(s.jobs.slot(jobKey{c.UID, r.Workflow}), time.Since(since)) }()
-	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window(c, r.Workflow)))
+	j, id, err := s.job(ctx, c, r.Workflow, since.Add(-s.window()))
 	if err != nil {
 		return "", err
 	}
@@ -190,7 +189,7 @@ func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r data
 	if err := whole.Check(now.Choices); err != nil {
 		return "", nil, s.fault(c, object, err)
 	}
-	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window(c, r.Workflow)))
+	j, id, err := s.job(ctx, c, r.Workflow, time.Now().Add(-s.window()))
 	if err != nil {
 		return "", nil, s.fault(c, object, err)
 	}
@@ -200,9 +199,15 @@ func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r data
 	}
 	r.Batch = datamovement.BatchHandle(s.o.Node, string(j.workflow.UID), id.UID, unique)
 	handle, out := "", make([]result, 0, len(pairs))
+	var away error // of the first pair for which the API server did not respond in time
 	for i, p := range pairs {
 		if err := ctx.Err(); err != nil {
 			return "", nil, err // the client has disconnected
+		}
+		if away != nil {
+			// The other pairs would wait as long, one after another.
+			out = append(out, result{err: away})
+			continue
 		}
 		// Create checks the workflow for each pair, because a large batch takes time.
 		// Cached data of earlier pairs keeps this cheap.
@@ -210,6 +215,8 @@ func (s *Service) CreateBatch(ctx context.Context, c datamovement.Caller, r data
 		uid, err := s.Create(ctx, c, r)
 		if err == nil {
 			handle = r.Batch
+		} else if datamovement.Explain(err).Reason == v2.ErrorReason_TIMEOUT {
+			away = err
 		}
 		out = append(out, result{uid, err})
 	}

@@ -327,7 +327,7 @@ func (s *Service) listed(ctx context.Context, c datamovement.Caller, w datamovem
 // belongs to this node alone and may not list those, of the namespaces in which the node creates
 // movements.
 func (s *Service) movements(ctx context.Context, labels map[string]string) (items []*nnf.DataMovement, err error) {
-	if !s.confined.Load() {
+	if since := s.confined.Load(); since == nil || time.Since(*since) >= confinedFor {
 		err = s.api.list(ctx, kindMovement, "", labels, false, &items)
 		if !kube.IsForbidden(err) {
 			return items, err
@@ -343,14 +343,21 @@ func (s *Service) movements(ctx context.Context, labels map[string]string) (item
 		}
 		var part []*nnf.DataMovement
 		if err := s.api.list(ctx, kindMovement, ns, labels, false, &part); err != nil {
-			s.confined.Store(false)
+			s.confined.Store(nil)
 			return nil, err
 		}
 		items = append(items, part...)
 	}
-	s.confined.Store(true)
+	if since := s.confined.Load(); since == nil || time.Since(*since) >= confinedFor {
+		now := time.Now()
+		s.confined.Store(&now)
+	}
 	return items, nil
 }
+
+// confinedFor is how long the movements of all namespaces are not requested after a refusal. The
+// account may get the right later, and an API server may refuse everything while it starts.
+const confinedFor = 10 * time.Minute
 
 // lists lets concurrent calls of one user for the same list share one request: decoding
 // a list of thousands of movements takes much memory and time. A call never gets the

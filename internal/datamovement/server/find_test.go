@@ -425,5 +425,22 @@ func TestListOfOneNode(t *testing.T) {
 		if uids, err := s.List(t.Context(), user(1001), job7); err != nil || !slices.Equal(uids, []string{mine}) {
 			t.Errorf("with the permission for all namespaces: %v %v", uids, err)
 		}
+		// A refusal is not final.
+		c.refuse(own[0], nil)
+		c.refuse("list movements", errForbidden)
+		if _, err := s.List(t.Context(), user(1001), job7); err != nil {
+			t.Error(err)
+		}
+		c.refuse("list movements", nil)
+		for _, want := range [][]string{own, {"list movements"}} {
+			lists()
+			if _, err := s.List(t.Context(), user(1001), job7); err != nil {
+				t.Error(err)
+			}
+			if got := lists(); !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+			wait.Advance(confinedFor)
+		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
@@ -95,6 +96,34 @@ func TestBatch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// If the API server does not respond in time to a creation, the others of the batch do not wait as
+// long one after another.
+func TestBatchEndsWithTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		created(t, s)
+		c.refuse("create", context.DeadlineExceeded)
+		c.requests()
+		_, results, err := s.CreateBatch(t.Context(), user(1001), usualRequest, pairsOf("a", "b", "c"), "key")
+		if err != nil || len(results) != 3 {
+			t.Fatalf("%+v, %v", results, err)
+		}
+		for i, r := range results {
+			if f := datamovement.Explain(r.err); f == nil || f.Reason != v2.ErrorReason_TIMEOUT {
+				t.Errorf("pair %d: %v", i, r.err)
+			}
+		}
+		tries := 0
+		for _, line := range c.requests() {
+			if strings.HasPrefix(line, "create") {
+				tries++
+			}
+		}
+		if tries != 1 {
+			t.Errorf("%d creations were tried", tries)
+		}
+	})
 }
 
 // A repeated batch with a key creates nothing; one without a key creates all again.

@@ -28,13 +28,7 @@ const (
 	// based on cached data is therefore confirmed: the workflow and the mounts are read
 	// again after it, and a movement that is no longer allowed is cancelled. Further
 	// creations read them anyway, so in a loop of creations this costs nothing.
-	//
-	// If creations take long, the API server is overloaded, maybe by this job on many nodes. The
-	// window, and the pause between confirmations, are then loadFactor times as long as a
-	// creation, up to longestWindow.
-	jobWindow     = time.Second
-	loadFactor    = 4
-	longestWindow = 30 * time.Second
+	jobWindow = time.Second
 	// relistAfter is how long a list of ClientMounts is used. The ClientMounts of a
 	// workflow do not change while the workflow does not change. They are listed again
 	// if it changes, if no ClientMount contains a source, or if one is not mounted.
@@ -212,7 +206,6 @@ type jobSlot struct {
 
 	// Guarded by jobs.mu:
 	job         *job
-	took        time.Duration // a creation; each one that is faster halves it
 	unconfirmed []unconfirmed
 	confirming  bool
 }
@@ -257,24 +250,8 @@ func (j *jobs) set(sl *jobSlot, job *job) {
 	sl.job = job
 }
 
-// note notes how long a creation has taken.
-func (j *jobs) note(sl *jobSlot, took time.Duration) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	sl.took = max(took, sl.took/2)
-}
-
-// pace returns the time between reads of a workflow.
-func (j *jobs) pace(sl *jobSlot) time.Duration {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return min(max(jobWindow, loadFactor*sl.took), longestWindow)
-}
-
-// window returns the maximum age of cached data of a workflow.
-func (s *Service) window(c datamovement.Caller, w datamovement.WorkflowRef) time.Duration {
-	return min(s.jobs.pace(s.jobs.slot(jobKey{c.UID, w})), s.settings.Load().LookupExpiry)
-}
+// window returns the maximum age of cached data.
+func (s *Service) window() time.Duration { return min(jobWindow, s.settings.Load().LookupExpiry) }
 
 // job returns the data of a workflow, read not before notBefore, and the identity of
 // its copies. It authorises the caller in each call. If the caller may use the workflow,
@@ -339,8 +316,8 @@ func (s *Service) confirm(c datamovement.Caller, r *datamovement.Request, j *job
 // confirmAll runs until all movements are confirmed.
 func (s *Service) confirmAll(ctx context.Context, c datamovement.Caller, w datamovement.WorkflowRef, sl *jobSlot) {
 	tries := 0
-	for {
-		kube.Pause(ctx, s.jobs.pace(sl))
+	for wait := jobWindow; ; wait = jobWindow {
+		kube.Pause(ctx, wait)
 		s.jobs.mu.Lock()
 		todo := sl.unconfirmed
 		if len(todo) == 0 || ctx.Err() != nil || tries >= confirmTries {

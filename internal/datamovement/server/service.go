@@ -91,7 +91,7 @@ type Service struct {
 	jobs       jobs
 	quota      *quota
 	status     statusLine
-	confined   atomic.Bool // the account may not list the movements of all namespaces
+	confined   atomic.Pointer[time.Time] // since when the account may not list the movements of all namespaces
 
 	streams, waiters, creates *unixsocket.Limiter
 
