@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,29 +57,46 @@ func TestManifestsForExistingAccounts(t *testing.T) {
 	}
 }
 
-// With the flow schemas, the requests of each daemon match its schema.
+// With the flow schemas, the requests of each daemon match one of its two schemas: that for objects
+// which all nodes read, or that for all others.
 func TestFlowSchemas(t *testing.T) {
 	s := fixture.New(t)
-	schemas := map[string]string{}
+	schemas := map[string]string{} // names by uid
 	for _, daemon := range []string{"clientmountd", "nnf-dm"} {
-		of := s.ApplyFile(filepath.Join(manifests, daemon+"-flowcontrol.yaml"))
-		schemas[daemon] = of["FlowSchema"].String("metadata", "uid")
+		made := s.ApplyFile(filepath.Join(manifests, daemon+"-flowcontrol.yaml"))
 		t.Cleanup(func() {
-			for kind, o := range of {
-				_, _ = s.Cluster.Do(context.Background(), http.MethodDelete, lab.Path(kind, "", o.Name()), "", nil)
+			for _, o := range slices.Backward(made) {
+				_, _ = s.Cluster.Do(context.Background(), http.MethodDelete, lab.Path(o.String("kind"), "", o.Name()), "", nil)
 			}
 		})
-	}
-	for daemon, want := range schemas {
-		for _, path := range []string{lab.Path("ClientMount", s.Node, ""), "/apis"} {
-			// The server uses a schema when its watch has delivered it.
-			ctx, got := s.Context(30*time.Second), ""
-			if err := wait.For(ctx, "the schema", func() (bool, error) {
-				_, got = asDaemon(ctx, t, s, daemon, path)
-				return got == want, nil
-			}); err != nil || want == "" {
-				t.Errorf("%s of %s used schema %q, want %q: %v", path, daemon, got, want, err)
+		for _, o := range made {
+			if o.String("kind") == "FlowSchema" {
+				schemas[o.String("metadata", "uid")] = o.Name()
 			}
+		}
+	}
+	for _, tt := range []struct{ daemon, path, schema string }{
+		{"clientmountd", lab.Path("ClientMount", s.Node, ""), "nnf-clientmount"},
+		{"clientmountd", "/apis", "nnf-clientmount"},
+		{"clientmountd", lab.Path("NnfStorageProfile", "nnf-system", "a"), "nnf-clientmount-shared"},
+		{"nnf-dm", lab.Path("ClientMount", s.Node, ""), "nnf-dm-daemon"},
+		{"nnf-dm", lab.Path("NnfDataMovement", "rabbit-1", ""), "nnf-dm-daemon"},
+		{"nnf-dm", "/apis", "nnf-dm-daemon"},
+		{"nnf-dm", lab.Path("NnfDataMovement", "nnf-dm-system", ""), "nnf-dm-daemon-shared"},
+		{"nnf-dm", lab.Path("NnfDataMovement", "", ""), "nnf-dm-daemon-shared"},
+		{"nnf-dm", lab.Path("Workflow", "default", "a"), "nnf-dm-daemon-shared"},
+		{"nnf-dm", lab.Path("SystemConfiguration", "default", "default"), "nnf-dm-daemon-shared"},
+		{"nnf-dm", lab.Path("LustreFileSystem", "", ""), "nnf-dm-daemon-shared"},
+		{"nnf-dm", lab.Path("NnfDataMovementProfile", "nnf-system", ""), "nnf-dm-daemon-shared"},
+	} {
+		// The server uses a schema when its watch has delivered it.
+		ctx, got := s.Context(2*time.Minute), ""
+		if err := wait.For(ctx, "the schema", func() (bool, error) {
+			_, uid := asDaemon(ctx, t, s, tt.daemon, tt.path)
+			got = schemas[uid]
+			return got == tt.schema, nil
+		}); err != nil {
+			t.Errorf("%s of %s used schema %q, want %q: %v", tt.path, tt.daemon, got, tt.schema, err)
 		}
 	}
 }

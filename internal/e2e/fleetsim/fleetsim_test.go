@@ -164,6 +164,21 @@ func TestInterrupt(t *testing.T) {
 	})
 }
 
+// processesIn returns the processes in a mount namespace.
+func processesIn(t *testing.T, namespace string) (list []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		if to, err := os.Readlink(file); err == nil && to == namespace {
+			list = append(list, file)
+		}
+	}
+	return list
+}
+
 // progressOnly matches an output without errors.
 var progressOnly = regexp.MustCompile(`^(fleetsim: \d\d:\d\d:\d\d .*\n)*$`)
 
@@ -188,6 +203,13 @@ func testInterrupt(t *testing.T, cmd *exec.Cmd, at string) {
 			break
 		}
 	}
+	// All processes of the simulation are in the mount namespace of its child process.
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
+	namespace, _ := os.Readlink("/proc/" + strings.TrimSpace(string(children)) + "/ns/mnt")
+	here, _ := os.Readlink("/proc/self/ns/mnt")
+	if strings.Contains(log.String(), at) && (namespace == here || len(processesIn(t, namespace)) < 2) {
+		t.Errorf("the API server is not in the mount namespace %q of process %s", namespace, children)
+	}
 	_ = cmd.Process.Signal(unix.SIGINT)
 	rest, err := io.ReadAll(stderr)
 	if err != nil {
@@ -200,8 +222,8 @@ func testInterrupt(t *testing.T, cmd *exec.Cmd, at string) {
 	if code := cmd.ProcessState.ExitCode(); code != 130 || !progressOnly.Match(rest) {
 		t.Errorf("exit code %d, standard error %s%s", code, &log, rest)
 	}
-	if out, err := exec.Command("pgrep", "-f", regexp.QuoteMeta(filepath.Dir(cmd.Path))).CombinedOutput(); err == nil {
-		t.Errorf("processes are left: %s", out)
+	if left := processesIn(t, namespace); len(left) > 0 {
+		t.Errorf("processes are left: %q", left)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/compute-daemons/compute-daemons/internal/api"
 )
 
 // object is a document of a YAML file.
@@ -127,6 +129,22 @@ func TestFlowControl(t *testing.T) {
 		}
 		if by := at(shared, "spec", "distinguisherMethod"); by != nil {
 			t.Errorf("%s: distinguisher method %v for shared objects", daemon, by)
+		}
+		// What the role of one node grants outside the namespaces of the node and its rabbit is
+		// what all nodes read.
+		rules, _ := at(shared, "spec", "rules", 0, "resourceRules").([]any)
+		for _, r := range map[string][]api.Rule{"clientmountd": api.RulesClientmountd, "nnf-dm": api.RulesDataMovement}[daemon] {
+			if r.Used == "" || r.Scope != api.ScopeAll && r.Scope != api.ScopeSystem && r.Scope != api.ScopeProfiles {
+				continue
+			}
+			covers := func(o any) bool {
+				groups, _ := at(o, "apiGroups").([]any)
+				resources, _ := at(o, "resources").([]any)
+				return slices.Contains(groups, any(r.Group)) && slices.Contains(resources, any(r.Resource)) && at(o, "clusterScope") == true
+			}
+			if !slices.ContainsFunc(rules, covers) {
+				t.Errorf("%s: the schema of shared objects lacks %s.%s", daemon, r.Resource, r.Group)
+			}
 		}
 		first, _ := at(shared, "spec", "matchingPrecedence").(float64)
 		if second, _ := at(nodes, "spec", "matchingPrecedence").(float64); first >= second {
