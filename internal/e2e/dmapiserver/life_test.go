@@ -208,10 +208,11 @@ func downAtStart(s *env, breakIt func(), code codes.Code, why string) {
 }
 
 // While the server is unreachable, Status returns the last known state. A wait survives the
-// outage and notices an end during it.
+// outage and notices an end during it. The watch continues for a second wait, even if the first
+// one ends earlier by a request of its own.
 func downForAWhile(s *env) {
-	uid := s.startRunning()
-	done := s.wait(uid)
+	uid, other := s.startRunning(), s.startRunning()
+	done, waiting := s.wait(uid), s.wait(other)
 	s.Proxy.Refuse()
 	s.awaitLog("the watch on the data movements failed")
 	s.Ends(uid, "Success")
@@ -227,6 +228,8 @@ func downForAWhile(s *env) {
 	s.heal()
 	s.ends(done)
 	s.awaitLog("the watch on the data movements works again")
+	s.Ends(other, "Success")
+	s.ends(waiting)
 }
 
 func flapping(s *env) {
