@@ -25,9 +25,8 @@ import (
 const (
 	// computesPerRabbit is the number of compute nodes of a rabbit.
 	computesPerRabbit = 16
-	// eachOffload is the share of the nodes that copy after the other scenarios: 1 of 5, at most
-	// mostOffload.
-	eachOffload, mostOffload = 5, 500
+	// eachOffload is the share of the nodes that copy after the other scenarios: 1 of 5.
+	eachOffload = 5
 	// maxCopies is the largest number of nodes that copy if nothing else is measured.
 	maxCopies = 2000
 	// batch is the number of data movements of a node.

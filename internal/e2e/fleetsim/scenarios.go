@@ -55,7 +55,7 @@ const (
 // all runs the scenarios.
 func (s *simulation) all() error {
 	list := []scenario{{"start of all nodes at once", s.startAtOnce}}
-	copying := s.every(max(eachOffload, (len(s.fleet.nodes)+mostOffload-1)/mostOffload))
+	copying := s.every(eachOffload)
 	if s.only == onlyCopies {
 		copying = s.fleet.nodes[:min(len(s.fleet.nodes), maxCopies)]
 	}
@@ -71,7 +71,7 @@ func (s *simulation) all() error {
 			scenario{"jobs with a noisy client", s.noisyJobs},
 			scenario{"job while 10 % of the nodes fail", s.failing})
 	}
-	if s.only == "" || s.only == onlyLoad || s.only == onlyCopies {
+	if s.only == "" && !s.shortened() || s.only == onlyLoad || s.only == onlyCopies {
 		list = append(list, scenario{fmt.Sprintf("copy offload on %d nodes", len(copying)), func() error { return s.copies(copying) }})
 	}
 	if s.only == "" || s.only == onlyOutages {
@@ -79,7 +79,7 @@ func (s *simulation) all() error {
 	}
 	switch {
 	case s.shortened():
-		s.say(fmt.Sprintf("with more than %d nodes, some failures of the API server are left out; --only=%s has all of them", large, onlyOutages))
+		s.say(fmt.Sprintf("with more than %d nodes, copies and some failures of the API server are left out; --only=%s and --only=%s have them", large, onlyCopies, onlyOutages))
 	case s.only == "" || s.only == onlyOutages:
 		list = append(list, scenario{"two API servers", s.severalServers})
 	}
