@@ -183,10 +183,11 @@ func memoryDirectory() (string, error) {
 	return os.MkdirTemp("/run", "fleet-")
 }
 
-// openFiles raises the limit of open files, for one connection per node here and in the
-// API server, which inherits the limit.
+// openFiles raises the limit of open files, for the connections of the nodes here and in the
+// API server, which inherits the limit. A node that copies has a socket, both ends of the
+// connection to it, and a connection of nnf-dm.
 func openFiles(nodes int) error {
-	need := uint64(nodes + 1000)
+	need := uint64(nodes + 8*min(nodes, maxCopies) + 1000)
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return err
