@@ -125,7 +125,7 @@ func (s *simulation) say(what string) {
 // simulate runs all scenarios. All files are in a private memory file system, which
 // disappears with the process.
 func simulate(ctx context.Context, o options) (_ *report, err error) {
-	if err := openFiles(o.nodes); err != nil {
+	if err := openFiles(o); err != nil {
 		return nil, err
 	}
 	if o.reference {
@@ -186,8 +186,9 @@ func memoryDirectory() (string, error) {
 // openFiles raises the limit of open files, for the connections of the nodes here and in the
 // API server, which inherits the limit. A node that copies has a socket, both ends of the
 // connection to it, and a connection of nnf-dm.
-func openFiles(nodes int) error {
-	need := uint64(nodes + 8*min(nodes, maxCopies) + 1000)
+func openFiles(o options) error {
+	nodes := o.nodes
+	need := uint64(nodes + 6*o.copying() + 1000)
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return err

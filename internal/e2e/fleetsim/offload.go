@@ -166,6 +166,19 @@ func (m *mover) wrong() (wrong []string) {
 	return wrong
 }
 
+// copying returns the number of nodes that copy. Copies of thousands of nodes are measured alone.
+func (o options) copying() int {
+	switch {
+	case o.only == onlyCopies:
+		return min(o.nodes, maxCopies)
+	case o.only == onlyLoad || o.only == "":
+		if o.nodes <= large {
+			return (o.nodes + eachOffload - 1) / eachOffload
+		}
+	}
+	return 0
+}
+
 // copies measures copy offload: the nodes create a batch of data movements each, all at the same time, and follow it to its end. The manifests for flow control are
 // installed, as each node has only one request in progress.
 func (s *simulation) copies(nodes []*simulated) (err error) {

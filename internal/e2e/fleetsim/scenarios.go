@@ -57,7 +57,7 @@ func (s *simulation) all() error {
 	list := []scenario{{"start of all nodes at once", s.startAtOnce}}
 	copying := s.every(eachOffload)
 	if s.only == onlyCopies {
-		copying = s.fleet.nodes[:min(len(s.fleet.nodes), maxCopies)]
+		copying = s.fleet.nodes[:s.copying()]
 	}
 	if s.only != onlyOutages && s.only != onlyCopies {
 		list = append(list,
@@ -71,7 +71,7 @@ func (s *simulation) all() error {
 			scenario{"jobs with a noisy client", s.noisyJobs},
 			scenario{"job while 10 % of the nodes fail", s.failing})
 	}
-	if s.only == "" && !s.shortened() || s.only == onlyLoad || s.only == onlyCopies {
+	if s.copying() > 0 {
 		list = append(list, scenario{fmt.Sprintf("copy offload on %d nodes", len(copying)), func() error { return s.copies(copying) }})
 	}
 	if s.only == "" || s.only == onlyOutages {
