@@ -211,7 +211,9 @@ func downAtStart(s *env, breakIt func(), code codes.Code, why string) {
 // outage and notices an end during it. The watch continues for a second wait, even if the first
 // one ends earlier by a request of its own.
 func downForAWhile(s *env) {
-	uid, other := s.startRunning(), s.startRunning()
+	uid := s.startRunning()
+	other := s.create()
+	s.Runs(other)
 	done, waiting := s.wait(uid), s.wait(other)
 	s.Proxy.Refuse()
 	s.awaitLog("the watch on the data movements failed")
