@@ -212,6 +212,27 @@ func (v *versioned) Watch(ctx context.Context, r kube.Resource, _ string, onStat
 	return kube.ErrVersionGone
 }
 
+// followVersions runs Follow with v while f runs, and returns the log.
+func followVersions(t *testing.T, v *versioned, f func()) string {
+	t.Helper()
+	var out bytes.Buffer
+	change := func(o *Options) {
+		v.fakeServer = o.Client.(*fakeServer)
+		o.Client, o.Log = v, slog.New(slog.NewTextHandler(&out, nil))
+	}
+	runLoop(t, dws.TypeXFS, change, func(t *testing.T, l *loop) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.c.Follow(ctx) }()
+		f()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return out.String()
+}
+
 // The versions are looked up only if the server does not serve the newest known one, and
 // that is not reported as a failure.
 func TestFollowedVersion(t *testing.T) {
@@ -228,65 +249,40 @@ func TestFollowedVersion(t *testing.T) {
 		"installed later": {nil, []string{newest}, []string{"watch " + newest, "lookup", "lookup", "watch " + newest}, "serves no version"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var out bytes.Buffer
 			v := &versioned{served: test.first}
-			change := func(o *Options) {
-				v.fakeServer = o.Client.(*fakeServer)
-				o.Client, o.Log = v, slog.New(slog.NewTextHandler(&out, nil))
-			}
-			runLoop(t, dws.TypeXFS, change, func(t *testing.T, l *loop) {
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error)
-				go func() { done <- l.c.Follow(ctx) }()
+			log := followVersions(t, v, func() {
 				synctest.Wait()
-				if test.then != nil {
-					if v.watching != nil {
-						wait.Advance(2 * versionLasts)
-					}
-					v.served = test.then
-					if v.watching != nil {
-						v.watching()
-					}
-					wait.Advance(10 * time.Minute)
+				if test.then == nil {
+					return
 				}
-				cancel()
-				if err := <-done; err != nil {
-					t.Error(err)
+				if v.watching != nil {
+					wait.Advance(2 * versionLasts)
 				}
-				if !slices.Equal(v.requests, test.requests) {
-					t.Errorf("requests %q, want %q", v.requests, test.requests)
+				v.served = test.then
+				if v.watching != nil {
+					v.watching()
 				}
-				if failed := strings.Contains(out.String(), "WARN"); failed != (test.logged != "") || !strings.Contains(out.String(), test.logged) {
-					t.Errorf("log, want %q:\n%s", test.logged, &out)
-				}
+				wait.Advance(10 * time.Minute)
 			})
+			if !slices.Equal(v.requests, test.requests) {
+				t.Errorf("requests %q, want %q", v.requests, test.requests)
+			}
+			if failed := strings.Contains(log, "WARN"); failed != (test.logged != "") || !strings.Contains(log, test.logged) {
+				t.Errorf("log, want %q:\n%s", test.logged, log)
+			}
 		})
 	}
 }
 
 // A server that serves lists and no watches is not asked in a tight loop, and is reported.
 func TestWatchNeverServed(t *testing.T) {
-	var out bytes.Buffer
 	v := &versioned{served: api.VersionsDWS, broken: true}
-	change := func(o *Options) {
-		v.fakeServer = o.Client.(*fakeServer)
-		o.Client, o.Log = v, slog.New(slog.NewTextHandler(&out, nil))
+	log := followVersions(t, v, func() { wait.Advance(10 * time.Minute) })
+	// The pauses grow to 30 s; each attempt is a watch and a lookup.
+	if n := len(v.requests); n < 20 || n > 80 {
+		t.Errorf("%d requests in 10 minutes", n)
 	}
-	runLoop(t, dws.TypeXFS, change, func(t *testing.T, l *loop) {
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- l.c.Follow(ctx) }()
-		wait.Advance(10 * time.Minute)
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		// The pauses grow to 30 s; each attempt is a watch and a lookup.
-		if n := len(v.requests); n < 20 || n > 80 {
-			t.Errorf("%d requests in 10 minutes", n)
-		}
-		if !strings.Contains(out.String(), "the watch failed") {
-			t.Errorf("nothing is reported:\n%s", &out)
-		}
-	})
+	if !strings.Contains(log, "the watch failed") {
+		t.Errorf("nothing is reported:\n%s", log)
+	}
 }

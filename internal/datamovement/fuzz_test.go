@@ -33,8 +33,10 @@ func FuzzPath(f *testing.F) {
 	f.Add("/mnt/nnf/U-01", "/mnt/nnf/U-0")
 	f.Add("/mnt/nnf/U-0/x/", "/mnt/nnf/$JOBID")
 	f.Add("/lus/g/x", "/lus/g/")
+	grammar := compile(options(f, OptionsList).Grammars().Path)
 	f.Fuzz(func(t *testing.T, p, root string) {
 		got, err := parsePath("source", p)
+		grammar.same(t, p, err)
 		if err == nil {
 			slash := strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")
 			if !inert(p) || p[0] != '/' || path.Clean(p) != got.Path || len(p) > maxPath || got.Slash != slash || slices.Contains(strings.Split(p, "/"), "..") {
@@ -77,12 +79,12 @@ func FuzzOptions(f *testing.F) {
 		f.Add(s)
 	}
 	list, any := options(f, OptionsList), options(f, OptionsAny)
-	grammars := list.Grammars()
+	dcp, mpirun := compile(list.Grammars().DCPOptions), compile(list.Grammars().MPIRunOptions)
 	f.Fuzz(func(t *testing.T, s string) {
 		// What the grammar allows passes the check.
-		for g, err := range map[Grammar]error{grammars.DCPOptions: list.CheckDCP(s), grammars.MPIRunOptions: list.CheckMPIRun(s)} {
-			if err != nil && g.Allows(s) {
-				sameGrammar(t, g, s, err)
+		for g, err := range map[compiled]error{dcp: list.CheckDCP(s), mpirun: list.CheckMPIRun(s)} {
+			if err != nil && g.allows(s) {
+				g.same(t, s, err)
 			}
 		}
 		for _, o := range []*Options{list, any} {

@@ -15,13 +15,8 @@ type Grammar struct {
 	Refuse string `json:"refuse"`
 }
 
-// Allows reports whether the text is safe.
-func (g Grammar) Allows(text string) bool {
-	return regexp.MustCompile(g.Match).MatchString(text) && !regexp.MustCompile(g.Refuse).MatchString(text)
-}
-
-// Grammars has the grammars of the texts in a data movement. An API server that uses them does not rely
-// on the checks of nnf-dm: a node that was taken over creates data movements without it.
+// Grammars has the grammars of the texts in a data movement. An API server that uses them does not
+// rely on the checks of nnf-dm: a node that was taken over creates data movements without it.
 type Grammars struct {
 	Path          Grammar `json:"path"`
 	DCPOptions    Grammar `json:"dcpOptions"`

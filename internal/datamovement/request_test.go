@@ -87,6 +87,7 @@ func TestCheckUID(t *testing.T) {
 }
 
 func TestParsePath(t *testing.T) {
+	grammar := compile(options(t, OptionsList).Grammars().Path)
 	for p, want := range map[string]string{
 		"/a": "", "/a/b.c/d-e_f": "", "/a/": "", "/": "", "/a/..b/c..": "", "/a/.hidden": "", "/a=b,c:d@e%f+g^h": "",
 		"/größe/файл/数据/é": "", "/a/e\u0301": "", "/" + strings.Repeat("n", 255): "",
@@ -109,6 +110,7 @@ func TestParsePath(t *testing.T) {
 		"/mnt/nnf/x/`id`":                  "only letters, digits",
 	} {
 		got, err := parsePath("source", p)
+		grammar.same(t, p, err)
 		if want == "" {
 			if err != nil || got.String() != p {
 				t.Errorf("%q: %q %v", p, got, err)

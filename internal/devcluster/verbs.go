@@ -41,7 +41,7 @@ func addLifetime(flags *pflag.FlagSet) *lifetime {
 	return l
 }
 
-// follow returns a context that ends with the lifetime.
+// follow returns a context that is cancelled when the lifetime is over.
 func (l *lifetime) follow(ctx context.Context, s streams) (context.Context, context.CancelFunc, error) {
 	if l.stdin {
 		ctx, cancel := lifeline.FollowStdin(ctx, s.in)

@@ -148,8 +148,7 @@ func (t *caTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 // longestSpread is the longest time for which a response with Retry-After is withheld.
 const longestSpread = 2 * time.Second
 
-// askedDelay returns the delay that the server requests before the next attempt, 0 for none, at
-// most retryAfterCap.
+// askedDelay returns the delay that the server requests before the next attempt, 0 for none.
 func askedDelay(resp *http.Response) time.Duration {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
 		return 0
@@ -158,7 +157,7 @@ func askedDelay(resp *http.Response) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return min(time.Duration(seconds)*time.Second, retryAfterCap)
+	return time.Duration(seconds) * time.Second
 }
 
 func (t *caTransport) current() *http.Transport {

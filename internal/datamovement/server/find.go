@@ -327,7 +327,9 @@ func (s *Service) listed(ctx context.Context, c datamovement.Caller, w datamovem
 // belongs to this node alone and may not list those, of the namespaces in which the node creates
 // movements.
 func (s *Service) movements(ctx context.Context, labels map[string]string) (items []*nnf.DataMovement, err error) {
-	if since := s.confined.Load(); since == nil || time.Since(*since) >= confinedFor {
+	since := s.confined.Load()
+	everywhere := since == nil || time.Since(*since) >= confinedFor
+	if everywhere {
 		err = s.api.list(ctx, kindMovement, "", labels, false, &items)
 		if !kube.IsForbidden(err) {
 			return items, err
@@ -348,7 +350,7 @@ func (s *Service) movements(ctx context.Context, labels map[string]string) (item
 		}
 		items = append(items, part...)
 	}
-	if since := s.confined.Load(); since == nil || time.Since(*since) >= confinedFor {
+	if everywhere {
 		now := time.Now()
 		s.confined.Store(&now)
 	}

@@ -147,8 +147,7 @@ func (l *lookup) noConfiguration(err error) error {
 	return err
 }
 
-// site is what a node needs of the SystemConfiguration, which has megabytes in memory on a large
-// system.
+// site is what a node needs of the SystemConfiguration, which lists all nodes of the system.
 type site struct {
 	listed  bool     // the node is in it
 	rabbit  string   // that serves this node; empty for an external compute
@@ -158,9 +157,8 @@ type site struct {
 func siteOf(sc *dws.SystemConfiguration, node string) (s site) {
 	s.rabbit, s.listed = rabbitOf(sc, node)
 	for _, n := range sc.Spec.StorageNodes {
-		s.storage = append(s.storage, strings.Clone(n.Name))
+		s.storage = append(s.storage, n.Name)
 	}
-	s.rabbit = strings.Clone(s.rabbit)
 	return s
 }
 

@@ -62,7 +62,7 @@ func parse(args []string) (options, int) {
 	f.DurationVar(&o.steady, "steady", 5*time.Minute, fmt.Sprintf("duration of the steady state; with more than %d nodes, 1m by default", large))
 	f.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is down in the longest outage")
 	f.IntVar(&o.sample, "sample", 1000, "number of nodes with the jobs that need not run on all nodes, at least 10")
-	f.StringVar(&o.only, "only", "", fmt.Sprintf("run only a part of the scenarios: load (starts, jobs, copies), outages, compare (what --reference repeats), or copies (on all nodes, up to %d)", maxCopies))
+	f.StringVar(&o.only, "only", "", fmt.Sprintf("run only a part of the scenarios: load (starts, jobs, copies), outages, compare (what --reference repeats), or copies (on up to %d nodes)", maxCopies))
 	f.BoolVar(&o.reference, "reference", false, "run the same scenarios with the reference fleet, and print the ratios; needs "+referenceProgram)
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -187,15 +187,14 @@ func memoryDirectory() (string, error) {
 // API server, which inherits the limit. A node that copies has a socket, both ends of the
 // connection to it, and a connection of nnf-dm.
 func openFiles(o options) error {
-	nodes := o.nodes
-	need := uint64(nodes + 6*o.copying() + 1000)
+	need := uint64(o.nodes + 6*o.copying() + 1000)
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return err
 	}
 	l.Cur, l.Max = max(need, l.Cur), max(need, l.Max)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		return fmt.Errorf("%d nodes need %d open files (ulimit -n): %w", nodes, need, err)
+		return fmt.Errorf("%d nodes need %d open files (ulimit -n): %w", o.nodes, need, err)
 	}
 	return nil
 }

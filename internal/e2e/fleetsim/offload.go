@@ -166,7 +166,8 @@ func (m *mover) wrong() (wrong []string) {
 	return wrong
 }
 
-// copying returns the number of nodes that copy. Copies of thousands of nodes are measured alone.
+// copying returns the largest number of nodes that copy. Copies of thousands of nodes are measured
+// alone.
 func (o options) copying() int {
 	switch {
 	case o.only == onlyCopies:
@@ -179,8 +180,9 @@ func (o options) copying() int {
 	return 0
 }
 
-// copies measures copy offload: the nodes create a batch of data movements each, all at the same time, and follow it to its end. The manifests for flow control are
-// installed, as each node has only one request in progress.
+// copies measures copy offload: the nodes create a batch of data movements each, all at the same
+// time, and follow it to its end. The manifests for flow control are installed, as each node has
+// only one request in progress.
 func (s *simulation) copies(nodes []*simulated) (err error) {
 	token := filepath.Join(s.cluster.API().Tokens, "nnf-dm", product.TokenFile)
 	job, err := s.site(nodes)

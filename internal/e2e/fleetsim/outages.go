@@ -51,6 +51,9 @@ func (s *simulation) outages() error {
 	if err := s.changeVersions(); err != nil {
 		return err
 	}
+	if err := s.settle(); err != nil {
+		return err
+	}
 	return s.stops(append(s.bothStops(), long,
 		outage{name: fmt.Sprintf("API server killed %d times in a row", flaps), stop: s.cluster.Kill, again: flaps - 1}))
 }
@@ -74,12 +77,15 @@ func (s *simulation) bothStops() []outage {
 	}
 }
 
+// settle waits until the nodes forget earlier failures.
+func (s *simulation) settle() error { return pause(s.ctx, min(s.steady, settled)) }
+
 // stops measures failures of the API server during a job, and ends the job.
 func (s *simulation) stops(list []outage) error {
 	for i, o := range list {
 		s.say(o.name)
-		if i > 0 || !s.shortened() { // otherwise, nothing has ended the watches so far
-			if err := pause(s.ctx, min(s.steady, settled)); err != nil {
+		if i > 0 {
+			if err := s.settle(); err != nil {
 				return err
 			}
 		}

@@ -49,16 +49,12 @@ const (
 	onlyLoad    = "load"    // starts, jobs and copies
 	onlyOutages = "outages" // failures and changes of the API server
 	onlyCompare = "compare" // what the reference fleet can do
-	onlyCopies  = "copies"  // copy offload on all nodes, or on the first maxCopies
+	onlyCopies  = "copies"  // copy offload on up to maxCopies nodes
 )
 
 // all runs the scenarios.
 func (s *simulation) all() error {
 	list := []scenario{{"start of all nodes at once", s.startAtOnce}}
-	copying := s.every(eachOffload)
-	if s.only == onlyCopies {
-		copying = s.fleet.nodes[:s.copying()]
-	}
 	if s.only != onlyOutages && s.only != onlyCopies {
 		list = append(list,
 			scenario{fmt.Sprintf("start of all nodes within %v", s.spread), s.startSpread},
@@ -71,7 +67,8 @@ func (s *simulation) all() error {
 			scenario{"jobs with a noisy client", s.noisyJobs},
 			scenario{"job while 10 % of the nodes fail", s.failing})
 	}
-	if s.copying() > 0 {
+	if n := s.copying(); n > 0 {
+		copying := s.atMost(n)
 		list = append(list, scenario{fmt.Sprintf("copy offload on %d nodes", len(copying)), func() error { return s.copies(copying) }})
 	}
 	if s.only == "" || s.only == onlyOutages {
@@ -89,9 +86,10 @@ func (s *simulation) all() error {
 	return s.each(append(list, scenario{"end", s.end}))
 }
 
-// every returns each n-th node.
-func (s *simulation) every(n int) (nodes []*simulated) {
-	for i := 0; i < len(s.fleet.nodes); i += n {
+// atMost returns at most n nodes, evenly spread.
+func (s *simulation) atMost(n int) (nodes []*simulated) {
+	step := (len(s.fleet.nodes) + n - 1) / n
+	for i := 0; i < len(s.fleet.nodes); i += step {
 		nodes = append(nodes, s.fleet.nodes[i])
 	}
 	return nodes
@@ -131,7 +129,7 @@ func (s *simulation) shortened() bool { return s.only == "" && len(s.fleet.nodes
 // prepare selects the nodes of the smaller jobs, and creates the namespaces and the storage
 // profile.
 func (s *simulation) prepare() error {
-	s.part = s.every((len(s.fleet.nodes) + s.sample - 1) / s.sample)
+	s.part = s.atMost(s.sample)
 	if _, err := s.cluster.Apply(s.ctx, fixture.Profile(profileName, fixture.ProfileSpec{})); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,10 +107,8 @@ func apply(path string, o any) call {
 // dry returns the request without its effect.
 func (c call) dry() call {
 	sign := "?"
-	for _, r := range c.path {
-		if r == '?' {
-			sign = "&"
-		}
+	if strings.Contains(c.path, "?") {
+		sign = "&"
 	}
 	c.path += sign + "dryRun=All"
 	return c
