@@ -35,8 +35,8 @@ type Client interface {
 	Watch(ctx context.Context, r kube.Resource, namespace string, onState func(kube.State), h kube.Handler[dws.ClientMount]) error
 }
 
-// mountsResource returns the clientmounts resource in a version.
-func mountsResource(version string) kube.Resource {
+// Resource returns the resource of ClientMounts in a version; for a lookup of the version, "".
+func Resource(version string) kube.Resource {
 	return kube.Resource{Group: api.GroupDWS, Version: version, Plural: "clientmounts", Kind: "ClientMount"}
 }
 

@@ -269,7 +269,7 @@ func (c *Controller) Follow(ctx context.Context) error {
 		c.apiState(s)
 	}
 	for {
-		r := mountsResource(version)
+		r := Resource(version)
 		c.mounts.Store(&r)
 		err := c.o.Client.Watch(ctx, r, c.o.Node, state, c.handler())
 		for ctx.Err() == nil {
@@ -278,7 +278,7 @@ func (c *Controller) Follow(ctx context.Context) error {
 				kube.Pause(ctx, pause(failures, c.limits.Load().RetryMax, false))
 			}
 			failures++
-			if version, err = c.o.Client.Served(ctx, mountsResource(""), api.VersionsDWS); err == nil {
+			if version, err = c.o.Client.Served(ctx, Resource(""), api.VersionsDWS); err == nil {
 				break
 			}
 			if ctx.Err() == nil {

@@ -100,7 +100,7 @@ func (f *fixture) options(records *Records) Options {
 // versionedController returns a controller that has found the served version.
 func versionedController(o Options) *Controller {
 	c := NewController(o)
-	r := mountsResource("v1alpha7")
+	r := Resource("v1alpha7")
 	c.mounts.Store(&r)
 	return c
 }

@@ -243,7 +243,7 @@ func TestServersFile(t *testing.T) {
 		} {
 			f := newFixture(t, dws.TypeLustre)
 			f.rec.plan.ServersFile = true
-			f.rec.remote.mounts = func() kube.Resource { return mountsResource(tt.mounts) }
+			f.rec.remote.mounts = func() kube.Resource { return Resource(tt.mounts) }
 			f.server.cm.Labels[api.LabelOwnerKind], f.server.cm.Labels[api.LabelDirectiveIndex] = "NnfStorage", "0"
 			f.server.storage, f.server.servers = storage, []*dws.Servers{testServers(t, twoRabbits)}
 			f.server.without = tt.without

@@ -62,11 +62,9 @@ var groups = [2]struct {
 	resource kube.Resource
 	known    []string
 }{
-	{api.GroupDWS, clientMounts, api.VersionsDWS},
+	{api.GroupDWS, clientmount.Resource(""), api.VersionsDWS},
 	{api.GroupNNF, kube.Resource{Group: api.GroupNNF, Plural: "nnfstorageprofiles", Kind: "NnfStorageProfile"}, api.VersionsNNF},
 }
-
-var clientMounts = kube.Resource{Group: api.GroupDWS, Plural: "clientmounts", Kind: "ClientMount"}
 
 type kernel struct {
 	release                     string
@@ -275,12 +273,11 @@ func (m *machine) gatherNetwork(ctx context.Context, f *facts) {
 		versions[i] = source(ctx, by, func(ctx context.Context) (string, error) { return c.Served(ctx, g.resource, g.known) })
 	}
 	objects := source(ctx, by, func(ctx context.Context) ([]*dws.ClientMount, error) {
-		r := clientMounts
-		var err error
-		if r.Version, err = c.Served(ctx, r, api.VersionsDWS); err != nil {
+		version, err := c.Served(ctx, clientmount.Resource(""), api.VersionsDWS)
+		if err != nil {
 			return nil, err
 		}
-		return kube.ListCached[dws.ClientMount](ctx, c, r, f.settings.value.node, "")
+		return kube.ListCached[dws.ClientMount](ctx, c, clientmount.Resource(version), f.settings.value.node, "")
 	})
 	s.who, s.missing, s.objects = who(), missing(), objects()
 	for i, get := range versions {

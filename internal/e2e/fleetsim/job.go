@@ -101,7 +101,7 @@ func (m *manager) use(ctx context.Context, f func(kube.Resource) error) error {
 }
 
 // clientMounts is the resource without its version.
-var clientMounts = kube.Resource{Group: api.GroupDWS, Plural: "clientmounts", Kind: "ClientMount"}
+var clientMounts = clientmount.Resource("")
 
 func (m *manager) close() {
 	m.stop()
