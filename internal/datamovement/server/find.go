@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	v2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/api/nnf"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
@@ -323,15 +324,14 @@ func (s *Service) listed(ctx context.Context, c datamovement.Caller, w datamovem
 	return items, s.fault(c, w.Namespace+"/"+w.Name, err)
 }
 
-// movements lists the movements with these labels: those of all namespaces or, if the account
-// belongs to this node alone and may not list those, of the namespaces in which the node creates
-// movements.
+// movements lists the movements with these labels. Those that this node has created are in two
+// namespaces. Without the label of the initiator, it lists the movements of all namespaces, unless
+// the account belongs to this node alone and may list those two only.
+//
+// The API server looks at each movement of the namespaces that a list includes.
 func (s *Service) movements(ctx context.Context, labels map[string]string) (items []*nnf.DataMovement, err error) {
-	since := s.confined.Load()
-	everywhere := since == nil || time.Since(*since) >= confinedFor
-	if everywhere {
-		err = s.api.list(ctx, kindMovement, "", labels, false, &items)
-		if !kube.IsForbidden(err) {
+	if labels[api.LabelInitiator] == "" {
+		if err := s.api.list(ctx, kindMovement, "", labels, false, &items); !kube.IsForbidden(err) {
 			return items, err
 		}
 	}
@@ -345,21 +345,12 @@ func (s *Service) movements(ctx context.Context, labels map[string]string) (item
 		}
 		var part []*nnf.DataMovement
 		if err := s.api.list(ctx, kindMovement, ns, labels, false, &part); err != nil {
-			s.confined.Store(nil)
 			return nil, err
 		}
 		items = append(items, part...)
 	}
-	if everywhere {
-		now := time.Now()
-		s.confined.Store(&now)
-	}
 	return items, nil
 }
-
-// confinedFor is how long the movements of all namespaces are not requested after a refusal. The
-// account may get the right later, and an API server may refuse everything while it starts.
-const confinedFor = 10 * time.Minute
 
 // lists lets concurrent calls of one user for the same list share one request: decoding
 // a list of thousands of movements takes much memory and time. A call never gets the

@@ -196,7 +196,8 @@ func snapshotOf(ctx context.Context, s *Service, c datamovement.Caller, uid stri
 }
 
 // Repeated calls for a missing movement, or for one of another user, cause one request
-// in some seconds, and get the same error and the same record each time.
+// in some seconds (for a batch, one for each of the two namespaces), and get the same error and the
+// same record each time.
 func TestAbsentCostsOneRequest(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, log *lines) {
 		foreign := created(t, s)
@@ -231,7 +232,11 @@ func TestAbsentCostsOneRequest(t *testing.T) {
 					t.Errorf("%s: the errors differ", name)
 				}
 				asked := slices.DeleteFunc(c.requests(), func(r string) bool { return strings.HasPrefix(r, "watch") })
-				if len(asked) != 1 {
+				want := 1
+				if strings.HasSuffix(name, "batch") {
+					want = 2
+				}
+				if len(asked) != want {
 					t.Errorf("%s, round %d: %d requests: %q", name, round, len(asked), asked)
 				}
 				if n := log.count("event=dm-refused") - before; n != times*tt.records {
@@ -395,11 +400,13 @@ func TestSharedListSenderGone(t *testing.T) {
 	})
 }
 
-// An account of one node may list the movements of its rabbit's namespace and of Lustre only.
-// The list of all namespaces is not requested again, until those are refused as well.
-func TestListOfOneNode(t *testing.T) {
+// The movements that the node has created are read from its two namespaces: the API server looks at
+// each movement of a list's namespaces. Those of all nodes are read from all namespaces, or from
+// these two if the account of the node may not list the others.
+func TestNamespacesOfList(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
 		mine := created(t, s)
+		everywhere, own := []string{"list movements"}, []string{"list " + rabbit + " movements", "list " + nnf.NamespaceDataMovement + " movements"}
 		lists := func() (lists []string) {
 			for _, r := range c.requests() {
 				if strings.HasPrefix(r, "list ") && strings.HasSuffix(r, "movements") {
@@ -408,39 +415,39 @@ func TestListOfOneNode(t *testing.T) {
 			}
 			return lists
 		}
-		own := []string{"list " + rabbit + " movements", "list " + nnf.NamespaceDataMovement + " movements"}
-		c.refuse("list movements", errForbidden)
-		lists()
-		for i, want := range [][]string{append([]string{"list movements"}, own...), own} {
+		if got := lists(); !slices.Equal(got, own) {
+			t.Errorf("movements of the node for the quota: %q, want %q", got, own)
+		}
+		for _, x := range []struct {
+			name    string
+			all     bool
+			refused []string
+			want    []string
+		}{
+			{"of the node", false, nil, own},
+			{"of all nodes", true, nil, everywhere},
+			{"of all nodes, with an account of one node", true, everywhere, append(everywhere, own...)},
+			{"of all nodes, with the permission again", true, nil, everywhere},
+		} {
+			changed := *s.settings.Load()
+			changed.Policy.ListWorkflow = x.all
+			s.settings.Store(&changed)
+			for _, r := range x.refused {
+				c.refuse(r, errForbidden)
+			}
 			uids, err := s.List(t.Context(), user(1001), job7)
-			if got := lists(); err != nil || !slices.Equal(uids, []string{mine}) || !slices.Equal(got, want) {
-				t.Errorf("list %d: %v %v, with %q, want %q", i, uids, err, got, want)
+			if got := lists(); err != nil || !slices.Equal(uids, []string{mine}) || !slices.Equal(got, x.want) {
+				t.Errorf("%s: %v %v, with %q, want %q", x.name, uids, err, got, x.want)
+			}
+			for _, r := range x.refused {
+				c.refuse(r, nil)
 			}
 		}
-		c.refuse(own[0], errForbidden)
+		for _, r := range append(everywhere, own...) {
+			c.refuse(r, errForbidden)
+		}
 		if _, err := s.List(t.Context(), user(1001), job7); !errors.Is(err, datamovement.ErrFailed) {
 			t.Errorf("without any permission: %v", err)
-		}
-		c.refuse("list movements", nil)
-		if uids, err := s.List(t.Context(), user(1001), job7); err != nil || !slices.Equal(uids, []string{mine}) {
-			t.Errorf("with the permission for all namespaces: %v %v", uids, err)
-		}
-		// A refusal is not final.
-		c.refuse(own[0], nil)
-		c.refuse("list movements", errForbidden)
-		if _, err := s.List(t.Context(), user(1001), job7); err != nil {
-			t.Error(err)
-		}
-		c.refuse("list movements", nil)
-		for _, want := range [][]string{own, {"list movements"}} {
-			lists()
-			if _, err := s.List(t.Context(), user(1001), job7); err != nil {
-				t.Error(err)
-			}
-			if got := lists(); !slices.Equal(got, want) {
-				t.Errorf("%q, want %q", got, want)
-			}
-			wait.Advance(confinedFor)
 		}
 	})
 }

@@ -31,7 +31,7 @@ func (c *cluster) exists(uid int64, n, bytes int) {
 
 func countLists(requests []string) (n int) {
 	for _, r := range requests {
-		if r == "list movements" {
+		if r == "list "+rabbit+" movements" { // and of the namespace of Lustre
 			n++
 		}
 	}

@@ -91,7 +91,6 @@ type Service struct {
 	jobs       jobs
 	quota      *quota
 	status     statusLine
-	confined   atomic.Pointer[time.Time] // since when the account may not list the movements of all namespaces
 
 	streams, waiters, creates *unixsocket.Limiter
 
