@@ -52,6 +52,7 @@ func (s *simulation) compare(l *lab.Lab, dir string) (err error) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	r := &simulation{options: s.options, ctx: ctx}
+	defer r.late.measure(ctx)()
 	r.Machine, r.Nodes = s.Machine, s.Nodes
 	defer func() {
 		// The end of the process explains all other errors.

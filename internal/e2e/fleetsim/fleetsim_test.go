@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/client"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/require"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 )
 
@@ -480,6 +482,26 @@ func TestPeak(t *testing.T) {
 	if got := peak(list, started); got != 4.0/9 {
 		t.Errorf("peak %v, want 4/9", got)
 	}
+	if got := perSecond(list, started); got != "3 2 0 2" {
+		t.Errorf("connections in each second: %s", got)
+	}
+}
+
+func TestLateness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lateness
+		stop := l.measure(t.Context())
+		wait.Advance(time.Second)
+		if late := l.take(); late != 0 {
+			t.Errorf("late by %v, although nothing delays it", late)
+		}
+		l.note(3 * time.Second)
+		l.note(2 * time.Second)
+		if late, again := l.take(), l.take(); late != 3*time.Second || again != 0 {
+			t.Errorf("late by %v, then %v", late, again)
+		}
+		stop()
+	})
 }
 
 func TestParallel(t *testing.T) {

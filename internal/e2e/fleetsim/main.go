@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -28,6 +29,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/version"
 )
 
@@ -118,6 +120,33 @@ func run(f lab.Features, o options) int {
 	return 0
 }
 
+// lateness measures how late this process acts, because it waits for a processor.
+type lateness struct{ most atomic.Int64 } // ns
+
+// measure measures until ctx ends or stop is called.
+func (l *lateness) measure(ctx context.Context) (stop func()) {
+	const every = 20 * time.Millisecond
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			start := time.Now()
+			kube.Pause(ctx, every)
+			l.note(time.Since(start) - every)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (l *lateness) note(late time.Duration) {
+	for most := l.most.Load(); int64(late) > most && !l.most.CompareAndSwap(most, int64(late)); most = l.most.Load() {
+	}
+}
+
+// take returns the longest delay since the last call.
+func (l *lateness) take() time.Duration { return time.Duration(l.most.Swap(0)) }
+
 func (s *simulation) say(what string) {
 	fmt.Fprintf(os.Stderr, "fleetsim: %s %s\n", time.Now().Format(time.TimeOnly), what)
 }
@@ -139,6 +168,7 @@ func simulate(ctx context.Context, o options) (_ *report, err error) {
 	}
 	l := lab.Processes(dir)
 	s := &simulation{options: o, ctx: ctx}
+	defer s.late.measure(ctx)()
 	defer func() { err = errors.Join(err, l.Close(), os.RemoveAll(dir)) }()
 	s.report.Machine, s.report.Nodes = figures.ThisMachine(version.Version), o.nodes
 	s.say("starting the API server")

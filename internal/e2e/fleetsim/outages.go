@@ -211,6 +211,7 @@ func (s *simulation) restart(r *row, o outage) error {
 	if err != nil {
 		return err
 	}
+	s.say("connections in each second since the last signal: " + perSecond(s.fleet.traffic(), last))
 	r.setTimes(times, time.Since(r.started).Seconds())
 	r.How = fmt.Sprintf("from the last signal until a node follows again; the server was ready again after %.1f s; its CPU time is that of the last process, with its start", ready.Seconds())
 	return nil

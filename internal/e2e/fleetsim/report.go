@@ -41,6 +41,7 @@ type row struct {
 
 	ServerCPU float64  `json:"server_cpu_ms"` // per node
 	ServerRSS float64  `json:"server_rss_mb"`
+	Late      float64  `json:"late"`            // longest time by which the simulation was late, in seconds
 	Others    float64  `json:"others"`          // share of the time of all processors that other programs used
 	Wrong     []string `json:"wrong,omitempty"` // failed checks
 
@@ -124,6 +125,8 @@ CPU ms: CPU time of the API server per node, with the requests of the manager of
 RSS MB: resident memory of the API server at the end of the scenario
 others: share of the processors of this machine that other programs used; above a few percent, do not compare the times
 peak/s: largest share of the nodes that opened a connection within one second
+late: longest time by which the simulation acted too late, because it waited for a processor; the peak and the
+  times include it
 
 `
 
@@ -150,15 +153,15 @@ func (r *report) write(w io.Writer, asJSON bool) error {
 func (r *report) table(w io.Writer) error {
 	fmt.Fprintf(w, "%d nodes in one process, %.0f kB each; API server and etcd in another process, etcd in memory, %.0f MB before the start\n\n", r.Nodes, r.Memory, r.ServerRSS)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "nodes\tp50 s\tp99 s\tlast s\trequests\tfailed\tbookmarks\tkB sent\tkB recv\tpeak/s\tCPU ms\tRSS MB\tothers\t  scenario")
+	fmt.Fprintln(t, "nodes\tp50 s\tp99 s\tlast s\trequests\tfailed\tbookmarks\tkB sent\tkB recv\tpeak/s\tlate s\tCPU ms\tRSS MB\tothers\t  scenario")
 	for _, row := range r.Rows {
 		name := row.Scenario
 		if len(row.Wrong) > 0 {
 			name += " (WRONG)"
 		}
-		fmt.Fprintf(t, "%d\t%.3f\t%.3f\t%.1f\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f%%\t%.2f\t%.0f\t%.0f%%\t  %s\n",
+		fmt.Fprintf(t, "%d\t%.3f\t%.3f\t%.1f\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f%%\t%.2f\t%.2f\t%.0f\t%.0f%%\t  %s\n",
 			row.Nodes, row.P50, row.P99, row.Last, row.Requests["total"], row.Failed["total"], row.Bookmarks, row.Sent/1000, row.Received/1000, 100*row.Peak,
-			row.ServerCPU, row.ServerRSS, 100*row.Others, name)
+			row.Late, row.ServerCPU, row.ServerRSS, 100*row.Others, name)
 	}
 	return t.Flush()
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
@@ -38,6 +39,7 @@ type simulation struct {
 	cluster  *lab.Cluster
 	fleet    *fleet
 	manager  *manager
+	late     lateness
 	accounts accounts
 	jobs     int          // number of jobs so far
 	part     []*simulated // evenly spread: the nodes of the jobs that need not run on all nodes
@@ -77,6 +79,8 @@ func (s *simulation) all() error {
 	switch {
 	case s.shortened():
 		s.say(fmt.Sprintf("with more than %d nodes, copies and some failures of the API server are left out; --only=%s and --only=%s have them", large, onlyCopies, onlyOutages))
+	case s.nodes > large && s.only == onlyOutages: // both servers and the nodes need more open files than the system permits
+		s.say(fmt.Sprintf("with more than %d nodes, two API servers are left out", large))
 	case s.only == "" || s.only == onlyOutages:
 		list = append(list, scenario{"two API servers", s.severalServers})
 	}
@@ -154,6 +158,7 @@ func (s *simulation) measureOf(clients func() []*traffic, name string, f func(r 
 	before := countsOf(clients())
 	r := &row{Scenario: name, Nodes: len(before), started: time.Now()}
 	s.fleet.errors.take()
+	s.late.take()
 	server, err := s.cluster.Usage()
 	if err != nil {
 		return err
@@ -184,6 +189,7 @@ func (s *simulation) measureOf(clients func() []*traffic, name string, f func(r 
 	if r.restarted {
 		r.server = lab.Usage{}
 	}
+	r.Late = s.late.take().Seconds()
 	r.finish(after, peak(list, r.started))
 	r.Others = max(0, float64(busyNow-busy-(ownNow-own)-(after.CPU-r.server.CPU))/float64(hadNow-had))
 	if s.fleet.reference != nil {
@@ -228,6 +234,24 @@ func peak(clients []*traffic, since time.Time) float64 {
 		most = max(most, i-first+1)
 	}
 	return float64(most) / float64(len(clients))
+}
+
+// perSecond lists the numbers of connections that the clients opened in each second since a time.
+func perSecond(clients []*traffic, since time.Time) string {
+	var seconds []int
+	for _, t := range clients {
+		if t == nil {
+			continue
+		}
+		for _, at := range t.connections(since) {
+			i := int(at.Sub(since) / time.Second)
+			for len(seconds) <= i {
+				seconds = append(seconds, 0)
+			}
+			seconds[i]++
+		}
+	}
+	return strings.Trim(fmt.Sprint(seconds), "[]")
 }
 
 // follow waits until the watch of each node has delivered its initial state after the
