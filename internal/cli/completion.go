@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"io"
@@ -143,7 +144,7 @@ func joinAssignments(words []string) (list []string) {
 // complete returns the candidates for the word current, which follows the words before.
 func (p *Program[C]) complete(ctx context.Context, process Process, before []string, current string) (string, []candidate) {
 	var command *Command[C]
-	var name string
+	var name, helped string // helped is the first argument of help
 	var open *pflag.Flag // takes the next word as its value
 	var common []string  // the flags of every command on this command line
 	all, flags := p.commonFlags(), p.commonFlags()
@@ -156,8 +157,12 @@ func (p *Program[C]) complete(ctx context.Context, process Process, before []str
 			var f *pflag.Flag
 			f, open = flagOf(flags, w)
 			isCommon = f != nil && all.Lookup(f.Name) != nil
-		case name == "":
-			name = w
+		case name == "", name == "help" && helped == "", command == nil && p.group(name) != nil:
+			if name == "help" {
+				helped = w
+				continue
+			}
+			name = strings.TrimSpace(name + " " + w)
 			if command = p.find(name); command != nil {
 				flags.AddFlagSet(p.ownFlags(command))
 				if f := flags.Lookup("output"); f != nil {
@@ -180,8 +185,12 @@ func (p *Program[C]) complete(ctx context.Context, process Process, before []str
 		return kindWords, nil
 	case strings.HasPrefix(current, "-"):
 		return kindWords, starting(current, append(flagNames(flags), candidate{"--help", "show the help of the command"}))
+	case p.group(cmp.Or(helped, name)) != nil:
+		return kindWords, starting(current, p.commandNames(cmp.Or(helped, name)+" "))
+	case helped != "":
+		return kindWords, nil
 	case name == "", name == "help":
-		return kindWords, starting(current, p.commandNames())
+		return kindWords, starting(current, p.commandNames(""))
 	case name == "completion":
 		return kindWords, starting(current, plainWords(Shells))
 	case command == nil || command.Complete == "":
@@ -224,9 +233,20 @@ func valuesOf(f *pflag.Flag, current string) (string, []candidate) {
 	return kindWords, nil
 }
 
-func (p *Program[C]) commandNames() (list []candidate) {
+// commandNames returns the words that follow the prefix in the names of commands. The prefix is
+// empty, or a group and a space.
+func (p *Program[C]) commandNames(prefix string) (list []candidate) {
 	for _, c := range p.commands() {
-		list = append(list, candidate{c.Name, c.Short})
+		rest, ok := strings.CutPrefix(c.Name, prefix)
+		word, _, group := strings.Cut(rest, " ")
+		if !ok || slices.ContainsFunc(list, func(o candidate) bool { return o.word == word }) {
+			continue
+		}
+		meaning := c.Short
+		if group {
+			meaning = strings.Join(p.group(word), ", ")
+		}
+		list = append(list, candidate{word, meaning})
 	}
 	return list
 }

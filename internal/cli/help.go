@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -12,23 +13,31 @@ import (
 )
 
 func (p *Program[C]) helpCommand() *Command[C] {
+	most := 1
+	if slices.ContainsFunc(p.Commands, func(c *Command[C]) bool { return strings.Contains(c.Name, " ") }) {
+		most = 2
+	}
 	return &Command[C]{
-		Name: "help", Args: "[COMMAND]", Short: "show this help, or the help of a command", Most: 1,
+		Name: "help", Args: "[COMMAND]", Short: "show this help, or the help of a command", Most: most,
 		Run: func(_ context.Context, v C) error {
 			c := v.base()
-			if len(c.Args) == 1 && p.find(c.Args[0]) == nil {
-				return p.unknown(c.Args[0])
+			name := strings.Join(c.Args, " ")
+			if name != "" && p.find(name) == nil && p.group(name) == nil {
+				_, err := p.unknown(c.Args)
+				return err
 			}
-			return p.help(c.Stdout, strings.Join(c.Args, ""))
+			return p.help(c.Stdout, name)
 		},
 	}
 }
 
-// help prints the help of a command, or of the program.
+// help prints the help of a command, of a group of commands, or of the program.
 func (p *Program[C]) help(w io.Writer, name string) error {
 	help := p.overview()
 	if c := p.find(name); c != nil {
 		help = p.details(c)
+	} else if p.group(name) != nil {
+		help = "Usage: " + p.Name + " " + name + " COMMAND [FLAGS] [ARGUMENTS]\n\nCommands; COMMAND --help shows the flags:\n" + p.rows(name+" ")
 	}
 	_, err := io.WriteString(w, help)
 	return err
@@ -37,13 +46,7 @@ func (p *Program[C]) help(w io.Writer, name string) error {
 func (p *Program[C]) overview() string {
 	var b strings.Builder
 	b.WriteString("Usage: " + p.Name + " COMMAND [FLAGS] [ARGUMENTS]\n\n" + text.Wrap(text.Columns, "", "", p.About) + "\nCommands:\n")
-	width := 18
-	for _, c := range p.commands() {
-		width = max(width, len(c.Name+" "+c.Args)+1)
-	}
-	for _, c := range p.commands() {
-		b.WriteString(row(strings.TrimSpace(c.Name+" "+c.Args), width, c.Short))
-	}
+	b.WriteString(p.rows(""))
 	b.WriteString("\nFlags of all commands; COMMAND --help shows the others:\n")
 	flags := p.commonFlags()
 	flags.Bool("version", false, "show the version and exit")
@@ -52,6 +55,21 @@ func (p *Program[C]) overview() string {
 		b.WriteString(row(e.Name, 22, e.Meaning))
 	}
 	b.WriteString("\nExit codes:\n" + p.exits())
+	return b.String()
+}
+
+// rows lists the commands whose names have this prefix.
+func (p *Program[C]) rows(prefix string) string {
+	var b strings.Builder
+	width := 18
+	for _, c := range p.commands() {
+		width = max(width, len(c.Name+" "+c.Args)+1)
+	}
+	for _, c := range p.commands() {
+		if strings.HasPrefix(c.Name, prefix) {
+			b.WriteString(row(strings.TrimSpace(c.Name+" "+c.Args), width, c.Short))
+		}
+	}
 	return b.String()
 }
 

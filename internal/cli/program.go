@@ -61,7 +61,8 @@ type Program[C Caller] struct {
 // Caller is a *Call, or a type that embeds one.
 type Caller interface{ base() *Call }
 
-// Command is one sub-command.
+// Command is one sub-command. Its name has one word, or two if the first is that of a group of
+// commands: "identities apply". No command has the name of a group.
 type Command[C Caller] struct {
 	Name     string
 	Args     string // the arguments in the synopsis
@@ -94,7 +95,7 @@ func (p *Program[C]) Run(ctx context.Context, process Process, args []string) in
 		return ExitOK
 	case errors.As(err, &u):
 		see := p.Name + " --help"
-		if p.find(name) != nil {
+		if p.find(name) != nil || p.group(name) != nil {
 			see = p.Name + " " + name + " --help"
 		}
 		c.Explain(hint.Add(err, "see %s", see))
@@ -125,17 +126,17 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 	if root.NArg() == 0 {
 		return "", usage.Errorf("a command is missing")
 	}
-	name := root.Arg(0)
-	command := p.find(name)
+	command, words := p.match(root.Args())
 	if command == nil {
-		return "", p.unknown(name)
+		return p.unknown(root.Args())
 	}
+	name := command.Name
 	flags := newFlagSet(name)
 	p.Flags(flags, v) // with the current values as defaults
 	if command.Flags != nil {
 		command.Flags(flags, v)
 	}
-	if err := flags.Parse(root.Args()[1:]); err != nil {
+	if err := flags.Parse(root.Args()[words:]); err != nil {
 		return name, usage.FlagError(flags, err)
 	}
 	c.Args = flags.Args()
@@ -155,13 +156,51 @@ func (p *Program[C]) run(ctx context.Context, v C, args []string) (string, error
 	return name, command.Run(ctx, v)
 }
 
-// unknown returns the error for a command that does not exist.
-func (p *Program[C]) unknown(name string) error {
-	var known []string
-	for _, c := range p.commands() {
-		known = append(known, c.Name)
+// unknown returns the error for words that are not the name of a command, and the name of the group
+// that the error is about.
+func (p *Program[C]) unknown(words []string) (group string, err error) {
+	if all := p.group(words[0]); all != nil {
+		switch {
+		case len(words) == 1:
+			return words[0], usage.Errorf("%s needs a command: %s", words[0], strings.Join(all, ", "))
+		case words[1] == "--help" || words[1] == "-h":
+			return words[0], pflag.ErrHelp
+		case strings.HasPrefix(words[1], "-"):
+			return words[0], usage.Errorf("the command must follow %s, before its flags: %s", words[0], strings.Join(all, ", "))
+		}
+		return words[0], usage.Unknown(words[0]+" command", words[1], all)
 	}
-	return usage.Unknown("command", name, known)
+	return "", usage.Unknown("command", words[0], p.firstWords())
+}
+
+// match returns the command that the words start with, and the number of words in its name.
+func (p *Program[C]) match(words []string) (*Command[C], int) {
+	for n := min(len(words), 2); n > 0; n-- {
+		if c := p.find(strings.Join(words[:n], " ")); c != nil {
+			return c, n
+		}
+	}
+	return nil, 0
+}
+
+// group returns the second words of the commands whose first word this is.
+func (p *Program[C]) group(name string) (list []string) {
+	for _, c := range p.commands() {
+		if first, second, ok := strings.Cut(c.Name, " "); ok && first == name {
+			list = append(list, second)
+		}
+	}
+	return list
+}
+
+// firstWords returns the first words of all names, each once.
+func (p *Program[C]) firstWords() (list []string) {
+	for _, c := range p.commands() {
+		if first, _, _ := strings.Cut(c.Name, " "); !slices.Contains(list, first) {
+			list = append(list, first)
+		}
+	}
+	return list
 }
 
 // commands returns all commands in the order of the help.

@@ -186,3 +186,51 @@ func TestGuide(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 }
+
+// The names of a group of commands have two words.
+func TestGroups(t *testing.T) {
+	p := shop()
+	for _, second := range []string{"add", "list"} {
+		p.Commands = append(p.Commands, &Command[*order]{Name: "stock " + second, Args: "[ITEM]", Short: second + " items", Most: 1,
+			Flags: func(f *pflag.FlagSet, v *order) { f.Bool("all", false, "all of them") },
+			Run: func(_ context.Context, v *order) error {
+				_, err := fmt.Fprintf(v.Stdout, "%s %q loud=%t\n", second, v.Args, v.loud)
+				return err
+			}})
+	}
+	help := "Usage: shop stock COMMAND [FLAGS] [ARGUMENTS]\n\nCommands; COMMAND --help shows the flags:\n  stock add [ITEM]   add items\n  stock list [ITEM]  list items\n"
+	for _, tt := range []struct {
+		line           string
+		code           int
+		stdout, stderr string
+	}{
+		{"stock add x", 0, "add [\"x\"] loud=false\n", ""},
+		{"-l stock list --all", 0, "list [] loud=true\n", ""},
+		{"stock", 2, "", "shop: error: stock needs a command: add, list\nshop: hint: see shop stock --help\n"},
+		{"stock --all add", 2, "", "shop: error: the command must follow stock, before its flags: add, list\nshop: hint: see shop stock --help\n"},
+		{"stock lits", 2, "", "shop: error: unknown stock command \"lits\"\nshop: hint: did you mean \"list\"? see shop stock --help\n"},
+		{"stokc add", 2, "", "shop: error: unknown command \"stokc\"\nshop: hint: did you mean \"stock\"? see shop --help\n"},
+		{"stock add --al", 2, "", "shop: error: unknown flag --al\nshop: hint: did you mean --all? see shop stock add --help\n"},
+		{"stock --help", 0, help, ""},
+		{"help stock", 0, help, ""},
+		{"help stock no", 2, "", "shop: error: unknown stock command \"no\"\nshop: hint: use add or list; see shop help --help\n"},
+		{"__complete bash st", 0, "words\nstock\n", ""},
+		{"__complete fish st", 0, "words\nstock\tadd, list\n", ""},
+		{"__complete bash stock l", 0, "words\nlist\n", ""},
+		{"__complete bash -l stock ", 0, "words\nadd\nlist\n", ""},
+		{"__complete bash stock add --a", 0, "words\n--all\n", ""},
+		{"__complete bash help stock a", 0, "words\nadd\n", ""},
+		{"__complete bash help echo ", 0, "words\n", ""},
+		{"__complete bash stock add ", 0, "words\n", ""},
+	} {
+		var stdout, stderr strings.Builder
+		code := p.Run(t.Context(), Process{Stdout: &stdout, Stderr: &stderr}, strings.Split(tt.line, " "))
+		if code != tt.code || stdout.String() != tt.stdout || stderr.String() != tt.stderr {
+			t.Errorf("%s: %d\n%s%s", tt.line, code, &stdout, &stderr)
+		}
+	}
+	var stdout strings.Builder
+	if p.Run(t.Context(), Process{Stdout: &stdout}, []string{"help", "stock", "add"}); !strings.HasPrefix(stdout.String(), "Usage: shop stock add [FLAGS] [ITEM]\n") {
+		t.Error(stdout.String())
+	}
+}
