@@ -145,8 +145,8 @@ func joinAssignments(words []string) (list []string) {
 func (p *Program[C]) complete(ctx context.Context, process Process, before []string, current string) (string, []candidate) {
 	var command *Command[C]
 	var name, helped string // helped is the first argument of help
-	var open *pflag.Flag // takes the next word as its value
-	var common []string  // the flags of every command on this command line
+	var open *pflag.Flag    // takes the next word as its value
+	var common []string     // the flags of every command on this command line
 	all, flags := p.commonFlags(), p.commonFlags()
 	for _, w := range before {
 		isCommon := open != nil && all.Lookup(open.Name) != nil

@@ -192,6 +192,39 @@ func (c *Client) Patch(ctx context.Context, r Resource, ns, name, subresource st
 	return c.do(ctx, op{verb: "patch", r: r, ns: ns, name: name, named: true, sub: subresource}, c.rest.Patch(pt).Body(body), into)
 }
 
+// ApplyOptions are options of a server-side apply.
+type ApplyOptions struct {
+	Manager string // of the fields of the object
+	Force   bool   // take over fields that another manager has set to other values
+	DryRun  bool   // the server checks the request and answers, but stores nothing
+}
+
+// Apply creates an object, or gives the fields of an existing one the values that they have in obj
+// (server-side apply), and reads the result into a pointer, unless nil. Unknown fields are errors.
+// IsConflict is true for the error if another manager has set a field to another value.
+func (c *Client) Apply(ctx context.Context, r Resource, ns, name string, obj any, o ApplyOptions, into any) error {
+	body, err := json.Marshal(obj)
+	if err != nil {
+		return fmt.Errorf("%s cannot be encoded: %w", r.Kind, err)
+	}
+	req := c.rest.Patch(types.ApplyPatchType).Body(body).Param("fieldManager", o.Manager).Param("fieldValidation", "Strict")
+	if o.Force {
+		req.Param("force", "true")
+	}
+	if o.DryRun {
+		req.Param("dryRun", metav1.DryRunAll)
+	}
+	return c.do(ctx, op{verb: "apply", r: r, ns: ns, name: name, named: true}, req, into)
+}
+
+// TryCreate reports how the server answers a request of another user to create obj. The user is a
+// member of these groups. Nothing is stored. The caller must be permitted to impersonate the user
+// and the groups.
+func (c *Client) TryCreate(ctx context.Context, r Resource, ns string, obj any, user string, groups ...string) error {
+	req := c.rest.Post().Param("dryRun", metav1.DryRunAll).SetHeader("Impersonate-User", user).SetHeader("Impersonate-Group", groups...)
+	return c.doWith(ctx, op{verb: "create", r: r, ns: ns}, req, obj, nil)
+}
+
 // Delete deletes one object.
 func (c *Client) Delete(ctx context.Context, r Resource, ns, name string) error {
 	return c.do(ctx, op{verb: "delete", r: r, ns: ns, name: name, named: true}, c.rest.Delete(), nil)

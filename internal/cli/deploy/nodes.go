@@ -69,14 +69,21 @@ func (n *nodesSettings) check(names []string) error {
 		return usage.Errorf("--failed requires --results FILE, which the previous run has written")
 	case n.failed && len(names) > 0:
 		return usage.Errorf("--failed and NODE are mutually exclusive")
-	case n.parallel < 1:
-		return usage.Errorf("--parallel must be at least 1")
 	case n.ssh.Connect < time.Second:
 		return usage.Errorf("--connect-timeout must be at least 1s")
-	case n.system != "" && n.sites != "":
-		return usage.Errorf("--system-config and --systems are mutually exclusive")
 	case strings.HasPrefix(n.ssh.User, "-"):
 		return usage.Errorf("--user %.80q is not a valid user name", n.ssh.User)
+	}
+	return n.checkSystem()
+}
+
+// checkSystem validates the flags of systemFlags and --parallel.
+func (n *nodesSettings) checkSystem() error {
+	switch {
+	case n.parallel < 1:
+		return usage.Errorf("--parallel must be at least 1")
+	case n.system != "" && n.sites != "":
+		return usage.Errorf("--system-config and --systems are mutually exclusive")
 	}
 	return nil
 }

@@ -5,6 +5,8 @@
 package deploy
 
 import (
+	"slices"
+
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
@@ -12,12 +14,13 @@ import (
 
 // Program describes nnf-deploy.
 var Program = cli.Program[*call]{
-	Name:     Name,
-	About:    "Installs clientmountd and nnf-dm on every compute node of a system, from one host.",
-	New:      func(c *cli.Call) *call { return &call{Call: c, settings: settings{output: formatText}} },
-	Flags:    commonFlags,
-	Check:    func(v *call) error { return v.CheckFormat(v.output, formats) },
-	Commands: []*command{credentialsCommand, doctorCommand, healthCommand, installCommand, statusCommand, timelineCommand, uninstallCommand, versionCommand},
+	Name:  Name,
+	About: "Installs clientmountd and nnf-dm on every compute node of a system, from one host.",
+	New:   func(c *cli.Call) *call { return &call{Call: c, settings: settings{output: formatText}} },
+	Flags: commonFlags,
+	Check: func(v *call) error { return v.CheckFormat(v.output, formats) },
+	Commands: slices.Concat([]*command{credentialsCommand, doctorCommand, healthCommand}, identitiesCommands,
+		[]*command{installCommand, statusCommand, timelineCommand, uninstallCommand, versionCommand}),
 	Environment: []cli.Variable{
 		{Name: "KUBECONFIG", Meaning: "kubeconfig files, as for kubectl"},
 		{Name: "HOME", Meaning: "home directory; ~/.kube/config is used if KUBECONFIG is not set"},
@@ -52,6 +55,7 @@ type settings struct {
 	credentials credentialsSettings
 	doctor      doctorSettings
 	health      healthSettings
+	identities  identitiesSettings
 	install     installSettings
 	status      statusSettings
 	timeline    timelineSettings

@@ -287,7 +287,10 @@ type resultNode struct {
 }
 
 // resultsJSON prints results as a JSON document.
-func resultsJSON(w io.Writer, results []fleet.Result) error {
+func resultsJSON(w io.Writer, results []fleet.Result) error { return text.JSON(w, documentOf(results)) }
+
+// documentOf returns the document for results.
+func documentOf(results []fleet.Result) resultsDocument {
 	d := resultsDocument{Counts: fleet.Count(results), Nodes: []resultNode{}}
 	for _, r := range results {
 		changes := r.Changes
@@ -296,7 +299,7 @@ func resultsJSON(w io.Writer, results []fleet.Result) error {
 		}
 		d.Nodes = append(d.Nodes, resultNode{r.Node, r.State, seconds(r), r.Cause, r.Hint, changes, r.Notes, r.Status, r.Journal})
 	}
-	return text.JSON(w, d)
+	return d
 }
 
 // seconds returns the time that a node took, rounded to milliseconds.

@@ -6,6 +6,8 @@
 package identities
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
@@ -27,6 +29,18 @@ const (
 	manager      = "nnf-deploy"
 )
 
+// Managed reports whether an object with these labels was created by nnf-deploy.
+func Managed(labels map[string]string) bool { return labels[labelManager] == manager }
+
+// Named reports whether an object of this kind may have this name. Only such objects are deleted, even
+// if others have the label.
+func Named(kind, name string) bool {
+	if kind == "ServiceAccount" {
+		return slices.ContainsFunc(product.Daemons, func(d product.Daemon) bool { return d.NodeAccount("").Name == name })
+	}
+	return strings.HasPrefix(name, prefix)
+}
+
 // Group is a set of compute nodes that share bindings: those of one rabbit. An external compute
 // node is a group of its own. So no object grows with the number of rabbits.
 type Group struct {
@@ -42,8 +56,8 @@ func (g Group) name() string {
 	return g.Rabbit
 }
 
-// Groups returns the groups of these nodes, in their order.
-func Groups(nodes []inventory.Node) (groups []Group) {
+// Groups returns the groups of these nodes, in their order. The names of nodes have been checked.
+func Groups(nodes []inventory.Node) (groups []Group, err error) {
 	index := map[string]int{}
 	for _, n := range nodes {
 		i, ok := index[n.Rabbit]
@@ -54,7 +68,17 @@ func Groups(nodes []inventory.Node) (groups []Group) {
 		}
 		groups[i].Nodes = append(groups[i].Nodes, n.Name)
 	}
-	return groups
+	seen := map[string]bool{}
+	for _, g := range groups {
+		if err := inventory.CheckName(g.name()); err != nil {
+			return nil, fmt.Errorf("a rabbit in the SystemConfiguration: %w", err)
+		}
+		if seen[g.name()] {
+			return nil, fmt.Errorf("%q is the name of a rabbit and of an external compute node in the SystemConfiguration", g.name())
+		}
+		seen[g.name()] = true
+	}
+	return groups, nil
 }
 
 // All returns the objects for all nodes of a system. Each object only refers to earlier ones, and
@@ -65,8 +89,12 @@ func All(s inventory.System) ([]Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	groups, err := Groups(nodes)
+	if err != nil {
+		return nil, err
+	}
 	all := Shared()
-	for _, g := range Groups(nodes) {
+	for _, g := range groups {
 		for _, n := range g.Nodes {
 			all = append(all, ForNode(n)...)
 		}

@@ -157,8 +157,13 @@ func TestRoles(t *testing.T) {
 
 func TestGroups(t *testing.T) {
 	nodes := []inventory.Node{{Name: "a", Rabbit: "r"}, {Name: "b", Rabbit: "s"}, {Name: "c", Rabbit: "r"}, {Name: "x"}, {Name: "y"}}
-	if got := fmt.Sprint(Groups(nodes)); got != "[{r [a c]} {s [b]} { [x]} { [y]}]" {
+	if got := fmt.Sprint(Groups(nodes)); got != "[{r [a c]} {s [b]} { [x]} { [y]}] <nil>" {
 		t.Error(got)
+	}
+	for _, bad := range [][]inventory.Node{{{Name: "a", Rabbit: "../r"}}, {{Name: "a", Rabbit: "r\n"}}, {{Name: "a", Rabbit: "x"}, {Name: "x"}}} {
+		if groups, err := Groups(bad); err == nil {
+			t.Errorf("%q: %v", bad, groups)
+		}
 	}
 	if _, err := All(inventory.System{}); err == nil {
 		t.Error("a system without nodes is no error")

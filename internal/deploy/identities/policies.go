@@ -46,6 +46,9 @@ func policies() []Object {
 		policy(mover, api.GroupNNF, []string{"nnfdatamovements"}, movementRules())...)
 }
 
+// PolicyName returns the name of the policy for the accounts of a daemon.
+func PolicyName(d product.Daemon) string { return prefix + d.Name }
+
 // policy returns a policy for writes of the daemon's accounts to these resources, and its
 // binding.
 func policy(d product.Daemon, group string, resources []string, rules []validation) []Object {
@@ -54,20 +57,24 @@ func policy(d product.Daemon, group string, resources []string, rules []validati
 		validations = append(validations, Object{"expression": r.expression, "message": r.message, "reason": "Forbidden"})
 	}
 	user := strings.Replace(d.NodeAccount("*").User(), "*", "[^:]+", 1)
-	p := object(groupAdmission+"/v1", "ValidatingAdmissionPolicy", "", prefix+d.Name)
+	p := object(groupAdmission+"/v1", "ValidatingAdmissionPolicy", "", PolicyName(d))
 	p["spec"] = Object{
 		"failurePolicy": "Fail",
-		"matchConstraints": Object{"resourceRules": []any{Object{
-			"apiGroups": []any{group}, "apiVersions": []any{"*"}, "resources": list(resources),
-			"operations": []any{"CREATE", "UPDATE", "DELETE"},
-		}}},
+		// With the defaults of the API server, so that a change to any of them is a difference.
+		"matchConstraints": Object{
+			"matchPolicy": "Equivalent", "namespaceSelector": Object{}, "objectSelector": Object{},
+			"resourceRules": []any{Object{
+				"apiGroups": []any{group}, "apiVersions": []any{"*"}, "resources": list(resources), "scope": "*",
+				"operations": []any{"CREATE", "UPDATE", "DELETE"},
+			}},
+		},
 		"matchConditions": []any{Object{"name": "account-of-one-node", "expression": "request.userInfo.username.matches('^" + user + "$')"}},
 		// The namespace of the account is the name of its node.
 		"variables":   []any{Object{"name": "node", "expression": "request.userInfo.username.split(':')[2]"}},
 		"validations": validations,
 	}
-	b := object(groupAdmission+"/v1", "ValidatingAdmissionPolicyBinding", "", prefix+d.Name)
-	b["spec"] = Object{"policyName": prefix + d.Name, "validationActions": []any{"Deny"}}
+	b := object(groupAdmission+"/v1", "ValidatingAdmissionPolicyBinding", "", PolicyName(d))
+	b["spec"] = Object{"policyName": PolicyName(d), "validationActions": []any{"Deny"}}
 	return []Object{p, b}
 }
 

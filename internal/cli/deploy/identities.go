@@ -1,0 +1,745 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/pflag"
+
+	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/provision"
+	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
+	"github.com/compute-daemons/compute-daemons/internal/text/usage"
+)
+
+type identitiesSettings struct {
+	nodes                nodesSettings
+	dryRun, force, stale bool
+}
+
+var identitiesCommands = []*command{
+	{
+		Name: "identities apply", Args: "[NODE...]", Short: "create the accounts with which a node can act only for itself",
+		Long: `The command creates the accounts clientmountd and nnf-dm in the namespace of each
+node, their roles and bindings, and two admission policies, or changes what differs.
+Without NODE, it does so for all compute nodes of the system. NODE may be a host list
+such as compute-[01-20,30]. The daemons use the accounts only when their tokens are
+installed. The command needs Kubernetes 1.30 or later, and the rights of
+cluster-admin.
+
+The policies are created first, and no account is bound to a role before the API
+server enforces them. If the command is interrupted, run it again: it changes only
+what is missing or differs. A binding outside the namespace of a node lists all
+nodes of its rabbit. Accounts that do not exist have no tokens.`,
+		Examples: []cli.Example{
+			{Comment: "Show what would change for two nodes, then change it:", Lines: "nnf-deploy identities apply --dry-run compute-[01-02]\nnnf-deploy identities apply compute-[01-02]"},
+		},
+		Most: -1, Run: runIdentitiesApply, Flags: func(f *pflag.FlagSet, v *call) {
+			v.identities.flags(f, true)
+			f.BoolVar(&v.identities.force, "force", false, "take over objects that nnf-deploy has not created, and fields that other programs have set")
+		},
+	},
+	{
+		Name: "identities status", Args: "[NODE...]", Short: "show which nodes have their own accounts, and whether the policies are enforced",
+		Long: `Without NODE, the command also shows objects of nodes and rabbits that are no longer
+in the SystemConfiguration. The exit code is 0 if all nodes have complete accounts, the
+API server enforces the policies, and there are no such objects.`,
+		Most: -1, Run: runIdentitiesStatus, Flags: func(f *pflag.FlagSet, v *call) { v.identities.flags(f, false) },
+	},
+	{
+		Name: "identities remove", Args: "[NODE...]", Short: "delete the accounts of nodes, and with them all their tokens",
+		Long: `Install the shared credentials on the nodes first: the daemons cannot authenticate
+without the accounts. Without NODE, the command deletes all that identities apply has
+created; the policies last, and only if everything else is deleted. It deletes only
+objects that nnf-deploy has created, which it recognizes by their label.`,
+		Examples: []cli.Example{
+			{Comment: "Delete what belongs to nodes that have left the system:", Lines: "nnf-deploy identities remove --stale --dry-run\nnnf-deploy identities remove --stale"},
+		},
+		Most: -1, Run: runIdentitiesRemove, Flags: func(f *pflag.FlagSet, v *call) {
+			v.identities.flags(f, true)
+			f.BoolVar(&v.identities.stale, "stale", false, "delete only objects of nodes and rabbits that are not in the SystemConfiguration")
+		},
+	},
+	{
+		Name: "identities revoke", Args: "NODE...", Short: "make all tokens of nodes invalid, such as after a theft",
+		Long: `The command deletes the accounts of the nodes, waits until no API server accepts
+their tokens any more, and creates them again. This takes ` + strconv.Itoa(int(provision.Uncached.Seconds())) + ` seconds. Other nodes are
+not affected. The daemons on the nodes cannot authenticate until you install new
+tokens.`,
+		Examples: []cli.Example{
+			{Comment: "Revoke the tokens of a node, then give it new ones:", Lines: "nnf-deploy identities revoke compute-07\nnnf-deploy install --no-programs --identity per-node compute-07"},
+		},
+		Least: 1, Most: -1, Run: runIdentitiesRevoke, Flags: func(f *pflag.FlagSet, v *call) { v.identities.flags(f, true) },
+	},
+}
+
+func (c *identitiesSettings) flags(f *pflag.FlagSet, changes bool) {
+	c.nodes.systemFlags(f)
+	if changes {
+		f.BoolVar(&c.dryRun, "dry-run", false, "show what would change, and change nothing")
+	}
+	f.IntVar(&c.nodes.parallel, "parallel", 16, "send at most `N` requests to the API server at the same time")
+}
+
+// accounts is the work of an identities command.
+type accounts struct {
+	*job
+	c      *identitiesSettings
+	server *provision.Server
+	found  provision.Found
+	all    []identities.Group
+	groups map[string]*accountGroup // by node
+	known  []provision.Ref          // all objects of the system; nil if only some were read
+
+	mu     sync.Mutex
+	counts map[provision.Change]int
+}
+
+// accountGroup is the part of the work that nodes have in common.
+type accountGroup struct {
+	identities.Group
+	once    sync.Once
+	changes []string
+	err     error
+}
+
+// prepareAccounts selects the nodes and reads what is on the API server: all objects, or those that
+// refs returns for a selection of nodes.
+func (v *call) prepareAccounts(ctx context.Context, refs func(a *accounts) []provision.Ref) (*accounts, error) {
+	c := &v.identities
+	if err := c.nodes.checkSystem(); err != nil {
+		return nil, err
+	}
+	a := &accounts{job: &job{v: v, n: &c.nodes}, c: c, groups: map[string]*accountGroup{}, counts: map[provision.Change]int{}}
+	system, err := a.system(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := inventory.Nodes(system)
+	if err != nil {
+		return nil, err
+	}
+	if a.nodes, err = inventory.Select(nodes, v.Args); err != nil {
+		return nil, usage.Errorf("%v", err)
+	}
+	if a.all, err = identities.Groups(nodes); err != nil {
+		return nil, err
+	}
+	for _, g := range a.all {
+		group := &accountGroup{Group: g}
+		for _, n := range g.Nodes {
+			a.groups[n] = group
+		}
+	}
+	admin, err := a.cluster()
+	if err != nil {
+		return nil, err
+	}
+	a.server = provision.New(admin, c.nodes.parallel)
+	a.server.Force, a.server.DryRun = c.force, c.dryRun
+	if err := a.server.Check(ctx); err != nil {
+		return nil, err
+	}
+	if len(v.Args) > 0 {
+		a.found, err = a.server.Read(ctx, refs(a))
+		return a, err
+	}
+	objects, err := identities.All(system)
+	if err != nil {
+		return nil, err
+	}
+	a.known = provision.RefsOf(objects...)
+	a.found, err = a.server.ReadAll(ctx, a.known)
+	return a, err
+}
+
+// selected returns the names of all objects that the selected nodes need.
+func (a *accounts) selected() []provision.Ref {
+	refs := provision.RefsOf(identities.Shared()...)
+	for _, n := range a.nodes {
+		refs = append(refs, provision.RefsOf(identities.ForNode(n.Name)...)...)
+	}
+	for _, g := range a.selectedGroups() {
+		refs = append(refs, provision.RefsOf(identities.ForGroup(g.Group)...)...)
+	}
+	return refs
+}
+
+// selectedGroups returns the groups of the selected nodes.
+func (a *accounts) selectedGroups() (list []*accountGroup) {
+	seen := map[*accountGroup]bool{}
+	for _, n := range a.nodes {
+		if g := a.groups[n.Name]; !seen[g] {
+			seen[g] = true
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// accountsOf returns the accounts of a node.
+func accountsOf(node string) []identities.Object {
+	return slices.DeleteFunc(identities.ForNode(node), func(o identities.Object) bool { return provision.RefOf(o).Kind != "ServiceAccount" })
+}
+
+// note counts a change of an object, and returns its text without the namespace.
+func (a *accounts) note(c provision.Change, r provision.Ref) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.counts[c]++
+	return fmt.Sprintf("%s %s %s", c, r.Kind, r.Name)
+}
+
+// before runs f, which does everything before the first node. A signal stops it.
+func (v *call) before(ctx context.Context, f func(ctx context.Context) error) error {
+	ctx, cancel := v.Interruptible(ctx, "")
+	defer cancel(nil)
+	return cli.Interrupted(ctx, f(ctx))
+}
+
+func runIdentitiesApply(ctx context.Context, v *call) error {
+	c := &v.identities
+	var a *accounts
+	var shared []string
+	err := v.before(ctx, func(ctx context.Context) (err error) {
+		if a, err = v.prepareAccounts(ctx, (*accounts).selected); err == nil {
+			shared, err = a.applyShared(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	results, stopped := a.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel}, c.dryRun, a.applyNode)
+	if err := a.print(shared, results); err != nil {
+		return err
+	}
+	if stopped != nil {
+		v.Say("to continue, run the command again: it changes only what is missing or differs")
+	}
+	return stopped
+}
+
+// applyShared applies the policies and, when the API server enforces them, the roles. It returns
+// what it has changed.
+func (a *accounts) applyShared(ctx context.Context) (changes []string, err error) {
+	var policies, roles []identities.Object
+	for _, o := range identities.Shared() {
+		if provision.RefOf(o).Kind == "ClusterRole" {
+			roles = append(roles, o)
+		} else {
+			policies = append(policies, o)
+		}
+	}
+	apply := func(objects []identities.Object) error {
+		done, err := a.server.ApplyAll(ctx, a.found, objects)
+		for i, change := range done {
+			if text := a.note(change, provision.RefOf(objects[i])); change != provision.None {
+				changes = append(changes, text)
+			}
+		}
+		return withHint(err)
+	}
+	if err := apply(policies); err != nil {
+		return nil, err
+	}
+	if !a.c.dryRun {
+		if err := a.server.AwaitEnforced(ctx, a.nodes[0].Name, len(changes) > 0); err != nil {
+			return nil, err
+		}
+	}
+	return changes, apply(roles)
+}
+
+// withHint returns an error with the hint of a *provision.Problem.
+func withHint(err error) error {
+	if p := (*provision.Problem)(nil); errors.As(err, &p) && p.Hint != "" {
+		return hint.Add(err, "%s", p.Hint)
+	}
+	return err
+}
+
+// applyNode applies the objects of a node, and those of its group if no other node has done so.
+func (a *accounts) applyNode(ctx, _ context.Context, node string, _ func(string)) fleet.Result {
+	r := fleet.Result{State: fleet.Unchanged}
+	for _, o := range identities.ForNode(node) {
+		change, err := a.server.Apply(ctx, a.found, o)
+		if err != nil {
+			return accountFailure(r, err)
+		}
+		if text := a.note(change, provision.RefOf(o)); change != provision.None {
+			r.Changes = append(r.Changes, text)
+		}
+	}
+	g := a.groups[node]
+	g.once.Do(func() { a.applyGroup(ctx, g) })
+	if g.err != nil {
+		return accountFailure(r, g.err)
+	}
+	r.Changes = append(r.Changes, g.changes...)
+	if len(r.Changes) > 0 {
+		r.State = fleet.OK
+		if a.c.dryRun {
+			r.State = fleet.Differs
+		}
+	}
+	return r
+}
+
+func (a *accounts) applyGroup(ctx context.Context, g *accountGroup) {
+	objects := identities.ForGroup(g.Group)
+	var changes []provision.Change
+	if changes, g.err = a.server.ApplyAll(ctx, a.found, objects); g.err != nil {
+		return
+	}
+	number := map[provision.Change]int{}
+	for i, change := range changes {
+		a.note(change, provision.RefOf(objects[i]))
+		number[change]++
+	}
+	for _, change := range []provision.Change{provision.Create, provision.Update} {
+		if n := number[change]; n > 0 {
+			g.changes = append(g.changes, fmt.Sprintf("%s %d bindings outside its namespace", change, n))
+		}
+	}
+}
+
+// accountFailure is the result r of a node with an error.
+func accountFailure(r fleet.Result, err error) fleet.Result {
+	if s := (*cli.Stopped)(nil); errors.As(err, &s) || errors.Is(err, context.Canceled) {
+		r.State, r.Cause = fleet.Failed, "interrupted: run the command again to continue"
+		return r
+	}
+	r.State, r.Cause = fleet.Failed, err.Error()
+	if p := (*provision.Problem)(nil); errors.As(err, &p) {
+		r.Class, r.Hint = p.Class, p.Hint
+		if p.Hint != "" {
+			r.Class += ": " + p.Hint
+		}
+	}
+	return r
+}
+
+// accountsDocument is the output of identities apply, remove and revoke with -o json.
+type accountsDocument struct {
+	Objects objectCounts `json:"objects"`
+	Shared  []string     `json:"shared"`
+	resultsDocument
+}
+
+type objectCounts struct {
+	Created   int `json:"created"`
+	Changed   int `json:"changed"`
+	Deleted   int `json:"deleted"`
+	Unchanged int `json:"unchanged"`
+}
+
+func (c objectCounts) String() string {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		text string
+	}{{c.Created, "created"}, {c.Changed, "changed"}, {c.Deleted, "deleted"}, {c.Unchanged, "unchanged"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.text))
+		}
+	}
+	return "objects: " + strings.Join(parts, ", ")
+}
+
+// print prints the changes of shared objects and the results of nodes, and sets the exit code.
+func (a *accounts) print(shared []string, results []fleet.Result) error {
+	v := a.v
+	counts := objectCounts{a.counts[provision.Create], a.counts[provision.Update], a.counts[provision.Remove], a.counts[provision.None]}
+	if shared == nil {
+		shared = []string{}
+	}
+	if v.output == formatJSON {
+		d := accountsDocument{counts, shared, documentOf(results)}
+		if err := text.JSON(v.Stdout, d); err != nil {
+			return err
+		}
+	} else {
+		var b strings.Builder
+		if len(shared) > 0 {
+			b.WriteString("all nodes:\n")
+			for _, s := range shared {
+				b.WriteString("  " + text.Line(s) + "\n")
+			}
+		}
+		if _, err := io.WriteString(v.Stdout, b.String()); err != nil {
+			return err
+		}
+		show := resultsTable
+		if a.c.dryRun {
+			show = differences
+		}
+		if len(results) > 0 {
+			if err := show(v.Stdout, results); err != nil {
+				return err
+			}
+		}
+	}
+	if len(results) > 0 {
+		v.Say("%s", fleet.Count(results))
+	}
+	if !a.c.dryRun && counts != (objectCounts{}) {
+		v.Say("%s", counts)
+	}
+	v.notes(results)
+	v.failures(results)
+	if slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Skipped || r.State == fleet.Interrupted }) {
+		v.Code = cli.ExitFailed
+	}
+	return nil
+}
+
+func runIdentitiesRemove(ctx context.Context, v *call) error {
+	c := &v.identities
+	if c.stale && len(v.Args) > 0 {
+		return usage.Errorf("--stale and NODE are mutually exclusive")
+	}
+	var a *accounts
+	err := v.before(ctx, func(ctx context.Context) (err error) {
+		a, err = v.prepareAccounts(ctx, func(a *accounts) []provision.Ref {
+			refs := a.selected()
+			for _, g := range a.selectedGroups() {
+				for _, n := range g.Nodes {
+					refs = append(refs, provision.RefsOf(accountsOf(n)...)...)
+				}
+			}
+			return refs
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var results []fleet.Result
+	if !c.stale {
+		var stopped error
+		results, stopped = a.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel}, c.dryRun, a.removeNode)
+		if stopped != nil {
+			return errors.Join(a.print(nil, results), stopped)
+		}
+	}
+	var changes []string
+	failed := slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Failed })
+	if !failed {
+		err = v.before(ctx, func(ctx context.Context) error {
+			var err error
+			changes, err = a.removeRest(ctx)
+			return err
+		})
+	}
+	if perr := a.print(changes, results); perr != nil {
+		return perr
+	}
+	if failed {
+		v.Say("note: the policies, the roles and the bindings of the rabbits are kept, because not all accounts were deleted")
+	}
+	return withHint(err)
+}
+
+// removeNode deletes the accounts of a node, then their bindings in its namespace.
+func (a *accounts) removeNode(ctx, _ context.Context, node string, _ func(string)) fleet.Result {
+	r := fleet.Result{State: fleet.Unchanged}
+	objects := identities.ForNode(node)
+	isBinding := func(o identities.Object) bool { return provision.RefOf(o).Kind != "ServiceAccount" }
+	for _, o := range append(accountsOf(node), slices.DeleteFunc(objects, func(o identities.Object) bool { return !isBinding(o) })...) {
+		ref := provision.RefOf(o)
+		if a.found.Foreign(ref) {
+			r.Notes = append(r.Notes, fmt.Sprintf("%s %s is kept: nnf-deploy has not created it", ref.Kind, ref.Name))
+			continue
+		}
+		change, err := a.server.Delete(ctx, a.found, ref)
+		if err != nil {
+			return accountFailure(r, err)
+		}
+		if change != provision.None {
+			r.Changes = append(r.Changes, a.note(change, ref))
+		}
+	}
+	if len(r.Changes) > 0 {
+		r.State = fleet.OK
+		if a.c.dryRun {
+			r.State = fleet.Differs
+		}
+	}
+	return r
+}
+
+// removeRest deletes the bindings of rabbits without accounts, stale objects and, if all nodes are
+// selected, the roles and the policies. It returns what it has deleted.
+func (a *accounts) removeRest(ctx context.Context) (changes []string, err error) {
+	everything := len(a.v.Args) == 0 && !a.c.stale
+	selected := map[string]bool{}
+	for _, n := range a.nodes {
+		selected[n.Name] = true
+	}
+	var steps [][]provision.Ref // the objects of a step can be deleted at the same time
+	if !a.c.stale {
+		var bindings []provision.Ref
+		for _, g := range a.selectedGroups() {
+			used := slices.ContainsFunc(g.Nodes, func(n string) bool {
+				return !selected[n] && slices.ContainsFunc(accountsOf(n), func(o identities.Object) bool { return a.found.Has(provision.RefOf(o)) })
+			})
+			if !used {
+				bindings = append(bindings, provision.RefsOf(identities.ForGroup(g.Group)...)...)
+			}
+		}
+		steps = append(steps, bindings)
+	}
+	if a.known != nil {
+		stale := a.found.Stale(a.known)
+		first := slices.DeleteFunc(slices.Clone(stale), func(r provision.Ref) bool { return r.Kind != "ServiceAccount" })
+		steps = append(steps, first, slices.DeleteFunc(stale, func(r provision.Ref) bool { return r.Kind == "ServiceAccount" }))
+	}
+	if everything {
+		shared := provision.RefsOf(identities.Shared()...)
+		slices.Reverse(shared)
+		for _, r := range shared {
+			steps = append(steps, []provision.Ref{r})
+		}
+	}
+	for _, refs := range steps {
+		done, err := a.server.DeleteAll(ctx, a.found, refs)
+		for i, change := range done {
+			if change != provision.None {
+				a.note(change, refs[i])
+				changes = append(changes, fmt.Sprintf("%s %s", change, refs[i]))
+			}
+		}
+		if err != nil {
+			return changes, err
+		}
+	}
+	return changes, nil
+}
+
+func runIdentitiesRevoke(ctx context.Context, v *call) error {
+	c := &v.identities
+	var a *accounts
+	err := v.before(ctx, func(ctx context.Context) (err error) {
+		a, err = v.prepareAccounts(ctx, func(a *accounts) (refs []provision.Ref) {
+			for _, n := range a.nodes {
+				refs = append(refs, provision.RefsOf(accountsOf(n.Name)...)...)
+			}
+			return refs
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var revoked []string
+	// All nodes at the same time: most of the time is the delay, during which no request is sent.
+	results, stopped := a.onNodes(ctx, fleet.Options{Parallel: len(a.nodes)}, c.dryRun, func(ctx, _ context.Context, node string, step func(string)) fleet.Result {
+		r := fleet.Result{State: fleet.OK, Changes: []string{"all tokens of the node are invalid"}}
+		deleted := false
+		err := a.server.Replace(ctx, a.found, accountsOf(node), func() { deleted = true; step("wait") })
+		switch {
+		case err != nil && deleted:
+			return fleet.Result{State: fleet.Failed, Cause: "the accounts are deleted, and so all tokens are invalid, but the accounts were not created again: " + err.Error(),
+				Hint: "run nnf-deploy identities apply for the node, not earlier than " + provision.Uncached.String() + " from now"}
+		case err != nil:
+			return accountFailure(fleet.Result{}, err)
+		case c.dryRun:
+			return fleet.Result{State: fleet.Differs, Changes: []string{"make all tokens of the node invalid"}}
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		revoked = append(revoked, node)
+		return r
+	})
+	if err := a.print(nil, results); err != nil {
+		return err
+	}
+	if len(revoked) > 0 {
+		v.Say("to give the nodes new tokens, run: nnf-deploy install --no-programs --identity per-node %s", nodeset.Fold(revoked, len(revoked)))
+	}
+	return stopped
+}
+
+// accountStates are the states of the accounts of a node, in the order of urgency.
+const (
+	accountsForeign    = "foreign"    // an object was created by another program
+	accountsDifferent  = "different"  // an object is not as it should be
+	accountsIncomplete = "incomplete" // an object is missing
+	accountsMissing    = "missing"    // neither account exists
+	accountsComplete   = "complete"
+)
+
+// accountState is the state of the accounts of a node.
+type accountState struct {
+	Node      string   `json:"node"`
+	State     string   `json:"state"`
+	Missing   []string `json:"missing,omitempty"`
+	Different []string `json:"different,omitempty"`
+	Foreign   []string `json:"foreign,omitempty"`
+}
+
+// compare compares objects with those that were found.
+func (a *accounts) compare(objects []identities.Object) (s accountState) {
+	s.State = accountsComplete
+	for _, o := range objects {
+		name := provision.RefOf(o).String()
+		switch a.found.State(o) {
+		case provision.Missing:
+			s.Missing = append(s.Missing, name)
+		case provision.Different:
+			s.Different = append(s.Different, name)
+		case provision.Foreign:
+			s.Foreign = append(s.Foreign, name)
+		}
+	}
+	switch {
+	case len(s.Foreign) > 0:
+		s.State = accountsForeign
+	case len(s.Different) > 0:
+		s.State = accountsDifferent
+	case len(s.Missing) > 0:
+		s.State = accountsIncomplete
+	}
+	return s
+}
+
+// details describes a state without the names of the node and its rabbit.
+func (s *accountState) details() string {
+	var parts []string
+	for _, p := range []struct {
+		text string
+		list []string
+	}{{"not created by nnf-deploy", s.Foreign}, {"different", s.Different}, {"missing", s.Missing}} {
+		number := map[string]int{}
+		for _, name := range p.list {
+			kind, _, _ := strings.Cut(name, " ")
+			number[kind]++
+		}
+		var kinds []string
+		for _, kind := range []string{"ServiceAccount", "RoleBinding", "ClusterRoleBinding", "ClusterRole", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} {
+			if n := number[kind]; n > 0 {
+				kinds = append(kinds, fmt.Sprintf("%d %s", n, kind))
+			}
+		}
+		if len(kinds) > 0 && s.State != accountsMissing {
+			parts = append(parts, p.text+": "+strings.Join(kinds, ", "))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// accountsStatus is the output of identities status with -o json.
+type accountsStatus struct {
+	Well     bool            `json:"well"`
+	Policies policiesStatus  `json:"policies"`
+	Counts   map[string]int  `json:"counts"`
+	Nodes    []accountState  `json:"nodes"`
+	Stale    []provision.Ref `json:"stale"`
+}
+
+type policiesStatus struct {
+	State    string `json:"state"`
+	Enforced bool   `json:"enforced"`
+	Error    string `json:"error,omitempty"`
+}
+
+func runIdentitiesStatus(ctx context.Context, v *call) error {
+	var a *accounts
+	s := accountsStatus{Counts: map[string]int{}, Stale: []provision.Ref{}}
+	err := v.before(ctx, func(ctx context.Context) (err error) {
+		if a, err = v.prepareAccounts(ctx, (*accounts).selected); err != nil {
+			return err
+		}
+		if s.Policies.Enforced, err = a.server.Enforced(ctx, a.nodes[0].Name); err != nil {
+			s.Policies.Error = err.Error()
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	shared := a.compare(identities.Shared())
+	if shared.State == accountsIncomplete && len(shared.Missing) == len(identities.Shared()) {
+		shared.State = accountsMissing
+	}
+	s.Policies.State = shared.State
+	s.Well = shared.State == accountsComplete && s.Policies.Enforced
+	for _, n := range a.nodes {
+		one := a.compare(slices.Concat(identities.ForNode(n.Name), identities.ForGroup(a.groups[n.Name].Group)))
+		if one.State == accountsIncomplete && !slices.ContainsFunc(accountsOf(n.Name), func(o identities.Object) bool { return a.found.Has(provision.RefOf(o)) }) {
+			one.State = accountsMissing
+		}
+		one.Node = n.Name
+		s.Nodes = append(s.Nodes, one)
+		s.Counts[one.State]++
+		s.Well = s.Well && one.State == accountsComplete
+	}
+	if a.known != nil {
+		s.Stale = append(s.Stale, a.found.Stale(a.known)...)
+		s.Well = s.Well && len(s.Stale) == 0
+	}
+	if !s.Well {
+		v.Code = cli.ExitFailed
+	}
+	if v.output == formatJSON {
+		return text.JSON(v.Stdout, s)
+	}
+	return s.write(v, &shared)
+}
+
+// write prints the status as text.
+func (s *accountsStatus) write(v *call, shared *accountState) error {
+	line := "policies and roles: " + shared.State
+	if d := shared.details(); d != "" {
+		line += " (" + d + ")"
+	}
+	switch {
+	case s.Policies.Error != "":
+		line += ", not known whether they are enforced"
+		v.Say("error: %s", text.Line(s.Policies.Error))
+	case s.Policies.Enforced:
+		line += ", enforced"
+	default:
+		line += ", not enforced"
+	}
+	if _, err := fmt.Fprintln(v.Stdout, line); err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, same := range grouped(s.Nodes, func(n accountState) string { return n.State + "\x00" + n.details() }) {
+		var names []string
+		for _, n := range same {
+			names = append(names, n.Node)
+		}
+		rows = append(rows, []string{strconv.Itoa(len(same)), same[0].State, same[0].details(), hostList(names)})
+	}
+	if err := writeRows(v.Stdout, []string{"ACCOUNTS", "DETAILS"}, rows); err != nil {
+		return err
+	}
+	if len(s.Stale) > 0 {
+		var names []string
+		for _, r := range s.Stale {
+			if r.Kind == "ServiceAccount" && !slices.Contains(names, r.Namespace) {
+				names = append(names, r.Namespace)
+			}
+		}
+		line := fmt.Sprintf("%d objects belong to no node of the SystemConfiguration", len(s.Stale))
+		if len(names) > 0 {
+			line += ", among them accounts of " + hostList(names)
+		}
+		v.Say("note: %s: check with nnf-deploy identities remove --stale --dry-run", text.Line(line))
+	}
+	return nil
+}
