@@ -40,8 +40,8 @@ cluster-admin.
 
 The policies are created first, and no account is bound to a role before the API
 server enforces them. If the command is interrupted, run it again: it changes only
-what is missing or differs. A binding outside the namespace of a node lists all
-nodes of its rabbit. Accounts that do not exist have no tokens.`,
+what is missing or differs. The bindings outside the namespace of a node are for many
+nodes, also for those without accounts.`,
 		Examples: []cli.Example{
 			{Comment: "Show what would change for two nodes, then change it:", Lines: "nnf-deploy identities apply --dry-run compute-[01-02]\nnnf-deploy identities apply compute-[01-02]"},
 		},
@@ -60,9 +60,10 @@ API server enforces the policies, and there are no such objects.`,
 	{
 		Name: "identities remove", Args: "[NODE...]", Short: "delete the accounts of nodes, and with them all their tokens",
 		Long: `Install the shared credentials on the nodes first: the daemons cannot authenticate
-without the accounts. Without NODE, the command deletes all that identities apply has
-created; the policies last, and only if everything else is deleted. It deletes only
-objects that nnf-deploy has created, which it recognizes by their label.`,
+without the accounts. With NODE, the command keeps the bindings that are for several
+nodes. Without NODE, it deletes all that identities apply has created; the policies
+last, and only if everything else is deleted. It deletes only objects that nnf-deploy
+has created, which it recognizes by their label.`,
 		Examples: []cli.Example{
 			{Comment: "Delete what belongs to nodes that have left the system:", Lines: "nnf-deploy identities remove --stale --dry-run\nnnf-deploy identities remove --stale"},
 		},
@@ -98,20 +99,19 @@ type accounts struct {
 	c      *identitiesSettings
 	server *provision.Server
 	found  provision.Found
-	all    []identities.Group
-	groups map[string]*accountGroup // by node
-	known  []provision.Ref          // all objects of the system; nil if only some were read
+	groups map[string][]*accountGroup // by node
+	known  []provision.Ref            // all objects of the system; nil if only some were read
 
-	mu     sync.Mutex
-	counts map[provision.Change]int
+	mu       sync.Mutex
+	counts   map[provision.Change]int // of all objects
+	bindings map[provision.Change]int // of groups
 }
 
 // accountGroup is the part of the work that nodes have in common.
 type accountGroup struct {
 	identities.Group
-	once    sync.Once
-	changes []string
-	err     error
+	once sync.Once
+	err  error
 }
 
 // prepareAccounts selects the nodes and reads what is on the API server: all objects, or those that
@@ -121,7 +121,7 @@ func (v *call) prepareAccounts(ctx context.Context, refs func(a *accounts) []pro
 	if err := c.nodes.checkSystem(); err != nil {
 		return nil, err
 	}
-	a := &accounts{job: &job{v: v, n: &c.nodes}, c: c, groups: map[string]*accountGroup{}, counts: map[provision.Change]int{}}
+	a := &accounts{job: &job{v: v, n: &c.nodes}, c: c, groups: map[string][]*accountGroup{}, counts: map[provision.Change]int{}, bindings: map[provision.Change]int{}}
 	system, err := a.system(ctx)
 	if err != nil {
 		return nil, err
@@ -133,13 +133,14 @@ func (v *call) prepareAccounts(ctx context.Context, refs func(a *accounts) []pro
 	if a.nodes, err = inventory.Select(nodes, v.Args); err != nil {
 		return nil, usage.Errorf("%v", err)
 	}
-	if a.all, err = identities.Groups(nodes); err != nil {
+	groups, err := identities.Groups(nodes)
+	if err != nil {
 		return nil, err
 	}
-	for _, g := range a.all {
+	for _, g := range groups {
 		group := &accountGroup{Group: g}
 		for _, n := range g.Nodes {
-			a.groups[n] = group
+			a.groups[n] = append(a.groups[n], group)
 		}
 	}
 	admin, err := a.cluster()
@@ -167,25 +168,17 @@ func (v *call) prepareAccounts(ctx context.Context, refs func(a *accounts) []pro
 // selected returns the names of all objects that the selected nodes need.
 func (a *accounts) selected() []provision.Ref {
 	refs := provision.RefsOf(identities.Shared()...)
-	for _, n := range a.nodes {
-		refs = append(refs, provision.RefsOf(identities.ForNode(n.Name)...)...)
-	}
-	for _, g := range a.selectedGroups() {
-		refs = append(refs, provision.RefsOf(identities.ForGroup(g.Group)...)...)
-	}
-	return refs
-}
-
-// selectedGroups returns the groups of the selected nodes.
-func (a *accounts) selectedGroups() (list []*accountGroup) {
 	seen := map[*accountGroup]bool{}
 	for _, n := range a.nodes {
-		if g := a.groups[n.Name]; !seen[g] {
+		refs = append(refs, provision.RefsOf(identities.ForNode(n.Name)...)...)
+		for _, g := range a.groups[n.Name] {
+			if !seen[g] {
+				refs = append(refs, provision.RefsOf(identities.ForGroup(g.Group)...)...)
+			}
 			seen[g] = true
-			list = append(list, g)
 		}
 	}
-	return list
+	return refs
 }
 
 // accountsOf returns the accounts of a node.
@@ -222,6 +215,11 @@ func runIdentitiesApply(ctx context.Context, v *call) error {
 		return err
 	}
 	results, stopped := a.onNodes(ctx, fleet.Options{Parallel: c.nodes.parallel}, c.dryRun, a.applyNode)
+	for _, change := range []provision.Change{provision.Create, provision.Update} {
+		if n := a.bindings[change]; n > 0 {
+			shared = append(shared, fmt.Sprintf("%s %d bindings", change, n))
+		}
+	}
 	if err := a.print(shared, results); err != nil {
 		return err
 	}
@@ -282,12 +280,17 @@ func (a *accounts) applyNode(ctx, _ context.Context, node string, _ func(string)
 			r.Changes = append(r.Changes, text)
 		}
 	}
-	g := a.groups[node]
-	g.once.Do(func() { a.applyGroup(ctx, g) })
-	if g.err != nil {
-		return accountFailure(r, g.err)
+	for _, g := range a.groups[node] {
+		g.once.Do(func() { a.applyGroup(ctx, g) })
+		if g.err != nil {
+			return accountFailure(r, g.err)
+		}
 	}
-	r.Changes = append(r.Changes, g.changes...)
+	return a.changed(r)
+}
+
+// changed sets the state of a result with changes.
+func (a *accounts) changed(r fleet.Result) fleet.Result {
 	if len(r.Changes) > 0 {
 		r.State = fleet.OK
 		if a.c.dryRun {
@@ -303,15 +306,11 @@ func (a *accounts) applyGroup(ctx context.Context, g *accountGroup) {
 	if changes, g.err = a.server.ApplyAll(ctx, a.found, objects); g.err != nil {
 		return
 	}
-	number := map[provision.Change]int{}
 	for i, change := range changes {
 		a.note(change, provision.RefOf(objects[i]))
-		number[change]++
-	}
-	for _, change := range []provision.Change{provision.Create, provision.Update} {
-		if n := number[change]; n > 0 {
-			g.changes = append(g.changes, fmt.Sprintf("%s %d bindings outside its namespace", change, n))
-		}
+		a.mu.Lock()
+		a.bindings[change]++
+		a.mu.Unlock()
 	}
 }
 
@@ -373,7 +372,7 @@ func (a *accounts) print(shared []string, results []fleet.Result) error {
 	} else {
 		var b strings.Builder
 		if len(shared) > 0 {
-			b.WriteString("all nodes:\n")
+			b.WriteString("for several nodes:\n")
 			for _, s := range shared {
 				b.WriteString("  " + text.Line(s) + "\n")
 			}
@@ -412,12 +411,9 @@ func runIdentitiesRemove(ctx context.Context, v *call) error {
 	}
 	var a *accounts
 	err := v.before(ctx, func(ctx context.Context) (err error) {
-		a, err = v.prepareAccounts(ctx, func(a *accounts) []provision.Ref {
-			refs := a.selected()
-			for _, g := range a.selectedGroups() {
-				for _, n := range g.Nodes {
-					refs = append(refs, provision.RefsOf(accountsOf(n)...)...)
-				}
+		a, err = v.prepareAccounts(ctx, func(a *accounts) (refs []provision.Ref) {
+			for _, n := range a.nodes {
+				refs = append(refs, provision.RefsOf(identities.ForNode(n.Name)...)...)
 			}
 			return refs
 		})
@@ -436,7 +432,7 @@ func runIdentitiesRemove(ctx context.Context, v *call) error {
 	}
 	var changes []string
 	failed := slices.ContainsFunc(results, func(r fleet.Result) bool { return r.State == fleet.Failed })
-	if !failed {
+	if !failed && a.known != nil {
 		err = v.before(ctx, func(ctx context.Context) error {
 			var err error
 			changes, err = a.removeRest(ctx)
@@ -446,8 +442,8 @@ func runIdentitiesRemove(ctx context.Context, v *call) error {
 	if perr := a.print(changes, results); perr != nil {
 		return perr
 	}
-	if failed {
-		v.Say("note: the policies, the roles and the bindings of the rabbits are kept, because not all accounts were deleted")
+	if failed && a.known != nil {
+		v.Say("note: the policies, the roles and the other bindings are kept, because not all accounts were deleted")
 	}
 	return withHint(err)
 }
@@ -455,10 +451,9 @@ func runIdentitiesRemove(ctx context.Context, v *call) error {
 // removeNode deletes the accounts of a node, then their bindings in its namespace.
 func (a *accounts) removeNode(ctx, _ context.Context, node string, _ func(string)) fleet.Result {
 	r := fleet.Result{State: fleet.Unchanged}
-	objects := identities.ForNode(node)
-	isBinding := func(o identities.Object) bool { return provision.RefOf(o).Kind != "ServiceAccount" }
-	for _, o := range append(accountsOf(node), slices.DeleteFunc(objects, func(o identities.Object) bool { return !isBinding(o) })...) {
-		ref := provision.RefOf(o)
+	refs := provision.RefsOf(identities.ForNode(node)...)
+	slices.SortStableFunc(refs, func(a, b provision.Ref) int { return strings.Compare(b.Kind, a.Kind) })
+	for _, ref := range refs {
 		if a.found.Foreign(ref) {
 			r.Notes = append(r.Notes, fmt.Sprintf("%s %s is kept: nnf-deploy has not created it", ref.Kind, ref.Name))
 			continue
@@ -471,44 +466,27 @@ func (a *accounts) removeNode(ctx, _ context.Context, node string, _ func(string
 			r.Changes = append(r.Changes, a.note(change, ref))
 		}
 	}
-	if len(r.Changes) > 0 {
-		r.State = fleet.OK
-		if a.c.dryRun {
-			r.State = fleet.Differs
-		}
-	}
-	return r
+	return a.changed(r)
 }
 
-// removeRest deletes the bindings of rabbits without accounts, stale objects and, if all nodes are
-// selected, the roles and the policies. It returns what it has deleted.
+// removeRest deletes all other objects: those that are stale or, without --stale, all. The policies
+// are the last. It returns what it has deleted.
 func (a *accounts) removeRest(ctx context.Context) (changes []string, err error) {
-	everything := len(a.v.Args) == 0 && !a.c.stale
-	selected := map[string]bool{}
-	for _, n := range a.nodes {
-		selected[n.Name] = true
-	}
-	var steps [][]provision.Ref // the objects of a step can be deleted at the same time
-	if !a.c.stale {
-		var bindings []provision.Ref
-		for _, g := range a.selectedGroups() {
-			used := slices.ContainsFunc(g.Nodes, func(n string) bool {
-				return !selected[n] && slices.ContainsFunc(accountsOf(n), func(o identities.Object) bool { return a.found.Has(provision.RefOf(o)) })
-			})
-			if !used {
-				bindings = append(bindings, provision.RefsOf(identities.ForGroup(g.Group)...)...)
-			}
-		}
-		steps = append(steps, bindings)
-	}
-	if a.known != nil {
-		stale := a.found.Stale(a.known)
-		first := slices.DeleteFunc(slices.Clone(stale), func(r provision.Ref) bool { return r.Kind != "ServiceAccount" })
-		steps = append(steps, first, slices.DeleteFunc(stale, func(r provision.Ref) bool { return r.Kind == "ServiceAccount" }))
-	}
-	if everything {
-		shared := provision.RefsOf(identities.Shared()...)
+	var refs []provision.Ref
+	shared := provision.RefsOf(identities.Shared()...)
+	if a.c.stale {
+		refs = a.found.Stale(a.known)
+	} else {
+		refs = a.found.Stale(shared)
 		slices.Reverse(shared)
+	}
+	account := func(r provision.Ref) bool { return r.Kind == "ServiceAccount" }
+	// The objects of a step are deleted at the same time.
+	steps := [][]provision.Ref{
+		slices.DeleteFunc(slices.Clone(refs), func(r provision.Ref) bool { return !account(r) }),
+		slices.DeleteFunc(refs, account),
+	}
+	if !a.c.stale {
 		for _, r := range shared {
 			steps = append(steps, []provision.Ref{r})
 		}
@@ -583,15 +561,16 @@ const (
 
 // accountState is the state of the accounts of a node.
 type accountState struct {
-	Node      string   `json:"node"`
+	Node      string   `json:"node,omitempty"`
 	State     string   `json:"state"`
 	Missing   []string `json:"missing,omitempty"`
 	Different []string `json:"different,omitempty"`
 	Foreign   []string `json:"foreign,omitempty"`
 }
 
-// compare compares objects with those that were found.
-func (a *accounts) compare(objects []identities.Object) (s accountState) {
+// compare compares objects with those that were found. With a node, a binding may be different for
+// other nodes.
+func (a *accounts) compare(objects []identities.Object, node string) (s accountState) {
 	s.State = accountsComplete
 	for _, o := range objects {
 		name := provision.RefOf(o).String()
@@ -599,6 +578,9 @@ func (a *accounts) compare(objects []identities.Object) (s accountState) {
 		case provision.Missing:
 			s.Missing = append(s.Missing, name)
 		case provision.Different:
+			if node != "" && a.found.Grants(o, node) {
+				continue
+			}
 			s.Different = append(s.Different, name)
 		case provision.Foreign:
 			s.Foreign = append(s.Foreign, name)
@@ -643,16 +625,12 @@ func (s *accountState) details() string {
 // accountsStatus is the output of identities status with -o json.
 type accountsStatus struct {
 	Well     bool            `json:"well"`
-	Policies policiesStatus  `json:"policies"`
+	Enforced *bool           `json:"enforced"` // null: not known
+	Error    string          `json:"error,omitempty"`
+	Shared   accountState    `json:"shared"`
 	Counts   map[string]int  `json:"counts"`
 	Nodes    []accountState  `json:"nodes"`
 	Stale    []provision.Ref `json:"stale"`
-}
-
-type policiesStatus struct {
-	State    string `json:"state"`
-	Enforced bool   `json:"enforced"`
-	Error    string `json:"error,omitempty"`
 }
 
 func runIdentitiesStatus(ctx context.Context, v *call) error {
@@ -662,22 +640,35 @@ func runIdentitiesStatus(ctx context.Context, v *call) error {
 		if a, err = v.prepareAccounts(ctx, (*accounts).selected); err != nil {
 			return err
 		}
-		if s.Policies.Enforced, err = a.server.Enforced(ctx, a.nodes[0].Name); err != nil {
-			s.Policies.Error = err.Error()
+		if enforced, err := a.server.Enforced(ctx, a.nodes[0].Name); err != nil {
+			s.Error = err.Error()
+		} else {
+			s.Enforced = &enforced
 		}
 		return ctx.Err()
 	})
 	if err != nil {
 		return err
 	}
-	shared := a.compare(identities.Shared())
-	if shared.State == accountsIncomplete && len(shared.Missing) == len(identities.Shared()) {
-		shared.State = accountsMissing
-	}
-	s.Policies.State = shared.State
-	s.Well = shared.State == accountsComplete && s.Policies.Enforced
+	shared, seen := identities.Shared(), map[*accountGroup]bool{}
 	for _, n := range a.nodes {
-		one := a.compare(slices.Concat(identities.ForNode(n.Name), identities.ForGroup(a.groups[n.Name].Group)))
+		for _, g := range a.groups[n.Name] {
+			if !seen[g] {
+				shared = append(shared, identities.ForGroup(g.Group)...)
+			}
+			seen[g] = true
+		}
+	}
+	if s.Shared = a.compare(shared, ""); len(s.Shared.Missing) == len(shared) {
+		s.Shared.State = accountsMissing
+	}
+	s.Well = s.Shared.State == accountsComplete && s.Enforced != nil && *s.Enforced
+	for _, n := range a.nodes {
+		objects := identities.ForNode(n.Name)
+		for _, g := range a.groups[n.Name] {
+			objects = append(objects, identities.ForGroup(g.Group)...)
+		}
+		one := a.compare(objects, n.Name)
 		if one.State == accountsIncomplete && !slices.ContainsFunc(accountsOf(n.Name), func(o identities.Object) bool { return a.found.Has(provision.RefOf(o)) }) {
 			one.State = accountsMissing
 		}
@@ -696,23 +687,23 @@ func runIdentitiesStatus(ctx context.Context, v *call) error {
 	if v.output == formatJSON {
 		return text.JSON(v.Stdout, s)
 	}
-	return s.write(v, &shared)
+	return s.write(v)
 }
 
 // write prints the status as text.
-func (s *accountsStatus) write(v *call, shared *accountState) error {
-	line := "policies and roles: " + shared.State
-	if d := shared.details(); d != "" {
+func (s *accountsStatus) write(v *call) error {
+	line := "policies, roles and bindings: " + s.Shared.State
+	if d := s.Shared.details(); d != "" {
 		line += " (" + d + ")"
 	}
 	switch {
-	case s.Policies.Error != "":
-		line += ", not known whether they are enforced"
-		v.Say("error: %s", text.Line(s.Policies.Error))
-	case s.Policies.Enforced:
-		line += ", enforced"
+	case s.Enforced == nil:
+		line += "; not known whether the policies are enforced"
+		v.Say("error: %s", text.Line(s.Error))
+	case *s.Enforced:
+		line += "; the policies are enforced"
 	default:
-		line += ", not enforced"
+		line += "; the policies are not enforced"
 	}
 	if _, err := fmt.Fprintln(v.Stdout, line); err != nil {
 		return err

@@ -6,7 +6,9 @@
 package identities
 
 import (
+	"cmp"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -41,44 +43,83 @@ func Named(kind, name string) bool {
 	return strings.HasPrefix(name, prefix)
 }
 
-// Group is a set of compute nodes that share bindings: those of one rabbit. An external compute
-// node is a group of its own. So no object grows with the number of rabbits.
+// Group is a set of compute nodes with common bindings: those of a rabbit, in its namespace, or a
+// block, in the namespaces that all nodes use and in all namespaces.
 type Group struct {
-	Rabbit string // empty for an external compute node
+	Rabbit string // empty for a block
+	Block  string // its name: the number of blocks, and the number of this one
 	Nodes  []string
 }
 
-// name returns the name of the group, which is the name of a namespace and thus unique.
-func (g Group) name() string {
-	if g.Rabbit == "" {
-		return g.Nodes[0]
-	}
-	return g.Rabbit
-}
+// The API server compares the user of a request with each subject of each ClusterRoleBinding, until one
+// permits the request, whoever the user is. Fewer and larger bindings take less time: with 11,136
+// nodes, a refused request took 1.7 ms of CPU with a binding for each rabbit and daemon (1392 bindings
+// of 16 accounts), 0.95 ms with blocks of 400, and 0.5 ms without any of them.
+const (
+	usualBlock   = 400 // nodes, on average at most
+	largestBlock = 512 // nodes: 64 KiB with the longest names
+	maxBlocks    = 1 << 16
+)
 
-// Groups returns the groups of these nodes, in their order. The names of nodes have been checked.
+// Groups returns the groups of the nodes of a system. The names of nodes have been checked. A node has
+// a rabbit, unless it is an external one, and a block.
 func Groups(nodes []inventory.Node) (groups []Group, err error) {
+	seen := map[string]bool{}
+	for _, n := range nodes {
+		if n.Rabbit == "" {
+			seen[n.Name] = true
+		}
+	}
 	index := map[string]int{}
 	for _, n := range nodes {
 		i, ok := index[n.Rabbit]
-		if !ok || n.Rabbit == "" {
+		switch {
+		case n.Rabbit == "":
+			continue
+		case !ok:
+			if err := inventory.CheckName(n.Rabbit); err != nil {
+				return nil, fmt.Errorf("a rabbit in the SystemConfiguration: %w", err)
+			}
+			if seen[n.Rabbit] {
+				return nil, fmt.Errorf("%q is the name of a rabbit and of an external compute node in the SystemConfiguration", n.Rabbit)
+			}
 			i = len(groups)
 			index[n.Rabbit] = i
 			groups = append(groups, Group{Rabbit: n.Rabbit})
 		}
 		groups[i].Nodes = append(groups[i].Nodes, n.Name)
 	}
-	seen := map[string]bool{}
-	for _, g := range groups {
-		if err := inventory.CheckName(g.name()); err != nil {
-			return nil, fmt.Errorf("a rabbit in the SystemConfiguration: %w", err)
-		}
-		if seen[g.name()] {
-			return nil, fmt.Errorf("%q is the name of a rabbit and of an external compute node in the SystemConfiguration", g.name())
-		}
-		seen[g.name()] = true
+	blocks, err := blocks(nodes)
+	return append(groups, blocks...), err
+}
+
+// blocks divides the nodes into blocks by a hash of their names. So a node that joins or leaves changes
+// only its own block, and a node that moves to another rabbit none. The number of blocks is a power of
+// two. If it changes, the new blocks have other names: the old ones are valid until they are deleted.
+func blocks(nodes []inventory.Node) ([]Group, error) {
+	count := uint32(1)
+	for int(count)*usualBlock < len(nodes) {
+		count *= 2
 	}
-	return groups, nil
+	for ; count <= maxBlocks; count *= 2 {
+		list := make([]Group, count)
+		largest := 0
+		for _, n := range nodes {
+			h := fnv.New32a()
+			h.Write([]byte(n.Name))
+			b := &list[h.Sum32()%count]
+			b.Nodes = append(b.Nodes, n.Name)
+			largest = max(largest, len(b.Nodes))
+		}
+		if largest > largestBlock {
+			continue
+		}
+		for i := range list {
+			list[i].Block = fmt.Sprintf("%d-%d", count, i)
+		}
+		return slices.DeleteFunc(list, func(g Group) bool { return len(g.Nodes) == 0 }), nil
+	}
+	return nil, fmt.Errorf("the names of the %d nodes in the SystemConfiguration cannot be divided into blocks", len(nodes))
 }
 
 // All returns the objects for all nodes of a system. Each object only refers to earlier ones, and
@@ -94,10 +135,10 @@ func All(s inventory.System) ([]Object, error) {
 		return nil, err
 	}
 	all := Shared()
+	for _, n := range nodes {
+		all = append(all, ForNode(n.Name)...)
+	}
 	for _, g := range groups {
-		for _, n := range g.Nodes {
-			all = append(all, ForNode(n)...)
-		}
 		all = append(all, ForGroup(g)...)
 	}
 	return all, nil
@@ -134,13 +175,12 @@ func ForNode(node string) (all []Object) {
 // ForGroup returns the bindings of the accounts of a group in other namespaces.
 func ForGroup(g Group) (all []Object) {
 	for _, d := range product.Daemons {
-		name := prefix + d.Name + "-" + g.name()
 		for _, scope := range scopes {
-			if scope == api.ScopeNode || len(rulesOf(d, scope)) == 0 {
+			if len(rulesOf(d, scope)) == 0 {
 				continue
 			}
 			for _, namespace := range namespaces(scope, g) {
-				all = append(all, binding(d, scope, namespace, name, g.Nodes))
+				all = append(all, binding(d, scope, namespace, prefix+d.Name+"-"+cmp.Or(g.Rabbit, g.Block), g.Nodes))
 			}
 		}
 	}
@@ -154,19 +194,20 @@ var scopeNames = map[api.Scope]string{
 	api.ScopeNode: "node", api.ScopeMovements: "movements", api.ScopeSystem: "system", api.ScopeProfiles: "profiles", api.ScopeAll: "all",
 }
 
-// namespaces returns the namespaces of a scope for a group, "" for all namespaces.
+// namespaces returns the namespaces in which a group has a binding for a scope, "" for all namespaces.
 func namespaces(scope api.Scope, g Group) []string {
-	switch scope {
-	case api.ScopeMovements:
-		if g.Rabbit == "" {
-			return []string{nnf.NamespaceDataMovement}
-		}
-		return []string{g.Rabbit, nnf.NamespaceDataMovement}
-	case api.ScopeSystem:
+	switch {
+	case g.Rabbit != "" && scope == api.ScopeMovements:
+		return []string{g.Rabbit}
+	case g.Rabbit != "":
+		return nil
+	case scope == api.ScopeMovements:
+		return []string{nnf.NamespaceDataMovement}
+	case scope == api.ScopeSystem:
 		return []string{dws.NamespaceSystemConfiguration}
-	case api.ScopeProfiles:
+	case scope == api.ScopeProfiles:
 		return []string{nnf.NamespaceProfiles}
-	case api.ScopeAll:
+	case scope == api.ScopeAll:
 		return []string{""}
 	}
 	return nil

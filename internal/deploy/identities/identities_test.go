@@ -75,29 +75,26 @@ func TestObjects(t *testing.T) {
 	}
 }
 
-// No object is larger on a machine with many rabbits than with a single one, nor larger than 64 KiB
-// even with the longest names; every object has its own name, and refers to earlier ones.
+// However large a machine is, no object is larger than 64 KiB, even with the longest names. On 11,136
+// nodes, there are 64 ClusterRoleBindings. Every object has its own name, and refers to earlier ones.
 func TestScale(t *testing.T) {
 	const longest = 63 // characters of the name of a namespace
-	largest := func(s inventory.System) (n, total int, bytes map[any]int) {
-		objects, bytes := all(t, s), map[any]int{}
-		for _, o := range objects {
+	for _, tt := range []struct{ rabbits, external, length, cluster int }{{1, 1, longest, 2}, {25, 0, longest, 2}, {40, 0, longest, 4}, {696, 0, longest, 64}, {696, 0, 0, 64}, {2000, 100, longest, 256}} {
+		count, total, bytes, largest := map[any]int{}, 0, map[any]int{}, 0
+		for _, o := range all(t, machine(tt.rabbits, 16, tt.external, tt.length)) {
 			text, err := json.Marshal(o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			bytes[o["kind"]], total = max(bytes[o["kind"]], len(text)), total+len(text)
+			kind := o["kind"]
+			count[kind]++
+			bytes[kind], total, largest = max(bytes[kind], len(text)), total+len(text), max(largest, len(text))
 		}
-		return len(objects), total, bytes
-	}
-	_, _, one := largest(machine(1, 16, 1, longest))
-	n, total, many := largest(machine(40, 16, 0, longest))
-	for kind, bytes := range many {
-		if bytes > one[kind] || bytes > 64<<10 {
-			t.Errorf("the largest %s has %d bytes, with a single rabbit %d", kind, bytes, one[kind])
+		if largest > 64<<10 || count["ClusterRoleBinding"] != tt.cluster {
+			t.Errorf("%+v: the largest object has %d bytes; %v objects", tt, largest, count)
 		}
+		t.Logf("%+v: %v objects, %d KiB, the largest %v bytes", tt, count, total>>10, bytes)
 	}
-	t.Logf("%d objects, %d KiB, the largest %v bytes", n, total>>10, many)
 
 	seen := map[string]bool{}
 	key := func(kind, namespace, name any) string { return fmt.Sprint(kind, " ", namespace, "/", name) }
@@ -157,7 +154,7 @@ func TestRoles(t *testing.T) {
 
 func TestGroups(t *testing.T) {
 	nodes := []inventory.Node{{Name: "a", Rabbit: "r"}, {Name: "b", Rabbit: "s"}, {Name: "c", Rabbit: "r"}, {Name: "x"}, {Name: "y"}}
-	if got := fmt.Sprint(Groups(nodes)); got != "[{r [a c]} {s [b]} { [x]} { [y]}] <nil>" {
+	if got := fmt.Sprint(Groups(nodes)); got != "[{r  [a c]} {s  [b]} { 1-0 [a b c x y]}] <nil>" {
 		t.Error(got)
 	}
 	for _, bad := range [][]inventory.Node{{{Name: "a", Rabbit: "../r"}}, {{Name: "a", Rabbit: "r\n"}}, {{Name: "a", Rabbit: "x"}, {Name: "x"}}} {
@@ -167,6 +164,52 @@ func TestGroups(t *testing.T) {
 	}
 	if _, err := All(inventory.System{}); err == nil {
 		t.Error("a system without nodes is no error")
+	}
+}
+
+// A node that leaves the system changes its own block only, and one that moves to another rabbit none.
+// Every node is in exactly one block.
+func TestBlocks(t *testing.T) {
+	all, err := inventory.Nodes(machine(100, 16, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := func(nodes []inventory.Node) map[string]string {
+		groups, err := Groups(nodes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of, n := map[string]string{}, 0
+		for _, g := range groups {
+			if g.Block != "" {
+				of[g.Block] = strings.Join(g.Nodes, " ")
+				n += len(g.Nodes)
+			}
+		}
+		if n != len(nodes) {
+			t.Errorf("%d of %d nodes are in blocks", n, len(nodes))
+		}
+		return of
+	}
+	before := blocks(all)
+	if len(before) != 4 {
+		t.Errorf("%d blocks", len(before))
+	}
+	differ := func(after map[string]string) (n int) {
+		for name, nodes := range after {
+			if before[name] != nodes {
+				n++
+			}
+		}
+		return n
+	}
+	if n := differ(blocks(slices.Delete(slices.Clone(all), 5, 6))); n != 1 {
+		t.Errorf("%d blocks change when a node leaves", n)
+	}
+	moved := slices.Clone(all)
+	moved[5].Rabbit = moved[500].Rabbit
+	if n := differ(blocks(moved)); n != 0 {
+		t.Errorf("%d blocks change when a node moves to another rabbit", n)
 	}
 }
 

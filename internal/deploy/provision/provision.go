@@ -132,6 +132,24 @@ func (f Found) State(o identities.Object) State {
 	return Same
 }
 
+// Grants reports whether a binding that was found, and that is for the right role, has the accounts of a
+// node that it should have.
+func (f Found) Grants(o identities.Object, node string) bool {
+	have := f[RefOf(o)]
+	want, err := decode(o)
+	if have == nil || err != nil || want.RoleRef == nil || !reflect.DeepEqual(have.RoleRef, want.RoleRef) {
+		return false
+	}
+	subjects, _ := have.Subjects.([]any)
+	wanted, _ := want.Subjects.([]any)
+	for _, s := range wanted {
+		if m, _ := s.(map[string]any); m["namespace"] == node && !slices.ContainsFunc(subjects, func(h any) bool { return reflect.DeepEqual(h, s) }) {
+			return false
+		}
+	}
+	return true
+}
+
 // Has reports whether nnf-deploy has created an object with this name.
 func (f Found) Has(r Ref) bool { return f[r] != nil && f[r].managed() }
 

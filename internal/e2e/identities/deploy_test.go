@@ -88,10 +88,8 @@ func (s *administrator) expect(a answer, code int, texts ...string) answer {
 // document is the output of identities status with -o json.
 type document struct {
 	Well     bool
-	Policies struct {
-		State    string
-		Enforced bool
-	}
+	Enforced *bool
+	Shared   struct{ State string }
 	Nodes []struct {
 		Node, State                 string
 		Missing, Different, Foreign []string
@@ -118,7 +116,7 @@ func (s *administrator) states(args ...string) (d document, states string) {
 // notEnforced waits until the API server has noticed that a policy is not there any more.
 func (s *administrator) notEnforced() {
 	s.t.Helper()
-	wait.Within(s.t, patience, "that a policy is not enforced", func() bool { d, _ := s.states(); return !d.Policies.Enforced })
+	wait.Within(s.t, patience, "that a policy is not enforced", func() bool { d, _ := s.states(); return !*d.Enforced })
 }
 
 func (s *administrator) exists(kind, namespace, name string) bool {
@@ -130,24 +128,27 @@ func (s *administrator) exists(kind, namespace, name string) bool {
 	return err == nil
 }
 
+// block is the binding of all nodes of a small system.
+const block = "compute-daemons-nnf-dm-1-0"
+
 // nnf-deploy identities creates the objects, changes what differs, and deletes what it has created,
 // and nothing else.
 func TestDeploy(t *testing.T) {
 	s := newAdministrator(t)
 	s.expect(s.identities("remove"), 0) // also what the other tests have created
 	s.notEnforced()
-	if d, states := s.states(); states != "node=missing near=missing far=missing distant=missing" || d.Policies.State != "missing" || len(d.Stale) > 0 {
+	if d, states := s.states(); states != "node=missing near=missing far=missing distant=missing" || d.Shared.State != "missing" || len(d.Stale) > 0 {
 		t.Errorf("%+v", d)
 	}
-	s.expect(s.identities("status"), 1, "policies and roles: missing", "not enforced", "COUNT ACCOUNTS DETAILS NODES 4 missing")
+	s.expect(s.identities("status"), 1, "policies, roles and bindings: missing; the policies are not enforced", "COUNT ACCOUNTS DETAILS NODES 4 missing")
 
 	// A dry run stores nothing. One node, then all.
-	s.expect(s.identities("apply", "--dry-run"), 0, "create ValidatingAdmissionPolicy compute-daemons-clientmountd", "create ServiceAccount nnf-dm", "create 6 bindings outside its namespace", "4 nodes: 4 would change")
+	s.expect(s.identities("apply", "--dry-run"), 0, "create ValidatingAdmissionPolicy compute-daemons-clientmountd", "create ServiceAccount nnf-dm", "create 7 bindings", "4 nodes: 4 would change")
 	if _, states := s.states(); states != "node=missing near=missing far=missing distant=missing" {
 		t.Error(states)
 	}
 	s.expect(s.identities("apply", s.near), 0, "1 node: 1 changed", "created")
-	if d, states := s.states(s.near); states != "near=complete" || !d.Well || !d.Policies.Enforced {
+	if d, states := s.states(s.near); states != "near=complete" || !d.Well || !*d.Enforced {
 		t.Errorf("%+v", d)
 	}
 	if _, states := s.states(); states != "node=missing near=complete far=missing distant=missing" {
@@ -160,7 +161,7 @@ func TestDeploy(t *testing.T) {
 	if a := s.expect(s.identities("apply"), 0, "4 nodes: 4 unchanged", "objects:"); strings.Contains(a.stderr, "created") || strings.Contains(a.stderr, " changed") {
 		t.Error(a)
 	}
-	s.expect(s.identities("status"), 0, "policies and roles: complete, enforced", "4 complete")
+	s.expect(s.identities("status"), 0, "policies, roles and bindings: complete; the policies are enforced", "4 complete")
 
 	// Another program changes a binding, and deletes an account.
 	binding := lab.Path("RoleBinding", s.far, "compute-daemons-nnf-dm")
@@ -189,8 +190,8 @@ func TestDeploy(t *testing.T) {
 	_, err = s.Cluster.PatchPath(s.Context(patience), policy, mergePatch, nested(map[string]any{"matchLabels": map[string]any{"x": "y"}}, "spec", "matchConstraints", "objectSelector"))
 	s.Must(err)
 	s.notEnforced()
-	if d, _ := s.states(); d.Policies.State != "different" {
-		t.Errorf("%+v", d.Policies)
+	if d, _ := s.states(); d.Shared.State != "different" {
+		t.Errorf("%+v", d.Shared)
 	}
 	s.expect(s.identities("apply"), 1, "error: apply ValidatingAdmissionPolicy")
 	s.expect(s.identities("apply", "--force"), 0)
@@ -210,19 +211,19 @@ func TestDeploy(t *testing.T) {
 	if !s.exists("ServiceAccount", s.near, "nnf-dm") || s.exists("ServiceAccount", s.near, "clientmountd") {
 		t.Error("the account of another program was deleted, or that of nnf-deploy was not")
 	}
-	if !s.exists("RoleBinding", s.Rabbit, "compute-daemons-nnf-dm-"+s.Rabbit) {
-		t.Error("a binding is deleted that another node needs")
+	if !s.exists("RoleBinding", s.Rabbit, "compute-daemons-nnf-dm-"+s.Rabbit) || !s.exists("ClusterRoleBinding", "", block) {
+		t.Error("a binding is deleted that other nodes need")
 	}
 	s.expect(s.identities("apply", "--force", s.near), 0)
 
 	// A node without a namespace does not stop the others.
 	s.configure(s.distant, s.Node+"-nowhere")
-	s.Must(s.Cluster.Delete(s.Context(patience), "ServiceAccount", s.distant, "nnf-dm"))
-	s.expect(s.identities("apply"), 1, "5 nodes: 1 changed, 3 unchanged, 1 failed", "a namespace does not exist")
+	s.expect(s.identities("apply"), 1, "for several nodes: change 5 bindings", "5 nodes: 4 unchanged, 1 failed", "a namespace does not exist")
+	s.expect(s.identities("apply", s.near), 0, "1 node: 1 unchanged")
 
-	// Nodes that leave the system.
+	// Nodes that leave the system. The binding of all nodes still has them.
 	s.configure()
-	if d, states := s.states(); states != "node=complete near=complete" || d.Well || len(d.Stale) == 0 {
+	if d, states := s.states(); states != "node=complete near=complete" || d.Shared.State != "different" || d.Well || len(d.Stale) == 0 {
 		t.Errorf("%+v", d)
 	}
 	s.expect(s.identities("status"), 1, "note: ", "objects belong to no node of the SystemConfiguration, among them accounts of "+s.Node+"-")
@@ -232,22 +233,23 @@ func TestDeploy(t *testing.T) {
 	}
 	s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": "other", "namespace": s.far, "labels": map[string]any{"app.kubernetes.io/managed-by": "nnf-deploy"}}})
 	s.expect(s.identities("remove", "--stale"), 0, "deleted")
-	if s.exists("ServiceAccount", s.far, "nnf-dm") || !s.exists("ServiceAccount", s.far, "other") || s.exists("ClusterRoleBinding", "", "compute-daemons-nnf-dm-"+s.other) {
+	if s.exists("ServiceAccount", s.far, "nnf-dm") || !s.exists("ServiceAccount", s.far, "other") || s.exists("RoleBinding", s.other, "compute-daemons-nnf-dm-"+s.other) {
 		t.Error("stale objects are not deleted, or others are")
 	}
+	s.expect(s.identities("apply"), 0, "change 5 bindings", "2 nodes: 2 unchanged")
 	if d, _ := s.states(); !d.Well {
 		t.Errorf("%+v", d)
 	}
 
-	// The bindings of a rabbit go with the last node, the policies with the last account.
-	s.expect(s.identities("remove", s.near), 0)
+	// The policies go last.
+	s.expect(s.identities("remove", s.near), 0, "1 node: 1 changed")
 	s.expect(s.identities("remove", s.Node), 0)
-	if s.exists("RoleBinding", s.Rabbit, "compute-daemons-nnf-dm-"+s.Rabbit) || !s.exists("ValidatingAdmissionPolicy", "", "compute-daemons-nnf-dm") {
-		t.Error("the bindings of a rabbit without accounts are kept, or the policies are deleted")
+	if s.exists("ServiceAccount", s.Node, "nnf-dm") || !s.exists("ValidatingAdmissionPolicy", "", "compute-daemons-nnf-dm") {
+		t.Error("accounts are kept, or the policies are deleted")
 	}
 	s.expect(s.identities("apply", s.near), 0)
 	s.expect(s.identities("remove"), 0, "delete ValidatingAdmissionPolicy compute-daemons-nnf-dm")
-	if d, states := s.states(); states != "node=missing near=missing" || d.Policies.State != "missing" || len(d.Stale) > 0 {
+	if d, states := s.states(); states != "node=missing near=missing" || d.Shared.State != "missing" || len(d.Stale) > 0 {
 		t.Errorf("%+v", d)
 	}
 }
@@ -357,7 +359,7 @@ func TestDeployRights(t *testing.T) {
 	if lines := strings.Split(strings.TrimSpace(a.stderr), "\n"); len(lines) > 2 {
 		t.Error(a)
 	}
-	s.expect(s.identities("status"), 1, "not known whether they are enforced")
+	s.expect(s.identities("status"), 1, "not known whether the policies are enforced")
 	s.kubeconfig = s.Cluster.Dir + "/admin.kubeconfig"
 	if _, states := s.states(); states != "node=missing near=missing far=missing distant=missing" {
 		t.Error(states)
