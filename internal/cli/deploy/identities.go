@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
@@ -110,8 +111,9 @@ type accounts struct {
 // accountGroup is the part of the work that nodes have in common.
 type accountGroup struct {
 	identities.Group
-	once sync.Once
-	err  error
+	started atomic.Bool
+	done    chan struct{} // closed when it is finished
+	err     error
 }
 
 // prepareAccounts selects the nodes and reads what is on the API server: all objects, or those that
@@ -138,7 +140,7 @@ func (v *call) prepareAccounts(ctx context.Context, refs func(a *accounts) []pro
 		return nil, err
 	}
 	for _, g := range groups {
-		group := &accountGroup{Group: g}
+		group := &accountGroup{Group: g, done: make(chan struct{})}
 		for _, n := range g.Nodes {
 			a.groups[n] = append(a.groups[n], group)
 		}
@@ -281,8 +283,10 @@ func (a *accounts) applyNode(ctx, _ context.Context, node string, _ func(string)
 		}
 	}
 	for _, g := range a.groups[node] {
-		g.once.Do(func() { a.applyGroup(ctx, g) })
-		if g.err != nil {
+		if g.started.CompareAndSwap(false, true) {
+			a.applyGroup(ctx, g)
+		}
+		if <-g.done; g.err != nil {
 			return accountFailure(r, g.err)
 		}
 	}
@@ -301,6 +305,7 @@ func (a *accounts) changed(r fleet.Result) fleet.Result {
 }
 
 func (a *accounts) applyGroup(ctx context.Context, g *accountGroup) {
+	defer close(g.done)
 	objects := identities.ForGroup(g.Group)
 	var changes []provision.Change
 	if changes, g.err = a.server.ApplyAll(ctx, a.found, objects); g.err != nil {
@@ -373,8 +378,11 @@ func (a *accounts) print(shared []string, results []fleet.Result) error {
 		var b strings.Builder
 		if len(shared) > 0 {
 			b.WriteString("for several nodes:\n")
-			for _, s := range shared {
+			for _, s := range shared[:min(len(shared), maxRows)] {
 				b.WriteString("  " + text.Line(s) + "\n")
+			}
+			if more := len(shared) - maxRows; more > 0 {
+				fmt.Fprintf(&b, "  %d more: -o json shows all\n", more)
 			}
 		}
 		if _, err := io.WriteString(v.Stdout, b.String()); err != nil {
@@ -477,7 +485,11 @@ func (a *accounts) removeRest(ctx context.Context) (changes []string, err error)
 	if a.c.stale {
 		refs = a.found.Stale(a.known)
 	} else {
-		refs = a.found.Stale(shared)
+		done := slices.Clone(shared)
+		for _, n := range a.nodes {
+			done = append(done, provision.RefsOf(identities.ForNode(n.Name)...)...)
+		}
+		refs = a.found.Stale(done)
 		slices.Reverse(shared)
 	}
 	account := func(r provision.Ref) bool { return r.Kind == "ServiceAccount" }
@@ -568,23 +580,15 @@ type accountState struct {
 	Foreign   []string `json:"foreign,omitempty"`
 }
 
-// compare compares objects with those that were found. With a node, a binding may be different for
-// other nodes.
-func (a *accounts) compare(objects []identities.Object, node string) (s accountState) {
-	s.State = accountsComplete
-	for _, o := range objects {
-		name := provision.RefOf(o).String()
-		switch a.found.State(o) {
-		case provision.Missing:
-			s.Missing = append(s.Missing, name)
-		case provision.Different:
-			if node != "" && a.found.Grants(o, node) {
-				continue
-			}
-			s.Different = append(s.Different, name)
-		case provision.Foreign:
-			s.Foreign = append(s.Foreign, name)
-		}
+// add adds the state of an object.
+func (s *accountState) add(r provision.Ref, state provision.State) {
+	switch name := r.String(); state {
+	case provision.Missing:
+		s.Missing = append(s.Missing, name)
+	case provision.Different:
+		s.Different = append(s.Different, name)
+	case provision.Foreign:
+		s.Foreign = append(s.Foreign, name)
 	}
 	switch {
 	case len(s.Foreign) > 0:
@@ -593,8 +597,67 @@ func (a *accounts) compare(objects []identities.Object, node string) (s accountS
 		s.State = accountsDifferent
 	case len(s.Missing) > 0:
 		s.State = accountsIncomplete
+	default:
+		s.State = accountsComplete
 	}
-	return s
+}
+
+// bindingState is the state of a binding of several nodes.
+type bindingState struct {
+	provision.Ref
+	state   provision.State
+	lacking map[string]bool // nodes without the binding, if it is different
+}
+
+// of returns the state for one node: a binding may be different for other nodes only.
+func (b *bindingState) of(node string) provision.State {
+	if b.state == provision.Different && !b.lacking[node] {
+		return provision.Same
+	}
+	return b.state
+}
+
+// compare compares everything with what was found.
+func (a *accounts) compare() (shared accountState, nodes []accountState) {
+	objects := identities.Shared()
+	count := len(objects)
+	for _, o := range objects {
+		shared.add(provision.RefOf(o), a.found.State(o))
+	}
+	bindings := map[*accountGroup][]bindingState{}
+	for _, n := range a.nodes {
+		one := accountState{Node: n.Name}
+		exists := false
+		for _, o := range identities.ForNode(n.Name) {
+			r := provision.RefOf(o)
+			one.add(r, a.found.State(o))
+			exists = exists || r.Kind == "ServiceAccount" && a.found.Has(r)
+		}
+		for _, g := range a.groups[n.Name] {
+			if bindings[g] == nil {
+				for _, o := range identities.ForGroup(g.Group) {
+					b := bindingState{Ref: provision.RefOf(o), state: a.found.State(o)}
+					if b.state == provision.Different {
+						b.lacking = a.found.Lacking(o)
+					}
+					bindings[g] = append(bindings[g], b)
+					shared.add(b.Ref, b.state)
+					count++
+				}
+			}
+			for i := range bindings[g] {
+				one.add(bindings[g][i].Ref, bindings[g][i].of(n.Name))
+			}
+		}
+		if one.State == accountsIncomplete && !exists {
+			one.State = accountsMissing
+		}
+		nodes = append(nodes, one)
+	}
+	if len(shared.Missing) == count {
+		shared.State = accountsMissing
+	}
+	return shared, nodes
 }
 
 // details describes a state without the names of the node and its rabbit.
@@ -624,18 +687,25 @@ func (s *accountState) details() string {
 
 // accountsStatus is the output of identities status with -o json.
 type accountsStatus struct {
-	Well     bool            `json:"well"`
-	Enforced *bool           `json:"enforced"` // null: not known
-	Error    string          `json:"error,omitempty"`
-	Shared   accountState    `json:"shared"`
-	Counts   map[string]int  `json:"counts"`
-	Nodes    []accountState  `json:"nodes"`
-	Stale    []provision.Ref `json:"stale"`
+	Well     bool           `json:"well"`
+	Enforced *bool          `json:"enforced"` // null: not known
+	Error    string         `json:"error,omitempty"`
+	Shared   accountState   `json:"shared"`
+	Counts   map[string]int `json:"counts"`
+	Nodes    []accountState `json:"nodes"`
+	Stale    []staleObject  `json:"stale"`
+}
+
+// staleObject is an object of a node or rabbit that is not in the SystemConfiguration.
+type staleObject struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
 }
 
 func runIdentitiesStatus(ctx context.Context, v *call) error {
 	var a *accounts
-	s := accountsStatus{Counts: map[string]int{}, Stale: []provision.Ref{}}
+	s := accountsStatus{Counts: map[string]int{}, Stale: []staleObject{}}
 	err := v.before(ctx, func(ctx context.Context) (err error) {
 		if a, err = v.prepareAccounts(ctx, (*accounts).selected); err != nil {
 			return err
@@ -650,35 +720,16 @@ func runIdentitiesStatus(ctx context.Context, v *call) error {
 	if err != nil {
 		return err
 	}
-	shared, seen := identities.Shared(), map[*accountGroup]bool{}
-	for _, n := range a.nodes {
-		for _, g := range a.groups[n.Name] {
-			if !seen[g] {
-				shared = append(shared, identities.ForGroup(g.Group)...)
-			}
-			seen[g] = true
-		}
-	}
-	if s.Shared = a.compare(shared, ""); len(s.Shared.Missing) == len(shared) {
-		s.Shared.State = accountsMissing
-	}
+	s.Shared, s.Nodes = a.compare()
 	s.Well = s.Shared.State == accountsComplete && s.Enforced != nil && *s.Enforced
-	for _, n := range a.nodes {
-		objects := identities.ForNode(n.Name)
-		for _, g := range a.groups[n.Name] {
-			objects = append(objects, identities.ForGroup(g.Group)...)
-		}
-		one := a.compare(objects, n.Name)
-		if one.State == accountsIncomplete && !slices.ContainsFunc(accountsOf(n.Name), func(o identities.Object) bool { return a.found.Has(provision.RefOf(o)) }) {
-			one.State = accountsMissing
-		}
-		one.Node = n.Name
-		s.Nodes = append(s.Nodes, one)
-		s.Counts[one.State]++
-		s.Well = s.Well && one.State == accountsComplete
+	for _, n := range s.Nodes {
+		s.Counts[n.State]++
+		s.Well = s.Well && n.State == accountsComplete
 	}
 	if a.known != nil {
-		s.Stale = append(s.Stale, a.found.Stale(a.known)...)
+		for _, r := range a.found.Stale(a.known) {
+			s.Stale = append(s.Stale, staleObject(r))
+		}
 		s.Well = s.Well && len(s.Stale) == 0
 	}
 	if !s.Well {

@@ -5,6 +5,7 @@
 package deploy
 
 import (
+	"net/http"
 	"slices"
 
 	"github.com/spf13/pflag"
@@ -51,6 +52,7 @@ type call struct {
 type settings struct {
 	kubeconfig, context string
 	output              string
+	transport           http.RoundTripper // replaces the network to the API server in tests
 
 	credentials credentialsSettings
 	doctor      doctorSettings

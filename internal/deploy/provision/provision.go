@@ -26,11 +26,7 @@ import (
 )
 
 // Ref names an object.
-type Ref struct {
-	Kind      string `json:"kind"`
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name"`
-}
+type Ref struct{ Kind, Namespace, Name string }
 
 // String returns "RoleBinding compute-01/compute-daemons-nnf-dm".
 func (r Ref) String() string {
@@ -132,22 +128,33 @@ func (f Found) State(o identities.Object) State {
 	return Same
 }
 
-// Grants reports whether a binding that was found, and that is for the right role, has the accounts of a
-// node that it should have.
-func (f Found) Grants(o identities.Object, node string) bool {
-	have := f[RefOf(o)]
-	want, err := decode(o)
-	if have == nil || err != nil || want.RoleRef == nil || !reflect.DeepEqual(have.RoleRef, want.RoleRef) {
-		return false
+// Lacking returns the namespaces of the accounts that a binding should have, but does not: all, if it is
+// for another role or not created by nnf-deploy.
+func (f Found) Lacking(o identities.Object) map[string]bool {
+	key := func(subject any) (k [3]any, namespace string) {
+		m, _ := subject.(map[string]any)
+		namespace, _ = m["namespace"].(string)
+		return [3]any{m["kind"], m["name"], namespace}, namespace
 	}
-	subjects, _ := have.Subjects.([]any)
-	wanted, _ := want.Subjects.([]any)
-	for _, s := range wanted {
-		if m, _ := s.(map[string]any); m["namespace"] == node && !slices.ContainsFunc(subjects, func(h any) bool { return reflect.DeepEqual(h, s) }) {
-			return false
+	there := map[[3]any]bool{}
+	want, err := decode(o)
+	if have := f[RefOf(o)]; err == nil && have != nil && have.managed() && reflect.DeepEqual(have.RoleRef, want.RoleRef) {
+		subjects, _ := have.Subjects.([]any)
+		for _, s := range subjects {
+			k, _ := key(s)
+			there[k] = true
 		}
 	}
-	return true
+	lacking := map[string]bool{}
+	if err == nil {
+		subjects, _ := want.Subjects.([]any)
+		for _, s := range subjects {
+			if k, namespace := key(s); !there[k] {
+				lacking[namespace] = true
+			}
+		}
+	}
+	return lacking
 }
 
 // Has reports whether nnf-deploy has created an object with this name.

@@ -226,6 +226,7 @@ var imports = map[string]string{
 	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what to install on which node
 	"deploy/credentials":     "api deploy/inventory deploy/product kube safepath",
 	"deploy/identities":      "api api/dws api/nnf deploy/inventory deploy/product",      // accounts of single nodes
+	"deploy/provision":       "api api/nnf deploy/identities deploy/product kube",        // these accounts on the API server
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
 	"deploy/remote":          "",                                                         // runs scripts on nodes; independent of the scripts
 	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only the form of a status
@@ -237,7 +238,7 @@ var imports = map[string]string{
 	"cli/table":        "text",
 	"cli/clientmountd": "cli cli/table clientmount clientmount/doctor config daemon mountstate node systemd text text/checklist text/hint text/usage timeline version",
 	"cli/dmctl":        "cli cli/screen cli/table datamovement/client text text/checklist text/hint text/usage version",
-	"cli/deploy":       "cli cli/screen cli/table deploy/credentials deploy/fleet deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/remote deploy/target kube mountstate text text/checklist text/hint text/usage timeline timeline/page version",
+	"cli/deploy":       "cli cli/screen cli/table deploy/credentials deploy/fleet deploy/identities deploy/inventory deploy/nodeset deploy/payload deploy/product deploy/provision deploy/remote deploy/target kube mountstate text text/checklist text/hint text/usage timeline timeline/page version",
 }
 
 // MaxSize returns the maximum size of the release binary of a program, in bytes.

@@ -90,7 +90,7 @@ type document struct {
 	Well     bool
 	Enforced *bool
 	Shared   struct{ State string }
-	Nodes []struct {
+	Nodes    []struct {
 		Node, State                 string
 		Missing, Different, Foreign []string
 	}
@@ -283,10 +283,8 @@ func TestRevoke(t *testing.T) {
 			} else if code == http.StatusNotFound {
 				cached++
 			}
-			select {
-			case <-done:
+			if wait.Pass(t, 50*time.Millisecond, "the next attempt of the thief"); isClosed(done) {
 				return
-			case <-time.After(50 * time.Millisecond):
 			}
 		}
 	})
@@ -297,10 +295,8 @@ func TestRevoke(t *testing.T) {
 			if _, err := request(get(near), t, peer); err != nil {
 				t.Errorf("the other node: %v", err)
 			}
-			select {
-			case <-done:
+			if wait.Pass(t, 20*time.Millisecond, "the next request of the other node"); isClosed(done) {
 				return
-			case <-time.After(20 * time.Millisecond):
 			}
 		}
 	})
@@ -309,7 +305,7 @@ func TestRevoke(t *testing.T) {
 	took := time.Since(started)
 	s.expect(a, 0, "all tokens of the node are invalid", "nnf-deploy install --no-programs --identity per-node "+s.Node)
 	// The thief has another chance: the accounts exist again.
-	time.Sleep(2 * time.Second)
+	wait.Pass(t, 2*time.Second, "the thief")
 	close(done)
 	thief.Wait()
 	other.Wait()
@@ -334,6 +330,15 @@ func TestRevoke(t *testing.T) {
 	s.expect(s.identities("revoke"), 2, "identities revoke needs NODE...")
 	if s.exists("ServiceAccount", s.far, "nnf-dm") {
 		t.Error("an account was created")
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -371,4 +376,36 @@ func TestDeployRights(t *testing.T) {
 	if _, err := os.Stat(s.file); err != nil {
 		t.Error(err)
 	}
+}
+
+// The commands in the guide work, in their order, and the guide has what they print.
+func TestIdentitiesGuide(t *testing.T) {
+	s := newAdministrator(t)
+	s.expect(s.identities("remove"), 0)
+	text, err := os.ReadFile(fixture.Root(t) + "/docs/identities.md")
+	s.Must(err)
+	run := 0
+	for _, block := range strings.Split(string(text), "<!-- tested by internal/e2e/identities TestIdentitiesGuide -->\n```sh\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		for line := range strings.Lines(block) {
+			args := strings.Fields(strings.ReplaceAll(line, "compute-[01-02]", s.Node+","+s.near))
+			want := 0
+			if slices.Equal(args, []string{"nnf-deploy", "identities", "status"}) {
+				want = 1 // two of four nodes have accounts
+			}
+			a := s.expect(s.identities(args[2], args[3:]...), want)
+			if want == 1 {
+				s.expect(a, 1, "policies, roles and bindings: incomplete", "COUNT ACCOUNTS DETAILS NODES 2 complete")
+			}
+			run++
+		}
+	}
+	if run != 7 {
+		t.Errorf("the guide has %d commands", run)
+	}
+	if _, states := s.states(); states != "node=complete near=complete far=complete distant=complete" {
+		t.Error(states)
+	}
+	s.expect(s.identities("status"), 0, "policies, roles and bindings: complete; the policies are enforced COUNT ACCOUNTS DETAILS NODES 4 complete")
+	s.expect(s.identities("remove"), 0)
 }

@@ -91,5 +91,15 @@ var messages = map[string][]topic{
 		{texts: []string{"looks base64-encoded"}, do: "Decode the file, or the field of the Secret, with `base64 -d`: it is encoded as `kubectl get secret -o yaml` prints it."},
 		{texts: []string{"its expiry is not a valid date", "invalid expiry"}, do: "Replace the token: an API server sets valid dates."},
 		{texts: []string{"every user can write to the directory"}, do: "Use another `--out`, or run `chmod o-w`."},
+	}}, {"Messages about identities", []message{
+		{texts: []string{"which Kubernetes has since 1.30"}, do: "Use the shared accounts: this cluster cannot restrict what the account of a node may change."},
+		{texts: []string{"the API server does not enforce the admission policies"}, do: "Check the flag `--disable-admission-plugins` of the API server."},
+		{texts: []string{"may not impersonate"}, do: "Use the rights of cluster-admin."},
+		{texts: []string{"was not created by nnf-deploy"}, do: "Find out what uses the object. Delete it, or take it over with `identities apply --force`."},
+		{texts: []string{"another program manages fields of a"}, do: "Find out why another program changes the object, which the message names. `identities apply --force` sets the fields back."},
+		{texts: []string{"a namespace does not exist"}, do: "Check that the software of the rabbits is running: it creates a namespace for each node and each rabbit in the SystemConfiguration."},
+		{texts: []string{"the API server did not answer"}, do: "Run the command again: it changes only what is missing or differs."},
+		{texts: []string{"objects belong to no node of the SystemConfiguration"}, do: "Check the list with `identities remove --stale --dry-run`, then delete them: accounts of removed nodes still have valid tokens."},
+		{texts: []string{"the accounts are deleted, and so all tokens are invalid"}, do: "Run `nnf-deploy identities apply NODE` after the time that the message gives."},
 	}}},
 }

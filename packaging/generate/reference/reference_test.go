@@ -33,7 +33,7 @@ var sources = map[string][]string{
 	"nnf-dm":       {"internal/datamovement", "internal/datamovement/server", "internal/unixsocket", "internal/safepath", "internal/kube", "internal/daemon"},
 	"nnf-dmctl":    {"internal/cli/dmctl", "internal/datamovement/client", "internal/datamovement", "internal/datamovement/server"},
 	"nnf-deploy": {"internal/cli/deploy", "internal/deploy/credentials", "internal/deploy/fleet", "internal/deploy/inventory", "internal/deploy/payload",
-		"internal/deploy/product", "internal/deploy/remote", "internal/deploy/target", "internal/kube"},
+		"internal/deploy/product", "internal/deploy/provision", "internal/deploy/remote", "internal/deploy/target", "internal/kube"},
 }
 
 // texts returns the texts in the code and the scripts of a program.
