@@ -310,7 +310,7 @@ func TestIdentitiesScale(t *testing.T) {
 		t.Errorf("%v for %d objects, want at most %v", o.took, objects, most)
 	}
 	requests := a.server.requests
-	measured("nothing to change", "apply", count+" nodes: "+count+" unchanged")
+	measured("identities apply, nothing to change", "apply", count+" nodes: "+count+" unchanged")
 	if n := a.server.requests - requests; n > 40+objects/400 {
 		t.Errorf("%d requests although nothing changed", n)
 	}

@@ -185,6 +185,7 @@ func (b *bench) all() {
 		{nnfDeploy, fmt.Sprintf("%d simulated nodes, two runs", b.simulated), b.fleet},
 		{clientmountd, fmt.Sprintf("%d nodes on one API server", b.many), b.manyNodes},
 		{nnfDeploy, fmt.Sprintf("%d nodes in virtual time", b.nodesAtScale), b.scale},
+		{nnfDeploy, fmt.Sprintf("accounts of %d nodes in virtual time", b.nodesAtScale), b.identities},
 		{nnfDeploy, fmt.Sprintf("%d ssh sessions", b.sessions), b.realSessions},
 	} {
 		b.say(strings.TrimPrefix(string(part.about)+": "+part.what, ": "))

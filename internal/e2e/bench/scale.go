@@ -19,6 +19,8 @@ const (
 
 	scaleTarget  = 20.0  // ms of processor time per node
 	memoryTarget = 300.0 // MB
+
+	identitiesTarget = 900.0 // s
 )
 
 // measuredBy runs one test of a test program, which writes its figures as JSON.
@@ -71,6 +73,25 @@ func (b *bench) scale() {
 	b.add("output on the screen, many nodes", "kB", 100, true, screen, how)
 	b.add("output as JSON, many nodes", "MB", noTarget, true, document, how)
 	b.add("results file, many nodes", "MB", noTarget, true, results, how)
+}
+
+// identities measures nnf-deploy identities with many nodes in virtual time.
+func (b *bench) identities() {
+	var runs []struct {
+		Run     string  `json:"run"`
+		Seconds float64 `json:"virtual_seconds"`
+		CPU     float64 `json:"cpu_ms_per_node"`
+	}
+	b.measuredBy(scaleTest, "TestIdentitiesScale", "DEPLOY_SCALE", b.nodesAtScale, &runs)
+	how := fmt.Sprintf("%d nodes in virtual time; the API server takes 12 ms for a write; 16 requests at once", b.nodesAtScale)
+	for i, r := range runs {
+		target := float64(noTarget)
+		if i == 0 {
+			target = identitiesTarget
+		}
+		b.add(r.Run, "s", target, false, []float64{r.Seconds}, how)
+		b.add("processor time per node, "+r.Run, "ms", scaleTarget, false, []float64{r.CPU}, how+"; includes the simulated API server")
+	}
 }
 
 // realSessions measures nnf-deploy with the real ssh, one sshd per node. It needs root, because
