@@ -126,6 +126,28 @@ var scopeNames = map[api.Scope]string{
 	api.ScopeNode: "node", api.ScopeMovements: "movements", api.ScopeSystem: "system", api.ScopeProfiles: "profiles", api.ScopeAll: "all",
 }
 
+// Permissions returns the permissions of a daemon's account on a node: those that it must have, and
+// those that it must not have, because the role grants them in some namespaces only.
+func Permissions(d product.Daemon, n inventory.Node) (must, not []api.Permission) {
+	g := Group{Rabbit: n.Rabbit, Nodes: []string{n.Name}}
+	for _, r := range d.Rules {
+		in := namespaces(r.Scope, g)
+		if r.Scope == api.ScopeNode {
+			in = []string{n.Name}
+		}
+		for _, namespace := range in {
+			must = append(must, r.Needs(namespace)...)
+		}
+		if len(in) > 0 && r.Scope != api.ScopeAll {
+			not = append(not, r.Needs("")...)
+		}
+	}
+	own := api.Permission{Verb: "create", Resource: "serviceaccounts", Subresource: "token"} // for the next token
+	not = append(not, own)
+	own.Namespace, own.Name = n.Name, d.NodeAccount(n.Name).Name
+	return append(must, own), not
+}
+
 // namespaces returns the namespaces of a scope for a group, "" for all namespaces.
 func namespaces(scope api.Scope, g Group) []string {
 	switch scope {

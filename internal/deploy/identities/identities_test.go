@@ -128,7 +128,7 @@ func TestRoles(t *testing.T) {
 		for _, p := range used {
 			want[d.Name+" "+p.String()]++
 		}
-		want[d.Name+" create serviceaccounts./token ["+d.Name+"]"]++
+		want[d.Name+" create serviceaccounts/token ["+d.Name+"]"]++
 	}
 	for _, o := range Shared() {
 		rules, _ := o["rules"].([]any)
@@ -189,4 +189,61 @@ func TestGuide(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("docs/security.md has\n%s\nthe rules\n%s", strings.Join(got, ""), strings.Join(want, ""))
 	}
+}
+
+// The permissions of an account are those that the bindings of its node and group grant.
+func TestPermissions(t *testing.T) {
+	nodes := []inventory.Node{{Name: "a", Rabbit: "r"}, {Name: "x"}}
+	for _, n := range nodes {
+		objects := slices.Concat(ForNode(n.Name), ForGroup(Groups([]inventory.Node{n})[0]))
+		for _, d := range product.Daemons {
+			var want, got []string
+			for _, o := range objects {
+				ref, _ := o["roleRef"].(Object)
+				name, _ := ref["name"].(string)
+				namespace, _ := o["metadata"].(Object)["namespace"].(string)
+				if !slices.ContainsFunc(subjects(o), func(s Object) bool { return s["name"] == d.Name && s["namespace"] == n.Name }) {
+					continue
+				}
+				for _, scope := range scopes {
+					if roleName(d, scope) != name {
+						continue
+					}
+					for _, r := range d.Rules {
+						if r.Scope == scope {
+							for _, p := range r.Needs(namespace) {
+								want = append(want, p.String()+" "+p.Namespace)
+							}
+						}
+					}
+				}
+			}
+			want = append(want, "create serviceaccounts/token "+n.Name)
+			must, not := Permissions(d, n)
+			for _, p := range must {
+				got = append(got, p.String()+" "+p.Namespace)
+			}
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(got, want) || len(got) == 0 {
+				t.Errorf("%s on %s: %q, the objects grant %q", d.Name, n.Name, got, want)
+			}
+			for _, p := range not {
+				if p.Namespace != "" || slices.Contains(must, p) {
+					t.Errorf("%s on %s: %v", d.Name, n.Name, p)
+				}
+			}
+			if len(not) == 0 {
+				t.Errorf("%s on %s may have every permission in all namespaces", d.Name, n.Name)
+			}
+		}
+	}
+}
+
+func subjects(o Object) (all []Object) {
+	list, _ := o["subjects"].([]any)
+	for _, s := range list {
+		all = append(all, s.(Object))
+	}
+	return all
 }
