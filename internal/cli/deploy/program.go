@@ -5,6 +5,8 @@
 package deploy
 
 import (
+	"net/http"
+
 	"github.com/spf13/pflag"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
@@ -48,6 +50,8 @@ type call struct {
 type settings struct {
 	kubeconfig, context string
 	output              string
+
+	transport func(http.RoundTripper) http.RoundTripper // wraps that to the API server; nil: it does not
 
 	credentials credentialsSettings
 	doctor      doctorSettings

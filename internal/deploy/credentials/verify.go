@@ -57,6 +57,7 @@ func verifyOnce(ctx context.Context, admin *kube.Client, c *Credentials, r Reque
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Source, err)
 	}
+	defer as.Close()
 	c.Server = as.Address()
 	user, err := as.WhoAmI(ctx)
 	if err != nil {
