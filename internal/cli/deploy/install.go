@@ -263,7 +263,11 @@ func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Addres
 	}
 	c, err := credentials.Get(ctx, admin, r)
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.Name, err)
+		err = fmt.Errorf("%s: %w", d.Name, err)
+		if j.v.Given("identity") {
+			return err
+		}
+		return hint.Add(err, "if the nodes have accounts of their own, add --identity per-node")
 	}
 	for _, n := range c.Notes {
 		j.v.Say("%s: note: %s", d.Name, n)

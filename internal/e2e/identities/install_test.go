@@ -42,11 +42,12 @@ func newInstaller(t *testing.T) *installer {
 	s.Namespace(s.shared)
 	daemons := "daemons:\n"
 	for _, d := range product.Daemons {
-		s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": d.Name, "namespace": s.shared}},
+		a := s.account(d)
+		s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": a.Name, "namespace": a.Namespace}},
 			lab.Object{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": map[string]any{
-				"name": d.Name, "namespace": s.shared, "annotations": map[string]any{"kubernetes.io/service-account.name": d.Name}}})
+				"name": a.Name, "namespace": a.Namespace, "annotations": map[string]any{"kubernetes.io/service-account.name": a.Name}}})
 		s.grantShared(d)
-		daemons += fmt.Sprintf("- name: %s\n  bin: %s\n  serviceAccount: {name: %s, namespace: %s}\n", d.Name, d.Name, d.Name, s.shared)
+		daemons += fmt.Sprintf("- name: %s\n  bin: %s\n  serviceAccount: {name: %s, namespace: %s}\n", d.Name, d.Name, a.Name, a.Namespace)
 	}
 	configuration, err := json.Marshal(fixture.SystemConfiguration("default", []any{fixture.StorageNode(s.Rabbit, s.Node, s.near), fixture.StorageNode(s.other, s.far)},
 		map[string]any{"name": s.distant}, map[string]any{"name": s.Node + "-new"}))
@@ -61,6 +62,12 @@ func newInstaller(t *testing.T) *installer {
 	return s
 }
 
+// account returns the account of a daemon that all nodes share. It must not have the name of the
+// accounts of single nodes, which the policies restrict.
+func (s *installer) account(d product.Daemon) product.Account {
+	return product.Account{Name: "shared-" + d.Name, Namespace: s.shared}
+}
+
 // grantShared grants the shared account of a daemon its permissions.
 func (s *installer) grantShared(d product.Daemon) {
 	s.t.Helper()
@@ -70,16 +77,17 @@ func (s *installer) grantShared(d product.Daemon) {
 			rules = append(rules, fixture.Rule(r.Group, r.Resource, verb))
 		}
 	}
-	s.Grant(s.shared+"-"+d.Name, s.shared, d.Name, rules)
+	s.Grant(s.shared+"-"+d.Name, s.shared, s.account(d).Name, rules)
 }
 
-// daemon installs a fake daemon and its unit on a node.
+// daemon installs a fake daemon and its unit on a node. It is not ready if its token is in the file
+// run/fake/broken.
 func (s *installer) daemon(n *fakenode.Node, d product.Daemon) {
 	s.t.Helper()
 	status, err := json.Marshal(systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1", API: systemd.APIAnswers, Mounts: new(systemd.MountStatus)})
 	s.Must(err)
 	n.Put("run/fake/answer."+d.Name, string(status), 0o600)
-	s.Must(executable.Write(filepath.Join(n.Root, product.Path(d.Name)), []byte("#!/bin/sh\ncase $1 in\nready) [ ! -e \"$R/run/fake/broken\" ] ;;\nstatus) cat \"$R/run/fake/answer."+d.Name+"\" ;;\nesac\n")))
+	s.Must(executable.Write(filepath.Join(n.Root, product.Path(d.Name)), []byte("#!/bin/sh\ncase $1 in\nready) [ ! -e \"$R/run/fake/broken\" ] || ! grep -qF -f \"$R/run/fake/broken\" \"$R/etc/"+d.Name+"/service.token\" ;;\nstatus) cat \"$R/run/fake/answer."+d.Name+"\" ;;\nesac\n")))
 	for _, unit := range d.Units() {
 		n.Put(systemd.UnitDirectory+"/"+unit, systemd.WrittenBy(d.Name)+"\nExecStart="+product.Path(d.Name)+"\n", 0o644)
 	}
@@ -149,11 +157,9 @@ func TestMigration(t *testing.T) {
 	s := newInstaller(t)
 	clientmountd := product.Daemons[0]
 	token, _ := product.Credentials(clientmountd.Name)
-	of := func(a product.Account) func(product.Daemon) product.Account {
-		return func(d product.Daemon) product.Account { return product.Account{Name: d.Name, Namespace: a.Namespace} }
-	}
-	shared, own := of(product.Account{Namespace: s.shared}), of(product.Account{Namespace: s.Node})
-	s.belong(s.install(s.Node, "", 0, []string{"ok"}), shared)
+	shared, own := s.account, func(d product.Daemon) product.Account { return d.NodeAccount(s.Node) }
+	first := s.install(s.Node, "", 0, []string{"ok"})
+	s.belong(first, shared)
 
 	s.UseProxy()
 	s.Volume(0, lab.VolumeOptions{})
@@ -186,17 +192,17 @@ func TestMigration(t *testing.T) {
 	during(func() { s.belong(s.install(s.Node, "per-node", 0, []string{"ok"}), own) })
 	// The account of the node suffices.
 	s.delete("ClusterRoleBinding", "", s.shared+"-"+clientmountd.Name)
-	s.awaitPermission(product.Account{Name: clientmountd.Name, Namespace: s.shared}, false)
+	s.awaitPermission(s.account(clientmountd), false)
 	cycle()
 	s.Stop(daemon)
 	daemon = s.Start()
 	cycle()
 	// Without --identity, an installation does not move back.
 	s.grantShared(clientmountd)
-	s.awaitPermission(product.Account{Name: clientmountd.Name, Namespace: s.shared}, true)
+	s.awaitPermission(s.account(clientmountd), true)
 	s.belong(s.install(s.Node, "", 1, []string{"has an account of its own on this node", "add --identity per-node to keep the account, or --identity shared to move back"}), own)
 	// If the daemon does not start, the node keeps its token.
-	s.nodes[s.Node].Put("run/fake/broken", "", 0o600)
+	s.nodes[s.Node].Put("run/fake/broken", first[0], 0o600)
 	s.belong(s.install(s.Node, "shared", 1, []string{"the previous state was restored"}, "--ready-timeout", "1s"), own)
 	s.Must(os.Remove(s.nodes[s.Node].Root + "/run/fake/broken"))
 	during(func() { s.belong(s.install(s.Node, "shared", 0, []string{"ok"}), shared) })

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -176,6 +178,30 @@ func (f *Fleet) system() {
 	f.Fixture.Apply(fixture.SystemConfiguration("default", []any{fixture.StorageNode(Rabbit, attached...)}, external...))
 	for _, daemon := range daemons {
 		f.Fixture.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
+	}
+}
+
+// accounts creates the accounts of all nodes, and waits until the API server uses their roles.
+func (f *Fleet) accounts() {
+	f.t.Helper()
+	var list []inventory.Node
+	for i, n := range f.Nodes {
+		f.Fixture.Namespace(n.Name)
+		list = append(list, inventory.Node{Name: n.Name})
+		if i < len(f.Nodes)-1 {
+			list[i].Rabbit = Rabbit
+		}
+	}
+	f.Fixture.Namespace(Rabbit)
+	objects := identities.Shared()
+	for _, g := range identities.Groups(list) {
+		for _, n := range g.Nodes {
+			objects = append(objects, identities.ForNode(n)...)
+		}
+		objects = append(objects, identities.ForGroup(g)...)
+	}
+	for _, o := range objects {
+		f.Fixture.ApplyStrict(o)
 	}
 }
 
