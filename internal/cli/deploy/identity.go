@@ -25,8 +25,8 @@ var identityKinds = []string{identityShared, identityPerNode}
 // nodeLifetime is the usual lifetime of the tokens of single nodes.
 const nodeLifetime = 7 * 24 * time.Hour
 
-// maxTokenRequests is how many nodes get their tokens at the same time. Each needs about 50 requests to the
-// API server, which take milliseconds, so more would not make an installation faster.
+// maxTokenRequests is how many nodes get their tokens at the same time. Each needs about 40 requests
+// to the API server, which take milliseconds, so more would not make an installation faster.
 const maxTokenRequests = 8
 
 // nodeTokens requests the tokens of single nodes. Its methods may be called concurrently.

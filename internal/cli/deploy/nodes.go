@@ -278,7 +278,7 @@ func (j *job) address(a address) (inventory.Address, error) {
 func (v *call) access() kube.Options {
 	return kube.Options{
 		Kubeconfig: v.kubeconfig, Context: v.context, Environ: v.Getenv,
-		UserAgent: version.UserAgent(Name, "administrator"), QPS: -1, WrapTransport: v.transport,
+		UserAgent: version.UserAgent(Name, "administrator"), QPS: -1, WrapTransport: v.wrapTransport,
 	}
 }
 

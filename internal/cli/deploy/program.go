@@ -51,7 +51,7 @@ type settings struct {
 	kubeconfig, context string
 	output              string
 
-	transport func(http.RoundTripper) http.RoundTripper // wraps that to the API server; nil: it does not
+	wrapTransport func(http.RoundTripper) http.RoundTripper // replaces the network to the API server in tests
 
 	credentials credentialsSettings
 	doctor      doctorSettings

@@ -52,7 +52,7 @@ type scale struct {
 	names []string
 	dead  []string
 	dir   string
-	api   *virtualAPI // nil: there is none
+	api   *virtualAPI // nil: the command does not use one
 }
 
 func newScale(t *testing.T, nodes int) *scale {
@@ -142,7 +142,7 @@ func (s *scale) install(parallel int, signals []time.Duration, args ...string) *
 			v := Program.New(c)
 			v.install.nodes.ssh.Start = s.fleet.start
 			if s.api != nil {
-				v.transport = func(http.RoundTripper) http.RoundTripper { return s.api }
+				v.wrapTransport = func(http.RoundTripper) http.RoundTripper { return s.api }
 			}
 			return v
 		}

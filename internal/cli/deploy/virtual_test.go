@@ -377,7 +377,11 @@ func (a *virtualAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer a.running.Add(-1)
 	for most := a.most.Load(); running > most && !a.most.CompareAndSwap(most, running); most = a.most.Load() {
 	}
-	time.Sleep(2 * time.Millisecond)
+	select {
+	case <-time.After(2 * time.Millisecond):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
 	var body struct {
 		Spec struct {
 			Seconds    int64                                      `json:"expirationSeconds"`

@@ -129,12 +129,8 @@ var scopeNames = map[api.Scope]string{
 // Permissions returns the permissions of a daemon's account on a node: those that it must have, and
 // those that it must not have, because the role grants them in some namespaces only.
 func Permissions(d product.Daemon, n inventory.Node) (must, not []api.Permission) {
-	g := Group{Rabbit: n.Rabbit, Nodes: []string{n.Name}}
 	for _, r := range d.Rules {
-		in := namespaces(r.Scope, g)
-		if r.Scope == api.ScopeNode {
-			in = []string{n.Name}
-		}
+		in := namespacesOf(r.Scope, n)
 		for _, namespace := range in {
 			must = append(must, r.Needs(namespace)...)
 		}
@@ -146,6 +142,25 @@ func Permissions(d product.Daemon, n inventory.Node) (must, not []api.Permission
 	not = append(not, own)
 	own.Namespace, own.Name = n.Name, d.NodeAccount(n.Name).Name
 	return append(must, own), not
+}
+
+// namespacesOf returns the namespaces of a scope for a node, "" for all namespaces.
+func namespacesOf(scope api.Scope, n inventory.Node) []string {
+	switch {
+	case scope == api.ScopeNode:
+		return []string{n.Name}
+	case scope == api.ScopeMovements && n.Rabbit == "":
+		return []string{nnf.NamespaceDataMovement}
+	case scope == api.ScopeMovements:
+		return []string{n.Rabbit, nnf.NamespaceDataMovement}
+	case scope == api.ScopeSystem:
+		return []string{dws.NamespaceSystemConfiguration}
+	case scope == api.ScopeProfiles:
+		return []string{nnf.NamespaceProfiles}
+	case scope == api.ScopeAll:
+		return []string{""}
+	}
+	return nil
 }
 
 // namespaces returns the namespaces of a scope for a group, "" for all namespaces.

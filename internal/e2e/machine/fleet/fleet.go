@@ -8,6 +8,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -166,6 +167,14 @@ func (f *Fleet) write(name string, mode fs.FileMode, text string) string {
 // administrator does when setting up a system.
 func (f *Fleet) system() {
 	f.t.Helper()
+	f.Fixture.Apply(f.configuration())
+	for _, daemon := range daemons {
+		f.Fixture.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
+	}
+}
+
+// configuration returns the SystemConfiguration.
+func (f *Fleet) configuration() lab.Object {
 	var attached []string
 	var external []any
 	for i, n := range f.Nodes {
@@ -175,31 +184,22 @@ func (f *Fleet) system() {
 			external = append(external, map[string]any{"name": n.Name})
 		}
 	}
-	f.Fixture.Apply(fixture.SystemConfiguration("default", []any{fixture.StorageNode(Rabbit, attached...)}, external...))
-	for _, daemon := range daemons {
-		f.Fixture.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
-	}
+	return fixture.SystemConfiguration("default", []any{fixture.StorageNode(Rabbit, attached...)}, external...)
 }
 
-// accounts creates the accounts of all nodes, and waits until the API server uses their roles.
+// accounts creates the accounts of all nodes.
 func (f *Fleet) accounts() {
 	f.t.Helper()
-	var list []inventory.Node
-	for i, n := range f.Nodes {
+	for _, n := range f.Nodes {
 		f.Fixture.Namespace(n.Name)
-		list = append(list, inventory.Node{Name: n.Name})
-		if i < len(f.Nodes)-1 {
-			list[i].Rabbit = Rabbit
-		}
 	}
 	f.Fixture.Namespace(Rabbit)
-	objects := identities.Shared()
-	for _, g := range identities.Groups(list) {
-		for _, n := range g.Nodes {
-			objects = append(objects, identities.ForNode(n)...)
-		}
-		objects = append(objects, identities.ForGroup(g)...)
-	}
+	text, err := json.Marshal(f.configuration())
+	f.Fixture.Must(err)
+	var system inventory.System
+	f.Fixture.Must(json.Unmarshal(text, &system))
+	objects, err := identities.All(system)
+	f.Fixture.Must(err)
 	for _, o := range objects {
 		f.Fixture.ApplyStrict(o)
 	}
