@@ -58,11 +58,15 @@ var (
 type Permission struct {
 	Verb, Group, Resource, Subresource string
 	Namespace                          string // "": all namespaces
+	Name                               string // of the object; "": all objects
 }
 
-// String returns the permission in the form of "kubectl auth can-i".
+// String returns the permission in the form of "kubectl auth can-i", without the namespace.
 func (p Permission) String() string {
-	s := p.Verb + " " + p.Resource + "." + p.Group
+	s := p.Verb + " " + p.Resource
+	if p.Group != "" {
+		s += "." + p.Group
+	}
 	if p.Subresource != "" {
 		s += "/" + p.Subresource
 	}
@@ -72,15 +76,20 @@ func (p Permission) String() string {
 // Permissions returns the permissions of rules in all namespaces: those that the daemon uses, and
 // the others.
 func Permissions(rules []Rule) (used, other []Permission) {
-	list := func(r Rule, verbs string) (all []Permission) {
-		resource, sub, _ := strings.Cut(r.Resource, "/")
-		for verb := range strings.FieldsSeq(verbs) {
-			all = append(all, Permission{Verb: verb, Group: r.Group, Resource: resource, Subresource: sub})
-		}
-		return all
-	}
 	for _, r := range rules {
-		used, other = append(used, list(r, r.Used)...), append(other, list(r, r.Other)...)
+		used, other = append(used, r.permissions(r.Used, "")...), append(other, r.permissions(r.Other, "")...)
 	}
 	return used, other
+}
+
+// Needs returns the permissions of the rule that the daemon uses, in a namespace; "": in all
+// namespaces.
+func (r Rule) Needs(namespace string) []Permission { return r.permissions(r.Used, namespace) }
+
+func (r Rule) permissions(verbs, namespace string) (all []Permission) {
+	resource, sub, _ := strings.Cut(r.Resource, "/")
+	for verb := range strings.FieldsSeq(verbs) {
+		all = append(all, Permission{Verb: verb, Group: r.Group, Resource: resource, Subresource: sub, Namespace: namespace})
+	}
+	return all
 }

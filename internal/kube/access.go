@@ -70,6 +70,7 @@ func (c *Client) isAllowed(ctx context.Context, p api.Permission) (bool, error) 
 				Group       string `json:"group"`
 				Resource    string `json:"resource"`
 				Subresource string `json:"subresource,omitempty"`
+				Name        string `json:"name,omitempty"`
 			} `json:"resourceAttributes"`
 		} `json:"spec"`
 		Status struct {
@@ -78,7 +79,7 @@ func (c *Client) isAllowed(ctx context.Context, p api.Permission) (bool, error) 
 	}
 	review.APIVersion, review.Kind = accessReviews.Group+"/"+accessReviews.Version, accessReviews.Kind
 	at := &review.Spec.Attributes
-	at.Namespace, at.Verb, at.Group, at.Resource, at.Subresource = p.Namespace, p.Verb, p.Group, p.Resource, p.Subresource
+	at.Namespace, at.Verb, at.Group, at.Resource, at.Subresource, at.Name = p.Namespace, p.Verb, p.Group, p.Resource, p.Subresource, p.Name
 	err := c.Create(ctx, accessReviews, "", review, &review)
 	return review.Status.Allowed, err
 }

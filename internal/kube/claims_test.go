@@ -63,3 +63,38 @@ func FuzzParseClaims(f *testing.F) {
 		}
 	})
 }
+
+// Newer compares tokens of one account only.
+func TestNewer(t *testing.T) {
+	of := func(payload string) Claims {
+		c, err := ParseClaims(part(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	const account = `"kubernetes.io":{"namespace":"n","serviceaccount":{"name":"a","uid":"u1"}},`
+	old := of(`{` + account + `"sub":"a","iat":1700000000,"exp":1700000600}`)
+	if old.UID != "u1" || old.Issued.Unix() != 1700000000 {
+		t.Errorf("%+v", old)
+	}
+	if c := of(`{"sub":"a","kubernetes.io":[],"iat":1e300}`); c.UID != "" || !c.Issued.IsZero() {
+		t.Errorf("%+v", c)
+	}
+	for payload, want := range map[string]bool{
+		`{` + account + `"sub":"a","iat":1700000001}`:                                     true,
+		`{"sub":"a","iat":1700000001}`:                                                    true,
+		`{` + account + `"sub":"a","iat":1700000000}`:                                     false,
+		`{` + account + `"sub":"b","iat":1700000001}`:                                     false,
+		`{"sub":"a","iat":1700000001,"kubernetes.io":{"serviceaccount":{"uid":"other"}}}`: false,
+		`{"sub":"a"}`: false,
+		`{}`:          false,
+	} {
+		if got := of(payload).Newer(old); got != want {
+			t.Errorf("%s: %v", payload, got)
+		}
+	}
+	if (Claims{Issued: old.Issued}).Newer(Claims{}) {
+		t.Error("tokens without an account are compared")
+	}
+}

@@ -44,6 +44,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/json"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 )
 
@@ -145,6 +146,9 @@ func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Close closes the connections that no request uses. A program that creates many Clients needs it.
+func (c *Client) Close() { utilnet.CloseIdleConnectionsFor(c.rest.Client.Transport) }
 
 // Address returns the URL of the API server.
 func (c *Client) Address() string { return c.host }

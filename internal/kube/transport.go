@@ -160,6 +160,9 @@ func askedDelay(resp *http.Response) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
+// CloseIdleConnections is called by Client.Close.
+func (t *caTransport) CloseIdleConnections() { t.current().CloseIdleConnections() }
+
 func (t *caTransport) current() *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/nodeset"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 )
@@ -25,6 +26,7 @@ type credentialsSettings struct {
 	daemons                    []string
 	out                        string
 	account, namespace, secret string
+	identity                   string
 	bound                      bool
 	node                       string
 	lifetime, wait             time.Duration
@@ -41,9 +43,14 @@ the daemon needs.
 
 The token is the one in the Secret of the account. It does not expire, and all
 compute nodes share it. With --bound, the command requests a token that expires after
---lifetime; install the next one on the nodes before that.`,
+--lifetime; install the next one on the nodes before that.
+
+With --identity per-node, the token is one of the daemon's own account on the node
+--node, which nnf-deploy identities apply has created. It expires after --lifetime, and
+the daemon renews it.`,
 	Examples: []cli.Example{
 		{Comment: "Both daemons, into ./credentials/clientmountd and ./credentials/nnf-dm:", Lines: "nnf-deploy credentials --out credentials"},
+		{Comment: "Tokens of the accounts that both daemons have on one node:", Lines: "nnf-deploy credentials --identity per-node --node compute-01 --out credentials"},
 		{Comment: "A token for one node that is valid for a day:", Lines: "nnf-deploy credentials --daemon clientmountd --bound --node compute-01 --out credentials"},
 	},
 	Flags: credentialsFlags, Run: runCredentials,
@@ -54,9 +61,11 @@ func credentialsFlags(f *pflag.FlagSet, v *call) {
 	f.StringArrayVar(&c.daemons, "daemon", nil, "get the credentials of the daemon `NAME`, clientmountd or nnf-dm; may be repeated; by default, of both")
 	cli.Words(f, "daemon", product.Names()...)
 	f.StringVar(&c.out, "out", "", "write the files to `DIR`, which is created if it does not exist")
+	f.StringVar(&c.identity, "identity", identityShared, "get credentials of the `KIND` shared, which are the same on all nodes, or per-node, of an account of the node --node")
+	cli.Words(f, "identity", identityKinds...)
 	f.BoolVar(&c.bound, "bound", false, "request an expiring token")
-	f.StringVar(&c.node, "node", "", "with --bound, make the token invalid when the node `NAME` is removed from the cluster")
-	f.DurationVar(&c.lifetime, "lifetime", 24*time.Hour, "with --bound, let the token expire after `DURATION`")
+	f.StringVar(&c.node, "node", "", "with --identity per-node, the compute node `NAME`; with --bound, make the token invalid when the node NAME is removed from the cluster")
+	f.DurationVar(&c.lifetime, "lifetime", 0, "with --bound or --identity per-node, let the token expire after `DURATION`; by default, 24h with --bound, and 168h with --identity per-node")
 	f.StringVar(&c.account, "service-account", "", "use the service account `NAME` instead of the usual one")
 	f.StringVar(&c.namespace, "namespace", "", "use the namespace `NAME` instead of the usual one")
 	f.StringVar(&c.secret, "secret", "", "use the token in the Secret `NAME` instead of that of the account")
@@ -71,13 +80,25 @@ func (c *credentialsSettings) check(given func(string) bool) error {
 			return usage.Errorf("--daemon must be one of %s, not %.80q", strings.Join(product.Names(), ", "), d)
 		}
 	}
+	perNode := c.identity == identityPerNode
+	if !given("lifetime") {
+		if c.lifetime = 24 * time.Hour; perNode {
+			c.lifetime = nodeLifetime
+		}
+	}
 	switch {
 	case c.out == "":
 		return usage.Errorf("--out DIR is required")
+	case !slices.Contains(identityKinds, c.identity):
+		return cli.CheckWord("identity", c.identity, identityKinds)
+	case perNode && !given("node"):
+		return usage.Errorf("--identity per-node requires --node NAME")
+	case perNode && (c.bound || c.account != "" || c.namespace != "" || c.secret != "" || given("wait")):
+		return usage.Errorf("--bound, --service-account, --namespace, --secret and --wait cannot be used with --identity per-node")
 	case len(c.selected()) > 1 && (c.account != "" || c.namespace != "" || c.secret != ""):
 		return usage.Errorf("--service-account, --namespace and --secret apply to one daemon: add --daemon")
-	case !c.bound && (given("node") || given("lifetime")):
-		return usage.Errorf("--node and --lifetime require --bound: the token in a Secret is valid for all nodes and does not expire")
+	case !c.bound && !perNode && (given("node") || given("lifetime")):
+		return usage.Errorf("--node and --lifetime require --bound or --identity per-node: the token in a Secret is valid for all nodes and does not expire")
 	case c.bound && (c.secret != "" || given("wait")):
 		return usage.Errorf("--secret and --wait cannot be used with --bound, which uses no Secret")
 	case c.lifetime < credentials.MinLifetime:
@@ -116,7 +137,11 @@ func (c *credentialsSettings) selected() []inventory.Daemon {
 	})
 }
 
-func (c *credentialsSettings) request(d inventory.Daemon) credentials.Request {
+// request returns the request for a daemon. node is the one of --identity per-node.
+func (c *credentialsSettings) request(d inventory.Daemon, node inventory.Node) credentials.Request {
+	if p, _ := product.Of(d.Bin); c.identity == identityPerNode {
+		return credentials.ForNode(p, node, c.lifetime)
+	}
 	r := credentials.Request{
 		Account: d.Account, Program: d.Bin, Secret: c.secret, Wait: c.wait,
 		Bound: c.bound, Node: c.node, Lifetime: c.lifetime,
@@ -154,10 +179,16 @@ func (v *call) getCredentials(ctx context.Context) error {
 	default:
 		v.noteLoopback(at)
 	}
+	var node inventory.Node
+	if c.identity == identityPerNode {
+		if node, err = computeNode(ctx, admin, c.node); err != nil {
+			return err
+		}
+	}
 	// Fetch and verify all credentials before writing the first file.
 	var all []result
 	for _, d := range c.selected() {
-		r := c.request(d)
+		r := c.request(d, node)
 		if c.address.host != "" || c.address.port != "" {
 			r.Address = at
 		}
@@ -168,7 +199,7 @@ func (v *call) getCredentials(ctx context.Context) error {
 		for _, n := range got.Notes {
 			v.Say("%s: note: %s", d.Name, n)
 		}
-		all = append(all, result{daemon: d.Name, Credentials: got})
+		all = append(all, result{daemon: d.Name, identity: c.identity, Credentials: got})
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -185,6 +216,23 @@ func (v *call) getCredentials(ctx context.Context) error {
 	return v.showCredentials(all, at)
 }
 
+// computeNode returns a compute node of the cluster.
+func computeNode(ctx context.Context, admin *kube.Client, name string) (inventory.Node, error) {
+	system, err := inventory.FromCluster(ctx, admin)
+	if err != nil {
+		return inventory.Node{}, err
+	}
+	all, err := inventory.Nodes(system)
+	if err != nil {
+		return inventory.Node{}, err
+	}
+	nodes, err := inventory.Select(all, []string{name})
+	if err != nil {
+		return inventory.Node{}, fmt.Errorf("--node: %w", err)
+	}
+	return nodes[0], nil
+}
+
 // addWritten adds to an error which credentials have been written before it.
 func addWritten(before []result, err error) error {
 	if pe := (*os.PathError)(nil); errors.As(err, &pe) && pe.Path == "." {
@@ -198,7 +246,8 @@ func addWritten(before []result, err error) error {
 
 // result has the credentials of one daemon, and the files that they were written to.
 type result struct {
-	daemon string
+	daemon   string
+	identity string
 	*credentials.Credentials
 	written []credentials.Written
 }
@@ -215,6 +264,7 @@ type credentialsJSONItem struct {
 	Namespace string     `json:"namespace"`
 	Account   string     `json:"service_account"`
 	Source    string     `json:"source"`
+	Identity  string     `json:"identity"`
 	Bound     bool       `json:"bound"`
 	Node      string     `json:"node,omitempty"`
 	Expires   *time.Time `json:"expires"` // null: never
@@ -266,7 +316,7 @@ func (r *result) summary() string {
 func (r *result) json() credentialsJSONItem {
 	item := credentialsJSONItem{
 		Daemon: r.daemon, Namespace: r.Account.Namespace, Account: r.Account.Name, Source: r.Source,
-		Bound: r.Bound, Node: r.Node, Rights: r.Rights, Notes: append([]string{}, r.Notes...),
+		Identity: r.identity, Bound: r.Bound, Node: r.Node, Rights: r.Rights, Notes: append([]string{}, r.Notes...),
 	}
 	if !r.Expires.IsZero() {
 		end := r.Expires.UTC()

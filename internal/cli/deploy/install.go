@@ -36,6 +36,10 @@ type installSettings struct {
 	force                         bool
 	ready                         time.Duration
 	address                       address
+	identity                      string
+	lifetime                      time.Duration
+	tokens                        *nodeTokens // nil: all nodes have the same credentials
+	explicit                      bool        // --identity was given
 }
 
 var installCommand = &command{
@@ -45,6 +49,11 @@ host list such as compute-[01-20,30]. On each node, the command replaces only wh
 different, restarts only the daemons that this affects, and waits until
 they are ready. If they are not, it restores the previous state of the node. Mounts
 stay.
+
+With --identity per-node, each daemon gets an expiring token of its own account on the
+node, which nnf-deploy identities apply has created. The command requests the token
+when the node's turn comes, and verifies it before the node gets it. A node keeps its
+token while at least half of its lifetime is left; --force replaces it.
 
 A node that fails or cannot be reached does not delay the others. Repeat the
 same command to complete what is missing. After Ctrl-C, the command starts no
@@ -59,6 +68,7 @@ hosts; it must be able to log in without a prompt.`,
 		{Comment: "All compute nodes, a tenth of them at a time; stop after 3 failures:", Lines: "nnf-deploy install --rpm bin/rpm/*.rpm --batch 10% --max-failures 3"},
 		{Comment: "Many nodes, and then again those that failed:", Lines: "nnf-deploy install --no-programs --results results.jsonl 'compute-[001-128,200]'\nnnf-deploy install --no-programs --results results.jsonl --failed"},
 		{Comment: "A new token for one daemon, without changing the programs:", Lines: "nnf-deploy install --no-programs --only-daemon nnf-dm"},
+		{Comment: "Tokens that open one node only:", Lines: "nnf-deploy install --no-programs --identity per-node 'compute-[001-016]'"},
 	},
 	Most: -1, Flags: installFlags, Run: runInstall,
 }
@@ -71,6 +81,9 @@ func installFlags(f *pflag.FlagSet, v *call) {
 	f.BoolVar(&c.noBuild, "no-build", false, "use the programs that are already built in the source tree")
 	f.BoolVar(&c.noPrograms, "no-programs", false, "do not change the programs on the nodes")
 	f.StringVar(&c.credentials, "credentials", "", "use the credentials that nnf-deploy credentials has written to `DIR`; by default, those of the cluster")
+	f.StringVar(&c.identity, "identity", identityShared, "install credentials of the `KIND` shared, which are the same on all nodes, or per-node, of an account of each node")
+	cli.Words(f, "identity", identityKinds...)
+	f.DurationVar(&c.lifetime, "lifetime", nodeLifetime, "with --identity per-node, let the tokens expire after `DURATION`")
 	c.address.flags(f)
 	f.BoolVar(&c.dryRun, "dry-run", false, "show what would change on each node, and change nothing")
 	f.BoolVar(&c.force, "force", false, "replace everything, even if it is unchanged")
@@ -81,7 +94,7 @@ func installFlags(f *pflag.FlagSet, v *call) {
 }
 
 // check validates the flags and returns the arguments that are host lists.
-func (c *installSettings) check(args []string) (names []string, err error) {
+func (c *installSettings) check(args []string, given func(string) bool) (names []string, err error) {
 	for _, a := range args {
 		if strings.HasSuffix(a, ".rpm") && len(c.rpms) > 0 {
 			c.rpms = append(c.rpms, a)
@@ -89,32 +102,40 @@ func (c *installSettings) check(args []string) (names []string, err error) {
 			names = append(names, a)
 		}
 	}
-	given := 0
+	sources := 0
 	for _, is := range []bool{len(c.rpms) > 0, c.binaries != "", c.noPrograms} {
 		if is {
-			given++
+			sources++
 		}
 	}
 	switch {
-	case given > 1:
+	case sources > 1:
 		return nil, usage.Errorf("--rpm, --binary-dir and --no-programs are mutually exclusive")
-	case given == 1 && c.noBuild:
+	case sources == 1 && c.noBuild:
 		return nil, usage.Errorf("--no-build cannot be used with --rpm, --binary-dir or --no-programs, which build nothing")
 	case c.ready < time.Second || c.limit < time.Second:
 		return nil, usage.Errorf("--ready-timeout and --node-timeout must be at least 1s")
+	case !slices.Contains(identityKinds, c.identity):
+		return nil, cli.CheckWord("identity", c.identity, identityKinds)
+	case given("lifetime") && c.identity != identityPerNode:
+		return nil, usage.Errorf("--lifetime requires --identity per-node")
+	case c.identity == identityPerNode && c.credentials != "":
+		return nil, usage.Errorf("--credentials and --identity per-node are mutually exclusive: each node gets its own token")
+	case c.lifetime < credentials.MinLifetime:
+		return nil, usage.Errorf("--lifetime must be at least %v", credentials.MinLifetime)
 	}
 	return names, cmp.Or(c.rollout.check(), c.nodes.check(names))
 }
 
 func runInstall(ctx context.Context, v *call) error {
 	c := &v.install
-	names, err := c.check(v.Args)
+	names, err := c.check(v.Args, v.Given)
 	if err != nil {
 		return err
 	}
 	return v.rollOut(ctx, &c.rollout, func(ctx context.Context) (*job, target.Want, error) { return v.prepareInstall(ctx, names) },
 		func(ctx, stop context.Context, w *target.Want, step func(string)) fleet.Result {
-			return installOn(ctx, stop, c.nodes.shell(), w, c.dryRun, step)
+			return c.installOn(ctx, stop, w, step)
 		})
 }
 
@@ -131,9 +152,14 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target
 	}
 	v.noteLoopback(at)
 	given := c.address.host != "" || c.address.port != "" || j.site != nil && (j.site.Host != "" || j.site.Port != "")
-	daemons, err := j.daemonsFrom(ctx, c.credentials, at, given)
+	daemons, err := j.daemonsFrom(ctx, c.credentials, c.identity, at, given)
 	if err != nil {
 		return nil, target.Want{}, err
+	}
+	if c.explicit = v.Given("identity"); c.identity == identityPerNode {
+		if c.tokens, err = j.perNode(ctx, at, given, c.lifetime, daemons); err != nil {
+			return nil, target.Want{}, err
+		}
 	}
 	want := wantOf(j.nodes[0], at, daemons)
 	want.Force, want.Ready = c.force, c.ready
@@ -144,19 +170,40 @@ func (v *call) prepareInstall(ctx context.Context, names []string) (*job, target
 }
 
 // installOn brings one node up to date.
-func installOn(ctx, stop context.Context, ssh remote.Shell, w *target.Want, dry bool, step func(string)) fleet.Result {
+func (c *installSettings) installOn(ctx, stop context.Context, w *target.Want, step func(string)) fleet.Result {
+	ssh := c.nodes.shell()
 	report, err := target.Probe(stop, ssh, w)
 	if err != nil {
 		return failed(err)
+	}
+	var notes []string
+	switch {
+	case c.tokens != nil:
+		notes, err = c.tokens.complete(stop, w, report, c.dryRun, step)
+	case !c.explicit:
+		err = movesBack(w, report)
+	}
+	if err != nil {
+		return c.interrupted(stop, failed(err))
 	}
 	plan, err := target.Diff(w, report)
 	if err != nil {
 		return failed(err)
 	}
-	r := apply(ctx, stop, ssh, w.Node, plan, dry, step)
+	plan.Notes = append(plan.Notes, notes...)
+	r := apply(ctx, stop, ssh, w.Node, plan, c.dryRun, step)
 	if r.State == fleet.OK {
 		step("verify")
 		verify(ctx, ssh, w, &r)
+	}
+	return r
+}
+
+// interrupted returns the result for a node whose preparation has failed. If that was stopped,
+// nothing has failed on the node.
+func (c *installSettings) interrupted(stop context.Context, r fleet.Result) fleet.Result {
+	if stop.Err() != nil {
+		r = fleet.Result{State: fleet.Interrupted, Cause: "nothing was changed"}
 	}
 	return r
 }
@@ -182,7 +229,7 @@ func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Resu
 // daemonsFrom returns the wanted daemons. dir is a directory with credentials; if it is
 // empty, they come from the cluster. at is the address of the API server; if it was given by
 // the administrator, the credentials are verified there.
-func (j *job) daemonsFrom(ctx context.Context, dir string, at inventory.Address, given bool) ([]target.Daemon, error) {
+func (j *job) daemonsFrom(ctx context.Context, dir, identity string, at inventory.Address, given bool) ([]target.Daemon, error) {
 	var list []target.Daemon
 	for _, d := range j.daemons {
 		want, err := daemonOf(d)
@@ -191,6 +238,7 @@ func (j *job) daemonsFrom(ctx context.Context, dir string, at inventory.Address,
 		}
 		switch {
 		case d.Account.Name == "":
+		case identity == identityPerNode && own(&want): // each node has its own
 		case dir != "":
 			err = readCredentials(dir, len(j.daemons) == 1, &want)
 		default:
@@ -215,7 +263,11 @@ func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Addres
 	}
 	c, err := credentials.Get(ctx, admin, r)
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.Name, err)
+		err = fmt.Errorf("%s: %w", d.Name, err)
+		if j.v.Given("identity") {
+			return err
+		}
+		return hint.Add(err, "if the nodes have accounts of their own, add --identity per-node")
 	}
 	for _, n := range c.Notes {
 		j.v.Say("%s: note: %s", d.Name, n)
@@ -225,7 +277,7 @@ func (j *job) fetch(ctx context.Context, d inventory.Daemon, at inventory.Addres
 }
 
 func daemonOf(d inventory.Daemon) (target.Daemon, error) {
-	want := target.Daemon{Name: d.Name, Bin: d.Bin}
+	want := target.Daemon{Name: d.Name, Bin: d.Bin, Account: d.Account}
 	var err error
 	if want.Arguments, err = words(d.ExtraArgs); err != nil {
 		return want, fmt.Errorf("%s: extraArgs: %w", d.Name, err)

@@ -1,27 +1,54 @@
 package deploy
 
 import (
+	"bytes"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 )
 
 // Further packages from a pattern that the shell has expanded are not host lists.
 func TestArgumentsOfInstall(t *testing.T) {
+	none := func(string) bool { return false }
 	good := func() installSettings {
-		return installSettings{ready: time.Minute, rollout: rollout{limit: time.Minute, nodes: nodesSettings{parallel: 1, ssh: remote.SSH{Connect: time.Second}}}}
+		return installSettings{identity: identityShared, lifetime: nodeLifetime, ready: time.Minute, rollout: rollout{limit: time.Minute, nodes: nodesSettings{parallel: 1, ssh: remote.SSH{Connect: time.Second}}}}
 	}
 	c := good()
 	c.rpms = []string{"a.rpm"}
-	names, err := c.check([]string{"b.rpm", "compute-01"})
+	names, err := c.check([]string{"b.rpm", "compute-01"}, none)
 	if err != nil || !slices.Equal(names, []string{"compute-01"}) || !slices.Equal(c.rpms, []string{"a.rpm", "b.rpm"}) {
 		t.Errorf("%q %q %v", names, c.rpms, err)
 	}
 	c = good()
-	if names, err = c.check([]string{"b.rpm"}); err != nil || !slices.Equal(names, []string{"b.rpm"}) {
+	if names, err = c.check([]string{"b.rpm"}, none); err != nil || !slices.Equal(names, []string{"b.rpm"}) {
 		t.Errorf("%q %v", names, err)
+	}
+}
+
+// Options for the tokens of single nodes that contradict others are usage errors.
+func TestIdentityArguments(t *testing.T) {
+	for args, want := range map[string]string{
+		"install --identity x":                                                   "--identity must be one of shared, per-node",
+		"install --lifetime 1h":                                                  "--lifetime requires --identity per-node",
+		"install --identity per-node --lifetime 9m":                              "--lifetime must be at least 10m",
+		"install --identity per-node --credentials d":                            "mutually exclusive",
+		"credentials --out d --identity x":                                       "--identity must be one of shared, per-node",
+		"credentials --out d --identity per-node":                                "requires --node NAME",
+		"credentials --out d --identity per-node --node a --bound":               "cannot be used with --identity per-node",
+		"credentials --out d --identity per-node --node a --secret s --daemon x": "--daemon must be",
+		"credentials --out d --identity per-node --node a --wait 1s":             "cannot be used with --identity per-node",
+		"credentials --out d --identity per-node --node a[1-2]":                  "expands to 2 nodes",
+		"credentials --out d --lifetime 1h":                                      "--node and --lifetime require",
+	} {
+		var stdout, stderr bytes.Buffer
+		code := Program.Run(t.Context(), cli.Process{Stdout: &stdout, Stderr: &stderr}, strings.Fields(args))
+		if code != cli.ExitUsage || !strings.Contains(stderr.String(), want) {
+			t.Errorf("%s: %d %s", args, code, &stderr)
+		}
 	}
 }
 

@@ -19,11 +19,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 	"github.com/compute-daemons/compute-daemons/internal/text"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
 // failed returns the result for an error of a node.
 func failed(err error) fleet.Result {
-	r := fleet.Result{State: fleet.Failed, Cause: err.Error()}
+	r := fleet.Result{State: fleet.Failed, Cause: err.Error(), Hint: hint.Of(err)}
 	if p := (*target.Problem)(nil); errors.As(err, &p) {
 		r.Hint = p.Hint
 	}

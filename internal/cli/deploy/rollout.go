@@ -228,7 +228,7 @@ func (b *bar) update(change func(*barState)) {
 	s := *b.state.Load()
 	change(&s)
 	var parts []string
-	for _, step := range []string{"inspect", "upload", "switch", "reconnect", "verify", "wait"} {
+	for _, step := range []string{"inspect", "token", "upload", "switch", "reconnect", "verify", "wait"} {
 		if b.counts[step] > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", step, b.counts[step]))
 		}

@@ -51,6 +51,7 @@ type scale struct {
 	names []string
 	dead  []string
 	dir   string
+	api   *virtualAPI // nil: the command does not use one
 }
 
 func newScale(t *testing.T, nodes int) *scale {
@@ -66,7 +67,7 @@ func newScale(t *testing.T, nodes int) *scale {
 	}
 	s.write("system.yaml", system)
 	for _, d := range product.Names() {
-		s.write("credentials/"+d+"/"+product.TokenFile, "header.claims.signature")
+		s.write("credentials/"+d+"/"+product.TokenFile, virtualToken("nnf-system", d, 0))
 		s.write("credentials/"+d+"/"+product.CertFile, "certificate")
 	}
 	s.release(1)
@@ -124,15 +125,24 @@ func (w *screenWriter) Write(p []byte) (int, error) {
 // run runs nnf-deploy install in virtual time. The signals are sent at these times.
 func (s *scale) run(parallel int, signals []time.Duration, args ...string) *outcome {
 	s.t.Helper()
+	args = append([]string{"--credentials", filepath.Join(s.dir, "credentials")}, args...)
+	return s.install(parallel, signals, args...)
+}
+
+func (s *scale) install(parallel int, signals []time.Duration, args ...string) *outcome {
+	s.t.Helper()
 	o := &outcome{said: map[string]time.Duration{}}
 	results := filepath.Join(s.dir, "results.jsonl")
 	args = append([]string{"install", "--parallel", strconv.Itoa(parallel), "--system-config", filepath.Join(s.dir, "system.yaml"), "--binary-dir", filepath.Join(s.dir, "bin"),
-		"--credentials", filepath.Join(s.dir, "credentials"), "--kubernetes-service-host", "api", "--kubernetes-service-port", "6443", "--results", results}, args...)
+		"--kubernetes-service-host", "api", "--kubernetes-service-port", "6443", "--results", results}, args...)
 	synctest.Test(s.t, func(t *testing.T) {
 		p := Program
 		p.New = func(c *cli.Call) *call {
 			v := Program.New(c)
 			v.install.nodes.ssh.Start = s.fleet.start
+			if s.api != nil {
+				v.transport = s.api
+			}
 			return v
 		}
 		sent := make(chan os.Signal, len(signals))
@@ -167,10 +177,15 @@ func (s *scale) run(parallel int, signals []time.Duration, args ...string) *outc
 // measured runs nnf-deploy and returns its figures.
 func (s *scale) measured(run string, parallel int, args ...string) (*outcome, scaleFigure) {
 	s.t.Helper()
+	return s.measure(run, parallel, func() *outcome { return s.run(parallel, nil, args...) })
+}
+
+func (s *scale) measure(run string, parallel int, do func() *outcome) (*outcome, scaleFigure) {
+	s.t.Helper()
 	debug.FreeOSMemory()
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // resets VmHWM; without this, the maximum of all runs counts
 	before := processorTime(s.t)
-	o := s.run(parallel, nil, args...)
+	o := do()
 	return o, scaleFigure{
 		Run: run, Parallel: parallel, Nodes: len(s.names), Seconds: o.took.Seconds(), CPU: (processorTime(s.t) - before).Seconds() * 1000 / float64(len(s.names)),
 		Memory: resident(s.t), Screen: o.stderr.Len(), JSON: o.stdout.Len(), Results: len(o.results),
@@ -331,5 +346,48 @@ func TestInterruptedScale(t *testing.T) {
 	o = s.run(parallel, nil, "--failed", "-o", "json")
 	if c := o.document.Counts; len(o.document.Nodes) != left || c[fleet.Failed] != len(s.dead) || c[fleet.OK] != left-len(s.dead) {
 		t.Errorf("--failed: %v, want %d nodes, of which %d are dead", c, left, len(s.dead))
+	}
+}
+
+// A large fleet gets tokens of accounts of single nodes: two requests for each node that answers,
+// made when its turn comes. A second run requests none. The processor time includes the requests to
+// the API server without TLS.
+func TestIdentitiesAtScale(t *testing.T) {
+	nodes, err := strconv.Atoi(cmp.Or(os.Getenv(scaleNodes), "600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const parallel = 128
+	s := newScale(t, nodes)
+	if o := s.run(parallel, nil); o.code != cli.ExitFailed {
+		t.Fatalf("%d\n%s", o.code, &o.stderr)
+	}
+	s.api = newVirtualAPI(t)
+	s.write("kubeconfig", "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'https://api:6443'}}], users: [{name: u, user: {token: t}}], contexts: [{name: c, context: {cluster: c, user: u}}]}")
+	alive := int64(len(s.names) - len(s.dead))
+	for _, run := range []struct {
+		name, state      string
+		tokens, accounts int64
+	}{{"first tokens of nodes", "ok", 2 * alive, 0}, {"tokens of nodes, nothing to change", "unchanged", 0, 2 * alive}} {
+		s.api.reset()
+		o, f := s.measure(run.name, parallel, func() *outcome {
+			return s.install(parallel, nil, "--identity", "per-node", "--kubeconfig", filepath.Join(s.dir, "kubeconfig"), "-o", "json")
+		})
+		s.check(o, run.state)
+		t.Logf("%+v, %d requests, at most %d at the same time", f, s.api.requests.Load(), s.api.most.Load())
+		if got, accounts := s.api.tokens.Load(), s.api.accounts.Load(); got != run.tokens || accounts != run.accounts {
+			t.Errorf("%s: %d tokens and %d accounts, want %d and %d", run.name, got, accounts, run.tokens, run.accounts)
+		}
+		if most := s.api.most.Load(); most > 8*maxTokenRequests {
+			t.Errorf("%s: %d requests at the same time", run.name, most)
+		}
+		if f.CPU > 20 && len(s.names) > 5000 {
+			t.Errorf("%s: %.1f ms of processor time per node", run.name, f.CPU)
+		}
+		for _, token := range []string{"e30.", "signature"} {
+			if strings.Contains(o.stdout.String()+o.stderr.String()+string(o.results), token) {
+				t.Errorf("%s: the output has %q", run.name, token)
+			}
+		}
 	}
 }

@@ -31,8 +31,10 @@ expired. The command is therefore suitable for monitoring.
 VERSION is the version of the program. UNIT is the state of the service, or of the
 socket for nnf-dm, which runs only when it is needed. API shows whether clientmountd
 reaches the API server. MOUNTS is the number of ClientMounts with mounts in place
-(unknown: this version of clientmountd is too old to report it). TOKEN is how long
-the credentials are valid. The token itself never leaves the node.`,
+(unknown: this version of clientmountd is too old to report it). IDENTITY is shared if
+all nodes have the same account, and per-node if the account belongs to this node.
+TOKEN is how long the credentials are valid. The token itself never leaves the node.
+A note lists the nodes whose token expires within a day, or has expired.`,
 	Examples: []cli.Example{
 		{Comment: "List the nodes with a problem:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
 	},
@@ -63,6 +65,9 @@ func runStatus(ctx context.Context, v *call) error {
 			if !d.Healthy {
 				r.State = fleet.Differs
 			}
+			if n := expiryNote(d, time.Now()); n != "" {
+				r.Notes = append(r.Notes, n)
+			}
 			if d.Mounts != nil && d.Mounts.Unknown != "" {
 				r.Notes = append(r.Notes, "the number of mounts is not known: "+d.Mounts.Unknown)
 			}
@@ -91,7 +96,7 @@ func (v *call) showStatus(results []fleet.Result, states map[string][]target.Dae
 }
 
 func statusTable(w io.Writer, results []fleet.Result, states map[string][]target.DaemonState) error {
-	head := []string{"NODE", "DAEMON", "VERSION", "UNIT", "API", "MOUNTS", "TOKEN"}
+	head := []string{"NODE", "DAEMON", "VERSION", "UNIT", "API", "MOUNTS", "IDENTITY", "TOKEN"}
 	many := len(results) > manyNodes
 	var rows [][]string
 	for _, r := range results {
@@ -100,11 +105,11 @@ func statusTable(w io.Writer, results []fleet.Result, states map[string][]target
 			if many {
 				what = cmp.Or(r.Class, what)
 			}
-			rows = append(rows, []string{r.Node, "-", "-", string(r.State), "-", "-", what})
+			rows = append(rows, []string{r.Node, "-", "-", string(r.State), "-", "-", "-", what})
 			continue
 		}
 		for _, d := range states[r.Node] {
-			rows = append(rows, []string{r.Node, d.Name, cmp.Or(d.Version, "-"), cmp.Or(d.Unit, "-"), cmp.Or(d.API, "-"), mounts(d), token(d, time.Now())})
+			rows = append(rows, []string{r.Node, d.Name, cmp.Or(d.Version, "-"), cmp.Or(d.Unit, "-"), cmp.Or(d.API, "-"), mounts(d), cmp.Or(d.Kind, "-"), token(d, time.Now(), many)})
 		}
 	}
 	if !many {
@@ -142,11 +147,14 @@ var tokenTexts = map[string]string{
 	target.TokenInvalid:   "invalid expiry",
 }
 
-// token describes how long the credentials are valid.
-func token(d target.DaemonState, now time.Time) string {
+// token describes how long the credentials are valid, in full hours if the nodes are many: nodes
+// with the same text have one row.
+func token(d target.DaemonState, now time.Time, many bool) string {
 	switch {
 	case d.Token != target.TokenExpires:
 		return cmp.Or(tokenTexts[d.Token], d.Token)
+	case d.Expires.Before(now) && many:
+		return "expired"
 	case d.Expires.Before(now):
 		return "expired " + d.Expires.Format(time.DateTime) + " UTC"
 	}
@@ -154,10 +162,37 @@ func token(d target.DaemonState, now time.Time) string {
 	switch {
 	case left > 48*time.Hour:
 		return fmt.Sprintf("expires in %d days", int(left.Hours()/24))
+	case many && left < time.Hour:
+		return "expires in less than 1h"
+	case many:
+		return fmt.Sprintf("expires in %dh", int(left.Hours()))
 	case left < time.Minute:
 		return "expires in less than 1m"
 	}
 	return "expires in " + strings.TrimSuffix(left.Truncate(time.Minute).String(), "0s")
+}
+
+// expiryNote returns a note about a token that has expired or that needs attention, or "". The
+// daemon renews the token of an account of one node at 75 to 85 % of its lifetime, so that with less
+// than 15 % left, the renewal has failed.
+func expiryNote(d target.DaemonState, now time.Time) string {
+	const soon = 24 * time.Hour
+	limit, command := soon, "nnf-deploy install --no-programs"
+	if d.Kind == target.KindPerNode {
+		command += " --identity per-node"
+		if life := d.Expires.Sub(d.Issued); !d.Issued.IsZero() {
+			limit = min(soon, life*15/100)
+		}
+	}
+	switch left := d.Expires.Sub(now); {
+	case d.Token != target.TokenExpires:
+		return ""
+	case left <= 0:
+		return "the token of " + d.Name + " has expired: run " + command
+	case left < limit:
+		return "the token of " + d.Name + " expires within a day: run " + command
+	}
+	return ""
 }
 
 type statusDocument struct {
@@ -187,6 +222,8 @@ type statusDaemon struct {
 	Mounts  *int       `json:"mounts,omitempty"`
 	Bad     int        `json:"mounts_unreadable,omitempty"`
 	Unknown string     `json:"mounts_unknown,omitempty"`
+	Kind    string     `json:"identity,omitempty"`
+	Account string     `json:"account,omitempty"`
 	Token   string     `json:"token"`
 	Expires *time.Time `json:"token_expires,omitempty"`
 }
@@ -201,7 +238,7 @@ func statusJSON(w io.Writer, results []fleet.Result, states map[string][]target.
 		for _, d := range states[r.Node] {
 			one := statusDaemon{
 				Name: d.Name, Well: d.Healthy, Version: d.Version, Package: d.Package, Unit: d.Unit, Enabled: d.Enabled, Says: d.Status,
-				API: d.API, Token: d.Token,
+				API: d.API, Kind: d.Kind, Account: text.Clip(text.Line(d.Account), 512), Token: d.Token,
 			}
 			if m := d.Mounts; m != nil && m.Unknown != "" {
 				one.Unknown = m.Unknown

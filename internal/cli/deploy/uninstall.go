@@ -71,7 +71,7 @@ func (v *call) prepareNodes(ctx context.Context, n *nodesSettings) (*job, target
 	}
 	var daemons []target.Daemon
 	for _, d := range j.daemons {
-		daemons = append(daemons, target.Daemon{Name: d.Name, Bin: d.Bin})
+		daemons = append(daemons, target.Daemon{Name: d.Name, Bin: d.Bin, Account: d.Account})
 	}
 	want := wantOf(j.nodes[0], inventory.Address{}, daemons)
 	return j, want, want.Check()

@@ -4,13 +4,20 @@ import (
 	"archive/tar"
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 	"math/rand/v2"
+	"net/http"
 	"path"
 	"regexp"
 	"slices"
@@ -18,10 +25,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
@@ -43,7 +53,8 @@ type virtualNode struct {
 	bins  []string // daemons that run
 }
 
-type virtualFile struct{ sum, mode, owner string }
+// virtualFile is a file; claims is the middle part of a token.
+type virtualFile struct{ sum, mode, owner, claims string }
 
 // Delays of a node with a pace of 1: those of a compute node with an idle processor, whose
 // sshd uses DNS and PAM.
@@ -192,7 +203,7 @@ func (s *virtualConnection) probe(request []string) {
 	file := func(path string) {
 		f, there := s.node.files[path]
 		if !there {
-			f = virtualFile{"absent", "-", "-"}
+			f = virtualFile{sum: "absent", mode: "-", owner: "-"}
 		}
 		s.print("file", f.sum, strings.TrimPrefix(f.mode, "0"), f.owner, path)
 	}
@@ -201,9 +212,11 @@ func (s *virtualConnection) probe(request []string) {
 		case "file":
 			file(value)
 		case "claims":
-			if _, there := s.node.files[value]; there {
-				s.print("claims", value, base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"system:serviceaccount:nnf-system:clientmountd"}`)))
+			if f := s.node.files[value]; f.claims != "" {
+				s.print("claims", value, f.claims)
 			}
+		case "stored":
+			file(value)
 		case "unit":
 			properties := "LoadState=not-found\nActiveState=inactive\nUnitFileState=\nStatusText=\n"
 			if slices.Contains(s.node.bins, strings.TrimSuffix(value, path.Ext(value))) {
@@ -231,7 +244,7 @@ func (s *virtualConnection) probe(request []string) {
 // apply receives an archive and changes the node when nnf-deploy sends "go".
 func (s *virtualConnection) apply(size int64) error {
 	var manifest, run string
-	sums := map[string]string{}
+	sums, tokens := map[string]string{}, map[string]string{}
 	archive := io.LimitReader(s.in, size)
 	for t := tar.NewReader(archive); ; {
 		h, err := t.Next()
@@ -245,6 +258,13 @@ func (s *virtualConnection) apply(size int64) error {
 		case "manifest", "run", "sums":
 			_, err = io.Copy(&text, t)
 		default:
+			if h.Size < 4096 {
+				_, err = io.Copy(&text, t)
+				if parts := strings.Split(text.String(), "."); err == nil && len(parts) == 3 && !strings.ContainsAny(parts[1], " \n") {
+					tokens[h.Name] = parts[1]
+				}
+				break
+			}
 			_, err = io.Copy(io.Discard, t)
 		}
 		if err != nil {
@@ -273,7 +293,7 @@ func (s *virtualConnection) apply(size int64) error {
 		return errStopped
 	}
 	s.print("switching")
-	s.node.change(manifest, sums)
+	s.node.change(manifest, sums, tokens)
 	if !s.pass(virtualSwitch) {
 		return errStopped // the switch continues on the node
 	}
@@ -295,17 +315,110 @@ func interned(text string) string {
 }
 
 // change applies a manifest.
-func (n *virtualNode) change(manifest string, sums map[string]string) {
+func (n *virtualNode) change(manifest string, sums, tokens map[string]string) {
 	for line := range strings.Lines(manifest) {
 		switch f := strings.Fields(line); f[0] {
 		case "file", "binary":
-			n.files[interned(f[4])] = virtualFile{interned(sums[f[1]]), interned(f[2]), interned(f[3])}
+			n.files[interned(f[4])] = virtualFile{interned(sums[f[1]]), interned(f[2]), interned(f[3]), strings.Clone(tokens[f[1]])}
 		case "directory", "newdirectory":
-			n.files[interned(f[3])] = virtualFile{"directory", interned(f[1]), interned(f[2])}
+			n.files[interned(f[3])] = virtualFile{sum: "directory", mode: interned(f[1]), owner: interned(f[2])}
 		case "unit":
 			if !slices.Contains(n.bins, f[1]) {
 				n.bins = append(n.bins, interned(f[1]))
 			}
 		}
 	}
+}
+
+// virtualAPI is an API server in memory, with the accounts of all nodes. It answers after a delay in
+// virtual time.
+type virtualAPI struct {
+	ca                                        string
+	requests, tokens, accounts, running, most atomic.Int64
+}
+
+func newVirtualAPI(t *testing.T) *virtualAPI {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true}
+	der, err := x509.CreateCertificate(crand.Reader, of, of, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &virtualAPI{ca: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
+}
+
+func (a *virtualAPI) reset() {
+	for _, n := range []*atomic.Int64{&a.requests, &a.tokens, &a.accounts, &a.most} {
+		n.Store(0)
+	}
+}
+
+// virtualToken returns a token of an account. It expires after life; 0: it does not expire.
+func virtualToken(namespace, name string, life time.Duration) string {
+	claims := map[string]any{"sub": product.Account{Name: name, Namespace: namespace}.User()}
+	if life > 0 {
+		claims["iat"], claims["exp"] = time.Now().Unix(), time.Now().Add(life).Unix()
+		claims["kubernetes.io"] = map[string]any{"serviceaccount": map[string]any{"name": name, "uid": namespace + "-" + name}}
+	}
+	data, _ := json.Marshal(claims)
+	return "e30." + base64.RawURLEncoding.EncodeToString(data) + ".signature"
+}
+
+var virtualAccount = regexp.MustCompile(`^/api/v1/namespaces/([^/]+)/serviceaccounts/([^/]+)(/token)?$`)
+
+// RoundTrip implements http.RoundTripper. The roles are those of nnf-deploy identities apply.
+func (a *virtualAPI) RoundTrip(r *http.Request) (*http.Response, error) {
+	a.requests.Add(1)
+	running := a.running.Add(1)
+	defer a.running.Add(-1)
+	for most := a.most.Load(); running > most && !a.most.CompareAndSwap(most, running); most = a.most.Load() {
+	}
+	select {
+	case <-time.After(2 * time.Millisecond):
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	var body struct {
+		Spec struct {
+			Seconds    int64                                      `json:"expirationSeconds"`
+			Attributes struct{ Namespace, Resource, Verb string } `json:"resourceAttributes"`
+		}
+	}
+	if r.Body != nil {
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			return nil, err
+		}
+		r.Body.Close()
+	}
+	claims, _ := kube.ClaimsOf(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")) // of no account for the administrator
+	user := claims.Subject
+	code, answer := http.StatusOK, map[string]any{}
+	switch account := virtualAccount.FindStringSubmatch(r.URL.Path); {
+	case account != nil && account[3] != "":
+		a.tokens.Add(1)
+		life := time.Duration(body.Spec.Seconds) * time.Second
+		answer["status"] = map[string]any{"token": virtualToken(account[1], account[2], life), "expirationTimestamp": time.Now().Add(life).UTC().Format(time.RFC3339)}
+	case account != nil:
+		a.accounts.Add(1)
+		answer["metadata"] = map[string]any{"uid": account[1] + "-" + account[2]}
+	case strings.HasSuffix(r.URL.Path, "/configmaps/kube-root-ca.crt"):
+		answer["data"] = map[string]any{"ca.crt": a.ca}
+	case strings.HasSuffix(r.URL.Path, "/selfsubjectaccessreviews"):
+		at := body.Spec.Attributes
+		d, _ := product.Of(user[strings.LastIndex(user, ":")+1:])
+		answer["status"] = map[string]any{"allowed": at.Namespace != "" || slices.ContainsFunc(d.Rules, func(r api.Rule) bool {
+			return r.Scope == api.ScopeAll && r.Resource == at.Resource && slices.Contains(strings.Fields(r.Used), at.Verb)
+		})}
+	case strings.HasSuffix(r.URL.Path, "/selfsubjectreviews"):
+		answer["status"] = map[string]any{"userInfo": map[string]any{"username": user}}
+	default:
+		code = http.StatusNotFound
+		answer = map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": code}
+	}
+	data, err := json.Marshal(answer)
+	return &http.Response{StatusCode: code, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(string(data))), Request: r}, err
 }

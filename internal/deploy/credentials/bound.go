@@ -63,6 +63,9 @@ func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Cred
 		created, err = create(ctx, admin, r, request)
 	}
 	if kube.IsNotFound(err) {
+		if r.Own != nil {
+			return nil, noAccount(&r)
+		}
 		return nil, missingError(ctx, admin, r)
 	}
 	if err != nil {
@@ -72,10 +75,10 @@ func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Cred
 	if got := time.Until(c.Expires); got < r.Lifetime-time.Minute && r.Lifetime-got > r.Lifetime/20 {
 		c.note(fmt.Sprintf("the API server granted a lifetime of %v instead of %v", got.Round(time.Minute), r.Lifetime))
 	}
-	if c.CA, err = authority(ctx, admin, r.Account.Namespace); err != nil {
-		return nil, err
+	if c.CA = r.CA; len(c.CA) == 0 {
+		c.CA, err = Authority(ctx, admin, r.Account.Namespace)
 	}
-	return c, nil
+	return c, err
 }
 
 func create(ctx context.Context, admin *kube.Client, r Request, request tokenRequest) (created tokenRequest, err error) {
@@ -86,9 +89,9 @@ func create(ctx context.Context, admin *kube.Client, r Request, request tokenReq
 	return created, err
 }
 
-// authority returns the CA that the cluster publishes in every namespace, or otherwise the
+// Authority returns the CA that the cluster publishes in every namespace, or otherwise the
 // one in the kubeconfig.
-func authority(ctx context.Context, admin *kube.Client, namespace string) ([]byte, error) {
+func Authority(ctx context.Context, admin *kube.Client, namespace string) ([]byte, error) {
 	const published = "kube-root-ca.crt"
 	var m struct {
 		metav1.ObjectMeta `json:"metadata"`

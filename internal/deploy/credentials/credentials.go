@@ -8,11 +8,15 @@ package credentials
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
 // Request describes the credentials to fetch.
@@ -28,11 +32,23 @@ type Request struct {
 	Node     string
 	Lifetime time.Duration
 
+	// Own is the node for which the account is that of one daemon on this node only; see ForNode.
+	Own *inventory.Node
+
+	// CA is used instead of the one that the cluster publishes; PEM.
+	CA []byte
+
 	// Address is where compute nodes reach the API server, and where the credentials are
 	// verified; zero: the one in the kubeconfig.
 	Address inventory.Address
 	// Wait is how long the control plane may take to fill a Secret.
 	Wait time.Duration
+}
+
+// ForNode returns the request for a token of a daemon's own account on a node, which expires after
+// lifetime. The account must have exactly the permissions of identities.Permissions.
+func ForNode(d product.Daemon, n inventory.Node, lifetime time.Duration) Request {
+	return Request{Account: d.NodeAccount(n.Name), Program: d.Name, Bound: true, Lifetime: lifetime, Own: &n}
 }
 
 // MinLifetime is the shortest lifetime that the API server grants.
@@ -84,10 +100,30 @@ var (
 	nodes      = kube.Resource{Version: "v1", Plural: "nodes", Kind: "Node"}
 )
 
-// remedy returns the hint how to create the account, Secret and rights of a program.
-func remedy(program string) string {
-	if p, _ := product.Of(program); p.Manifest != "" {
+// remedy returns the hint how to create the account, Secret and rights.
+func (r *Request) remedy() string {
+	if r.Own != nil {
+		return "run nnf-deploy identities apply " + r.Own.Name
+	}
+	if p, _ := product.Of(r.Program); p.Manifest != "" {
 		return "apply the manifest " + p.Manifest + " of this package"
 	}
 	return "create it"
+}
+
+// UID returns the UID of an account of one node. Tokens that were issued for an account with
+// another UID are no longer valid.
+func UID(ctx context.Context, admin *kube.Client, r Request) (string, error) {
+	var a struct {
+		metav1.ObjectMeta `json:"metadata"`
+	}
+	err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, &a)
+	if kube.IsNotFound(err) {
+		return "", noAccount(&r)
+	}
+	return string(a.UID), err
+}
+
+func noAccount(r *Request) error {
+	return hint.Add(fmt.Errorf("there is no ServiceAccount %s", r.Account), "%s", r.remedy())
 }

@@ -131,7 +131,7 @@ func TestNoAuthority(t *testing.T) {
 	}
 	for configMap, reason := range map[string]string{"": `get ConfigMap "n/kube-root-ca.crt": no;`, `{"data":{"ca.crt":"x"}}`: "ConfigMap n/kube-root-ca.crt: it contains no PEM certificate"} {
 		s.configMap = configMap
-		_, err := authority(t.Context(), admin, "n")
+		_, err := Authority(t.Context(), admin, "n")
 		if err == nil || !strings.Contains(err.Error(), reason) || !strings.HasSuffix(err.Error(), "; kubeconfig: it contains no PEM certificate") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("ConfigMap %q: %v", configMap, err)
 		}

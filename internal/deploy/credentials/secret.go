@@ -77,7 +77,7 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 			c.invalidSince = s.Labels[invalidSinceLabel]
 			return c, nil
 		case s.Type != tokenType:
-			return nil, fmt.Errorf("the Secret %s has no token or no ca.crt, and the control plane does not fill a Secret of type %q: delete it and %s", place, s.Type, remedy(r.Program))
+			return nil, fmt.Errorf("the Secret %s has no token or no ca.crt, and the control plane does not fill a Secret of type %q: delete it and %s", place, s.Type, r.remedy())
 		case !time.Now().Before(deadline):
 			return nil, unfilledError(ctx, admin, r, place)
 		}
@@ -92,7 +92,7 @@ func fromSecret(ctx context.Context, admin *kube.Client, r Request) (*Credential
 // unfilledError returns the error for a Secret without a token, with the likely reason.
 func unfilledError(ctx context.Context, admin *kube.Client, r Request, place string) error {
 	if err := admin.Get(ctx, accounts, r.Account.Namespace, r.Account.Name, nil); kube.IsNotFound(err) {
-		return fmt.Errorf("the Secret %s has no token, because there is no ServiceAccount %s: %s", place, r.Account, remedy(r.Program))
+		return fmt.Errorf("the Secret %s has no token, because there is no ServiceAccount %s: %s", place, r.Account, r.remedy())
 	}
 	return fmt.Errorf("the Secret %s got no token within %v: check that kube-controller-manager, which fills it, is running", place, r.Wait)
 }
@@ -136,16 +136,16 @@ func missingError(ctx context.Context, admin *kube.Client, r Request) error {
 				return fmt.Errorf("there is no Secret %s/%s, but the account lists %q: add --secret %s", r.Account.Namespace, r.Secret, s.Name, s.Name)
 			}
 		}
-		return fmt.Errorf("there is no Secret %s/%s with a token of the account: %s, or use --bound, which needs no Secret", r.Account.Namespace, r.Secret, remedy(r.Program))
+		return fmt.Errorf("there is no Secret %s/%s with a token of the account: %s, or use --bound, which needs no Secret", r.Account.Namespace, r.Secret, r.remedy())
 	}
 	p, _ := product.Of(r.Program)
 	for _, old := range p.OlderAccounts {
 		if old != r.Account && admin.Get(ctx, accounts, old.Namespace, old.Name, nil) == nil {
-			return fmt.Errorf("%s, but there is %s from an older installation: add --service-account %s --namespace %s, or %s", missing, old, old.Name, old.Namespace, remedy(r.Program))
+			return fmt.Errorf("%s, but there is %s from an older installation: add --service-account %s --namespace %s, or %s", missing, old, old.Name, old.Namespace, r.remedy())
 		}
 	}
 	if !kube.IsNotFound(err) {
 		return fmt.Errorf("there is no Secret %s/%s, and its ServiceAccount cannot be read: %w", r.Account.Namespace, r.Secret, err)
 	}
-	return fmt.Errorf("%s: check that %s is the right cluster; if it is, %s", missing, admin.Address(), remedy(r.Program))
+	return fmt.Errorf("%s: check that %s is the right cluster; if it is, %s", missing, admin.Address(), r.remedy())
 }

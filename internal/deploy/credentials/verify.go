@@ -12,8 +12,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
 
 // cacheDelay is how long an API server may take to notice an account, token or role that
@@ -55,10 +57,11 @@ func verifyOnce(ctx context.Context, admin *kube.Client, c *Credentials, r Reque
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.Source, err)
 	}
+	defer as.Close()
 	c.Server = as.Address()
 	user, err := as.WhoAmI(ctx)
 	if err != nil {
-		return explain(c, claims, err)
+		return explain(c, &r, claims, err)
 	}
 	if user == "" {
 		user = claims.Subject // the server is too old to report the user
@@ -70,25 +73,28 @@ func verifyOnce(ctx context.Context, admin *kube.Client, c *Credentials, r Reque
 }
 
 // explain adds the likely reason and a hint to a refusal.
-func explain(c *Credentials, claims kube.Claims, err error) error {
+func explain(c *Credentials, r *Request, claims kube.Claims, err error) error {
 	if !apierrors.IsUnauthorized(err) {
 		return fmt.Errorf("the credentials from %s do not work: %w", c.Source, err)
 	}
-	var why, hint string
+	var why, next string
 	stale := false
 	switch {
 	case !claims.Expires.IsZero() && time.Now().After(claims.Expires):
-		why, hint = "it expired at "+claims.Expires.UTC().Format(time.RFC3339), "delete the Secret and create it again, or use --bound"
+		why, next = "it expired at "+claims.Expires.UTC().Format(time.RFC3339), "delete the Secret and create it again, or use --bound"
 	case c.invalidSince != "":
 		why = "the control plane marked it as invalid on " + c.invalidSince + ", because it had not been used for a year"
-		hint = "to use it anyway, remove the label " + invalidSinceLabel + " from the Secret"
+		next = "to use it anyway, remove the label " + invalidSinceLabel + " from the Secret"
 	case claims.Subject != "" && claims.Subject != c.Account.User():
-		why, hint = fmt.Sprintf("it was issued for %q, not for %q", claims.Subject, c.Account.User()), "check --secret, --service-account and --namespace"
+		why, next = fmt.Sprintf("it was issued for %q, not for %q", claims.Subject, c.Account.User()), "check --secret, --service-account and --namespace"
 	default:
-		why, hint = "another cluster issued it, or its account has been deleted since", "delete the Secret and create it again"
+		why, next = "another cluster issued it, or its account has been deleted since", "delete the Secret and create it again"
+		if r.Own != nil {
+			why, next = "its account has been deleted since", r.remedy()+", then run this command again"
+		}
 		stale = true
 	}
-	err = fmt.Errorf("API server %s refuses the token of %s: %s; %s", c.Server, c.Source, why, hint)
+	err = fmt.Errorf("API server %s refuses the token of %s: %s; %s", c.Server, c.Source, why, next)
 	if stale {
 		return staleCacheError{err}
 	}
@@ -100,26 +106,55 @@ func explain(c *Credentials, claims kube.Claims, err error) error {
 func checkRights(ctx context.Context, as *kube.Client, c *Credentials, r Request) error {
 	p, _ := product.Of(r.Program)
 	used, other := api.Permissions(p.Rules)
+	if r.Own != nil {
+		used, other = identities.Permissions(p, *r.Own)
+	}
 	allowed, err := as.Allowed(ctx, slices.Concat(used, other))
 	if err != nil {
 		return fmt.Errorf("cannot check the permissions of %s: %w", c.Account, err)
 	}
 	c.Rights = len(allowed)
-	var missing, unused []string
+	var missing, unused, excess []string
 	for i, ok := range allowed {
 		switch {
-		case ok:
-		case i < len(used):
-			missing = append(missing, used[i].String())
-		default:
+		case i < len(used) && !ok:
+			missing = append(missing, scoped(used[i]))
+		case i >= len(used) && ok:
+			excess = append(excess, other[i-len(used)].String())
+		case i >= len(used):
 			unused = append(unused, other[i-len(used)].String())
 		}
 	}
+	if r.Own != nil {
+		return r.checkOwn(missing, excess)
+	}
 	if len(missing) > 0 {
-		return staleCacheError{fmt.Errorf("%s lacks these permissions in all namespaces: %s; %s, which grants them", c.Account.User(), strings.Join(missing, ", "), remedy(r.Program))}
+		return staleCacheError{fmt.Errorf("%s lacks these permissions in all namespaces: %s; %s, which grants them", c.Account.User(), strings.Join(missing, ", "), r.remedy())}
 	}
 	if len(unused) > 0 {
 		c.note(fmt.Sprintf("%s lacks permissions that this %s does not need but older versions do: %s", c.Account.User(), r.Program, strings.Join(unused, ", ")))
 	}
 	return nil
+}
+
+// checkOwn returns an error if the account of one node lacks permissions, or has permissions for
+// the objects of other nodes.
+func (r *Request) checkOwn(missing, excess []string) error {
+	switch {
+	case len(missing) > 0:
+		err := fmt.Errorf("%s lacks these permissions: %s", r.Account.User(), strings.Join(missing, ", "))
+		return staleCacheError{hint.Add(err, "%s", r.remedy())}
+	case len(excess) > 0:
+		err := fmt.Errorf("the token of %s would be valid for other nodes, too: a binding grants it in all namespaces: %s", r.Account.User(), strings.Join(excess, ", "))
+		return staleCacheError{hint.Add(err, "remove that binding: kubectl get clusterrolebindings -o wide | grep %s", r.Account)}
+	}
+	return nil
+}
+
+// scoped returns a permission with its namespace.
+func scoped(p api.Permission) string {
+	if p.Namespace == "" {
+		return p.String()
+	}
+	return p.String() + " in " + p.Namespace
 }

@@ -194,15 +194,33 @@ var scopeNames = map[api.Scope]string{
 	api.ScopeNode: "node", api.ScopeMovements: "movements", api.ScopeSystem: "system", api.ScopeProfiles: "profiles", api.ScopeAll: "all",
 }
 
-// namespaces returns the namespaces in which a group has a binding for a scope, "" for all namespaces.
-func namespaces(scope api.Scope, g Group) []string {
+// Permissions returns the permissions of a daemon's account on a node: those that it must have, and
+// those that it must not have, because the role grants them in some namespaces only.
+func Permissions(d product.Daemon, n inventory.Node) (must, not []api.Permission) {
+	for _, r := range d.Rules {
+		in := namespacesOf(r.Scope, n)
+		for _, namespace := range in {
+			must = append(must, r.Needs(namespace)...)
+		}
+		if len(in) > 0 && r.Scope != api.ScopeAll {
+			not = append(not, r.Needs("")...)
+		}
+	}
+	own := api.Permission{Verb: "create", Resource: "serviceaccounts", Subresource: "token"} // for the next token
+	not = append(not, own)
+	own.Namespace, own.Name = n.Name, d.NodeAccount(n.Name).Name
+	return append(must, own), not
+}
+
+// namespacesOf returns the namespaces of a scope for a node, "" for all namespaces.
+func namespacesOf(scope api.Scope, n inventory.Node) []string {
 	switch {
-	case g.Rabbit != "" && scope == api.ScopeMovements:
-		return []string{g.Rabbit}
-	case g.Rabbit != "":
-		return nil
-	case scope == api.ScopeMovements:
+	case scope == api.ScopeNode:
+		return []string{n.Name}
+	case scope == api.ScopeMovements && n.Rabbit == "":
 		return []string{nnf.NamespaceDataMovement}
+	case scope == api.ScopeMovements:
+		return []string{n.Rabbit, nnf.NamespaceDataMovement}
 	case scope == api.ScopeSystem:
 		return []string{dws.NamespaceSystemConfiguration}
 	case scope == api.ScopeProfiles:
@@ -211,6 +229,17 @@ func namespaces(scope api.Scope, g Group) []string {
 		return []string{""}
 	}
 	return nil
+}
+
+// namespaces returns the namespaces in which a group has a binding for a scope, "" for all namespaces.
+func namespaces(scope api.Scope, g Group) []string {
+	switch {
+	case g.Rabbit != "" && scope == api.ScopeMovements:
+		return []string{g.Rabbit}
+	case g.Rabbit != "" || scope == api.ScopeNode:
+		return nil
+	}
+	return namespacesOf(scope, inventory.Node{}) // without those of a rabbit
 }
 
 func roleName(d product.Daemon, scope api.Scope) string {

@@ -125,7 +125,7 @@ func TestRoles(t *testing.T) {
 		for _, p := range used {
 			want[d.Name+" "+p.String()]++
 		}
-		want[d.Name+" create serviceaccounts./token ["+d.Name+"]"]++
+		want[d.Name+" create serviceaccounts/token ["+d.Name+"]"]++
 	}
 	for _, o := range Shared() {
 		rules, _ := o["rules"].([]any)
@@ -236,5 +236,55 @@ func TestGuide(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("docs/security.md has\n%s\nthe rules\n%s", strings.Join(got, ""), strings.Join(want, ""))
+	}
+}
+
+// The permissions of an account are those that the bindings grant it.
+func TestPermissions(t *testing.T) {
+	var system inventory.System
+	if err := json.Unmarshal([]byte(`{"spec": {"storageNodes": [{"name": "r", "computesAccess": [{"name": "a"}, {"name": "b"}]}, {"name": "s", "computesAccess": [{"name": "c"}]}],
+		"externalComputeNodes": [{"name": "x"}]}}`), &system); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := All(system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []inventory.Node{{Name: "a", Rabbit: "r"}, {Name: "x"}} {
+		for _, d := range product.Daemons {
+			want, got := []string{"create serviceaccounts/token " + n.Name}, []string(nil)
+			for _, o := range objects {
+				ref, _ := o["roleRef"].(Object)
+				namespace, _ := o["metadata"].(Object)["namespace"].(string)
+				of, _ := o["subjects"].([]any)
+				if !slices.ContainsFunc(of, func(s any) bool { return s.(Object)["name"] == d.Name && s.(Object)["namespace"] == n.Name }) {
+					continue
+				}
+				for _, r := range d.Rules {
+					if slices.Contains(scopes, r.Scope) && ref["name"] == roleName(d, r.Scope) {
+						for _, p := range r.Needs(namespace) {
+							want = append(want, p.String()+" "+p.Namespace)
+						}
+					}
+				}
+			}
+			must, not := Permissions(d, n)
+			for _, p := range must {
+				got = append(got, p.String()+" "+p.Namespace)
+			}
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(got, want) || len(got) < 5 {
+				t.Errorf("%s on %s: %q, the objects grant %q", d.Name, n.Name, got, want)
+			}
+			for _, p := range not {
+				if p.Namespace != "" || slices.Contains(must, p) {
+					t.Errorf("%s on %s: %v", d.Name, n.Name, p)
+				}
+			}
+			if len(not) == 0 {
+				t.Errorf("%s on %s may have every permission in all namespaces", d.Name, n.Name)
+			}
+		}
 	}
 }

@@ -47,7 +47,10 @@ type Account struct {
 func (a Account) String() string { return a.Namespace + "/" + a.Name }
 
 // User returns the user name of the account at the API server.
-func (a Account) User() string { return "system:serviceaccount:" + a.Namespace + ":" + a.Name }
+func (a Account) User() string { return UserPrefix + a.Namespace + ":" + a.Name }
+
+// UserPrefix is the start of the user name of each service account.
+const UserPrefix = "system:serviceaccount:"
 
 // Daemon describes a daemon as the packages and nnf-deploy install it.
 type Daemon struct {
@@ -129,6 +132,13 @@ func Names() (list []string) {
 func Credentials(name string) (token, cert string) {
 	return Directory(name) + "/" + TokenFile, Directory(name) + "/" + CertFile
 }
+
+// StoredToken returns the path of the token that the daemon has renewed itself, in its state
+// directory. The directory belongs to the user of the daemon.
+func (d Daemon) StoredToken() string { return d.RenewalDirectory() + "/" + TokenFile }
+
+// RenewalDirectory returns the state directory of the daemon (StateDirectory=).
+func (d Daemon) RenewalDirectory() string { return "/var/lib/" + d.Name }
 
 // Directory returns the directory below /etc of a daemon with this name.
 func Directory(name string) string { return ConfigDirectory + "/" + name }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // Diff plans the changes that bring a node with this report into the wanted state. It depends
@@ -32,6 +33,9 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 		return nil, err
 	}
 	d.run()
+	for i := range w.Daemons {
+		d.stored(&w.Daemons[i])
+	}
 	return d.p, nil
 }
 
@@ -146,7 +150,7 @@ func (d *differ) place(f *file, step string) bool {
 	case have.State == "absent":
 		verb = "write"
 	}
-	d.p.change(verb, f.path, "")
+	d.p.change(verb, f.path, f.why)
 	m := member{sum: f.sum(), data: f.content, size: f.size()}
 	if f.program != nil {
 		m.path = f.program.Path
@@ -240,7 +244,7 @@ func (d *differ) files(daemon *Daemon) error {
 			}
 		}
 	}
-	if daemon.Name != daemon.Bin && len(daemon.Token) > 0 {
+	if daemon.Name != daemon.Bin && daemon.credentials() {
 		d.p.step("newdirectory", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // an existing one may belong to other software
 	}
 	for i := range list {
@@ -249,6 +253,35 @@ func (d *differ) files(daemon *Daemon) error {
 		}
 	}
 	return nil
+}
+
+// stored plans to remove the token that the daemon has renewed itself, unless it is the newest one
+// of the account. This is the last step: if the new token does not work, the previous state still
+// includes the stored token. There is no backup, because the directory belongs to the user of the
+// daemon, who could direct it elsewhere.
+func (d *differ) stored(daemon *Daemon) {
+	if daemon.Bin == "" || !daemon.credentials() {
+		return
+	}
+	path := daemon.product().StoredToken()
+	switch d.r.Files[path].State {
+	case "", "absent":
+		return
+	case "directory":
+		d.p.note("%s is a directory and is kept", path)
+		return
+	case storedFile:
+		token, _ := product.Credentials(daemon.Name)
+		installed := d.r.Claims[token]
+		if !daemon.Keep {
+			installed, _ = kube.ClaimsOf(strings.TrimSpace(string(daemon.Token)))
+		}
+		if d.r.Claims[path].Newer(installed) {
+			return
+		}
+	}
+	d.p.change("remove", path, "")
+	d.p.step("drop", path)
 }
 
 // enable plans the steps after which systemd runs the daemon, now and at boot.

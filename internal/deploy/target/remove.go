@@ -41,6 +41,13 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 		d.removeProgram(&p)
 		d.p.step("discard", bin)
 	}
+	if bin != "" {
+		d.p.step("drop", p.StoredToken()) // after the daemon was stopped, which can store one at any time
+		d.p.step("rmdir", p.RenewalDirectory())
+		if have := d.r.Files[p.StoredToken()].State; have != "absent" && have != "directory" && have != "" {
+			d.p.change("remove", p.StoredToken(), "")
+		}
+	}
 	for _, path := range daemon.paths() {
 		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && !strings.HasPrefix(path, product.BinDirectory+"/") {
 			d.p.change("remove", path, "")

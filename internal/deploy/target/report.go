@@ -60,6 +60,9 @@ func request(w *Want) string {
 		}
 		token, _ := product.Credentials(d.Name)
 		fmt.Fprintf(&b, "claims %s\n", token)
+		if d.Bin != "" {
+			fmt.Fprintf(&b, "stored %s\n", d.product().StoredToken())
+		}
 		if d.Bin == "" {
 			continue
 		}
@@ -86,7 +89,7 @@ type Report struct {
 	Owners      map[string]string       // package that owns a path
 	Packaged    map[string]bool         // whether the unit of a program comes from a package
 	Versions    map[string]string       // of programs
-	Expiry      map[string]time.Time    // of service account tokens, by path; zero: the token does not expire
+	Claims      map[string]kube.Claims  // of service account tokens, by path
 	BadExpiry   map[string]bool         // tokens whose expiry is not a valid date
 	Space       map[string]int64        // free space in KiB, by directory
 	Statuses    map[string]StatusAnswer // of programs, from "status -o json"
@@ -97,8 +100,10 @@ type Report struct {
 }
 
 // FileState is the state of a path. State is the SHA-256 of a file, or "absent",
-// "directory", "link" or "other".
+// "directory", "link" or "other". It is storedFile for the file of a stored token.
 type FileState struct{ State, Mode, Owner string }
+
+const storedFile = "file"
 
 // StatusAnswer is the answer of a program to "status -o json", or the error.
 type StatusAnswer struct {
@@ -118,7 +123,7 @@ type Unit struct {
 func newReport() *Report {
 	return &Report{
 		Files: map[string]FileState{}, Contents: map[string]string{}, Units: map[string]Unit{}, Packages: map[string]Installed{},
-		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Expiry: map[string]time.Time{}, BadExpiry: map[string]bool{}, Space: map[string]int64{}, Statuses: map[string]StatusAnswer{},
+		Owners: map[string]string{}, Packaged: map[string]bool{}, Versions: map[string]string{}, Claims: map[string]kube.Claims{}, BadExpiry: map[string]bool{}, Space: map[string]int64{}, Statuses: map[string]StatusAnswer{},
 	}
 }
 
@@ -186,7 +191,7 @@ func (r *Report) parse(f []string) {
 	case "claims":
 		switch c, err := kube.ParseClaims(at(2)); {
 		case err == nil:
-			r.Expiry[at(1)] = c.Expires
+			r.Claims[at(1)] = c
 		case errors.Is(err, kube.ErrClaimedExpiry):
 			r.BadExpiry[at(1)] = true
 		}
@@ -241,6 +246,9 @@ type DaemonState struct {
 	Mounts  *Mounts   // nil: the daemon does not mount
 	Token   string    // one of the constants below
 	Expires time.Time // if Token is TokenExpires
+	Issued  time.Time // zero: not known
+	Kind    string    // of the token's account, one of the constants below; "": not a service account
+	Account string    // user name of the account, as the token claims it
 }
 
 // Mounts describes clientmountd's mounts on a node.
@@ -296,31 +304,41 @@ const (
 	TokenInvalid   = "its expiry is not a valid date"
 )
 
+// Kinds of accounts. They are values of the JSON output, so they must not change.
+const (
+	KindShared  = "shared"   // all nodes have the same account
+	KindPerNode = "per-node" // the daemon's account on this node only
+	KindOther   = "other"    // another service account
+)
+
 // Daemons returns the states of the wanted daemons.
 func (r *Report) Daemons(w *Want, now time.Time) (list []DaemonState) {
 	for i := range w.Daemons {
-		list = append(list, r.daemon(&w.Daemons[i], now))
+		list = append(list, r.daemon(&w.Daemons[i], w.Node, now))
 	}
 	return list
 }
 
-func (r *Report) daemon(d *Daemon, now time.Time) DaemonState {
+func (r *Report) daemon(d *Daemon, node string, now time.Time) DaemonState {
 	s := DaemonState{Name: d.Name}
 	path, _ := product.Credentials(d.Name)
-	ends, claims := r.Expiry[path]
+	claims, known := r.token(d)
 	switch {
 	case r.Files[path].State == "absent":
 		s.Token = TokenMissing
 	case r.BadExpiry[path]:
 		s.Token = TokenInvalid
-	case !claims:
+	case !known:
 		s.Token = TokenUnknown
-	case ends.IsZero():
+	case claims.Expires.IsZero():
 		s.Token = TokenPermanent
 	default:
-		s.Token, s.Expires = TokenExpires, ends
+		s.Token, s.Expires = TokenExpires, claims.Expires
 	}
-	good := s.Token == TokenPermanent || s.Token == TokenUnknown || s.Token == TokenExpires && ends.After(now)
+	if s.Token != TokenMissing {
+		s.Kind, s.Account, s.Issued = kind(d, node, claims.Subject), claims.Subject, claims.Issued
+	}
+	good := s.Token == TokenPermanent || s.Token == TokenUnknown || s.Token == TokenExpires && claims.Expires.After(now)
 	if d.Bin == "" {
 		s.Healthy = good
 		return s

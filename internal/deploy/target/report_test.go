@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 )
 
@@ -37,12 +38,12 @@ func TestDaemonState(t *testing.T) {
 		want   DaemonState
 	}{
 		{"healthy", func(r *Report) {
-			r.Expiry[path] = time.Time{}
+			r.Claims[path] = kube.Claims{}
 			r.Units["clientmountd.service"] = Unit{Load: "loaded", Active: "active", File: "enabled"}
 			r.Statuses["clientmountd"] = StatusAnswer{Status: &systemd.Status{API: systemd.APIAnswers}}
 		}, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", API: "answers", Token: TokenPermanent}},
-		{"expires later", func(r *Report) { r.Expiry[path] = now.Add(time.Hour) }, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", Token: TokenExpires}},
-		{"expired", func(r *Report) { r.Expiry[path] = now.Add(-time.Hour) }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenExpires}},
+		{"expires later", func(r *Report) { r.Claims[path] = kube.Claims{Expires: now.Add(time.Hour)} }, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", Token: TokenExpires}},
+		{"expired", func(r *Report) { r.Claims[path] = kube.Claims{Expires: now.Add(-time.Hour)} }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenExpires}},
 		{"invalid expiry", func(r *Report) { r.BadExpiry[path] = true }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenInvalid}},
 		{"no token", func(r *Report) { r.Files[path] = FileState{State: "absent"} }, DaemonState{Unit: "active", Enabled: "enabled", Token: TokenMissing}},
 		{"not a service account token", func(*Report) {}, DaemonState{Healthy: true, Unit: "active", Enabled: "enabled", Token: TokenUnknown}},
@@ -95,7 +96,8 @@ func TestNumbersOutOfRange(t *testing.T) {
 	} {
 		r := newReport()
 		r.parse(tt.line)
-		got, known := r.Expiry["/t"]
+		c, known := r.Claims["/t"]
+		got := c.Expires
 		if known != (tt.expires != -1) || known && got.Unix() != tt.expires || r.BadExpiry["/t"] != tt.bad {
 			t.Errorf("%s: %v %v %v", tt.name, got, known, r.BadExpiry)
 		}

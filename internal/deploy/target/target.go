@@ -33,15 +33,21 @@ type Want struct {
 
 // Daemon is the wanted state of one daemon: its program, credentials and settings.
 type Daemon struct {
-	Name        string   // of the directory with its credentials, below /etc
-	Bin         string   // one of product.Daemons; "": only credentials are installed
-	Token, CA   []byte   // empty: nnf-deploy does not install credentials for it
-	Arguments   []string // for its command line
+	Name        string          // of the directory with its credentials, below /etc
+	Bin         string          // one of product.Daemons; "": only credentials are installed
+	Token, CA   []byte          // empty: nnf-deploy does not install credentials for it
+	Keep        bool            // keep the token on the node; Token is empty, CA is not
+	Why         string          // why the token on the node is replaced, for display; can be empty
+	Account     product.Account // that all nodes share, to recognize its token
+	Arguments   []string        // for its command line
 	Environment []Variable
 }
 
 // Variable is an environment variable.
 type Variable struct{ Name, Value string }
+
+// credentials reports whether nnf-deploy installs credentials for the daemon.
+func (d *Daemon) credentials() bool { return len(d.Token) > 0 || d.Keep }
 
 // product returns the entry of the daemon in the product table.
 func (d *Daemon) product() product.Daemon {
@@ -72,6 +78,7 @@ type file struct {
 	content           []byte
 	program           *payload.Program // replaces content if it is not nil
 	bin               string           // daemon to restart if the file changes; "": none
+	why               string           // why it changes, for display; can be empty
 }
 
 func (f *file) sum() string {
@@ -99,8 +106,10 @@ func (w *Want) files(d *Daemon) ([]file, error) {
 	token, ca := product.Credentials(d.Name)
 	var list []file
 	if len(d.Token) > 0 {
-		list = append(list, file{path: token, mode: p.SecretMode, owner: p.Owner, content: d.Token, bin: d.Bin},
-			file{path: ca, mode: p.SecretMode, owner: p.Owner, content: d.CA, bin: d.Bin})
+		list = append(list, file{path: token, mode: p.SecretMode, owner: p.Owner, content: d.Token, bin: d.Bin, why: d.Why})
+	}
+	if d.credentials() {
+		list = append(list, file{path: ca, mode: p.SecretMode, owner: p.Owner, content: d.CA, bin: d.Bin})
 	}
 	if d.Bin == "" {
 		return list, nil
@@ -155,7 +164,7 @@ func (w *Want) settings(d *Daemon) string {
 	}
 	set(product.KeyHost, w.Host)
 	set(product.KeyPort, w.Port)
-	if len(d.Token) > 0 {
+	if d.credentials() {
 		token, ca := product.Credentials(d.Name)
 		set(product.KeyToken, token)
 		set(product.KeyCert, ca)

@@ -224,7 +224,7 @@ var imports = map[string]string{
 	"deploy/nodeset":         "",                                                    // host lists; independent of the inventory
 	"deploy/product":         "api systemd",                                         // files, units and accounts of the daemons
 	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what to install on which node
-	"deploy/credentials":     "api deploy/inventory deploy/product kube safepath",
+	"deploy/credentials":     "api deploy/identities deploy/inventory deploy/product kube safepath text/hint",
 	"deploy/identities":      "api api/dws api/nnf deploy/inventory deploy/product",      // accounts of single nodes
 	"deploy/provision":       "api api/nnf deploy/identities deploy/product kube",        // these accounts on the API server
 	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host

@@ -18,11 +18,17 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(fixture.Main(m)) }
+func TestMain(m *testing.M) {
+	if fakenode.IsSSH() {
+		fakenode.Main()
+	}
+	os.Exit(fixture.Main(m))
+}
 
 // patience limits how long the server may take to use new roles and policies, and the calls of a
 // test, on a busy machine.

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Reports the state of the node, and changes nothing. The request has lines "file PATH",
-# "claims PATH", "unit UNIT" and "daemon PROGRAM", then "end".
+# "claims PATH", "stored PATH", "unit UNIT" and "daemon PROGRAM", then "end".
 
 file() {
   if [ -L "$R$1" ]; then
@@ -24,13 +24,27 @@ content() {
   printf 'content\t%s\t%s\n' "$1" "$(head -c 65536 "$R$1" | base64 | tr -d '\n')"
 }
 
-# claims PATH: the middle part of a token, which contains its expiry. The signature never
-# leaves the node.
+# claims PATH: the middle part of a token, which contains its account and expiry. The signature
+# never leaves the node.
 claims() {
   [ -f "$R$1" ] || return 0
-  IFS=. read -r _ middle signature <"$R$1"
+  token=$(timeout 10 head -c 65536 "$R$1" | head -n 1 | tr -d '\0')
+  middle='' signature=''
+  case $token in *.*.*) signature=${token#*.*.} middle=${token%."$signature"} middle=${middle#*.} ;; esac
   case $middle in *[!A-Za-z0-9_-]* | '') return 0 ;; esac
   [ -z "$signature" ] || printf 'claims\t%s\t%s\n' "$1" "$middle"
+}
+
+# stored PATH: a token that the daemon has stored in its state directory. The directory may
+# belong to the user of the daemon, so the contents are not trusted: the checksum of a file of any
+# size is not needed.
+stored() {
+  if [ -f "$R$1" ] && [ ! -L "$R$1" ]; then
+    printf 'file\tfile\t-\t-\t%s\n' "$1"
+    claims "$1"
+  else
+    file "$1"
+  fi
 }
 
 unit() {
@@ -76,6 +90,7 @@ while IFS=' ' read -r what value <&3; do
   case $what in
   file) file "$value" ;;
   claims) claims "$value" ;;
+  stored) stored "$value" ;;
   unit) unit "$value" ;;
   daemon) daemon "$value" ;;
   end) break ;;

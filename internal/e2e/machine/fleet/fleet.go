@@ -8,6 +8,7 @@
 package fleet
 
 import (
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -164,6 +167,14 @@ func (f *Fleet) write(name string, mode fs.FileMode, text string) string {
 // administrator does when setting up a system.
 func (f *Fleet) system() {
 	f.t.Helper()
+	f.Fixture.Apply(f.configuration())
+	for _, daemon := range daemons {
+		f.Fixture.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
+	}
+}
+
+// configuration returns the SystemConfiguration.
+func (f *Fleet) configuration() lab.Object {
 	var attached []string
 	var external []any
 	for i, n := range f.Nodes {
@@ -173,9 +184,24 @@ func (f *Fleet) system() {
 			external = append(external, map[string]any{"name": n.Name})
 		}
 	}
-	f.Fixture.Apply(fixture.SystemConfiguration("default", []any{fixture.StorageNode(Rabbit, attached...)}, external...))
-	for _, daemon := range daemons {
-		f.Fixture.ApplyFile(filepath.Join(f.repository(), "packaging/manifests", daemon+"-rbac.yaml"))
+	return fixture.SystemConfiguration("default", []any{fixture.StorageNode(Rabbit, attached...)}, external...)
+}
+
+// accounts creates the accounts of all nodes.
+func (f *Fleet) accounts() {
+	f.t.Helper()
+	for _, n := range f.Nodes {
+		f.Fixture.Namespace(n.Name)
+	}
+	f.Fixture.Namespace(Rabbit)
+	text, err := json.Marshal(f.configuration())
+	f.Fixture.Must(err)
+	var system inventory.System
+	f.Fixture.Must(json.Unmarshal(text, &system))
+	objects, err := identities.All(system)
+	f.Fixture.Must(err)
+	for _, o := range objects {
+		f.Fixture.ApplyStrict(o)
 	}
 }
 

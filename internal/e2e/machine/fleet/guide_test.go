@@ -52,6 +52,9 @@ func TestGuides(t *testing.T) {
 		{"credentials.md", "--context admin@tds", []string{"expires"}},
 		{"credentials.md", "--bound --lifetime", nil},
 		{"credentials.md", "nnf-deploy status", []string{"created", "does not expire"}},
+		{"credentials.md", "--identity per-node 'compute", []string{"ok", "per-node"}},
+		{"credentials.md", "credentials --identity per-node", []string{"the token of compute-01/nnf-dm expires at"}},
+		{"credentials.md", "--identity shared", []string{"ok", "shared"}},
 		{"faq.md", "kubectl apply", []string{"created"}},
 		{"nnf-deploy.md", "nnf-deploy status 'compute", []string{"active", "answers", "does not expire"}},
 		{"nnf-deploy.md", "nnf-deploy health", []string{"2 of 2 nodes are fine"}},
@@ -65,6 +68,8 @@ func TestGuides(t *testing.T) {
 			f := f.For(t)
 			block := blocks.Take(t, step.page, step.part)
 			switch step.part {
+			case "--identity per-node 'compute":
+				f.accounts()
 			case "kubectl get clientmounts -A": // a mount fails on the first node, which has no such volume
 				f.Fixture.UseProfile(fixture.ProfileSpec{})
 				f.Fixture.Mount("job7-xfs", fixture.MountSpec{Path: "/mnt/nnf/job7-0", Type: "xfs"})
