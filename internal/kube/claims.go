@@ -19,6 +19,26 @@ const maxAccount = 256
 type Claims struct {
 	Subject string
 	Expires time.Time // zero: the token does not expire
+	Issued  time.Time // zero: not known
+	UID     string    // of the service account; empty: not known
+	Node    ObjectRef // Node without which the token is invalid; zero: none
+	Bound   bool      // the token is invalid without another object than a Node
+}
+
+// ObjectRef refers to one object, in the form of a TokenRequest.
+type ObjectRef struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Name       string `json:"name"`
+	UID        string `json:"uid"`
+}
+
+// Life returns how long the token is valid from its issue, 0 if that is not known.
+func (c Claims) Life() time.Duration {
+	if c.Issued.IsZero() || !c.Expires.After(c.Issued) {
+		return 0
+	}
+	return c.Expires.Sub(c.Issued)
 }
 
 // ErrNoClaims reports a text that is not valid token claims.
@@ -39,22 +59,52 @@ func ParseClaims(part string) (Claims, error) {
 		return Claims{}, ErrNoClaims
 	}
 	var raw struct {
-		Subject string       `json:"sub"`
-		Expires *json.Number `json:"exp"`
+		Subject string          `json:"sub"`
+		Expires *json.Number    `json:"exp"`
+		Issued  json.RawMessage `json:"iat"`
+		Private json.RawMessage `json:"kubernetes.io"`
 	}
 	if json.Unmarshal(data, &raw) != nil {
 		return Claims{}, ErrNoClaims
 	}
 	c := Claims{Subject: raw.Subject}
-	if raw.Expires == nil {
-		return c, nil
+	var issued *json.Number
+	if json.Unmarshal(raw.Issued, &issued) == nil {
+		c.Issued, _ = claimedTime(issued)
 	}
-	seconds, err := raw.Expires.Float64()
+	c.account(raw.Private)
+	c.Expires, err = claimedTime(raw.Expires)
+	return c, err
+}
+
+// account sets what the private claims of Kubernetes contain (pkg/serviceaccount/claims.go). It
+// ignores claims that have another form.
+func (c *Claims) account(private json.RawMessage) {
+	var of struct {
+		Account struct{ UID string } `json:"serviceaccount"`
+		Node    struct{ Name, UID string }
+		Pod     json.RawMessage
+		Secret  json.RawMessage
+	}
+	if json.Unmarshal(private, &of) != nil {
+		return
+	}
+	c.UID, c.Bound = printable(of.Account.UID), of.Pod != nil || of.Secret != nil
+	if name := printable(of.Node.Name); name != "" {
+		c.Node = ObjectRef{"v1", "Node", name, printable(of.Node.UID)}
+	}
+}
+
+// claimedTime returns the time in a claim, zero for none. Fractions of a second are dropped.
+func claimedTime(claim *json.Number) (time.Time, error) {
+	if claim == nil {
+		return time.Time{}, nil
+	}
+	seconds, err := claim.Float64()
 	if err != nil || !(seconds >= 0 && seconds <= lastSecond) {
-		return c, ErrClaimedExpiry
+		return time.Time{}, ErrClaimedExpiry
 	}
-	c.Expires = time.Unix(int64(seconds), 0).UTC()
-	return c, nil
+	return time.Unix(int64(seconds), 0).UTC(), nil
 }
 
 // ClaimsOf returns the claims of a token.
