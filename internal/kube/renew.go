@@ -458,8 +458,8 @@ func (r *renewer) fail(ctx context.Context, b bearer, err error) time.Duration {
 	} else if known {
 		wait = min(wait, warn.Sub(now))
 	}
-	if left := b.claims.Expires.Sub(now); known && left > 0 {
-		wait = min(wait, left)
+	if known {
+		wait = min(wait, max(0, b.claims.Expires.Sub(now)))
 	}
 	r.next = time.Now().Add(wait)
 	r.report(b, condition, now.Add(wait))
