@@ -48,8 +48,8 @@ func (r Renewal) renewable(c Claims) bool {
 	return r.enabled() && r.own(c) && c.Life() > 0 && !c.Bound
 }
 
-// reinstall returns what the administrator runs to give this node a new token.
-func (r Renewal) reinstall() string {
+// Reinstall returns what the administrator runs to give this node a new token.
+func (r Renewal) Reinstall() string {
 	return "run on the administrator's host: nnf-deploy install --no-programs --identity per-node " + r.Node
 }
 
@@ -485,7 +485,7 @@ func (r *renewer) report(b bearer, condition TokenCondition, next time.Time) {
 	s.Condition, s.Renewal, s.Renewals, s.Failures = condition, next, r.renewals, r.failed
 	switch {
 	case condition == TokenExpired:
-		s.Hint = r.t.renewal.reinstall()
+		s.Hint = r.t.renewal.Reinstall()
 	case r.failure != nil:
 		s.Hint = r.hint(r.failure)
 	case r.unsaved != nil:
@@ -511,7 +511,7 @@ func (r *renewer) hint(err error) string {
 	case IsForbidden(err):
 		return "the account may not request its own token; run on the administrator's host: nnf-deploy identities apply " + r.t.renewal.Node
 	case apierrors.IsUnauthorized(err):
-		return r.t.renewal.reinstall()
+		return r.t.renewal.Reinstall()
 	}
 	return ""
 }
@@ -579,7 +579,7 @@ func (t *tokenTransport) expiredText() string {
 	}
 	text := fmt.Sprintf("the token in %s expired at %s", t.fileOf(b.text), b.claims.Expires.Format(time.RFC3339))
 	if t.renewal.enabled() && t.renewal.own(b.claims) {
-		text += "; " + t.renewal.reinstall()
+		text += "; " + t.renewal.Reinstall()
 	}
 	return text
 }

@@ -729,7 +729,7 @@ func TestRefusedToken(t *testing.T) {
 		// The renewal of refused tokens does not run in a loop.
 		r.requests = nil
 		r.pass(week * 86 / 100)
-		if n := len(r.requests); n > 100 || r.last().Hint != r.o.Renewal.reinstall() {
+		if n := len(r.requests); n > 100 || r.last().Hint != r.o.Renewal.Reinstall() {
 			t.Errorf("%d requests, %+v", n, r.last())
 		}
 		r.give(r.issue(week))

@@ -79,6 +79,29 @@ func (d *Daemon) problem(now time.Time) *Problem {
 	return nil
 }
 
+// problem returns what is wrong with the token, or nil.
+func (t *Token) problem() *Problem {
+	if t == nil {
+		return nil
+	}
+	p := &Problem{Cause: CauseToken, Action: ActionWait, Since: t.Since}
+	end := "soon"
+	if t.Expires != nil {
+		end = "at " + t.Expires.UTC().Format(time.RFC3339)
+	}
+	switch t.Condition {
+	case TokenExpired:
+		p.Action, p.Text = ActionDrain, "token expired "+end+colon(t.Hint)
+	case TokenFailing:
+		p.Text = "token expires " + end + " and cannot be renewed" + colon(cmp.Or(t.Hint, t.Error))
+	case TokenUnsaved:
+		p.Text = "renewed token not stored" + colon(t.Error)
+	default:
+		return nil
+	}
+	return p
+}
+
 // Sentence returns the state of a mount as one line, such as "mount of /mnt/nnf/x running for 3m:
 // lvchange (pid 12) runs".
 func (m *Mount) Sentence(now time.Time) string {

@@ -201,9 +201,9 @@ var imports = map[string]string{
 	"node":                "safepath text",
 	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
-	"kube":                "api text",       // of api only the form of permissions
-	"systemd":             "text text/hint", // systemctl and unit files; independent of the services
-	"systemd/fakesystemd": "",               // for tests
+	"kube":                "api safepath text", // of api only the form of permissions; safepath for the renewed token
+	"systemd":             "text text/hint",    // systemctl and unit files; independent of the services
+	"systemd/fakesystemd": "",                  // for tests
 	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",
 	"daemon/oneprocessor": "",
 

@@ -89,7 +89,7 @@ var since = map[string]int{
 const of239 = ` MemoryHigh MemoryMax After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
 	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
 	MemoryDenyWriteExecute MemoryHigh MemoryMax NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
-	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
+	ProtectKernelTunables ProtectSystem ReadWritePaths RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
 	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `
 
