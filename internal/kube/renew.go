@@ -346,6 +346,10 @@ const (
 	longestRenewalRetry = time.Hour
 )
 
+// shortestPause is the number of renewals in the life of a token that are not exceeded if the time
+// in responses is wrong, such as that of a proxy.
+const shortestPause = 20
+
 // renewer renews the token of a client. Its fields belong to the goroutine of KeepToken.
 type renewer struct {
 	c        *Client
@@ -353,7 +357,9 @@ type renewer struct {
 	token    string    // to which the fields below refer
 	failures int       // consecutive ones
 	next     time.Time // of the next attempt after a failure, with the monotonic clock
+	pause    time.Time // of the earliest next renewal, with the monotonic clock
 	failure  error
+	ended    bool // the server has refused the token when it had expired
 	unsaved  error
 	granted  time.Duration // the life that the server has granted instead of a longer one, when that was logged
 	state    TokenState    // reported last
@@ -394,7 +400,7 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 		return -1 // the next request that finds a token wakes KeepToken
 	}
 	if b.text != r.token {
-		r.token, r.failures, r.next, r.failure, r.unsaved = b.text, 0, time.Time{}, nil, nil
+		r.token, r.failures, r.next, r.failure, r.unsaved, r.ended = b.text, 0, time.Time{}, nil, nil, false
 	}
 	if !r.t.renewal.renewable(b.claims) {
 		r.report(b, TokenValid, time.Time{})
@@ -403,8 +409,7 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 	now, known := r.t.now()
 	due, again := dueAt(b), time.Until(r.next)
 	switch {
-	case known && !now.Before(b.claims.Expires):
-		r.report(b, TokenExpired, time.Time{})
+	case r.ended && known && !now.Before(b.claims.Expires):
 		return -1
 	case again > 0 && r.failure != nil && (known || !now.Before(due)):
 		return again
@@ -413,6 +418,8 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 	case now.Before(due):
 		r.failure = nil
 		return r.save(b, due, now)
+	case time.Until(r.pause) > 0:
+		return time.Until(r.pause)
 	case !known:
 		// The clock of the node may be wrong: any response contains the time at the server.
 		err := r.c.send(ctx, op{verb: "get", r: Resource{Kind: "version"}}, r.c.rest.Get().AbsPath("/version"), nil)
@@ -428,8 +435,9 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 	r.renewals++
 	r.t.adopt(fresh)
 	r.token, r.failures, r.next, r.failure = fresh.text, 0, time.Time{}, nil
+	r.pause = time.Now().Add(fresh.claims.Life() / shortestPause)
 	now, _ = r.t.now()
-	return r.save(fresh, dueAt(fresh), now)
+	return max(r.save(fresh, dueAt(fresh), now), 0)
 }
 
 // save stores a renewed token that is not due, and reports the state.
@@ -453,13 +461,20 @@ func (r *renewer) fail(ctx context.Context, b bearer, err error) time.Duration {
 	r.failed++
 	now, known := r.t.now()
 	wait, condition := r.delay(b, now), TokenRetrying
-	if warn := warnAt(b); known && !now.Before(warn) {
-		condition = TokenFailing
-	} else if known {
-		wait = min(wait, warn.Sub(now))
-	}
-	if known {
-		wait = min(wait, max(0, b.claims.Expires.Sub(now)))
+	left, warn := b.claims.Expires.Sub(now), warnAt(b).Sub(now)
+	switch {
+	case !known:
+	case left <= 0:
+		// The time in responses may be wrong, so only the server decides that there is nothing to renew.
+		if condition = TokenExpired; apierrors.IsUnauthorized(err) {
+			r.ended = true
+			r.report(b, condition, time.Time{})
+			return -1
+		}
+	case warn <= 0:
+		condition, wait = TokenFailing, min(wait, left)
+	default:
+		wait = min(wait, warn)
 	}
 	r.next = time.Now().Add(wait)
 	r.report(b, condition, now.Add(wait))
@@ -547,13 +562,12 @@ func (r *renewer) request(ctx context.Context, b bearer) (bearer, error) {
 		return bearer{}, err
 	}
 	fresh := newBearer(token)
-	now, _ := r.t.now()
 	switch {
 	case !a.renewable(fresh.claims):
 		return bearer{}, fmt.Errorf("the API server returned a token of %q that cannot be renewed, instead of one of %q", printable(fresh.claims.Subject), printable(b.claims.Subject))
 	case !sameAccount(b, fresh):
 		return bearer{}, errors.New("the API server returned a token of another account with the same name")
-	case !fresh.claims.Issued.After(b.claims.Issued) || !now.Before(fresh.claims.Expires):
+	case !fresh.claims.Issued.After(b.claims.Issued):
 		return bearer{}, fmt.Errorf("the API server returned an old token, issued at %s", fresh.claims.Issued.Format(time.RFC3339))
 	}
 	life := fresh.claims.Life()
