@@ -2,6 +2,7 @@ package identities
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,7 +124,11 @@ func TestRenewalOfMover(t *testing.T) {
 	}
 	s.renewed("nnf-dm")
 	s.Stop(daemon)
-	s.neverRefused()
+	for _, r := range s.Proxy.Requests() {
+		if code := r.Code(); code == http.StatusForbidden || code == http.StatusUnauthorized {
+			t.Errorf("%s %s: %d", r.Method, r.Path, code)
+		}
+	}
 	if text := logOf(daemon); !strings.Contains(text, "the token was renewed") {
 		t.Errorf("the log has\n%s", text)
 	}
