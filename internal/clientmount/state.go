@@ -113,7 +113,7 @@ func (s *daemonState) setAPI(now kube.State) bool {
 func (s *daemonState) setToken(now kube.TokenState) {
 	t := mountstate.Token{
 		Identity: string(now.Kind), Account: now.Account, File: now.File, Condition: string(now.Condition),
-		Error: now.Error, Hint: now.Hint, Expires: notZero(now.Expires), Renewal: notZero(now.Renewal),
+		Error: now.Error, Hint: now.Hint, Expires: mountstate.Known(now.Expires), Renewal: mountstate.Known(now.Renewal),
 	}
 	if now.Condition == kube.TokenValid && now.Unsaved != "" {
 		t.Condition, t.Error = mountstate.TokenUnsaved, now.Unsaved
@@ -127,13 +127,6 @@ func (s *daemonState) setToken(now kube.TokenState) {
 	}
 	t.Error = text.Line(shorten(t.Error, stepErrorLimit))
 	s.Token = &t
-}
-
-func notZero(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 // ReadToken returns what the running daemon knows about its token, or nil.

@@ -29,7 +29,7 @@ func TestTokenRecords(t *testing.T) {
 		{func() { s.Condition, s.Error, s.Hint = kube.TokenExpired, "", "run it" }, `ERROR msg="the token has expired"`},
 		{func() { s.Hint = "run" }, ""},
 		{func() { s.Condition, s.Hint, s.Expires = kube.TokenValid, "", expires.Add(time.Hour) }, ""},
-		{func() { s.Renewals, s.Expires = 1, expires.Add(2 * time.Hour) }, `INFO msg="the token was renewed"`},
+		{func() { s.Renewals, s.Expires = 1, expires.Add(2*time.Hour) }, `INFO msg="the token was renewed"`},
 		{func() { s.Unsaved, s.File = "full", "" }, `WARN msg="the renewed token cannot be stored`},
 		{func() { s.Failures++ }, ""},
 		{func() { s.Unsaved, s.File = "", "/s" }, `INFO msg="the renewed token is stored"`},
