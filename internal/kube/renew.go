@@ -370,7 +370,7 @@ type renewer struct {
 // KeepToken renews the token of the daemon's account on this node until ctx is done. The daemon
 // requests the next token at about 80 % of the life of the current one, uses it immediately and
 // stores it for the next start. For other credentials, KeepToken waits until the token file
-// contains such a token. It has at most one timer, and none for credentials that it does not renew.
+// contains one that it renews. It has at most one timer, and none for credentials that it does not renew.
 func (c *Client) KeepToken(ctx context.Context) {
 	if c.token == nil {
 		return
