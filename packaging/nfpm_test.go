@@ -74,7 +74,7 @@ func TestDirectoriesAreThoseOfTmpfiles(t *testing.T) {
 		}
 		var want, got []string
 		for _, c := range p.Contents {
-			if c.Type == "dir" && strings.HasPrefix(c.Destination, "/etc/") {
+			if c.Type == "dir" && (strings.HasPrefix(c.Destination, "/etc/") || strings.HasPrefix(c.Destination, "/var/lib/")) {
 				want = append(want, fmt.Sprintf("%s %04o %s:%s", c.Destination, c.FileInfo.Mode, c.FileInfo.Owner, c.FileInfo.Group))
 			}
 		}
@@ -83,6 +83,8 @@ func TestDirectoriesAreThoseOfTmpfiles(t *testing.T) {
 				got = append(got, f[1]+" "+f[2]+" "+f[3]+":"+f[4])
 			}
 		}
+		slices.Sort(want)
+		slices.Sort(got)
 		if len(want) == 0 || !slices.Equal(got, want) {
 			t.Errorf("tmpfiles.d has %q, the package %q", got, want)
 		}

@@ -116,12 +116,48 @@ var metricTable = []Metric{
 		Name: "clientmountd_api_reconnects_total", Type: "counter",
 		Help:    "How often the API server answered again after an outage.",
 		samples: one(func(s *snapshot) float64 { return float64(s.api.reconnects) }),
+	}, {
+		Name: "clientmountd_token_info", Type: "gauge", Labels: []Label{{"identity", names(tokenKinds[:])}},
+		Help: "Constant 1 with the kind of account of the token. Absent if the credentials are not a token file.",
+		samples: func(s *snapshot, add func(string, float64, ...string)) {
+			if s.token.kind != "" {
+				add("", 1, string(s.token.kind))
+			}
+		},
+	}, {
+		Name: "clientmountd_token_expiry_timestamp_seconds", Type: "gauge",
+		Help:    "When the token expires, in seconds since 1970. Absent if it does not expire.",
+		samples: known(func(s *snapshot) time.Time { return s.token.expires }),
+	}, {
+		Name: "clientmountd_token_renewal_timestamp_seconds", Type: "gauge",
+		Help:    "When clientmountd renews the token or tries again, in seconds since 1970. Absent if it does not renew it.",
+		samples: known(func(s *snapshot) time.Time { return s.token.renewal }),
+	}, {
+		Name: "clientmountd_token_renewals_total", Type: "counter", Labels: []Label{{"result", []string{"success", "failure"}}},
+		Help: "Renewals of the token since the start of clientmountd.",
+		samples: func(s *snapshot, add func(string, float64, ...string)) {
+			add("", float64(s.token.renewals), "success")
+			add("", float64(s.token.failures), "failure")
+		},
+	}, {
+		Name: "clientmountd_token_failing", Type: "gauge",
+		Help:    "1 if the token has expired, could not be stored, or could not be renewed in half of the time for that; 0 otherwise.",
+		samples: one(func(s *snapshot) float64 { return truth(s.token.failing) }),
 	},
 }
 
 // one returns the samples of a metric without labels.
 func one(value func(*snapshot) float64) func(*snapshot, func(string, float64, ...string)) {
 	return func(s *snapshot, add func(string, float64, ...string)) { add("", value(s)) }
+}
+
+// known returns the sample of a time, none for the zero time.
+func known(value func(*snapshot) time.Time) func(*snapshot, func(string, float64, ...string)) {
+	return func(s *snapshot, add func(string, float64, ...string)) {
+		if t := value(s); !t.IsZero() {
+			add("", seconds(t))
+		}
+	}
 }
 
 func truth(b bool) float64 {

@@ -60,6 +60,12 @@ type snapshot struct {
 		since               time.Time
 		outages, reconnects uint64
 	}
+	token struct {
+		kind               kube.TokenKind // empty: no token
+		expires, renewal   time.Time
+		failing            bool
+		renewals, failures uint64
+	}
 }
 
 // mountTypes are the types of mounts in metrics. Other types are those of invalid objects.
@@ -140,6 +146,20 @@ func (m *metrics) apiState(was, s kube.State) {
 	}
 	api.connected = s.Connected
 }
+
+// tokenState records a change of the token. The loop calls it.
+func (m *metrics) tokenState(s kube.TokenState) {
+	if m == nil {
+		return
+	}
+	t := &m.now.token
+	t.kind, t.expires, t.renewal = s.Kind, s.Expires, s.Renewal
+	t.failing = s.Condition == kube.TokenFailing || s.Condition == kube.TokenExpired || s.Unsaved != ""
+	t.renewals, t.failures = s.Renewals, s.Failures
+}
+
+// tokenKinds are the kinds of tokens in metrics.
+var tokenKinds = [...]kube.TokenKind{kube.TokenPerNode, kube.TokenShared, kube.TokenOther}
 
 // failureReason returns why an attempt has failed, one of failureReasons.
 func failureReason(res result) string {

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
@@ -84,6 +84,9 @@ func (s *service) Reload(fresh daemon.Configuration) {
 	s.SetLimits(o.Limits)
 	s.SetShutdownTimeout(o.ShutdownTimeout)
 }
+
+// TokenChanged implements daemon.TokenObserver.
+func (s *service) TokenChanged(token kube.TokenState) { s.tokenChanged(token) }
 
 func (s *service) Left() string { return s.Running() }
 
@@ -206,10 +209,10 @@ func (c *Configuration) settings() []config.Setting {
 			Key: "mount.mock_path", Env: []config.Env{{Name: "MOCK_FILE_SYSTEM_PATH"}}, Kind: config.String, Field: &o.Plan.MockPath,
 			Help: "For tests only: the directory that replaces the storage in mode kind. Empty: /mnt/nnf.",
 		}, {
-			Key: "daemon.runtime_directory", Flag: "runtime-directory", Env: []config.Env{{Name: "RUNTIME_DIRECTORY", Convert: firstOfList}},
+			Key: "daemon.runtime_directory", Flag: "runtime-directory", Env: []config.Env{{Name: "RUNTIME_DIRECTORY", Convert: config.FirstOfList}},
 			Kind: config.String, Default: "/run/clientmountd", Unit: "DIR", Check: config.AbsolutePath, Field: &c.RuntimeDirectory,
 			Help: "Directory for the record of each mount. It must survive a restart of the daemon, but not a reboot.",
-		}, {
+		}, c.StateSetting("clientmountd"), {
 			Key: "daemon.history_count", Kind: config.Int, Default: "200", Min: "0", Max: "100000", Field: &o.History.Lives,
 			Help: "Number of ClientMounts whose timeline the daemon keeps after their end, in the runtime directory, for clientmountd timeline. 0: none.",
 		}, {
@@ -263,13 +266,6 @@ func always(value string) func(string) (string, bool, error) {
 // onlyKind converts ENVIRONMENT, which other programs use as well: only the value "kind"
 // has a meaning here.
 func onlyKind(value string) (string, bool, error) { return value, value == "kind", nil }
-
-// firstOfList converts RUNTIME_DIRECTORY, which systemd sets to a colon-separated list if
-// a unit has several runtime directories.
-func firstOfList(value string) (string, bool, error) {
-	first, _, _ := strings.Cut(value, ":")
-	return first, first != "", nil
-}
 
 func mountRoots(value any) error   { return safepath.CheckMountRoots(value.([]string)) }
 func mountOptions(value any) error { return safepath.CheckMountOptions(value.([]string)) }

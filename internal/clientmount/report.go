@@ -121,6 +121,17 @@ func (c *Controller) apiState(s kube.State) {
 	})
 }
 
+// tokenChanged handles a change of the state of the token.
+func (c *Controller) tokenChanged(t kube.TokenState) {
+	c.do(func() {
+		if c.state != nil {
+			c.state.setToken(t)
+			c.saveState()
+		}
+		c.metrics.tokenState(t)
+	})
+}
+
 // saveState saves the state of the daemon for the commands that report about the node.
 func (c *Controller) saveState() {
 	if err := c.state.save(c.o.Records.runtime); err != nil {

@@ -31,6 +31,8 @@ type daemonState struct {
 	API      string     `json:"api"`               // of mountstate.Daemon
 	APISince time.Time  `json:"api_since"`
 	APIError string     `json:"api_error,omitempty"`
+
+	Token *mountstate.Token `json:"token,omitempty"`
 }
 
 const (
@@ -84,7 +86,7 @@ func (s *daemonState) describe() mountstate.Daemon {
 	switch {
 	case s.PID > 0 && s.Start != "" && node.ProcessStart(s.PID) == s.Start:
 		d.Running, d.PID, d.Since = true, s.PID, &s.Started
-		d.API, d.APISince, d.APIError = s.API, &s.APISince, s.APIError
+		d.API, d.APISince, d.APIError, d.Token = s.API, &s.APISince, s.APIError, s.Token
 	case s.Stopped != nil:
 		d.Since = s.Stopped
 	}
@@ -105,6 +107,35 @@ func (s *daemonState) setAPI(now kube.State) bool {
 	}
 	s.API, s.APIError, s.APISince = api, message, time.Now()
 	return true
+}
+
+// setToken updates the state of the token.
+func (s *daemonState) setToken(now kube.TokenState) {
+	t := mountstate.Token{
+		Identity: string(now.Kind), Account: now.Account, File: now.File, Condition: string(now.Condition),
+		Error: now.Error, Hint: now.Hint, Expires: mountstate.Known(now.Expires), Renewal: mountstate.Known(now.Renewal),
+	}
+	if now.Condition == kube.TokenValid && now.Unsaved != "" {
+		t.Condition, t.Error = mountstate.TokenUnsaved, now.Unsaved
+	}
+	if t.Condition != mountstate.TokenValid {
+		since := time.Now()
+		if s.Token != nil && s.Token.Condition == t.Condition && s.Token.Since != nil {
+			since = *s.Token.Since
+		}
+		t.Since = &since
+	}
+	t.Error = text.Line(shorten(t.Error, stepErrorLimit))
+	s.Token = &t
+}
+
+// ReadToken returns what the running daemon knows about its token, or nil.
+func ReadToken(runtimeDir string) *mountstate.Token {
+	s, err := readDaemonState(runtimeDir)
+	if err != nil {
+		return nil
+	}
+	return s.describe().Token
 }
 
 // StateDirectories returns the directories whose files ReadMounts reads: if none of them changes, no

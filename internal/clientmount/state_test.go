@@ -447,3 +447,45 @@ func TestHoldersAreBounded(t *testing.T) {
 		t.Errorf("%d bytes: %+v", n, list[0])
 	}
 }
+
+// The state of the token is in the document while the daemon runs, and the start of a condition stays.
+func TestStateOfToken(t *testing.T) {
+	expires := time.Date(2026, 12, 8, 0, 0, 0, 0, time.UTC)
+	state := newDaemonState("c1", node.ProcessStart(os.Getpid()))
+	steps := []struct {
+		now       kube.TokenState
+		condition string
+		since     bool
+	}{
+		{kube.TokenState{Kind: kube.TokenShared, Condition: kube.TokenValid}, mountstate.TokenValid, false},
+		{kube.TokenState{Kind: kube.TokenPerNode, Condition: kube.TokenRetrying, Expires: expires, Error: "a\nb", Failures: 1}, mountstate.TokenRetrying, true},
+		{kube.TokenState{Kind: kube.TokenPerNode, Condition: kube.TokenFailing, Expires: expires, Error: "x", Hint: "h"}, mountstate.TokenFailing, true},
+		{kube.TokenState{Kind: kube.TokenPerNode, Condition: kube.TokenValid, Unsaved: "full"}, mountstate.TokenUnsaved, true},
+		{kube.TokenState{Kind: kube.TokenPerNode, Condition: kube.TokenExpired, Expires: expires}, mountstate.TokenExpired, true},
+	}
+	for _, s := range steps {
+		state.setToken(s.now)
+		dir := t.TempDir()
+		if err := state.save(dir); err != nil {
+			t.Fatal(err)
+		}
+		read, err := readDaemonState(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := read.describe().Token
+		if got == nil || got.Condition != s.condition || (got.Since != nil) != s.since || got.Identity != string(s.now.Kind) || (got.Expires == nil) != s.now.Expires.IsZero() || strings.Contains(got.Error, "\n") {
+			t.Errorf("%+v: %+v", s.now, got)
+		}
+	}
+	state.setToken(steps[2].now)
+	since := time.Now().Add(-time.Hour)
+	state.Token.Since = &since
+	if state.setToken(steps[2].now); !state.Token.Since.Equal(since) {
+		t.Errorf("%v", state.Token.Since)
+	}
+	state.PID = -1
+	if d := state.describe(); d.Token != nil {
+		t.Errorf("of a stopped daemon: %+v", d.Token)
+	}
+}

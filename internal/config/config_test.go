@@ -289,7 +289,7 @@ func TestPermissions(t *testing.T) {
 }
 
 func TestNnfdmReloads(t *testing.T) {
-	fixed := []string{"kubernetes.", "node.", "socket.", "runtime.", "strict_credentials", "log.format", "daemon.simulated", "limits.message_size", "limits.memory", "limits.handshake_time"}
+	fixed := []string{"kubernetes.", "node.", "socket.", "runtime.", "strict_credentials", "log.format", "daemon.simulated", "daemon.state_directory", "limits.message_size", "limits.memory", "limits.handshake_time"}
 	for _, s := range new(server.Configuration).Table().Settings {
 		want := !slices.ContainsFunc(fixed, func(p string) bool { return strings.HasPrefix(s.Key, p) })
 		if s.Reload != want {

@@ -71,6 +71,7 @@ func TestDefaults(t *testing.T) {
 	}
 	var want clientmount.Configuration
 	want.Kubernetes.QPS, want.Kubernetes.Burst = 20, 40
+	want.RenewToken, want.StateDir = true, "/var/lib/clientmountd"
 	want.Kubernetes.Timeout, want.Kubernetes.MinWatchTimeout = 30*time.Second, time.Hour
 	want.Controller.Limits.Command, want.Controller.Limits.Hook = 2*time.Minute, 10*time.Minute
 	want.Controller.Limits.VGWait, want.Controller.Limits.DeviceWait = time.Second, 10*time.Second
@@ -110,6 +111,7 @@ service_port = 1
 token_file = "t"
 cert_file = "c"
 kubeconfig = "k"
+renew_token = false
 qps = 2
 burst = 3
 request_timeout = "4s"
@@ -135,6 +137,7 @@ mode = "kind"
 mock_path = "m"
 [daemon]
 runtime_directory = "/r"
+state_directory = "/s"
 shutdown_timeout = "12s"
 mount_namespace = "any"
 history_count = 15
@@ -168,6 +171,7 @@ gomaxprocs = 14
 	want.Controller.Plan.MountOptions = []string{"noexec"}
 	want.Controller.Plan.Mode, want.Controller.Plan.MockPath = "kind", "m"
 	want.RuntimeDirectory, want.Controller.ShutdownTimeout, want.MountNamespace = "/r", 12*time.Second, "any"
+	want.StateDir = "/s"
 	want.Log.Level, want.Log.Format = new(slog.LevelVar), "json"
 	want.Log.Level.Set(slog.LevelDebug)
 	want.Runtime.MemLimit, want.Runtime.GOGC, want.Runtime.MaxProcs = 13<<20, -1, 14
@@ -267,6 +271,7 @@ func TestEnvironment(t *testing.T) {
 
 		{[]string{"RUNTIME_DIRECTORY=/run/x"}, "daemon.runtime_directory", "/run/x", "", ""},
 		{[]string{"RUNTIME_DIRECTORY=/run/x:/run/y"}, "daemon.runtime_directory", "/run/x", "", ""},
+		{[]string{"STATE_DIRECTORY=/var/lib/x:/y"}, "daemon.state_directory", "/var/lib/x", "", ""},
 		{[]string{"RUNTIME_DIRECTORY=x"}, "", nil, "", `"x" is not accepted: the path must be absolute`},
 
 		{[]string{"GOMEMLIMIT=30MiB"}, "runtime.gomemlimit", int64(30 << 20), "", ""},

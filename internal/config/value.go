@@ -251,6 +251,13 @@ func AbsolutePath(value any) error {
 	return nil
 }
 
+// FirstOfList is a Convert for variables such as RUNTIME_DIRECTORY, which systemd sets to a
+// colon-separated list if a unit has several directories.
+func FirstOfList(value string) (string, bool, error) {
+	first, _, _ := strings.Cut(value, ":")
+	return first, first != "", nil
+}
+
 // literal returns v in TOML syntax.
 func (s *Setting) literal(v any) string {
 	switch v := v.(type) {

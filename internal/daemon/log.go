@@ -167,11 +167,15 @@ var (
 	EventPanic       = Event{ID: "a0efbdb028df4dbca7f7ca7e847b984f", Name: "panic"}
 	EventLoopStuck   = Event{ID: "f1952051c94d434f96be569816be0981", Name: "loop-stuck"}
 	EventLoopAnswers = Event{ID: "a0646f3fc4db48199b73f7c8e659bdc9", Name: "loop-answers"}
+
+	EventTokenRenewed    = Event{ID: "3c0f2a9be65d4c5f9a37c1b7a1f0d2e8", Name: "token-renewed"}
+	EventTokenNotRenewed = Event{ID: "b7e4a1c85d2f4f6e8c09d3a6e5b1f740", Name: "token-not-renewed"}
+	EventTokenExpired    = Event{ID: "58d9c3f1a4e74b0d9e26f7b8c0a1d563", Name: "token-expired"}
 )
 
 // Events returns all of them, for the test that the message catalogue is complete.
 func Events() []Event {
-	return []Event{EventStopping, EventStopped, EventStopForced, EventReload, EventPanic, EventLoopStuck, EventLoopAnswers}
+	return []Event{EventStopping, EventStopped, EventStopForced, EventReload, EventPanic, EventLoopStuck, EventLoopAnswers, EventTokenRenewed, EventTokenNotRenewed, EventTokenExpired}
 }
 
 // safeHandler wraps the handler of a library and passes it only values that the

@@ -16,6 +16,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/config"
@@ -93,6 +94,12 @@ type Service interface {
 	Left() string
 }
 
+// TokenObserver is a Service that reports the state of the token of the daemon.
+type TokenObserver interface {
+	// TokenChanged is called with each change. It must not block.
+	TokenChanged(kube.TokenState)
+}
+
 // Refusal is a reason not to start that has its own kind of log record, and so an
 // entry in the message catalogue.
 type Refusal struct {
@@ -117,6 +124,8 @@ type Process struct {
 	limits     runtimeLimits
 	logOut     io.Closer
 	service    Service
+	client     *kube.Client    // nil: the service uses no API server
+	token      kube.TokenState // reported last; of the goroutine of KeepToken
 }
 
 // daemon runs the daemon until a signal arrives or Run returns. A reason not to start
@@ -169,12 +178,15 @@ func (p *Process) prepare() (err error) {
 func (p *Process) Dial(prefix string) (*kube.Client, error) {
 	o := p.settings.Common().Kubernetes
 	o.Service, o.Log = prefix, p.Log
+	o.Renewal = p.settings.Common().Renewal(p.invocation.Name, p.Node)
+	o.Renewal.Report = p.tokenChanged
 	o.UserAgent = fmt.Sprintf("%s/%s (%s)", p.invocation.Name, version.Version, p.Node)
 	client, err := kube.Dial(o)
 	if err != nil {
 		// Scripts match the start of these texts directly after "error: ".
 		return nil, hint.Add(err, "the settings are in section [kubernetes] of %s; %s config dump shows those in effect", p.settingsFile(), p.invocation.Name)
 	}
+	p.client = client
 	return client, nil
 }
 
@@ -205,6 +217,17 @@ func (p *Process) main(ctx context.Context) error {
 		p.Log.Warn("invalid watchdog settings from the service manager; no pings are sent", "error", err)
 	}
 	go watchdog.Run(ctx, p.service.Probe)
+	if p.client != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		var token sync.WaitGroup
+		token.Go(func() {
+			if err := Safely(func() error { p.client.KeepToken(ctx); return nil }); err != nil {
+				p.Log.Error("the token is no longer renewed", "error", err, EventID(EventPanic))
+			}
+		})
+		defer token.Wait()
+		defer cancel()
+	}
 	return p.service.Run(ctx)
 }
 

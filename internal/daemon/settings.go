@@ -14,8 +14,27 @@ import (
 type Settings struct {
 	Kubernetes kube.Options
 	Node       string // name of this node; "": the host name up to its first dot
+	RenewToken bool
+	StateDir   string // state directory, for the renewed token
 	Log        LogOptions
 	Runtime    RuntimeOptions
+}
+
+// Renewal returns how the daemon with this name renews its token on a node.
+func (s *Settings) Renewal(program, node string) kube.Renewal {
+	if !s.RenewToken {
+		return kube.Renewal{}
+	}
+	return kube.Renewal{Node: node, Daemon: program, Directory: s.StateDir}
+}
+
+// StateSetting returns the setting of the state directory of a daemon.
+func (s *Settings) StateSetting(program string) config.Setting {
+	return config.Setting{
+		Key: "daemon.state_directory", Flag: "state-directory", Env: []config.Env{{Name: "STATE_DIRECTORY", Convert: config.FirstOfList}},
+		Kind: config.String, Default: "/var/lib/" + program, Unit: "DIR", Check: config.AbsolutePath, Field: &s.StateDir,
+		Help: "Directory for the token that the daemon has renewed (kubernetes.renew_token). It must survive a reboot. The daemon creates it if its parent exists.",
+	}
 }
 
 // Common returns s. It is a method of Configuration.
@@ -81,6 +100,9 @@ func (s *Settings) kubernetes(d Defaults) []config.Setting {
 			Key: "kubernetes.token_file", Flag: "service-token-file", Env: []config.Env{{Name: d.TokenEnv}},
 			Kind: config.String, Unit: "FILE", Field: &k.TokenFile,
 			Help: "File with the bearer token of the service account. The daemon picks up a new token without a restart.",
+		}, {
+			Key: "kubernetes.renew_token", Kind: config.Bool, Default: "true", Field: &s.RenewToken,
+			Help: "Renew an expiring token of the account that the daemon has on this node only: at about 80 % of its life, the daemon requests the next one and stores it in daemon.state_directory. Of the stored token and the one in token_file, the daemon uses the one that was issued last. Tokens of other accounts are never renewed. If false, the daemon uses token_file only.",
 		}, {
 			Key: "kubernetes.cert_file", Flag: "service-cert-file", Env: []config.Env{{Name: d.CertEnv}},
 			Kind: config.String, Unit: "FILE", Field: &k.CertFile,

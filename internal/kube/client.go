@@ -109,7 +109,7 @@ func connect(o Options, cfg *rest.Config, source string) (*Client, error) {
 	switch {
 	case cfg.BearerTokenFile != "":
 		c.source = "token file " + cfg.BearerTokenFile
-		c.token = &tokenTransport{path: cfg.BearerTokenFile, log: o.Log}
+		c.token = newTokenTransport(cfg.BearerTokenFile, o)
 		cfg.Wrap(func(rt http.RoundTripper) http.RoundTripper { c.token.base = rt; return c.token })
 		cfg.BearerTokenFile, cfg.BearerToken = "", ""
 	case cfg.BearerToken != "":

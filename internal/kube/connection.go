@@ -157,14 +157,21 @@ func (c *Client) Expires() time.Time {
 }
 
 // Source returns where the credentials come from, for messages.
-func (c *Client) Source() string { return c.source }
+func (c *Client) Source() string {
+	if c.token != nil {
+		token, _ := c.token.current()
+		if file := c.token.fileOf(token); file != "" {
+			return "token file " + file
+		}
+	}
+	return c.source
+}
 
 // Secrets returns the secrets among the credentials, so that they can be removed from texts.
 func (c *Client) Secrets() (list []string) {
 	list = []string{c.config.BearerToken, c.config.Password, string(c.config.KeyData)}
 	if c.token != nil {
-		token, _ := c.token.current()
-		list = append(list, token)
+		list = append(list, c.token.secrets()...)
 	}
 	if c.config.KeyFile != "" {
 		key, _ := readSmall(c.config.KeyFile, maxCertFile)

@@ -50,6 +50,8 @@ type Options struct {
 	// Strict makes it an error, rather than a warning, if users other than the owner and
 	// our group can read the token file.
 	Strict bool
+	// Renewal lets KeepToken renew the token. The zero value renews nothing.
+	Renewal Renewal
 	// Log receives warnings, and the log of client-go at debug level. Default: discard.
 	Log *slog.Logger
 	// Transport replaces the network in tests.

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -92,7 +93,11 @@ func (c *Client) who() string {
 func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	switch s.Code {
 	case http.StatusUnauthorized:
-		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): they may have expired or been rotated", what, c.host, c.who(), c.source)
+		why := "they may have expired or been rotated"
+		if c.token != nil {
+			why = cmp.Or(c.token.expiredText(), why)
+		}
+		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): %s", what, c.host, c.who(), c.Source(), why)
 		if c.token != nil {
 			text += "; a renewed token file takes effect without a restart"
 			if bad := c.token.fileError(); bad != nil {

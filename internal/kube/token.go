@@ -15,21 +15,50 @@ import (
 	"syscall"
 )
 
-// tokenTransport adds the token of a file to each request. It checks the file for changes
-// (one stat) before each request, so a rotated token is used immediately, and reads it
-// again after a 401 even if it has not changed.
+// tokenTransport adds a token to each request: that of a file, or a newer one for the same
+// account that the daemon has requested itself. It checks the file for changes (one stat) before
+// each request, so a rotated token is used immediately, and reads it again after a 401 even if it
+// has not changed.
 type tokenTransport struct {
-	base http.RoundTripper
-	path string
-	log  *slog.Logger
+	base    http.RoundTripper
+	path    string
+	log     *slog.Logger
+	renewal Renewal
 
-	mu    sync.Mutex
-	token string
-	seen  stamp
-	bad   error // why the file cannot be used now, or nil
+	// wake holds a value when the token in use, or what is known about the time, has changed.
+	wake chan struct{}
+
+	mu      sync.Mutex
+	given   bearer // of the file
+	seen    stamp
+	bad     error // why the file cannot be used now, or nil
+	renewed bearer
+	stored  bool // renewed is in the state directory
+	used    bearer
+	refused map[string]bool // tokens that the server has refused
+	told    string          // the refused token that was logged last
+	ignored string          // why the stored token is not used, for the log
+	server  serverTime
 }
 
-// RoundTrip implements http.RoundTripper.
+// bearer is a token with its claims, which are zero if it is not a JSON web token.
+type bearer struct {
+	text   string
+	claims Claims
+}
+
+func newBearer(token string) bearer {
+	claims, _ := ClaimsOf(token)
+	return bearer{token, claims}
+}
+
+// newTokenTransport returns the transport for a token file, without its base.
+func newTokenTransport(path string, o Options) *tokenTransport {
+	return &tokenTransport{path: path, log: o.Log, renewal: o.Renewal, wake: make(chan struct{}, 1)}
+}
+
+// RoundTrip implements http.RoundTripper. If the server refuses one of two tokens, it repeats the
+// request with the other one.
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	token, err := t.current()
 	if err != nil {
@@ -38,23 +67,53 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	req = req.Clone(req.Context())
-	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := t.base.RoundTrip(req)
+	resp, err := t.send(req, token, req.Body)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, err
+	}
+	other, ok := t.refuse(token)
+	if !ok || req.Body != nil && req.GetBody == nil {
+		return resp, nil
+	}
+	body := req.Body
+	if body != nil {
+		if body, err = req.GetBody(); err != nil {
+			return resp, nil
+		}
+	}
+	resp.Body.Close()
+	resp, err = t.send(req, other, body)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		t.forget()
+		t.refuse(other)
 	}
 	return resp, err
 }
 
-// current returns the newest token. While the file is missing or invalid, for example
-// incomplete, it returns the last valid token.
+func (t *tokenTransport) send(req *http.Request, token string, body io.ReadCloser) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Body = body
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := t.base.RoundTrip(req)
+	if err == nil {
+		t.noteTime(resp.Header.Get("Date"))
+	}
+	return resp, err
+}
+
+// current returns the token to use. While the file is missing or invalid, for example
+// incomplete, the last valid token of the file stays in use.
 func (t *tokenTransport) current() (string, error) {
+	b, err := t.bearer()
+	return b.text, err
+}
+
+// bearer is current with the claims of the token.
+func (t *tokenTransport) bearer() (bearer, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now, err := stampOf(t.path)
 	if err == nil && now == t.seen && t.bad == nil {
-		return t.token, nil
+		return t.used, nil
 	}
 	var token string
 	if err == nil {
@@ -65,22 +124,95 @@ func (t *tokenTransport) current() (string, error) {
 			t.log.Warn("the token file cannot be read; keeping the last token", "file", t.path, "error", err)
 		}
 		t.bad = err
-		if t.token == "" {
-			return "", fmt.Errorf("no token: %w", err)
+		if t.given.text == "" {
+			return bearer{}, fmt.Errorf("no token: %w", err)
 		}
-		return t.token, nil
+		return t.used, nil
 	}
-	if t.token != "" && token != t.token {
+	if t.given.text != "" && token != t.given.text {
 		t.log.Info("the token file has changed; using the new token", "file", t.path)
 	}
-	t.token, t.seen, t.bad = token, now, nil
-	return token, nil
+	changed := token != t.given.text
+	t.given, t.seen, t.bad = newBearer(token), now, nil
+	if changed {
+		t.loadStored()
+	}
+	t.choose()
+	return t.used, nil
 }
 
-func (t *tokenTransport) forget() {
+// choose selects the token to use. The caller holds the lock.
+func (t *tokenTransport) choose() {
+	list := t.candidates()
+	use := list[0]
+	if len(list) > 1 && t.unusable(list[0]) && !t.unusable(list[1]) {
+		use = list[1]
+	}
+	if use.text != t.used.text {
+		t.used = use
+		t.notify()
+	}
+}
+
+// candidates returns the tokens for the account, the one that was issued last first.
+func (t *tokenTransport) candidates() []bearer {
+	switch {
+	case t.renewed.text == "" || t.renewed.text == t.given.text || !sameAccount(t.given, t.renewed):
+		return []bearer{t.given}
+	case t.renewed.claims.Issued.After(t.given.claims.Issued):
+		return []bearer{t.renewed, t.given}
+	}
+	return []bearer{t.given, t.renewed}
+}
+
+// unusable reports whether the server has refused the token, or it has expired.
+func (t *tokenTransport) unusable(b bearer) bool {
+	now, known := t.server.now()
+	return t.refused[b.text] || known && !b.claims.Expires.IsZero() && !now.Before(b.claims.Expires)
+}
+
+// refuse notes that the server has refused a token, and returns another one that may be used.
+func (t *tokenTransport) refuse(token string) (other string, ok bool) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.seen = stamp{}
-	t.mu.Unlock()
+	if t.used.text != token { // by a concurrent request
+		return t.used.text, !t.refused[t.used.text]
+	}
+	if len(t.candidates()) < 2 {
+		return "", false
+	}
+	if t.refused == nil {
+		t.refused = map[string]bool{}
+	}
+	t.refused[token] = true
+	t.choose()
+	if t.used.text == token || t.refused[t.used.text] { // all are refused: start again with the newest
+		clear(t.refused)
+		t.choose()
+		return "", false
+	}
+	if t.told != token {
+		t.told = token
+		t.log.Warn("the API server refused the token; using the other one of this daemon", "file", t.where(token), "other", t.where(t.used.text))
+	}
+	return t.used.text, true
+}
+
+// notify wakes the goroutine that renews the token.
+func (t *tokenTransport) notify() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// secrets returns all tokens.
+func (t *tokenTransport) secrets() []string {
+	_, _ = t.current()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return []string{t.given.text, t.renewed.text}
 }
 
 // fileError returns why the token file cannot be used now, or nil.
@@ -160,10 +292,13 @@ func stampOf(path string) (stamp, error) {
 	return stamp{dev: uint64(st.Dev), ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}, nil
 }
 
-// readSmall reads a regular file of at most limit bytes. O_NONBLOCK prevents a named pipe
-// from blocking it.
-func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+// readSmall reads a regular file of at most limit bytes.
+func readSmall(path string, limit int64) ([]byte, error) { return readChecked(path, limit, 0, nil) }
+
+// readChecked is readSmall with additional flags of open(2) and, unless it is nil, a check of the
+// open file. O_NONBLOCK prevents a named pipe from blocking it.
+func readChecked(path string, limit int64, flags int, check func(fs.FileInfo) error) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC|flags, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +310,11 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
+	if check != nil {
+		if err := check(fi); err != nil {
+			return nil, err
+		}
+	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
@@ -185,13 +325,18 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// readToken returns a bearer token with white space trimmed. White space inside the token
-// is an error, because it would corrupt the header.
+// readToken returns the bearer token in a file.
 func readToken(path string) (string, error) {
 	data, err := readSmall(path, maxTokenFile)
 	if err != nil {
 		return "", err
 	}
+	return parseToken(path, data)
+}
+
+// parseToken returns a bearer token with white space trimmed. White space inside the token
+// is an error, because it would corrupt the header. path is for messages.
+func parseToken(path string, data []byte) (string, error) {
 	token := strings.TrimSpace(string(data))
 	if token == "" {
 		return "", fmt.Errorf("%s is empty", path)

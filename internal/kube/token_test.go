@@ -79,13 +79,14 @@ func TestTokenRotation(t *testing.T) {
 // times unchanged. It is still read again after a 401.
 func TestTokenReadAgainAfter401(t *testing.T) {
 	path := write(t, t.TempDir(), "token", "one", 0o600)
-	tt := &tokenTransport{path: path, log: slog.New(slog.DiscardHandler), base: roundTripper(func(*http.Request) (*http.Response, error) {
+	tt := newTokenTransport(path, Options{Log: slog.New(slog.DiscardHandler)})
+	tt.base = roundTripper(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: 401, Body: http.NoBody}, nil
-	})}
+	})
 	if _, err := tt.current(); err != nil {
 		t.Fatal(err)
 	}
-	tt.token = "stale"
+	tt.given, tt.used = newBearer("stale"), newBearer("stale")
 	req, _ := http.NewRequest("GET", "https://h/", nil)
 	if _, err := tt.RoundTrip(req); err != nil {
 		t.Fatal(err)

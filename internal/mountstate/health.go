@@ -22,6 +22,7 @@ type Health struct {
 	Line     string    `json:"line,omitempty"`  // the problems in one line; absent unless the verdict is VerdictProblem
 	Error    string    `json:"error,omitempty"` // why the verdict is VerdictUnknown
 	Problems []Problem `json:"problems"`        // the most urgent first
+	Token    *Token    `json:"token,omitempty"` // as in Daemon
 }
 
 // Verdict is whether the storage on a node is fine.
@@ -60,6 +61,7 @@ const (
 	CauseSlow    Cause = "slow"
 	CauseDaemon  Cause = "daemon"
 	CauseAPI     Cause = "api"
+	CauseToken   Cause = "token"
 	CauseRefused Cause = "refused"
 )
 
@@ -83,6 +85,7 @@ var Causes = []CauseInfo{
 	{Cause: CauseSlow, Action: ActionWait, Grace: 10 * time.Minute, Meaning: "a mount or unmount takes long, without an error"},
 	{Cause: CauseDaemon, Action: ActionWait, Grace: 2 * time.Minute, Meaning: "clientmountd does not run"},
 	{Cause: CauseAPI, Action: ActionWait, Grace: 10 * time.Minute, Meaning: "the API server cannot be reached"},
+	{Cause: CauseToken, Action: ActionWait, Fixed: true, Meaning: "the token of clientmountd cannot be renewed or stored, or has expired"},
 	{Cause: CauseRefused, Action: ActionNone, Fixed: true, Meaning: "the ClientMount or its storage profile is invalid"},
 }
 
@@ -123,7 +126,7 @@ const (
 // any grace period. This includes a condition that started in the future: the clock was set back, and
 // the condition would otherwise be no problem until that time.
 func Evaluate(doc *Mounts, grace Grace, now time.Time) *Health {
-	h := &Health{Version: HealthVersion, Node: doc.Node, Time: now, Problems: []Problem{}}
+	h := &Health{Version: HealthVersion, Node: doc.Node, Time: now, Problems: []Problem{}, Token: doc.Daemon.Token}
 	add := func(p *Problem) {
 		if p != nil && p.Since != nil && inFuture(*p.Since, now) {
 			p.Since = nil
@@ -147,6 +150,7 @@ func Evaluate(doc *Mounts, grace Grace, now time.Time) *Health {
 		add(&Problem{Cause: CauseRecord, Action: ActionDrain, Text: record})
 	}
 	add(doc.Daemon.problem(now))
+	add(doc.Daemon.Token.problem())
 	order := func(c Cause) int { return slices.IndexFunc(Causes, func(i CauseInfo) bool { return i.Cause == c }) }
 	slices.SortStableFunc(h.Problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(slices.Index(actions, a.Action), slices.Index(actions, b.Action)),

@@ -293,3 +293,26 @@ func TestAge(t *testing.T) {
 		}
 	}
 }
+
+// A token that cannot be renewed needs an action only after half of the time for that; an expired one
+// needs an administrator.
+func TestTokenProblems(t *testing.T) {
+	expires := noon.Add(time.Hour)
+	for condition, tt := range map[string]struct {
+		action Action
+		line   string
+	}{
+		TokenValid:    {ActionNone, ""},
+		TokenRetrying: {ActionNone, ""},
+		TokenFailing:  {ActionWait, "token expires at 2026-11-30T13:00:00Z and cannot be renewed: do it"},
+		TokenUnsaved:  {ActionWait, "renewed token not stored: broken"},
+		TokenExpired:  {ActionDrain, "token expired at 2026-11-30T13:00:00Z: do it"},
+	} {
+		doc := node()
+		doc.Daemon.Token = &Token{Identity: "per-node", Expires: &expires, Condition: condition, Since: agoP(0), Error: "broken", Hint: "do it"}
+		h := Evaluate(doc, DefaultGrace(), noon)
+		if h.Action != tt.action || h.Line != tt.line || h.Token != doc.Daemon.Token {
+			t.Errorf("%s: %+v", condition, h)
+		}
+	}
+}

@@ -34,7 +34,32 @@ type Daemon struct {
 	// APISince is when the connection got into this state; absent: unknown.
 	APISince *time.Time `json:"api_since,omitempty"`
 	APIError string     `json:"api_error,omitempty"` // the last error of a connection that is down
+	// Token is what the daemon knows about its token; absent: the daemon does not run, or its
+	// credentials are not a token file.
+	Token *Token `json:"token,omitempty"`
 }
+
+// Token is the state of the token of a daemon. Times are those of the API server.
+type Token struct {
+	Identity  string     `json:"identity"`          // account of the token: "per-node", "shared" or "other"
+	Account   string     `json:"account,omitempty"` // user name in the token
+	File      string     `json:"file,omitempty"`    // absent: only the daemon has it
+	Expires   *time.Time `json:"expires,omitempty"` // absent: never
+	Renewal   *time.Time `json:"renewal,omitempty"` // when the daemon requests the next token; absent: never
+	Condition string     `json:"condition"`         // one of the Token constants
+	Since     *time.Time `json:"since,omitempty"`   // start of the condition; absent if it is TokenValid
+	Error     string     `json:"error,omitempty"`   // why the last renewal failed, or the token is not stored
+	Hint      string     `json:"hint,omitempty"`    // what the administrator should do
+}
+
+// Values of Token.Condition.
+const (
+	TokenValid    = "valid"
+	TokenRetrying = "retrying" // a renewal has failed, and less than half of the time for it has passed
+	TokenFailing  = "failing"  // renewals fail, and more than half of the time for them has passed
+	TokenExpired  = "expired"  // the API server refuses it; an administrator must install another one
+	TokenUnsaved  = "unsaved"  // it was renewed and cannot be stored, so a restart would use an older one
+)
 
 // Values of Daemon.API.
 const (

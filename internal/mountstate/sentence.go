@@ -14,7 +14,7 @@ import (
 // stopped, or wait for the command. Until then, the mount has the problem that it had before. pid is
 // that of the command, or 0.
 func (m *Mount) problem(stuck time.Duration, now time.Time) (p *Problem, pid int) {
-	p = &Problem{ClientMount: m.ClientMount, Workflow: m.Workflow, Path: m.Path, Since: known(m.Since)}
+	p = &Problem{ClientMount: m.ClientMount, Workflow: m.Workflow, Path: m.Path, Since: Known(m.Since)}
 	set := func(cause Cause, action Action, does, reason string) {
 		p.Cause, p.Action = cause, action
 		p.Text = m.subject() + " " + does + lasting(p.Since, now) + colon(reason)
@@ -25,10 +25,10 @@ func (m *Mount) problem(stuck time.Duration, now time.Time) (p *Problem, pid int
 	case m.State == Stuck && failure.Kind == "", failure.Kind == FailureStuck, hanging != nil && now.Sub(hanging.Started) >= stuck:
 		reason := failure.Text
 		if failure.Kind == FailureStuck {
-			p.Since = known(failure.Since)
+			p.Since = Known(failure.Since)
 		}
 		if hanging != nil {
-			p.Since, pid = known(hanging.Started), hanging.PID
+			p.Since, pid = Known(hanging.Started), hanging.PID
 			reason = hanging.sentence()
 		}
 		set(CauseStuck, ActionDrain, "stuck", cmp.Or(reason, "a command waits in the kernel"))
@@ -36,7 +36,7 @@ func (m *Mount) problem(stuck time.Duration, now time.Time) (p *Problem, pid int
 		set(CauseOrphan, ActionDrain, "orphaned", "ClientMount "+m.ClientMount+" no longer exists")
 	case failure.Kind != "" || m.State == Failed || m.State == Busy:
 		if m.Failure != nil {
-			p.Since = known(failure.Since)
+			p.Since = Known(failure.Since)
 		}
 		reason := cmp.Or(failure.Text, "attempts fail")
 		switch kind := failure.Kind; {
@@ -79,13 +79,36 @@ func (d *Daemon) problem(now time.Time) *Problem {
 	return nil
 }
 
+// problem returns what is wrong with the token, or nil.
+func (t *Token) problem() *Problem {
+	if t == nil {
+		return nil
+	}
+	p := &Problem{Cause: CauseToken, Action: ActionWait, Since: t.Since}
+	end := "soon"
+	if t.Expires != nil {
+		end = "at " + t.Expires.UTC().Format(time.RFC3339)
+	}
+	switch t.Condition {
+	case TokenExpired:
+		p.Action, p.Text = ActionDrain, "token expired "+end+colon(t.Hint)
+	case TokenFailing:
+		p.Text = "token expires " + end + " and cannot be renewed" + colon(cmp.Or(t.Hint, t.Error))
+	case TokenUnsaved:
+		p.Text = "renewed token not stored" + colon(t.Error)
+	default:
+		return nil
+	}
+	return p
+}
+
 // Sentence returns the state of a mount as one line, such as "mount of /mnt/nnf/x running for 3m:
 // lvchange (pid 12) runs".
 func (m *Mount) Sentence(now time.Time) string {
 	if p, _ := m.problem(StuckAfter, now); p != nil {
 		return text.Clip(text.Line(p.Text), problemLimit)
 	}
-	return text.Line(m.subject() + " " + string(m.State) + lasting(known(m.Since), now))
+	return text.Line(m.subject() + " " + string(m.State) + lasting(Known(m.Since), now))
 }
 
 // Detail returns what keeps a mount from its desired state, or "".
@@ -191,8 +214,8 @@ func colon(reason string) string {
 	return ": " + reason
 }
 
-// known returns nil for the zero time.
-func known(t time.Time) *time.Time {
+// Known returns nil for the zero time.
+func Known(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

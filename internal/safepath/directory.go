@@ -152,6 +152,31 @@ func OpenDirectory(path string) (*Dir, error) {
 // and then renames, so it follows no link of another user, and readers see either the old or
 // the new file. The file has mode 0644 and the owner uid and gid; -1 means unchanged.
 func ReplaceFile(dir int, name, tmp string, data []byte, uid, gid int) error {
+	return replaceFile(dir, name, tmp, data, func(f *os.File) error {
+		if uid >= 0 || gid >= 0 {
+			if err := f.Chown(uid, gid); err != nil {
+				return err
+			}
+		}
+		return f.Chmod(0o644)
+	})
+}
+
+// ReplaceSecret is ReplaceFile for a file with mode 0600 that survives a power failure: when it
+// returns nil, data and name are on the disk. dir must be open for reading.
+func ReplaceSecret(dir int, name, tmp string, data []byte) error {
+	err := replaceFile(dir, name, tmp, data, (*os.File).Sync)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fsync(dir); err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, err)
+	}
+	return nil
+}
+
+// replaceFile calls finish when the data is written, before the file gets its name.
+func replaceFile(dir int, name, tmp string, data []byte, finish func(*os.File) error) error {
 	// An existing file is a leftover of a crash or was created by another user; remove it.
 	_ = unix.Unlinkat(dir, tmp, 0)
 	fd, err := unix.Openat(dir, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -160,11 +185,8 @@ func ReplaceFile(dir int, name, tmp string, data []byte, uid, gid int) error {
 	}
 	f := os.NewFile(uintptr(fd), tmp)
 	_, err = f.Write(data)
-	if err == nil && (uid >= 0 || gid >= 0) {
-		err = f.Chown(uid, gid)
-	}
 	if err == nil {
-		err = f.Chmod(0o644)
+		err = finish(f)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr

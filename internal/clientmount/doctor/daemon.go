@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
@@ -242,13 +244,19 @@ func checkCredentials(f *facts) []finding {
 	if c.fileErr != nil {
 		list = append(list, fail(fmt.Sprintf("run chown root:root %s; chmod 0600 %s", c.file, c.file), "%s", oneLine(c.fileErr)))
 	}
-	expires := c.client.Expires()
+	expires, renew := c.client.Expires(), renewHint
+	token, _ := c.client.Token()
+	if token.Kind == kube.TokenPerNode {
+		renew = kube.Renewal{Node: f.settings.value.node}.Reinstall()
+	}
 	switch left := expires.Sub(f.now); {
 	case expires.IsZero():
 	case left <= 0:
-		list = append(list, fail("check the clock of this node, which reads "+stamp(f.now)+"; if it is right, "+renewHint, "the token expired at %s", stamp(expires)))
+		list = append(list, fail("check the clock of this node, which reads "+stamp(f.now)+"; if it is right, "+renew, "the token expired at %s", stamp(expires)))
+	case !token.Renewal.IsZero():
+		list = append(list, tokenFindings(f.token)...)
 	case left < tokenReserve:
-		list = append(list, warn(renewHint, "the token expires in %v", left.Truncate(time.Minute)))
+		list = append(list, warn(renew, "the token expires in %v", left.Truncate(time.Minute)))
 	}
 	account := c.client.Account()
 	if account == "" {
@@ -258,7 +266,30 @@ func checkCredentials(f *facts) []finding {
 	if !expires.IsZero() {
 		lifetime = "expires at " + stamp(expires)
 	}
+	if !token.Renewal.IsZero() {
+		lifetime += ", is renewed at " + stamp(token.Renewal)
+		if f.token != nil && f.token.Condition == mountstate.TokenRetrying {
+			lifetime += "; the last attempt failed, and the daemon retries: " + oneLine(errors.New(f.token.Error))
+		}
+	}
 	return only(list, ok("%s of %s, %s", c.client.Source(), account, lifetime))
+}
+
+// tokenFindings returns what the running daemon reports about the renewal of its token.
+func tokenFindings(t *mountstate.Token) []finding {
+	if t == nil {
+		return nil
+	}
+	next := cmp.Or(t.Hint, "see journalctl -u clientmountd -p debug EVENT=token-not-renewed")
+	switch t.Condition {
+	case mountstate.TokenFailing:
+		return []finding{fail(next, "the daemon cannot renew the token: %s", oneLine(errors.New(t.Error)))}
+	case mountstate.TokenUnsaved:
+		return []finding{warn(next, "the renewed token is not stored, so a restart would use an older one: %s", oneLine(errors.New(t.Error)))}
+	case mountstate.TokenExpired:
+		return []finding{fail(next, "the daemon reports that the token has expired")}
+	}
+	return nil
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/text/checklist"
@@ -66,8 +67,9 @@ type facts struct {
 	daemonNamespace fact[namespace] // zero if the daemon does not run
 
 	credentials fact[*credentials]
-	connection  *kube.Connection // nil: not tried
-	server      *server          // nil: not asked
+	token       *mountstate.Token // nil: the daemon does not run, or does not report it
+	connection  *kube.Connection  // nil: not tried
+	server      *server           // nil: not asked
 
 	missing     []string // programs that are not installed
 	lvm         fact[node.LVMSettings]

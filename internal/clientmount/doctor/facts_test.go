@@ -18,6 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/text/checklist"
@@ -78,7 +79,7 @@ func healthy(t *testing.T) *facts {
 		now: now, directory: "/run/clientmountd", unit: fact[*systemd.Inspection]{value: i}, shipped: systemd.ParseUnit("shipped", units.ClientmountdService),
 		settings:     fact[*settings]{value: s},
 		ownNamespace: fact[namespace]{value: namespace{true, "same"}}, daemonNamespace: fact[namespace]{value: namespace{true, "same"}},
-		credentials: fact[*credentials]{value: withToken(t, jwt(time.Time{}))},
+		credentials: fact[*credentials]{value: withToken(t, jwt(time.Time{}), kube.Renewal{})},
 		connection: &kube.Connection{
 			Server: "https://api.example:6443", Host: "api.example", Port: "6443", Addresses: []string{"10.0.0.1"}, Attempts: []kube.Attempt{{Address: "10.0.0.1:6443"}},
 			Secured: true, Expires: now.AddDate(1, 0, 0), Status: 200, Date: now, Local: now, Waited: 20 * time.Millisecond,
@@ -465,6 +466,39 @@ func TestCutDMName(t *testing.T) {
 	} {
 		if vg, lv, ok := cutDMName(name); vg != want[0] || lv != want[1] || ok != (want[0] != "") {
 			t.Errorf("%q: %q %q %v", name, vg, lv, ok)
+		}
+	}
+}
+
+// For a token of the account of this node, the check shows when it is renewed, and what the running
+// daemon reports about that.
+func TestTokenOfThisNode(t *testing.T) {
+	issued := now.Add(-time.Hour)
+	token := func(expires time.Time) string {
+		return "x." + encode(fmt.Sprintf(`{"sub":"system:serviceaccount:compute-01:clientmountd","iat":%d,"exp":%d}`, issued.Unix(), expires.Unix())) + ".x"
+	}
+	const install = "nnf-deploy install --no-programs --identity per-node compute-01"
+	for _, tt := range []struct {
+		life  time.Duration
+		token *mountstate.Token
+		state checklist.State
+		text  string
+		hint  string
+	}{
+		{2 * time.Hour, nil, checklist.OK, "is renewed at 2026-11-30T12:", ""},
+		{2 * time.Hour, &mountstate.Token{Condition: mountstate.TokenValid}, checklist.OK, "is renewed at", ""},
+		{2 * time.Hour, &mountstate.Token{Condition: mountstate.TokenRetrying, Error: "no route"}, checklist.OK, "the daemon retries: no route", ""},
+		{2 * time.Hour, &mountstate.Token{Condition: mountstate.TokenFailing, Error: "no route", Hint: "check it"}, checklist.Fail, "cannot renew the token: no route", "check it"},
+		{2 * time.Hour, &mountstate.Token{Condition: mountstate.TokenUnsaved, Error: "full"}, checklist.Warn, "is not stored, so a restart would use an older one: full", "journalctl"},
+		{2 * time.Hour, &mountstate.Token{Condition: mountstate.TokenExpired, Hint: install}, checklist.Fail, "the token has expired", install},
+		{time.Minute, nil, checklist.Fail, "the token expired at 2026-11-30T11:01:00Z", install},
+	} {
+		f := healthy(t)
+		f.credentials.value = withToken(t, token(issued.Add(tt.life)), kube.Renewal{Node: "compute-01", Daemon: "clientmountd", Directory: t.TempDir()})
+		f.token = tt.token
+		list := checkCredentials(f)
+		if len(list) != 1 || list[0].state != tt.state || !strings.Contains(list[0].text, tt.text) || !strings.Contains(list[0].hint, tt.hint) {
+			t.Errorf("%v: %+v", tt, list)
 		}
 	}
 }

@@ -195,6 +195,8 @@ func (m *machine) gatherDaemon(ctx context.Context, f *facts) {
 		}
 		return m.dial(f.settings.value, start)
 	})()
+	_, directory := m.directories(f)
+	f.token = clientmount.ReadToken(directory)
 }
 
 // load loads the configuration as the daemon does.
@@ -226,6 +228,7 @@ func (m *machine) load(start systemd.Start) (*settings, error) {
 func (m *machine) dial(s *settings, start systemd.Start) (*credentials, error) {
 	o := s.Common().Kubernetes
 	warnings := new(collector)
+	o.Renewal = s.Common().Renewal("clientmountd", s.node)
 	o.Log, o.QPS, o.Timeout = slog.New(warnings), -1, serverLimit
 	o.UserAgent = m.Service.Name + "/" + m.Service.Version + " doctor"
 	o.Environ = func(name string) string { return getenv(start.Environ, name) }

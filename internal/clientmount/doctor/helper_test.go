@@ -46,11 +46,11 @@ func write(t *testing.T, dir, name, content string, mode os.FileMode) string {
 }
 
 // withToken returns credentials with a token, for an API server that is not contacted.
-func withToken(t *testing.T, token string) *credentials {
+func withToken(t *testing.T, token string, r kube.Renewal) *credentials {
 	t.Helper()
 	dir := t.TempDir()
 	file := write(t, dir, "token", token, 0o600)
-	client, err := kube.Dial(kube.Options{Host: "api.example", Port: "6443", TokenFile: file, CertFile: write(t, dir, "cert", authority(), 0o644)})
+	client, err := kube.Dial(kube.Options{Host: "api.example", Port: "6443", TokenFile: file, CertFile: write(t, dir, "cert", authority(), 0o644), Renewal: r})
 	if err != nil {
 		t.Fatal(err)
 	}

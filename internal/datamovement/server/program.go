@@ -346,7 +346,7 @@ func (c *Configuration) life() []config.Setting {
 			Key: "daemon.shutdown_timeout", Flag: "shutdown-timeout",
 			Kind: config.Duration, Default: "10s", Min: "0s", Max: "1h", Reload: true, Field: &c.ShutdownTimeout,
 			Help: "How long running requests may take to finish when the daemon stops. Stopping does not affect data movements.",
-		},
+		}, c.StateSetting("nnf-dm"),
 	}
 }
 

@@ -109,7 +109,7 @@ func (in installed) add(t *testing.T, example string) {
 	in.write(t, "etc/systemd/system/"+strings.TrimPrefix(example, "systemd/examples/"), string(text), 0o644)
 }
 
-var all = []string{"clientmountd.service", "nnf-dm.service", "nnf-dm.socket"}
+var all = []string{"clientmountd.service", "nnf-dm.service", "nnf-dm.socket", "nnf-dm.timer"}
 
 // verify returns the findings of systemd-analyze, without warnings about directives that
 // this version does not support.

@@ -15,6 +15,7 @@ const (
 	mounter    = "systemd/system/clientmountd.service"
 	copier     = "systemd/system/nnf-dm.service"
 	socketUnit = "systemd/system/nnf-dm.socket"
+	timerUnit  = "systemd/system/nnf-dm.timer"
 )
 
 // Directives that installers, scripts and administrators rely on.

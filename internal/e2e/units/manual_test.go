@@ -51,7 +51,7 @@ func rows(text string) string {
 func TestManualExplainsTheDirectives(t *testing.T) {
 	manual := page(t, "units.md")
 	evident := []string{"Description", "Documentation", "ExecStart", "RuntimeDirectory", "WantedBy", "Alias", "Also"}
-	for heading, files := range map[string][]string{"## The unit of clientmountd\n": {mounter}, "## The units of nnf-dm\n": {copier, socketUnit}} {
+	for heading, files := range map[string][]string{"## The unit of clientmountd\n": {mounter}, "## The units of nnf-dm\n": {copier, socketUnit, timerUnit}} {
 		told := named(rows(between(t, manual, "\n"+heading, "\n## ")))
 		var used []string
 		for _, file := range files {

@@ -86,10 +86,10 @@ var since = map[string]int{
 }
 
 // of239 are the directives that systemd 239, the oldest supported version, has.
-const of239 = ` MemoryHigh MemoryMax After Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
+const of239 = ` MemoryHigh MemoryMax After AccuracySec Alias Also AmbientCapabilities Backlog CapabilityBoundingSet CPUAffinity Description DeviceAllow DevicePolicy Documentation
 	Environment ExecReload ExecStart Group IPAddressAllow IPAddressDeny KeyringMode KillMode LimitNOFILE ListenStream LockPersonality
-	MemoryDenyWriteExecute MemoryHigh MemoryMax NoNewPrivileges OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
-	ProtectKernelTunables ProtectSystem RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
+	MemoryDenyWriteExecute MemoryHigh MemoryMax NoNewPrivileges OnBootSec OnUnitInactiveSec OOMScoreAdjust PrivateDevices PrivateMounts PrivateTmp ProtectControlGroups ProtectHome ProtectKernelModules
+	ProtectKernelTunables ProtectSystem RandomizedDelaySec ReadWritePaths RemoveIPC RemoveOnStop Requires Restart RestartSec RestrictAddressFamilies
 	RestrictNamespaces RestrictRealtime RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve SocketGroup SocketMode StartLimitIntervalSec
 	SystemCallArchitectures SystemCallErrorNumber SystemCallFilter TimeoutStartSec TimeoutStopSec Type UMask User WantedBy Wants WatchdogSec `
 

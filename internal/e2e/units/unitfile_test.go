@@ -112,7 +112,7 @@ func tree(t testing.TB, dir string) (files []string) {
 func unitFiles(t testing.TB) []string {
 	files := append(tree(t, "systemd/system"), tree(t, "systemd/examples")...)
 	for _, f := range files {
-		if !slices.Contains([]string{".service", ".socket", ".conf"}, filepath.Ext(f)) {
+		if !slices.Contains([]string{".service", ".socket", ".timer", ".conf"}, filepath.Ext(f)) {
 			t.Errorf("%s is neither a unit nor a drop-in", f)
 		}
 	}
@@ -122,8 +122,10 @@ func unitFiles(t testing.TB) []string {
 // program returns the name of the unit of a file, without suffix.
 func program(file string) string {
 	for part := range strings.SplitSeq(file, "/") {
-		if name, _, ok := strings.Cut(part, ".s"); ok {
-			return name
+		for _, suffix := range []string{".s", ".timer"} {
+			if name, _, ok := strings.Cut(part, suffix); ok {
+				return name
+			}
 		}
 	}
 	return ""

@@ -153,6 +153,21 @@ var daemonTexts = []explanation{
 		"Requests that waited are processed.",
 		"Check whether the node was overloaded. If this happens repeatedly, raise WatchdogSec= in a drop-in and report it.",
 	}, {
+		"token-renewed", "info", "The token of the daemon was renewed or stored",
+		"The daemon has requested the next token for @ACCOUNT@. It expires at @EXPIRES@, and the daemon renews it at NEXT.",
+		"No effect.",
+		"Nothing.",
+	}, {
+		"token-not-renewed", "warning", "The token of the daemon cannot be renewed or stored",
+		"The daemon cannot request the next token for @ACCOUNT@, or cannot store it; ERROR gives the reason. The present token is valid until @EXPIRES@, and the daemon retries until then. While there is enough time, the level is info or debug.",
+		"No effect until the token expires. A token that is not stored is lost at the next restart; the daemon then uses the older one.",
+		"Follow HINT. If the API server cannot be reached, check the network. If the token cannot be stored, check the state directory (daemon.state_directory) and the free space of its file system.",
+	}, {
+		"token-expired", "error", "The token of the daemon has expired",
+		"The token in @FILE@ expired at @EXPIRES@, and the daemon could not renew it: the node was off for longer than the token is valid, or renewals failed.",
+		"Mounts stay, and running data movements continue. Jobs that start or end on this node wait until the daemon has a new token.",
+		"Run the command in HINT on the administrator's host. The daemon uses the new token without a restart.",
+	}, {
 		"panic", "error", "An internal error ended the daemon, or a reload of its configuration",
 		"The program encountered an internal error: @ERROR@. If the daemon exited, systemd restarts it. If only a reload failed, it keeps running.",
 		"Mounts stay, and data movements continue. After a restart the daemon reads its records and continues the interrupted work.",

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,10 +85,25 @@ func causes() string {
 	return strings.Join(list, ", ") + ". The list is sorted: a drain first, then in this order"
 }
 
+// tokenFields explains the state of a token.
+func tokenFields(parent string) []field {
+	return []field{
+		{parent + "token.identity", "account of the token of the daemon: `per-node`, `shared` or `other`. The object is missing if the daemon does not run, or does not use a token file"},
+		{parent + "token.account", "user name in the token"},
+		{parent + "token.file", "file with the token; missing if only the daemon has it"},
+		{parent + "token.expires", "when it expires; missing if it does not"},
+		{parent + "token.renewal", "when the daemon requests the next token, or tries again; missing if it does not"},
+		{parent + "token.condition", "`valid`; `retrying` if a renewal has failed; `failing` if renewals have failed for half of the time for them; `expired`; or `unsaved` if the renewed token cannot be stored"},
+		{parent + "token.since", "start of a condition other than `valid`"},
+		{parent + "token.error", "why the last renewal failed, or the token is not stored"},
+		{parent + "token.hint", "what the administrator should do"},
+	}
+}
+
 // documents are the JSON documents of the programs with sub-commands.
 var documents = map[string][]document{
 	"clientmountd": {
-		{"Output of mounts and wait", []field{
+		{"Output of mounts and wait", slices.Concat([]field{
 			{"version", "version of this format: 1. It changes if a field is removed or changes its meaning, not if fields are added"},
 			{"node", "name of the node"},
 			{"time", "when the document was made (RFC 3339)"},
@@ -97,6 +113,7 @@ var documents = map[string][]document{
 			{"daemon.api", "its connection to the API server: `connected`, `connecting`, `unreachable`, or `unknown` if the daemon does not run"},
 			{"daemon.api_since", "since when; missing if this is not known"},
 			{"daemon.api_error", "the last error of a connection that is down"},
+		}, tokenFields("daemon."), []field{
 			{"mounts[].clientmount", "name of the ClientMount; the list is sorted by it"},
 			{"mounts[].uid", "UID of the ClientMount"},
 			{"mounts[].workflow", "name of the workflow"},
@@ -122,8 +139,8 @@ var documents = map[string][]document{
 			{"mounts[].commands[].waits", "the function of the kernel in which it waits, if known"},
 			{"mounts[].commands[].daemon", "whether the running daemon has started it"},
 			{"unreadable[]", "errors of records that cannot be used; something may be mounted"},
-		}},
-		{"Output of health", []field{
+		})},
+		{"Output of health", slices.Concat([]field{
 			{"version", "version of this format: 1. It changes if a field is removed or changes its meaning, not if fields are added"},
 			{"node", "name of the node; empty if it is not known"},
 			{"time", "when the state was read (RFC 3339)"},
@@ -138,7 +155,7 @@ var documents = map[string][]document{
 			{"problems[].path", "mount path"},
 			{"problems[].since", "when it started; missing if this is not known"},
 			{"problems[].text", "object, age and reason in one line"},
-		}},
+		}, tokenFields(""))},
 		{"Output of doctor", doctorFields},
 		{"Output of timeline", []field{
 			{"version", "version of this format: 1. It changes if a field is removed or changes its meaning, not if fields are added"},

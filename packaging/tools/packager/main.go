@@ -168,7 +168,7 @@ func buildRPMs(stdout io.Writer, packages []*nfpm.Info, tree, root, out string, 
 			continue
 		}
 		for _, c := range info.Contents {
-			if root != "" && c.Source != "" {
+			if root != "" && c.Source != "" && c.Type != files.TypeRPMGhost {
 				c.Source = filepath.Join(root, c.Destination)
 			} else {
 				c.Source = within(tree, c.Source)

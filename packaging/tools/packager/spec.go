@@ -23,13 +23,14 @@ var directives = map[string]string{
 	files.TypeConfigNoReplace: "%config(noreplace) ",
 	files.TypeRPMDoc:          "%doc ",
 	files.TypeRPMLicense:      "%license ",
+	files.TypeRPMGhost:        "%ghost ",
 }
 
 // writeSpec executes the template of the spec.
 func writeSpec(w io.Writer, file string, packages []*nfpm.Info) error {
 	spec, err := template.New(filepath.Base(file)).Funcs(template.FuncMap{
 		"env":        requiredEnv,
-		"install":    installCommands,
+		"install":    buildCommands,
 		"files":      fileList,
 		"scriptlets": scriptlets,
 	}).ParseFiles(file)
@@ -51,6 +52,19 @@ func requiredEnv(name string) (string, error) {
 	return "", fmt.Errorf("the variable %s is not set", name)
 }
 
+// buildCommands returns installCommands with those for %ghost files, which rpmbuild wants to see.
+func buildCommands(packages []*nfpm.Info) string {
+	commands := installCommands(packages)
+	for _, p := range packages {
+		for _, c := range p.Contents {
+			if c.Type == files.TypeRPMGhost {
+				commands += fmt.Sprintf("install -D -m %04o /dev/null \"$RPM_BUILD_ROOT\"%s\n", c.FileInfo.Mode, c.Destination)
+			}
+		}
+	}
+	return commands
+}
+
 // installCommands returns shell commands that install the contents of the packages
 // below $RPM_BUILD_ROOT. They run in the source tree.
 func installCommands(packages []*nfpm.Info) string {
@@ -59,6 +73,7 @@ func installCommands(packages []*nfpm.Info) string {
 		for _, c := range p.Contents {
 			mode, to := fmt.Sprintf("%04o", c.FileInfo.Mode), `"$RPM_BUILD_ROOT"`+c.Destination
 			switch {
+			case c.Type == files.TypeRPMGhost:
 			case c.Type == files.TypeDir:
 				fmt.Fprintln(&b, "install -d -m", mode, to)
 			case compressed(c):
