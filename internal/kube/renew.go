@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -591,7 +592,7 @@ func (t *tokenTransport) expiredText() string {
 	if now, known := t.now(); !known || b.claims.Expires.IsZero() || now.Before(b.claims.Expires) {
 		return ""
 	}
-	text := fmt.Sprintf("the token in %s expired at %s", t.fileOf(b.text), b.claims.Expires.Format(time.RFC3339))
+	text := fmt.Sprintf("the token in %s expired at %s", cmp.Or(t.fileOf(b.text), "memory"), b.claims.Expires.Format(time.RFC3339))
 	if t.renewal.enabled() && t.renewal.own(b.claims) {
 		text += "; " + t.renewal.Reinstall()
 	}

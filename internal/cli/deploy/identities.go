@@ -430,6 +430,10 @@ func runIdentitiesRemove(ctx context.Context, v *call) error {
 	if err != nil {
 		return err
 	}
+	if missing := a.unbound(); c.stale && missing != "" {
+		return hint.Add(fmt.Errorf("nothing was deleted: %s is missing or incomplete, so that nodes of the SystemConfiguration may depend on objects that are stale", missing),
+			"run nnf-deploy identities apply first")
+	}
 	var results []fleet.Result
 	if !c.stale {
 		var stopped error
@@ -475,6 +479,28 @@ func (a *accounts) removeNode(ctx, _ context.Context, node string, _ func(string
 		}
 	}
 	return a.changed(r)
+}
+
+// unbound returns a binding that an existing account needs and does not have, or "". If nodes have joined
+// or left since the last apply, blocks may have other names, and the only bindings of all nodes are stale.
+func (a *accounts) unbound() string {
+	seen := map[*accountGroup]bool{}
+	for _, n := range a.nodes {
+		for _, g := range a.groups[n.Name] {
+			if seen[g] {
+				continue
+			}
+			seen[g] = true
+			for _, o := range identities.ForGroup(g.Group) {
+				for node := range a.found.Lacking(o) {
+					if slices.ContainsFunc(provision.RefsOf(accountsOf(node)...), a.found.Has) {
+						return provision.RefOf(o).String()
+					}
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // removeRest deletes all other objects: those that are stale or, without --stale, all. The policies

@@ -467,6 +467,41 @@ func TestIdentitiesRevoke(t *testing.T) {
 	a.expect(a.run("apply", nil), 0, "100 nodes: 1 changed, 99 unchanged")
 }
 
+// An interruption between the deletions of the two accounts of a node leaves the tokens of one valid. The
+// next run revokes them.
+func TestIdentitiesRevokeAgain(t *testing.T) {
+	a := newAccountsRun(t, 1)
+	a.expect(a.run("apply", nil), 0)
+	a.server.write = 5 * time.Second
+	a.expect(a.run("revoke", []time.Duration{6 * time.Second, 7 * time.Second}, "compute-00001"), 130, "run the command again to continue")
+	const path = "/api/v1/namespaces/compute-00001/serviceaccounts/"
+	left, ok := a.server.objects[path+"nnf-dm"]
+	if a.server.objects[path+"clientmountd"] != nil || !ok {
+		t.Fatal("the command was not interrupted between the accounts")
+	}
+	a.expect(a.run("revoke", nil, "compute-00001"), 0, "1 node: 1 changed")
+	now := a.server.objects[path+"nnf-dm"]
+	if now == nil || a.server.objects[path+"clientmountd"] == nil || reflect.DeepEqual(now, left) {
+		t.Errorf("%v", now)
+	}
+}
+
+// When the number of nodes passes a power of two times 400, blocks get other names. The old bindings are
+// not deleted before the new ones exist.
+func TestIdentitiesStaleBlocks(t *testing.T) {
+	before, after := newAccountsRun(t, 401), newAccountsRun(t, 400)
+	after.server = before.server
+	before.expect(before.run("apply", nil), 0)
+	objects := len(before.server.objects)
+	after.expect(after.run("remove", nil, "--stale"), 1, "nothing was deleted", "run nnf-deploy identities apply first")
+	if n := len(before.server.objects); n != objects {
+		t.Errorf("%d objects of %d are left", n, objects)
+	}
+	after.expect(after.run("apply", nil), 0)
+	after.expect(after.run("remove", nil, "--stale"), 0, "delete ClusterRoleBinding compute-daemons-clientmountd-2-0")
+	after.expect(after.run("status", nil), 0, "400 complete")
+}
+
 // A list with the states of the results of nodes is the same as that of other commands.
 func TestIdentitiesJSON(t *testing.T) {
 	a := newAccountsRun(t, 3)

@@ -412,20 +412,23 @@ const Uncached = 15 * time.Second
 // Replace deletes accounts that were found, and creates them again when no API server accepts their
 // old tokens any more. All tokens of an account are for its UID, so that the old ones are never valid
 // again. If the account existed in the meantime, an attacker could use an old token, which a server
-// has cached, to request a new one. step is called before the delay.
+// has cached, to request a new one. If only some of the accounts exist, as after an interruption, it
+// creates the others, too. step is called before the delay.
 func (s *Server) Replace(ctx context.Context, found Found, accounts []identities.Object, step func()) error {
-	for _, r := range RefsOf(accounts...) {
-		switch {
-		case found[r] == nil:
-			return &Problem{"an account does not exist", "its tokens are not valid; create it with nnf-deploy identities apply", fmt.Errorf("%s does not exist", r)}
-		case !found[r].managed():
+	refs, exist := RefsOf(accounts...), false
+	for _, r := range refs {
+		if found.Foreign(r) {
 			return foreign(r)
 		}
+		exist = exist || found.Has(r)
+	}
+	if !exist && len(refs) > 0 {
+		return &Problem{"an account does not exist", "its tokens are not valid; create it with nnf-deploy identities apply", fmt.Errorf("%s does not exist", refs[0])}
 	}
 	if s.DryRun {
 		return nil
 	}
-	for _, r := range RefsOf(accounts...) {
+	for _, r := range refs {
 		if _, err := s.Delete(ctx, found, r); err != nil {
 			return err
 		}

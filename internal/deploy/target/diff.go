@@ -281,7 +281,7 @@ func (d *differ) stored(daemon *Daemon) {
 		}
 	}
 	d.p.change("remove", path, "")
-	d.p.step("drop", path)
+	d.p.step("unstore", path)
 }
 
 // enable plans the steps after which systemd runs the daemon, now and at boot.

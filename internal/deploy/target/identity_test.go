@@ -213,6 +213,27 @@ func TestHostileStoredToken(t *testing.T) {
 	}
 }
 
+// The user of the daemon cannot prevent that uninstall removes the daemon and its credentials.
+func TestHostileStateDirectory(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.bare("1", "exit 0"))
+	s.install(w)
+	s.Put(storedPath+"/x", "x", 0o600)
+	p, err := s.remove(w, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {})
+	if err != nil || len(o.Notes) != 1 || !strings.Contains(o.Notes[0], "stays: ") {
+		t.Errorf("%v %+v", err, o)
+	}
+	for path := range s.Files("etc") {
+		if strings.Contains(path, "service.token") {
+			t.Errorf("left behind: %s", path)
+		}
+	}
+}
+
 func link(t *testing.T, to, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -42,7 +42,7 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 		d.p.step("discard", bin)
 	}
 	if bin != "" {
-		d.p.step("drop", p.StoredToken()) // after the daemon was stopped, which can store one at any time
+		d.p.step("unstore", p.StoredToken()) // after the daemon was stopped, which can store one at any time
 		d.p.step("rmdir", p.RenewalDirectory())
 		if have := d.r.Files[p.StoredToken()].State; have != "absent" && have != "directory" && have != "" {
 			d.p.change("remove", p.StoredToken(), "")

@@ -90,7 +90,8 @@ var budgets = map[string]budget{
 		},
 	},
 	"nnf-deploy": {
-		maxSize: 13_000_000,
+		// The accounts of single nodes have 0.15.
+		maxSize: 13_200_000,
 		tool:    true,
 		// It connects to the API server like the daemons, but is not a daemon.
 		modules: with(without(modules, "github.com/BurntSushi/toml", "github.com/coreos/go-systemd/v22", "github.com/lmittmann/tint"), map[string]string{

@@ -179,6 +179,9 @@ while IFS=' ' read -r what a b c d <&4; do
   drop) # PATH: removes the file without backup
     output=$(rm -f "$R$a" 2>&1) || fail_step "$a" "$output"
     ;;
+  unstore) # PATH: drop in a directory of another user, who must not be able to stop the run
+    output=$(rm -f "$R$a" 2>&1) || note "$a stays: $output"
+    ;;
   rmdir) rmdir "$R$a" 2>/dev/null ;;
   unit) # PROGRAM: replaces its own units by running "PROGRAM install"
     for path in "/etc/systemd/system/$a.service" "/etc/systemd/system/$a.socket"; do
