@@ -75,8 +75,8 @@ has created, which it recognizes by their label.`,
 	},
 	{
 		Name: "identities revoke", Args: "NODE...", Short: "make all tokens of nodes invalid, such as after a theft",
-		Long: `The command deletes the accounts of the nodes, waits until no API server accepts
-their tokens any more, and creates them again. This takes ` + strconv.Itoa(int(provision.Uncached.Seconds())) + ` seconds. Other nodes are
+		Long: `The command deletes the accounts of the nodes, waits until API servers no longer
+accept their tokens, and creates them again. This takes ` + strconv.Itoa(int(provision.Uncached.Seconds())) + ` seconds. Other nodes are
 not affected. The daemons on the nodes cannot authenticate until you install new
 tokens.`,
 		Examples: []cli.Example{

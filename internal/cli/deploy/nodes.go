@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"net/http"
 	"context"
 	"errors"
 	"fmt"
@@ -283,10 +284,14 @@ func (j *job) address(a address) (inventory.Address, error) {
 }
 
 func (v *call) access() kube.Options {
-	return kube.Options{
+	o := kube.Options{
 		Kubeconfig: v.kubeconfig, Context: v.context, Environ: v.Getenv,
-		UserAgent: version.UserAgent(Name, "administrator"), QPS: -1, Transport: v.transport,
+		UserAgent: version.UserAgent(Name, "administrator"), QPS: -1,
 	}
+	if v.transport != nil {
+		o.WrapTransport = func(http.RoundTripper) http.RoundTripper { return v.transport }
+	}
+	return o
 }
 
 // cluster returns the administrator's client of the API server. It sends no request.

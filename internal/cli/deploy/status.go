@@ -172,17 +172,17 @@ func token(d target.DaemonState, now time.Time, many bool) string {
 	return "expires in " + strings.TrimSuffix(left.Truncate(time.Minute).String(), "0s")
 }
 
-// expiryNote returns a note about a token that has expired or that needs attention, or "". The
-// daemon renews the token of an account of one node at 75 to 85 % of its lifetime, so that with less
+// expiryNote returns a note about a token that has expired or that needs attention, or "". A daemon
+// renews the token of an account of one node at 75 to 85 % of its lifetime, so that with less
 // than 15 % left, the renewal has failed.
 func expiryNote(d target.DaemonState, now time.Time) string {
 	const soon = 24 * time.Hour
-	limit, command := soon, "nnf-deploy install --no-programs"
+	limit, command := soon, "nnf-deploy credentials --bound, then nnf-deploy install --no-programs --credentials DIR"
 	if d.Kind == target.KindPerNode {
-		command += " --identity per-node"
-		if life := d.Expires.Sub(d.Issued); !d.Issued.IsZero() {
-			limit = min(soon, life*15/100)
-		}
+		command = "nnf-deploy install --no-programs --identity per-node"
+	}
+	if life := d.Expires.Sub(d.Issued); !d.Issued.IsZero() {
+		limit = min(soon, life*15/100)
 	}
 	switch left := d.Expires.Sub(now); {
 	case d.Token != target.TokenExpires:

@@ -105,8 +105,9 @@ func TestExpiryNote(t *testing.T) {
 		{target.KindPerNode, time.Hour, 8 * time.Minute, "the token of d expires within a day: run nnf-deploy install --no-programs --identity per-node"},
 		{target.KindPerNode, time.Hour, -time.Minute, "the token of d has expired: run nnf-deploy install --no-programs --identity per-node"},
 		{target.KindShared, 24 * time.Hour, 25 * time.Hour, ""},
-		{target.KindShared, 24 * time.Hour, 23 * time.Hour, "the token of d expires within a day: run nnf-deploy install --no-programs"},
-		{target.KindOther, 24 * time.Hour, -time.Hour, "the token of d has expired: run nnf-deploy install --no-programs"},
+		{target.KindShared, 24 * time.Hour, 23 * time.Hour, ""},
+		{target.KindShared, 168 * time.Hour, 23 * time.Hour, "the token of d expires within a day: run nnf-deploy credentials --bound, then nnf-deploy install --no-programs --credentials DIR"},
+		{target.KindOther, 24 * time.Hour, -time.Hour, "the token of d has expired: run nnf-deploy credentials --bound, then nnf-deploy install --no-programs --credentials DIR"},
 	} {
 		d := target.DaemonState{Name: "d", Kind: tt.kind, Token: target.TokenExpires, Expires: now.Add(tt.left), Issued: now.Add(tt.left - tt.life)}
 		if got := expiryNote(d, now); got != tt.want {

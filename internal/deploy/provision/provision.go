@@ -340,10 +340,10 @@ func (s *Server) Apply(ctx context.Context, found Found, o identities.Object) (C
 	case state == Foreign && !s.Force:
 		return None, foreign(r)
 	}
-	if change == Update && !s.DryRun && found.otherRole(o) {
+	if change == Update && found.otherRole(o) {
 		// The API server refuses to change the role of a binding.
-		if _, err := s.Delete(ctx, found, r); err != nil {
-			return None, err
+		if _, err := s.Delete(ctx, found, r); err != nil || s.DryRun {
+			return change, err
 		}
 	}
 	return change, s.apply(ctx, o)
@@ -359,7 +359,20 @@ func (f Found) otherRole(o identities.Object) bool {
 func (s *Server) apply(ctx context.Context, o identities.Object) error {
 	r := RefOf(o)
 	options := kube.ApplyOptions{Manager: Manager, Force: s.Force, DryRun: s.DryRun}
-	return problem(s.do(ctx, func() error { return s.client.Apply(ctx, r.resource(), r.Namespace, r.Name, o, options, nil) }), r)
+	var result *object
+	err := s.do(ctx, func() error {
+		result = new(object)
+		return s.client.Apply(ctx, r.resource(), r.Namespace, r.Name, o, options, result)
+	})
+	if err != nil {
+		return problem(err, r)
+	}
+	// A server-side apply keeps what another program has added to a list.
+	if state := (Found{r: result}).State(o); state != Same {
+		return &Problem{"a " + r.Kind + " has additions of another program", "check which program made them, delete the object, and run the command again",
+			fmt.Errorf("%s differs even after it was applied, because another program has added to it", r)}
+	}
+	return nil
 }
 
 // ApplyAll applies objects at the same time, and returns the changes in their order. It returns the
@@ -409,8 +422,8 @@ func (s *Server) DeleteAll(ctx context.Context, found Found, refs []Ref) ([]Chan
 // configurable), and learns of the deletion by its watch.
 const Uncached = 15 * time.Second
 
-// Replace deletes accounts that were found, and creates them again when no API server accepts their
-// old tokens any more. All tokens of an account are for its UID, so that the old ones are never valid
+// Replace deletes accounts that were found, and creates them again when API servers no longer accept
+// their old tokens. All tokens of an account are for its UID, so that the old ones are never valid
 // again. If the account existed in the meantime, an attacker could use an old token, which a server
 // has cached, to request a new one. If only some of the accounts exist, as after an interruption, it
 // creates the others, too. step is called before the delay.

@@ -16,6 +16,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/manual"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
@@ -382,11 +383,8 @@ func TestDeployRights(t *testing.T) {
 func TestIdentitiesGuide(t *testing.T) {
 	s := newAdministrator(t)
 	s.expect(s.identities("remove"), 0)
-	text, err := os.ReadFile(fixture.Root(t) + "/docs/identities.md")
-	s.Must(err)
 	run := 0
-	for _, block := range strings.Split(string(text), "<!-- tested by internal/e2e/identities TestIdentitiesGuide -->\n```sh\n")[1:] {
-		block, _, _ = strings.Cut(block, "```")
+	for _, block := range manual.Commands(t, fixture.Root(t), "docs/identities.md", "internal/e2e/identities TestIdentitiesGuide") {
 		for line := range strings.Lines(block) {
 			args := strings.Fields(strings.ReplaceAll(line, "compute-[01-02]", s.Node+","+s.near))
 			want := 0

@@ -221,7 +221,12 @@ func (g grammar) wrong(args []string) string {
 				i++
 			}
 		case own == nil:
-			if own = g.commands[arg]; own == nil {
+			own = g.commands[arg]
+			if own == nil && i+1 < len(args) && g.commands[arg+" "+args[i+1]] != nil { // two words
+				i++
+				own = g.commands[arg+" "+args[i]]
+			}
+			if own == nil {
 				return args[i]
 			}
 		}

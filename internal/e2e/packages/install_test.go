@@ -174,12 +174,12 @@ func TestScriptletsCall(t *testing.T) {
 			"nnf-dm", chroot,
 			[]string{user, "systemctl --no-reload preset nnf-dm.socket", tmp + "nnf-dm.conf", catalog},
 			[]string{user, tmp + "nnf-dm.conf", catalog},
-			[]string{"systemctl --no-reload disable nnf-dm.socket nnf-dm.service", catalog},
+			[]string{"systemctl --no-reload disable nnf-dm.timer nnf-dm.socket nnf-dm.service", catalog},
 		}, {
 			"nnf-dm", running,
 			[]string{user, "systemctl --no-reload preset nnf-dm.socket", tmp + "nnf-dm.conf", catalog, reload},
 			[]string{user, tmp + "nnf-dm.conf", catalog, reload, reload, "systemctl try-restart nnf-dm.service"},
-			[]string{"systemctl --no-reload disable nnf-dm.socket nnf-dm.service", "systemctl stop nnf-dm.socket nnf-dm.service", reload, catalog},
+			[]string{"systemctl --no-reload disable nnf-dm.timer nnf-dm.socket nnf-dm.service", "systemctl stop nnf-dm.timer nnf-dm.socket nnf-dm.service", reload, catalog},
 		},
 	} {
 		t.Run(test.pkg+" "+test.kind, func(t *testing.T) {
