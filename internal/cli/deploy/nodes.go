@@ -1,10 +1,10 @@
 package deploy
 
 import (
-	"net/http"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"

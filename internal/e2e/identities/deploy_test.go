@@ -327,7 +327,7 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("after a dry run: %v", err)
 	}
 	s.expect(s.identities("remove", s.far), 0)
-	s.expect(s.identities("revoke", s.far), 1, "the accounts do not exist")
+	s.expect(s.identities("revoke", s.far), 1, "an account does not exist")
 	s.expect(s.identities("revoke"), 2, "identities revoke needs NODE...")
 	if s.exists("ServiceAccount", s.far, "nnf-dm") {
 		t.Error("an account was created")
