@@ -161,7 +161,7 @@ func (m *machine) names() (names []string) {
 			return err
 		}
 		name := strings.TrimPrefix(path, m.root)
-		if name == "/var" || name == "/tmp" || name == "/log" {
+		if name == "/var/lib/rpm" || name == "/tmp" || name == "/log" {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
@@ -205,7 +205,7 @@ var distribution = map[string]bool{
 	"/usr/lib/modules-load.d": true, "/usr/lib/tmpfiles.d": true, "/usr/lib/sysusers.d": true,
 	"/usr/share": true, "/usr/share/man": true, "/usr/share/man/man1": true, "/usr/share/man/man5": true, "/usr/share/man/man8": true,
 	"/usr/share/bash-completion": true, "/usr/share/bash-completion/completions": true, "/usr/share/doc": true, "/usr/share/licenses": true,
-	"/usr": true, "/usr/bin": true, "/usr/lib": true,
+	"/usr": true, "/usr/bin": true, "/usr/lib": true, "/var": true, "/var/lib": true, "/var/tmp": true,
 }
 
 // difference returns the entries that differ between two lists, one per line.
