@@ -54,6 +54,14 @@ var (
 	}
 )
 
+// ServiceAccountPrefix is the start of the user names of all service accounts.
+const ServiceAccountPrefix = "system:serviceaccount:"
+
+// ServiceAccount returns the user name of a service account at the API server.
+func ServiceAccount(namespace, name string) string {
+	return ServiceAccountPrefix + namespace + ":" + name
+}
+
 // Permission is the permission for one verb on one resource.
 type Permission struct {
 	Verb, Group, Resource, Subresource string

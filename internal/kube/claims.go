@@ -149,9 +149,11 @@ func printable(s string) string {
 	return s
 }
 
-// Newer reports whether c belongs to the same account as old and was issued after it. An account
-// that was deleted and created again is another one.
-func (c Claims) Newer(old Claims) bool {
-	same := c.Subject != "" && c.Subject == old.Subject && (c.UID == "" || old.UID == "" || c.UID == old.UID)
-	return same && c.Issued.After(old.Issued)
+// SameAccount reports whether c and o are of the same account. An account that was deleted and
+// created again is another one.
+func (c Claims) SameAccount(o Claims) bool {
+	return c.Subject != "" && c.Subject == o.Subject && (c.UID == "" || o.UID == "" || c.UID == o.UID)
 }
+
+// Newer reports whether c is of the same account as old and was issued after it.
+func (c Claims) Newer(old Claims) bool { return c.SameAccount(old) && c.Issued.After(old.Issued) }

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
@@ -34,14 +36,12 @@ type Renewal struct {
 // StoredToken is the name of the renewed token in the state directory.
 const StoredToken = "service.token"
 
-const accountPrefix = "system:serviceaccount:"
-
 func (r Renewal) enabled() bool { return r.Node != "" && r.Daemon != "" && r.Directory != "" }
 
 func (r Renewal) file() string { return filepath.Join(r.Directory, StoredToken) }
 
 // own reports whether a token is of the account of this daemon on this node.
-func (r Renewal) own(c Claims) bool { return c.Subject == accountPrefix+r.Node+":"+r.Daemon }
+func (r Renewal) own(c Claims) bool { return c.Subject == api.ServiceAccount(r.Node, r.Daemon) }
 
 // renewable reports whether the daemon renews a token. One that depends on a Pod or a Secret is
 // renewed by whoever manages that.
@@ -68,7 +68,7 @@ func (r Renewal) kind(c Claims) TokenKind {
 	switch {
 	case r.own(c):
 		return TokenPerNode
-	case strings.HasPrefix(c.Subject, accountPrefix) && !strings.HasSuffix(c.Subject, ":"+r.Daemon):
+	case strings.HasPrefix(c.Subject, api.ServiceAccountPrefix) && !strings.HasSuffix(c.Subject, ":"+r.Daemon):
 		return TokenShared
 	}
 	return TokenOther
@@ -157,13 +157,6 @@ func warnAt(b bearer) time.Time {
 	return due.Add(b.claims.Expires.Sub(due) / 2)
 }
 
-// sameAccount reports whether two tokens are of the same account. An account that was deleted and
-// created again is another one.
-func sameAccount(a, b bearer) bool {
-	x, y := a.claims, b.claims
-	return x.Subject == y.Subject && x.Subject != "" && (x.UID == y.UID || x.UID == "" || y.UID == "")
-}
-
 // serverTime is the time at the API server, which issues tokens and decides when they expire. The
 // clock of the node may be wrong.
 type serverTime struct {
@@ -232,9 +225,9 @@ func (t *tokenTransport) loadStored() {
 func (t *tokenTransport) foreign() string {
 	given, renewed := t.given.claims, t.renewed.claims
 	switch {
-	case !sameAccount(t.given, t.renewed) && given.Subject == renewed.Subject:
+	case !renewed.SameAccount(given) && given.Subject == renewed.Subject:
 		return "the account was created again since"
-	case !sameAccount(t.given, t.renewed):
+	case !renewed.SameAccount(given):
 		return fmt.Sprintf("it is of %q, and the token file of %q", printable(renewed.Subject), printable(given.Subject))
 	}
 	return ""
@@ -333,11 +326,17 @@ type TokenRequestSpec struct {
 
 // TokenRequestStatus contains the token.
 type TokenRequestStatus struct {
-	Token string `json:"token"`
+	Token   string      `json:"token"`
+	Expires metav1.Time `json:"expirationTimestamp"`
 }
 
-// shortestLife is the shortest life of a token that API servers grant.
-const shortestLife = 10 * time.Minute
+// NewTokenRequest returns a request for a token that is valid for life.
+func NewTokenRequest(life time.Duration) TokenRequest {
+	return TokenRequest{APIVersion: "authentication.k8s.io/v1", Kind: "TokenRequest", Spec: TokenRequestSpec{Seconds: int64(life / time.Second)}}
+}
+
+// MinTokenLife is the shortest life of a token that API servers grant.
+const MinTokenLife = 10 * time.Minute
 
 var accounts = Resource{Version: "v1", Plural: "serviceaccounts", Kind: "ServiceAccount"}
 
@@ -541,13 +540,13 @@ var errShorter = errors.New("the API server grants a shorter life than the prese
 func (r *renewer) request(ctx context.Context, b bearer) (bearer, error) {
 	r.t.mu.Lock()
 	wanted := b.claims.Life()
-	if sameAccount(b, r.t.given) {
+	if b.claims.SameAccount(r.t.given.claims) {
 		wanted = max(wanted, r.t.given.claims.Life())
 	}
 	r.t.mu.Unlock()
-	wanted = max(wanted, shortestLife)
+	wanted = max(wanted, MinTokenLife)
 	a := r.t.renewal
-	req := TokenRequest{APIVersion: "authentication.k8s.io/v1", Kind: "TokenRequest", Spec: TokenRequestSpec{Seconds: int64(wanted / time.Second)}}
+	req := NewTokenRequest(wanted)
 	if b.claims.Node.Name != "" {
 		req.Spec.Bound = &b.claims.Node
 	}
@@ -566,7 +565,7 @@ func (r *renewer) request(ctx context.Context, b bearer) (bearer, error) {
 	switch {
 	case !a.renewable(fresh.claims):
 		return bearer{}, fmt.Errorf("the API server returned a token of %q that cannot be renewed, instead of one of %q", printable(fresh.claims.Subject), printable(b.claims.Subject))
-	case !sameAccount(b, fresh):
+	case !fresh.claims.SameAccount(b.claims):
 		return bearer{}, errors.New("the API server returned a token of another account with the same name")
 	case !fresh.claims.Issued.After(b.claims.Issued):
 		return bearer{}, fmt.Errorf("the API server returned an old token, issued at %s", fresh.claims.Issued.Format(time.RFC3339))

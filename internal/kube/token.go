@@ -157,9 +157,9 @@ func (t *tokenTransport) choose() {
 // candidates returns the tokens for the account, the one that was issued last first.
 func (t *tokenTransport) candidates() []bearer {
 	switch {
-	case t.renewed.text == "" || t.renewed.text == t.given.text || !sameAccount(t.given, t.renewed):
+	case t.renewed.text == "" || t.renewed.text == t.given.text || !t.renewed.claims.SameAccount(t.given.claims):
 		return []bearer{t.given}
-	case t.renewed.claims.Issued.After(t.given.claims.Issued):
+	case t.renewed.claims.Newer(t.given.claims):
 		return []bearer{t.renewed, t.given}
 	}
 	return []bearer{t.given, t.renewed}

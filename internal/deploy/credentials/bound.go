@@ -12,29 +12,6 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
-// tokenRequest is a TokenRequest.
-type tokenRequest struct {
-	APIVersion string           `json:"apiVersion"`
-	Kind       string           `json:"kind"`
-	Spec       tokenRequestSpec `json:"spec"`
-	Status     struct {
-		Token   string      `json:"token"`
-		Expires metav1.Time `json:"expirationTimestamp"`
-	} `json:"status,omitzero"`
-}
-
-type tokenRequestSpec struct {
-	Seconds int64      `json:"expirationSeconds"`
-	Bound   *objectRef `json:"boundObjectRef,omitempty"`
-}
-
-type objectRef struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Name       string `json:"name"`
-	UID        string `json:"uid"`
-}
-
 // fromTokenRequest requests a token that expires after r.Lifetime. If the cluster has a
 // Node r.Node, the token also becomes invalid when that Node is deleted.
 func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Credentials, error) {
@@ -42,7 +19,7 @@ func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Cred
 		return nil, fmt.Errorf("the lifetime of a token must be at least %v, not %v", MinLifetime, r.Lifetime)
 	}
 	c := &Credentials{Account: r.Account, Bound: true, Source: "TokenRequest for " + r.Account.String()}
-	request := tokenRequest{APIVersion: "authentication.k8s.io/v1", Kind: "TokenRequest", Spec: tokenRequestSpec{Seconds: int64(r.Lifetime / time.Second)}}
+	request := kube.NewTokenRequest(r.Lifetime)
 	if r.Node != "" {
 		var n struct {
 			metav1.ObjectMeta `json:"metadata"`
@@ -53,7 +30,7 @@ func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Cred
 		case err != nil:
 			return nil, err
 		default:
-			request.Spec.Bound, c.Node = &objectRef{"v1", "Node", r.Node, string(n.UID)}, r.Node
+			request.Spec.Bound, c.Node = &kube.ObjectRef{APIVersion: "v1", Kind: "Node", Name: r.Node, UID: string(n.UID)}, r.Node
 		}
 	}
 	created, err := create(ctx, admin, r, request)
@@ -81,7 +58,7 @@ func fromTokenRequest(ctx context.Context, admin *kube.Client, r Request) (*Cred
 	return c, err
 }
 
-func create(ctx context.Context, admin *kube.Client, r Request, request tokenRequest) (created tokenRequest, err error) {
+func create(ctx context.Context, admin *kube.Client, r Request, request kube.TokenRequest) (created kube.TokenRequest, err error) {
 	err = admin.CreateFor(ctx, accounts, r.Account.Namespace, r.Account.Name, "token", request, &created)
 	if err == nil && created.Status.Token == "" {
 		err = errors.New("the API server returned no token for " + r.Account.String())

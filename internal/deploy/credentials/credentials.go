@@ -52,7 +52,7 @@ func ForNode(d product.Daemon, n inventory.Node, lifetime time.Duration) Request
 }
 
 // MinLifetime is the shortest lifetime that the API server grants.
-const MinLifetime = 10 * time.Minute
+const MinLifetime = kube.MinTokenLife
 
 // Credentials are a token and a CA, with the results of their verification.
 type Credentials struct {

@@ -64,9 +64,9 @@ func (s *nodesServer) serve(w http.ResponseWriter, r *http.Request) {
 	case path == "/api/v1/nodes/"+s.node:
 		fmt.Fprintf(w, `{"metadata":{"name":%q,"uid":"u-1"}}`, s.node)
 	case strings.HasSuffix(path, "/serviceaccounts/a/token"):
-		var request tokenRequest
+		var request kube.TokenRequest
 		_ = json.Unmarshal(body, &request)
-		s.requests = append(s.requests, fmt.Sprint(request.Spec.Seconds, request.Spec.Bound != nil && *request.Spec.Bound == objectRef{"v1", "Node", s.node, "u-1"}))
+		s.requests = append(s.requests, fmt.Sprint(request.Spec.Seconds, request.Spec.Bound != nil && *request.Spec.Bound == kube.ObjectRef{APIVersion: "v1", Kind: "Node", Name: s.node, UID: "u-1"}))
 		if s.old && request.Spec.Bound != nil {
 			fail(http.StatusUnprocessableEntity, "Invalid")
 			return

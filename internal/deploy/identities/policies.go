@@ -10,8 +10,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
-// groupAdmission has ValidatingAdmissionPolicies in version v1 since Kubernetes 1.30.
-const groupAdmission = "admissionregistration.k8s.io"
+// GroupAdmission has ValidatingAdmissionPolicies in version v1 since Kubernetes 1.30.
+const GroupAdmission = "admissionregistration.k8s.io"
 
 // commandLine has the regular expressions for the texts of a data movement that the rabbit puts
 // into a command line, which a shell of root reads. It is generated from what nnf-dm itself
@@ -57,7 +57,7 @@ func policy(d product.Daemon, group string, resources []string, rules []validati
 		validations = append(validations, Object{"expression": r.expression, "message": r.message, "reason": "Forbidden"})
 	}
 	user := strings.Replace(d.NodeAccount("*").User(), "*", "[^:]+", 1)
-	p := object(groupAdmission+"/v1", "ValidatingAdmissionPolicy", "", PolicyName(d))
+	p := object(GroupAdmission+"/v1", "ValidatingAdmissionPolicy", "", PolicyName(d))
 	p["spec"] = Object{
 		"failurePolicy": "Fail",
 		// With the defaults of the API server, so that a change to any of them is a difference.
@@ -73,7 +73,7 @@ func policy(d product.Daemon, group string, resources []string, rules []validati
 		"variables":   []any{Object{"name": "node", "expression": "request.userInfo.username.split(':')[2]"}},
 		"validations": validations,
 	}
-	b := object(groupAdmission+"/v1", "ValidatingAdmissionPolicyBinding", "", PolicyName(d))
+	b := object(GroupAdmission+"/v1", "ValidatingAdmissionPolicyBinding", "", PolicyName(d))
 	b["spec"] = Object{"policyName": PolicyName(d), "validationActions": []any{"Deny"}}
 	return []Object{p, b}
 }

@@ -47,10 +47,7 @@ type Account struct {
 func (a Account) String() string { return a.Namespace + "/" + a.Name }
 
 // User returns the user name of the account at the API server.
-func (a Account) User() string { return UserPrefix + a.Namespace + ":" + a.Name }
-
-// UserPrefix is the start of the user name of each service account.
-const UserPrefix = "system:serviceaccount:"
+func (a Account) User() string { return api.ServiceAccount(a.Namespace, a.Name) }
 
 // Daemon describes a daemon as the packages and nnf-deploy install it.
 type Daemon struct {
@@ -137,7 +134,7 @@ func Credentials(name string) (token, cert string) {
 // directory. The directory belongs to the user of the daemon.
 func (d Daemon) StoredToken() string { return d.RenewalDirectory() + "/" + TokenFile }
 
-// RenewalDirectory returns the state directory of the daemon (StateDirectory=).
+// RenewalDirectory returns the default state directory of the daemon, which tmpfiles.d creates.
 func (d Daemon) RenewalDirectory() string { return "/var/lib/" + d.Name }
 
 // Directory returns the directory below /etc of a daemon with this name.

@@ -51,19 +51,14 @@ func RefsOf(objects ...identities.Object) (list []Ref) {
 	return list
 }
 
-const (
-	groupRBAC      = "rbac.authorization.k8s.io"
-	groupAdmission = "admissionregistration.k8s.io"
-)
-
 // resources are the kinds of the objects.
 var resources = map[string]kube.Resource{
 	"ServiceAccount":                   {Version: "v1", Plural: "serviceaccounts"},
-	"RoleBinding":                      {Group: groupRBAC, Version: "v1", Plural: "rolebindings"},
-	"ClusterRoleBinding":               {Group: groupRBAC, Version: "v1", Plural: "clusterrolebindings"},
-	"ClusterRole":                      {Group: groupRBAC, Version: "v1", Plural: "clusterroles"},
-	"ValidatingAdmissionPolicy":        {Group: groupAdmission, Version: "v1", Plural: "validatingadmissionpolicies"},
-	"ValidatingAdmissionPolicyBinding": {Group: groupAdmission, Version: "v1", Plural: "validatingadmissionpolicybindings"},
+	"RoleBinding":                      {Group: identities.GroupRBAC, Version: "v1", Plural: "rolebindings"},
+	"ClusterRoleBinding":               {Group: identities.GroupRBAC, Version: "v1", Plural: "clusterrolebindings"},
+	"ClusterRole":                      {Group: identities.GroupRBAC, Version: "v1", Plural: "clusterroles"},
+	"ValidatingAdmissionPolicy":        {Group: identities.GroupAdmission, Version: "v1", Plural: "validatingadmissionpolicies"},
+	"ValidatingAdmissionPolicyBinding": {Group: identities.GroupAdmission, Version: "v1", Plural: "validatingadmissionpolicybindings"},
 }
 
 func (r Ref) resource() kube.Resource {

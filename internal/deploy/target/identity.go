@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
@@ -40,7 +41,7 @@ func kind(d *Daemon, node, user string) string {
 	switch {
 	case d.Bin != "" && user == p.NodeAccount(node).User():
 		return KindPerNode
-	case !strings.HasPrefix(user, product.UserPrefix):
+	case !strings.HasPrefix(user, api.ServiceAccountPrefix):
 		return ""
 	case slices.ContainsFunc(append([]product.Account{d.Account, p.Account}, p.OlderAccounts...), func(a product.Account) bool { return a.Name != "" && user == a.User() }):
 		return KindShared

@@ -304,11 +304,12 @@ const (
 	TokenInvalid   = "its expiry is not a valid date"
 )
 
-// Kinds of accounts. They are values of the JSON output, so they must not change.
+// Kinds of accounts, as the daemons report them. They are values of the JSON output, so they must
+// not change.
 const (
-	KindShared  = "shared"   // all nodes have the same account
-	KindPerNode = "per-node" // the daemon's account on this node only
-	KindOther   = "other"    // another service account
+	KindShared  = string(kube.TokenShared)
+	KindPerNode = string(kube.TokenPerNode)
+	KindOther   = string(kube.TokenOther)
 )
 
 // Daemons returns the states of the wanted daemons.

@@ -227,13 +227,13 @@ var imports = map[string]string{
 	"deploy/product":         "api systemd",                                         // files, units and accounts of the daemons
 	"deploy/inventory":       "api api/dws deploy/nodeset deploy/product kube text", // what to install on which node
 	"deploy/credentials":     "api deploy/identities deploy/inventory deploy/product kube safepath text/hint",
-	"deploy/identities":      "api api/dws api/nnf deploy/inventory deploy/product",      // accounts of single nodes
-	"deploy/provision":       "api api/nnf deploy/identities deploy/product kube",        // these accounts on the API server
-	"deploy/payload":         "deploy/product",                                           // packages and programs on the administrator's host
-	"deploy/remote":          "",                                                         // runs scripts on nodes; independent of the scripts
-	"deploy/target":          "deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only the form of a status
-	"deploy/fleet":           "deploy/nodeset safepath text",                             // many nodes; independent of the work
-	"deploy/remote/fakenode": "e2e/executable deploy/product deploy/remote",              // for tests
+	"deploy/identities":      "api api/dws api/nnf deploy/inventory deploy/product",          // accounts of single nodes
+	"deploy/provision":       "api api/nnf deploy/identities deploy/product kube",            // these accounts on the API server
+	"deploy/payload":         "deploy/product",                                               // packages and programs on the administrator's host
+	"deploy/remote":          "",                                                             // runs scripts on nodes; independent of the scripts
+	"deploy/target":          "api deploy/payload deploy/product deploy/remote kube systemd", // one node; of systemd only the form of a status
+	"deploy/fleet":           "deploy/nodeset safepath text",                                 // many nodes; independent of the work
+	"deploy/remote/fakenode": "e2e/executable deploy/product deploy/remote",                  // for tests
 
 	"cli":              "text text/hint text/usage version", // the command line code of the tools
 	"cli/screen":       "text",

@@ -181,6 +181,10 @@ func TestDeploy(t *testing.T) {
 	s.Apply(lab.Object{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
 		"metadata": map[string]any{"name": "compute-daemons-nnf-dm", "namespace": s.far, "labels": map[string]any{"app.kubernetes.io/managed-by": "nnf-deploy"}},
 		"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}})
+	s.expect(s.identities("apply", "--dry-run", s.far), 0, "1 node: 1 would change")
+	if _, states := s.states(s.far); states != "far=different" {
+		t.Error(states)
+	}
 	s.expect(s.identities("apply", s.far), 0, "1 node: 1 changed")
 	if _, states := s.states(s.far); states != "far=complete" {
 		t.Error(states)
@@ -196,6 +200,23 @@ func TestDeploy(t *testing.T) {
 	}
 	s.expect(s.identities("apply"), 1, "error: apply ValidatingAdmissionPolicy")
 	s.expect(s.identities("apply", "--force"), 0)
+	if d, _ := s.states(); !d.Well {
+		t.Errorf("%+v", d)
+	}
+
+	// An apply keeps what another program has added to a list, so the policy stays weaker.
+	const mover = "compute-daemons-nnf-dm"
+	o, err := s.Cluster.Get(s.Context(patience), "ValidatingAdmissionPolicy", "", mover)
+	s.Must(err)
+	conditions := append(o.At("spec", "matchConditions").([]any), map[string]any{"name": "never", "expression": "false"})
+	_, err = s.Cluster.PatchPath(s.Context(patience), policy+"?fieldManager=intruder", mergePatch, nested(conditions, "spec", "matchConditions"))
+	s.Must(err)
+	s.notEnforced()
+	for _, args := range [][]string{nil, {"--dry-run"}, {"--force"}} {
+		s.expect(s.identities("apply", args...), 1, "ValidatingAdmissionPolicy "+mover+" differs even after it was applied", "delete the object")
+	}
+	s.Must(s.Cluster.Delete(s.Context(patience), "ValidatingAdmissionPolicy", "", mover))
+	s.expect(s.identities("apply"), 0, "create ValidatingAdmissionPolicy "+mover)
 	if d, _ := s.states(); !d.Well {
 		t.Errorf("%+v", d)
 	}
