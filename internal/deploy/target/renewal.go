@@ -12,7 +12,7 @@ import (
 // A daemon with an account of its own on the node renews its token, and stores it in its state
 // directory. A socket-activated daemon does so only while it runs, so a timer starts it.
 
-// ownAccount reports whether the daemon shall have, on this node, a token of its account on this node
+// ownAccount reports whether the wanted token of the daemon is that of its account on this node
 // only.
 func (d *Daemon) ownAccount(node string) bool {
 	if d.Bin == "" || !d.credentials() {
@@ -37,7 +37,7 @@ func (r *Report) Renews(d *Daemon) error {
 		"%s %s on the node cannot renew a token of its own, which would expire%s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
 }
 
-// renewal returns an error if the daemon shall have a token of its own account, and the program that
+// renewal returns an error if the daemon must get a token of its own account, and the program that
 // stays on the node cannot renew it.
 func (d *differ) renewal(daemon *Daemon) error {
 	if !daemon.ownAccount(d.w.Node) || d.programs[daemon.Bin] {

@@ -232,7 +232,7 @@ while IFS=' ' read -r what a b c d <&4; do
   disable-now) # UNIT
     [ "$(property "$a" UnitFileState)" != enabled ] || echo "enable $a" >>"$stage/undo"
     [ "$(property "$a" ActiveState)" != active ] || echo "start $a" >>"$stage/undo"
-    output=$({ systemctl stop "$a" && systemctl disable "$a"; } 2>&1 9>&-) || fail_step "systemctl disable --now $a" "$output"
+    output=$({ timeout 660 systemctl stop "$a" && systemctl disable "$a"; } 2>&1 9>&-) || fail_step "systemctl disable --now $a" "$output"
     ;;
   stop) # UNIT
     output=$(timeout 660 systemctl stop "$a" 2>&1 9>&-) || fail_step "systemctl stop $a" "$output"
