@@ -424,6 +424,9 @@ func TestStoredTokens(t *testing.T) {
 			if o := run(); len(o.Notes) != 2 || !strings.Contains(o.Notes[0], "/persistent/link/service.token stays: its directory does not belong to nnf-dm") {
 				t.Errorf("%q", o.Notes)
 			}
+			if got := changes(plan()); strings.Contains(got, "link") || verb == "shared" && got != "" {
+				t.Errorf("the next run would change\n%s", got)
+			}
 			for _, name := range storedNames {
 				if s.Get("/victim/"+name) != s.own {
 					t.Errorf("/victim/%s was removed", name)

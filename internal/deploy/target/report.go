@@ -81,7 +81,7 @@ func request(w *Want) string {
 		for _, unit := range units {
 			fmt.Fprintf(&b, "unit %s\n", unit)
 		}
-		fmt.Fprintf(&b, "daemon %s %s\n", d.Bin, strings.Join(storedNames, " "))
+		fmt.Fprintf(&b, "daemon %s %s %s\n", d.Bin, p.User, strings.Join(storedNames, " "))
 	}
 	return b.String() + "end\n"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # Reports the state of the node, and changes nothing. The request has lines "file PATH",
-# "claims PATH", "stored PATH", "unit UNIT" and "daemon PROGRAM NAME...", then "end". The names are
-# those of stored tokens.
+# "claims PATH", "stored PATH", "unit UNIT" and "daemon PROGRAM USER NAME...", then "end". The
+# daemon runs as USER, and stores tokens under these names.
 
 file() {
   if [ -L "$R$1" ]; then
@@ -73,8 +73,11 @@ daemon() {
     answer=$(timeout 20 "$R/usr/bin/$1" status -o json 2>/dev/null | head -c 65536 | tr -d '\0')
     printf 'status\t%s\t%s\n' "$1" "$(printf %s "$answer" | base64 | tr -d '\n')"
     directory=$(printf '%s\n' "$answer" | sed -n '/^ *"renewal": {$/,/}/s|^ *"directory": "\(/[A-Za-z0-9@._:/+-]*\)",\{0,1\}$|\1|p')
-    shift
-    [ -z "$directory" ] || for name; do stored "$directory/$name"; done
+    # A process of the user can report any directory.
+    if [ -n "$directory" ] && [ "$(cd "$R$directory" 2>/dev/null && stat -c %U .)" = "$2" ]; then
+      shift 2
+      for name; do stored "$directory/$name"; done
+    fi
   fi
 }
 

@@ -132,6 +132,7 @@ unstore() {
   [ -n "$2" ] || { rm -f "$R$1"; return; }
   [ -d "$R${1%/*}" ] || return 0
   cd "$R${1%/*}" || return 1
+  if [ ! -e "./${1##*/}" ] && [ ! -L "./${1##*/}" ]; then return 0; fi
   if [ "$(stat -c %U .)" != "$2" ]; then
     echo "its directory does not belong to $2"
     return 1
