@@ -153,9 +153,11 @@ func (d *differ) directory(daemon *Daemon) {
 		d.p.change("write", path, "")
 	case have.State == "directory" && ("0"+have.Mode != product.RenewalMode || have.Owner != p.RenewalOwner()):
 		d.p.change("permissions", path, "")
-	default:
+	case have.State != "directory":
 		return
 	}
+	// Even if there is nothing to change: an interrupted run may have created it, and its leftovers are
+	// removed first.
 	d.p.step("directory", product.RenewalMode, p.RenewalOwner(), path)
 }
 

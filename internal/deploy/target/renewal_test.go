@@ -337,6 +337,11 @@ func TestStateDirectory(t *testing.T) {
 	expectChanges(t, "mode", s.plan(w), "permissions "+dmDirectory+"\n")
 	s.install(w)
 	expectChanges(t, "again", s.plan(w), "")
+	// The run that has created it was interrupted.
+	s.Put("var/lib/nnf-deploy/stage/made", dmDirectory+"\n", 0o600)
+	w = s.want(w.Payload, s.own)
+	s.install(w)
+	expectChanges(t, "after an interruption", s.plan(w), "")
 	s.uninstall(w)
 	if got := s.Files("var/lib/nnf-dm"); len(got) > 0 {
 		t.Errorf("left behind: %v", got)
