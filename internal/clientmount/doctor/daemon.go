@@ -246,8 +246,8 @@ func checkCredentials(f *facts) []finding {
 	}
 	expires, renew := c.client.Expires(), renewHint
 	token, _ := c.client.Token()
-	if token.Kind == kube.TokenPerNode {
-		renew = kube.Renewal{Node: f.settings.value.node}.Reinstall()
+	if renewal, own := f.ownToken(); own {
+		renew = renewal.Reinstall()
 	}
 	switch left := expires.Sub(f.now); {
 	case expires.IsZero():
@@ -273,6 +273,12 @@ func checkCredentials(f *facts) []finding {
 		}
 	}
 	return only(list, ok("%s of %s, %s", c.client.Source(), account, lifetime))
+}
+
+// ownToken reports whether the token is of the account of this node, and returns how to replace it.
+func (f *facts) ownToken() (r kube.Renewal, own bool) {
+	token, _ := f.credentials.value.client.Token()
+	return kube.Renewal{Node: f.settings.value.node}, token.Kind == kube.TokenPerNode
 }
 
 // tokenFindings returns what the running daemon reports about the renewal of its token.
