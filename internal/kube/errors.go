@@ -99,7 +99,11 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 		}
 		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): %s", what, c.host, c.who(), c.Source(), why)
 		if c.token != nil {
-			text += "; a renewed token file takes effect without a restart"
+			if c.o.isCredential(c.token.path) {
+				text += "; systemd passes the token, so a new one takes effect when the service is restarted"
+			} else {
+				text += "; a renewed token file takes effect without a restart"
+			}
 			if bad := c.token.fileError(); bad != nil {
 				text += "; the token file cannot be read: " + bad.Error()
 			}

@@ -3,6 +3,7 @@ package kube
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -344,12 +345,30 @@ func parseToken(path string, data []byte) (string, error) {
 	if Encoded(data) {
 		return "", fmt.Errorf("%s %s", path, StillEncoded)
 	}
+	if incomplete(token) {
+		return "", fmt.Errorf("%s is incomplete: the token has no signature", path)
+	}
 	for _, r := range token {
 		if r <= ' ' || r > '~' {
 			return "", fmt.Errorf("%s is not a token: it contains white space or control characters", path)
 		}
 	}
 	return token, nil
+}
+
+// incomplete reports whether a token is the start of a JSON web token. No API server accepts one
+// without a signature.
+func incomplete(token string) bool {
+	first, rest, _ := strings.Cut(token, ".")
+	data, err := base64.RawURLEncoding.DecodeString(first)
+	var header struct {
+		Algorithm string `json:"alg"`
+	}
+	if err != nil || json.Unmarshal(data, &header) != nil || header.Algorithm == "" {
+		return false
+	}
+	_, signature, _ := strings.Cut(rest, ".")
+	return signature == ""
 }
 
 // Encoded reports whether a token or a CA certificate is still base64-encoded, as "kubectl

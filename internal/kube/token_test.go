@@ -56,7 +56,7 @@ func TestTokenRotation(t *testing.T) {
 	}
 	// If the file is missing, empty or incomplete, the old token stays in use, and the
 	// message about the rejected credentials contains the problem of the file.
-	for _, content := range []string{"", "half\nwritten"} {
+	for _, content := range []string{"", "half\nwritten", two[:len(two)-5]} {
 		replace(t, o.TokenFile, content)
 		if err := get(); !apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), "the token file cannot be read") {
 			t.Fatalf("%q: %v", content, err)
@@ -376,6 +376,42 @@ func TestTokenFileModes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A token of which only the start was written is refused before the server is asked.
+func TestIncomplete(t *testing.T) {
+	token := jwt(account)
+	header, _, _ := strings.Cut(token, ".")
+	for text, want := range map[string]bool{
+		token: false, token[:len(token)-1]: false, // the length of a signature is not known
+		strings.TrimSuffix(token, token[strings.LastIndex(token, ".")+1:]): true,
+		token[:strings.LastIndex(token, ".")]:                              true, token[:strings.LastIndex(token, ".")-5]: true, header + ".": true, header: true,
+		"abcdef.0123456789abcdef": false, "c2VjcmV0": false, base64.RawURLEncoding.EncodeToString([]byte(`{"kind":"x"}`)): false, "a.b": false, ".": false,
+	} {
+		_, err := parseToken("/x/token", []byte(text+"\n"))
+		if want != (err != nil) || want && err.Error() != "/x/token is incomplete: the token has no signature" {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// The error for refused credentials has how a new token takes effect.
+func TestRefusedCredential(t *testing.T) {
+	s := newServer(t)
+	s.tokens = map[string]bool{}
+	o := s.options()
+	for directory, want := range map[string]string{
+		"": "a renewed token file takes effect without a restart", filepath.Dir(o.TokenFile): "takes effect when the service is restarted",
+	} {
+		o.Environ = func(name string) string { return map[string]string{"CREDENTIALS_DIRECTORY": directory}[name] }
+		c, err := Dial(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Get(t.Context(), clientMounts, "c1", "a", nil); !apierrors.IsUnauthorized(err) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%q: %v", directory, err)
+		}
 	}
 }
 

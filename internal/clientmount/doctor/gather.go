@@ -24,6 +24,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 	"github.com/compute-daemons/compute-daemons/internal/text/usage"
 	units "github.com/compute-daemons/compute-daemons/systemd"
 )
@@ -232,6 +233,11 @@ func (m *machine) dial(s *settings, start systemd.Start) (*credentials, error) {
 	o.Log, o.QPS, o.Timeout = slog.New(warnings), -1, serverLimit
 	o.UserAgent = m.Service.Name + "/" + m.Service.Version + " doctor"
 	o.Environ = func(name string) string { return getenv(start.Environ, name) }
+	const passed = "${CREDENTIALS_DIRECTORY}" // systemd replaces it when it starts the service
+	if strings.Contains(o.TokenFile, passed) && o.Environ("CREDENTIALS_DIRECTORY") == "" {
+		return nil, hint.Add(errors.New("systemd passes the token only when it starts the service, which does not run"),
+			"see journalctl -u %s -n 20; status=243/CREDENTIALS means that systemd cannot read or decrypt the file in LoadCredential= or LoadCredentialEncrypted=", m.Service.Name)
+	}
 	c := &credentials{file: o.TokenFile}
 	if o.Host == "" && o.Port == "" {
 		c.file = ""

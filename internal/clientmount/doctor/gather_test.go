@@ -212,6 +212,11 @@ func TestRunFindsProblems(t *testing.T) {
 		{"credentials", checklist.Fail, "base64", func(r *machineRoot) {
 			write(r.T, filepath.Dir(r.token), "token", base64.StdEncoding.EncodeToString([]byte(encode(`{"alg":"RS256"}`)+".e30.x")), 0o600)
 		}},
+		{"credentials", checklist.Fail, "systemd passes the token only when it starts the service", func(r *machineRoot) {
+			for line, out := range r.outputs {
+				r.outputs[line] = strings.Replace(out, "/usr/bin/clientmountd --config", "/usr/bin/clientmountd --service-token-file=${CREDENTIALS_DIRECTORY}/service.token --config", 1)
+			}
+		}},
 		{"namespace", checklist.Fail, "mount id of / is 99 in process 4711 and 25 in process 1", func(r *machineRoot) {
 			write(r.T, r.dir, "proc/4711/mountinfo", strings.Replace(mountinfo, "25 1", "99 1", 1), 0o644)
 		}},

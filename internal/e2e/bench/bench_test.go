@@ -95,6 +95,15 @@ func TestShortRun(t *testing.T) {
 			t.Errorf("%s: %+v, at most %v", name, f, most)
 		}
 	}
+	// make bench checks context switches; here they are only counted.
+	for name, want := range map[string]float64{
+		"clientmountd: context switches idle, no mount": 8, "clientmountd: context switches idle, token of the node": 8,
+		"clientmountd: context switches idle, added by the token of the node": moreSwitches,
+	} {
+		if f, ok := figures[name]; !ok || f.Target == nil || *f.Target != want {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
 	// make bench checks the times; here they only have to be plausible.
 	for _, name := range []string{
 		"nnf-dm: exec to first response", "nnf-dm: status, p99", "nnf-dm: wake-up of a wait, p99",

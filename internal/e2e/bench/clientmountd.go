@@ -1,15 +1,21 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/figures"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // node is a compute node with its own volume and profile.
@@ -35,6 +41,37 @@ func (n node) mount(name string) { n.create(name); n.Await(name, "mounted") }
 func (n node) remove(name string) {
 	n.Unmount(name)
 	n.Delete(name)
+}
+
+// tokenLife is the life of the tokens of nodes that nnf-deploy installs.
+const tokenLife = 7 * 24 * time.Hour
+
+// startWithToken starts the daemon with a token of an account of this node only, and waits until it
+// reports when it renews the token.
+func (n node) startWithToken() *lab.Process {
+	n.Namespace(n.Rabbit)
+	for _, o := range n.NodeObjects(fixture.SystemConfiguration(n.System, []any{fixture.StorageNode(n.Rabbit, n.Node)})) {
+		// Without the policies, because the server would check them for the writes of all figures.
+		if !strings.HasPrefix(o.String("kind"), "ValidatingAdmissionPolicy") {
+			n.ApplyStrict(o)
+		}
+	}
+	token := []byte(n.NodeToken(string(clientmountd), n.Node, tokenLife))
+	n.Token = n.Write("token", token)
+	client := n.Client(token)
+	n.Must(wait.For(n.Context(n.Patience), "the role of the account", func() (bool, error) {
+		_, err := client.Do(n.Context(n.Patience), http.MethodGet, lab.Path("ClientMount", n.Node, ""), "", nil)
+		return err == nil, nil
+	}))
+	d := n.Start()
+	n.Must(wait.For(n.Context(n.Patience), "the time of the renewal", func() (bool, error) {
+		var state struct {
+			Token struct{ Identity, Renewal string }
+		}
+		data, err := os.ReadFile(filepath.Join(n.Runtime, "daemon.json"))
+		return err == nil && json.Unmarshal(data, &state) == nil && state.Token.Identity == "per-node" && state.Token.Renewal != "", nil
+	}))
+	return d
 }
 
 // start measures the time from exec to READY, connected to the API server directly, and the time

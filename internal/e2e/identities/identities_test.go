@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/compute-daemons/compute-daemons/internal/api/dws"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
@@ -55,13 +53,7 @@ func newSystem(t *testing.T) *system {
 	}, map[string]any{"name": s.distant})
 	s.Apply(configuration, fixture.FileSystem("global", fixture.Global), fixture.MovementProfile("default", true))
 	s.UseProfile(fixture.ProfileSpec{})
-	text, err := json.Marshal(configuration)
-	s.Must(err)
-	var of dws.SystemConfiguration
-	s.Must(json.Unmarshal(text, &of))
-	objects, err := identities.All(of)
-	s.Must(err)
-	for _, o := range objects {
+	for _, o := range s.NodeObjects(configuration) {
 		s.ApplyStrict(o)
 	}
 	return s
@@ -70,13 +62,7 @@ func newSystem(t *testing.T) *system {
 // token requests a token of a daemon's account on a node.
 func (s *system) token(daemon, node string) []byte {
 	s.t.Helper()
-	d, known := product.Of(daemon)
-	if !known {
-		s.t.Fatalf("there is no daemon %s", daemon)
-	}
-	o, err := request(tokenOf(d.NodeAccount(node)), s.t, s.Cluster.Client)
-	s.Must(err)
-	return []byte(o.String("status", "token"))
+	return []byte(s.NodeToken(daemon, node, life))
 }
 
 // client returns a client with the account of a daemon on a node.

@@ -37,6 +37,7 @@ type Request struct {
 	ResourceVersion string // of a list or watch
 	ContentType     string
 	UserAgent       string
+	Token           string // of the client
 	Proto           string
 	Body            []byte // of a write, the first 64 KiB
 
@@ -129,6 +130,7 @@ func (p *Proxy) handler(forward http.Handler) http.Handler {
 		entry := &Request{
 			Time: time.Now(), Class: Class(r), Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Proto: r.Proto,
 			ResourceVersion: r.URL.Query().Get("resourceVersion"), ContentType: r.Header.Get("Content-Type"), UserAgent: r.UserAgent(),
+			Token: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "),
 		}
 		if r.Method != http.MethodGet {
 			entry.Body, _ = io.ReadAll(io.LimitReader(r.Body, 64<<10))

@@ -83,6 +83,7 @@ func TestReasons(t *testing.T) {
 var since = map[string]int{
 	"ProtectHostname": 242, "RestrictSUIDSGID": 242, "OOMPolicy": 243, "ProtectKernelLogs": 244, "ProtectClock": 245,
 	"ProtectProc": 247, "ProcSubset": 247, "LoadCredential": 247, "PrivateIPC": 248,
+	"LoadCredentialEncrypted": 250,
 }
 
 // of239 are the directives that systemd 239, the oldest supported version, has.

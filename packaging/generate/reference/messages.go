@@ -5,9 +5,9 @@ var messages = map[string][]topic{
 	"clientmountd": {{"", []message{
 		{note: "The daemon does not start", do: "Read the error (`journalctl -u clientmountd -b`), then run `clientmountd config check` and `clientmountd config dump`."},
 		{texts: []string{"kubernetes service host/port not defined"}, do: "Set `service_host` and `service_port` in `[kubernetes]`. A variable in the environment of the unit overrides the file."},
-		{texts: []string{"DWS client mount service¦ token failed to read"}, do: "Check path and mode of the token file. With `strict_credentials` the mode must be 0600, or 0640 with the daemon's own group."},
+		{texts: []string{"DWS client mount service¦ token failed to read"}, do: "Check path and mode of the token file, and whether it contains a complete token. With `strict_credentials` the mode must be 0600, or 0640 with the daemon's own group."},
 		{texts: []string{"DWS client mount service¦ certificate invalid"}, do: "Use a file that contains the CA certificate of the API server in PEM format."},
-		{texts: []string{"refused the credentials of …"}, do: "Write a new token to the same file: the old one has expired or belongs to another cluster. No restart is needed."},
+		{texts: []string{"refused the credentials of …"}, do: "Write a new token to the same file: the old one has expired or belongs to another cluster. No restart is needed, unless systemd passes the token."},
 		{texts: []string{"may not …"}, do: "Check the role and the binding of the account. The text names verb, resource and namespace."},
 		{texts: []string{"does not serve …"}, do: "Check the CRDs of the cluster: they are older or newer than this daemon supports."},
 		{texts: []string{"the watch failed"}, do: "Read the cause at the end of the text: network, firewall, address, or a missing permission. Mounts stay."},
@@ -25,7 +25,7 @@ var messages = map[string][]topic{
 	"nnf-dm": {{"", []message{
 		{note: "The daemon does not start", do: "Read the error (`journalctl -u nnf-dm -b`), then run `nnf-dm config check` and `nnf-dm config dump`."},
 		{texts: []string{"kubernetes service host/port not defined"}, do: "Set `service_host` and `service_port` in `[kubernetes]`. A variable in the environment of the unit overrides the file."},
-		{texts: []string{"nnf data movement service¦ token failed to read"}, do: "Check path and mode of the token file. With `strict_credentials` the mode must be 0600, or 0640 with the group of the daemon (`chgrp nnf-dm`)."},
+		{texts: []string{"nnf data movement service¦ token failed to read"}, do: "Check path and mode of the token file, and whether it contains a complete token. With `strict_credentials` the mode must be 0600, or 0640 with the group of the daemon (`chgrp nnf-dm`)."},
 		{texts: []string{"nnf data movement service¦ certificate invalid"}, do: "Use a file that contains the CA certificate of the API server in PEM format."},
 		{texts: []string{"another process listens on it"}, do: "Stop the process whose pid the message shows: it is a second daemon, or the older one."},
 		{texts: []string{"… exists at …: move it away"}, do: "Move the file away, or choose another path for the socket."},

@@ -8,7 +8,6 @@
 package fleet
 
 import (
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -18,8 +17,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
-	"github.com/compute-daemons/compute-daemons/internal/deploy/inventory"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
@@ -194,13 +191,7 @@ func (f *Fleet) accounts() {
 		f.Fixture.Namespace(n.Name)
 	}
 	f.Fixture.Namespace(Rabbit)
-	text, err := json.Marshal(f.configuration())
-	f.Fixture.Must(err)
-	var system inventory.System
-	f.Fixture.Must(json.Unmarshal(text, &system))
-	objects, err := identities.All(system)
-	f.Fixture.Must(err)
-	for _, o := range objects {
+	for _, o := range f.Fixture.NodeObjects(f.configuration()) {
 		f.Fixture.ApplyStrict(o)
 	}
 }
