@@ -2,7 +2,9 @@ package target
 
 import (
 	"cmp"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
@@ -37,9 +39,35 @@ func (r *Report) Renews(d *Daemon) error {
 		"%s %s on the node cannot renew a token of its own, which would expire%s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
 }
 
-// renewal returns an error if the daemon must get a token of its own account, and the program that
-// stays on the node cannot renew it.
+// Replaceable returns an error if systemd decrypts the token of the daemon: a token in /etc would not be
+// used, and would be there without encryption. The error is a *Problem.
+func (r *Report) Replaceable(d *Daemon) error {
+	if d.Bin == "" {
+		return nil
+	}
+	dropIns := d.product().DropIns() + "/"
+	for _, path := range slices.Sorted(maps.Keys(r.Contents)) {
+		if !strings.HasPrefix(path, dropIns) {
+			continue
+		}
+		for line := range strings.Lines(r.Contents[path]) {
+			if strings.HasPrefix(strings.TrimSpace(line), "LoadCredentialEncrypted=") {
+				return problemf("encrypt the new token on the node: see credentials.md, or remove the drop-in",
+					"systemd decrypts the token of %s on the node (%s), so nnf-deploy cannot replace it", d.Bin, path)
+			}
+		}
+	}
+	return nil
+}
+
+// renewal returns an error if nnf-deploy cannot replace the token of the daemon, or if the daemon must get
+// a token of its own account, and the program that stays on the node cannot renew it.
 func (d *differ) renewal(daemon *Daemon) error {
+	if daemon.credentials() {
+		if err := d.r.Replaceable(daemon); err != nil {
+			return err
+		}
+	}
 	if !daemon.ownAccount(d.w.Node) || d.programs[daemon.Bin] {
 		return nil
 	}

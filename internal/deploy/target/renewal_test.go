@@ -317,6 +317,27 @@ func TestTooOldToRenew(t *testing.T) {
 }
 
 // Without packages, nnf-dm gets its state directory, which it cannot create.
+// A token that systemd decrypts is not replaced.
+func TestEncryptedToken(t *testing.T) {
+	s := newRenewing(t)
+	s.install(s.want(s.packages("1", "exit 0", ""), s.shared))
+	const path = "/etc/systemd/system/nnf-dm.service.d/55-encrypted-credentials.conf"
+	s.Put(path[1:], "[Service]\n# LoadCredentialEncrypted=x\nLoadCredential=service.token:/etc/nnf-dm/service.token\n", 0o644)
+	expectChanges(t, "LoadCredential", s.plan(s.want(payload.Payload{}, s.shared)), "")
+	s.Put(path[1:], "[Service]\n LoadCredentialEncrypted=service.token:/etc/nnf-dm/service.token.cred\n", 0o644)
+	for name, token := range map[string]string{"shared": s.shared, "own": s.own} {
+		w := s.want(payload.Payload{}, token)
+		r, err := Probe(t.Context(), s.shell, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		problem := (*Problem)(nil)
+		if _, err := Diff(w, r); !errors.As(err, &problem) || problem.Text != "systemd decrypts the token of nnf-dm on the node ("+path+"), so nnf-deploy cannot replace it" || problem.Hint == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestStateDirectory(t *testing.T) {
 	s := newRenewing(t)
 	w := s.want(s.bare("1", "exit 0"), s.shared)
