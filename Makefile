@@ -36,6 +36,11 @@ build-test: need-go
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
 
+# The test build with seeded defects, which the chaos suite must find.
+.PHONY: bin/clientmountd-chaosbug
+bin/clientmountd-chaosbug: need-go
+	@mkdir -p bin && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints,chaosbug -o $@ ./cmd/clientmountd
+
 # Fakes of the programs of a compute node. They log their calls and fail on request.
 .PHONY: bin/faketools
 bin/faketools: need-go

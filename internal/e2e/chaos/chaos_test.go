@@ -66,6 +66,32 @@ func TestMounts(t *testing.T) {
 	fmt.Printf("chaos: mounts from seed %d: %s\n", seed, total)
 }
 
+// A build with a seeded defect is found within two minutes, for each of the defects.
+func TestBugs(t *testing.T) {
+	path := filepath.Join(fixture.Root(t), "bin", "clientmountd-chaosbug")
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: run make build-test", err)
+	}
+	t.Setenv("CLIENTMOUNTD_FAILPOINTS", path)
+	for _, bug := range []string{"mount-again", "failed-unmount", "finalizer-first"} {
+		t.Run(bug, func(t *testing.T) {
+			began, total := time.Now(), counts{}
+			for seed := uint64(0); ; seed++ {
+				c, err := playQuietly(t, generate(seed, length), "CLIENTMOUNTD_BUG="+bug)
+				total.add(c)
+				if err != nil {
+					first, _, _ := strings.Cut(err.Error(), "\n")
+					t.Logf("found after %.0f s, seed %d: %s", time.Since(began).Seconds(), seed, first)
+					return
+				}
+				if time.Since(began) > 2*time.Minute {
+					t.Fatalf("not found by %s", total)
+				}
+			}
+		})
+	}
+}
+
 // TestScripts runs the scripts in testdata: shortened scripts of seeds that have found a defect. CHAOS_SCRIPT
 // names another file.
 func TestScripts(t *testing.T) {
@@ -106,7 +132,7 @@ func report(t *testing.T, s script) {
 		if time.Now().After(end) {
 			return false
 		}
-		_, err := play(t.Context(), t, s)
+		_, err := playQuietly(t, s)
 		return err != nil
 	})
 	t.Logf("the shortened script:\n%s", short)
@@ -123,6 +149,24 @@ func play(ctx context.Context, t *testing.T, s script) (c counts, err error) {
 	})
 	return c, err
 }
+
+// playQuietly is play without logs, with variables in the environment of the daemon.
+func playQuietly(t *testing.T, s script, environment ...string) (c counts, err error) {
+	t.Helper()
+	base := fixture.New(t)
+	err = lab.Do(t.Context(), func(tb lab.TB) {
+		w := newWorld(quiet{tb}, base)
+		w.environment = environment
+		defer func() { c = w.counts }()
+		w.run(s)
+	})
+	return c, err
+}
+
+// quiet is a test that writes no logs.
+type quiet struct{ lab.TB }
+
+func (quiet) Log(...any) {}
 
 // Scripts survive being written and read, and the same seed has the same script.
 func TestText(t *testing.T) {

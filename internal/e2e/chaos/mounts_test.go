@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,11 +42,12 @@ type world struct {
 	volumes map[string]storage
 	made    map[string]*lab.Volume
 
-	daemon  *lab.Process
-	started time.Time // of the daemon, or when it was last resumed
-	stopped bool      // by SIGSTOP
-	excused bool      // the daemon may exit by itself
-	daemons []*lab.Process
+	environment []string // of the daemon
+	daemon      *lab.Process
+	started     time.Time // of the daemon, or when it was last resumed
+	stopped     bool      // by SIGSTOP
+	excused     bool      // the daemon may exit by itself
+	daemons     []*lab.Process
 
 	objects map[string]*object // that the API server has, by name
 	holders map[string][]*lab.Holder
@@ -371,11 +373,14 @@ func (w *world) unmountForeign() {
 		}
 	}
 	w.foreign = nil
+	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(w.dirs))) {
+		_ = os.Remove(dir) // a mount of the daemon may be below it
+	}
 }
 
 func (w *world) start(how string) {
 	config := []string{"[kubernetes]", "[mount]", fmt.Sprintf("command_timeout = %q", commandTimeout), fmt.Sprintf("hook_timeout = %q", commandTimeout), `retry_max = "2s"`, `orphans = "unmount"`}
-	spec := lab.Spec{Program: lab.TestBuild, Env: []string{fixture.FSTypes}}
+	spec := lab.Spec{Program: lab.TestBuild, Env: append([]string{fixture.FSTypes}, w.environment...)}
 	switch {
 	case strings.HasPrefix(how, "nofile="):
 		n := strings.TrimPrefix(how, "nofile=")
