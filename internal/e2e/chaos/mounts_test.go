@@ -16,6 +16,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 const (
@@ -565,13 +566,21 @@ func (w *world) settle() {
 		if w.conflicts(name) {
 			continue
 		}
-		now, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now != nil && now.Ready(o.state) })
-		if err != nil {
-			w.tb.Errorf("%s does not become %s after the end of all faults: %v; status %v", name, o.state, err, now["status"])
-			continue
-		}
-		if m, mounted, err := w.MountAt(w.Path(o.path)); err != nil || mounted != (o.state == "mounted") && !w.shared(name) {
-			w.tb.Errorf("%s is reported as %s: mounted %t, %+v, %v", name, o.state, mounted, m, err)
+		// What was published before the end of the faults may be true again only later.
+		for {
+			now, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now != nil && now.Ready(o.state) })
+			if err != nil {
+				w.tb.Errorf("%s does not become %s after the end of all faults: %v; status %v", name, o.state, err, now["status"])
+				break
+			}
+			_, mounted, err := w.MountAt(w.Path(o.path))
+			if err == nil && mounted == (o.state == "mounted") || w.shared(name) {
+				break
+			}
+			if kube.Pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
+				w.tb.Errorf("%s is reported as %s: mounted %t, %v", name, o.state, mounted, err)
+				break
+			}
 		}
 	}
 	w.history.note("delete all")
@@ -633,13 +642,11 @@ func (w *world) nothingLeft(ctx context.Context) {
 			_ = os.RemoveAll(w.Base)
 			return
 		}
-		select {
-		case <-ctx.Done():
+		if kube.Pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
 			for _, l := range left {
 				w.tb.Error("left behind: ", l)
 			}
 			return
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
