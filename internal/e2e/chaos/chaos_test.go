@@ -10,7 +10,6 @@
 package chaos
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,16 +41,26 @@ func number(t *testing.T, name string, otherwise float64) float64 {
 	return n
 }
 
-// TestMounts runs the scripts of many seeds in the world "mounts": CHAOS_MINUTES for how long, CHAOS_SEED
-// for the first seed.
+// The variables of make chaos.
+const (
+	minutesVariable = "CHAOS_MINUTES"        // how long to play scripts of further seeds
+	seedVariable    = "CHAOS_SEED"           // the first seed
+	shrinkVariable  = "CHAOS_SHRINK_MINUTES" // how long to shorten a script that fails
+	scriptVariable  = "CHAOS_SCRIPT"         // a file with a script, instead of testdata
+)
+
+// fixedSeeds is the number of seeds that TestMounts plays without variables, from 1.
+const fixedSeeds = 3
+
+// TestMounts plays the scripts of seeds in the world "mounts".
 func TestMounts(t *testing.T) {
-	end := time.Now().Add(time.Duration(number(t, "CHAOS_MINUTES", 1) * float64(time.Minute)))
-	seed := uint64(number(t, "CHAOS_SEED", float64(time.Now().Unix()%1e6)))
+	end := time.Now().Add(time.Duration(number(t, minutesVariable, 0) * float64(time.Minute)))
+	seed := uint64(number(t, seedVariable, 1))
 	var total counts
-	for n := 0; n == 0 || time.Now().Before(end); n++ {
-		s := generate(seed+uint64(n), length)
-		t.Run(fmt.Sprintf("seed %d", seed+uint64(n)), func(t *testing.T) {
-			c, err := play(t.Context(), t, s)
+	for n := uint64(0); n < fixedSeeds || time.Now().Before(end); n++ {
+		s := generate(seed+n, length)
+		t.Run(fmt.Sprintf("seed %d", seed+n), func(t *testing.T) {
+			c, err := play(t, s)
 			total.add(c)
 			t.Log(c)
 			if err != nil {
@@ -63,14 +72,17 @@ func TestMounts(t *testing.T) {
 			break
 		}
 	}
-	fmt.Printf("chaos: mounts from seed %d: %s\n", seed, total)
+	fmt.Printf("chaos: mounts, from seed %d: %s\n", seed, total)
 }
 
 // A build with a seeded defect is found within two minutes, for each of the defects.
 func TestBugs(t *testing.T) {
+	if os.Getenv(minutesVariable) == "" {
+		t.Skip("make chaos runs this test: it takes minutes")
+	}
 	path := filepath.Join(fixture.Root(t), "bin", "clientmountd-chaosbug")
 	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make build-test", err)
+		t.Fatalf("%v: run make bin/clientmountd-chaosbug", err)
 	}
 	t.Setenv("CLIENTMOUNTD_FAILPOINTS", path)
 	for _, bug := range []string{"mount-again", "failed-unmount", "finalizer-first"} {
@@ -92,14 +104,13 @@ func TestBugs(t *testing.T) {
 	}
 }
 
-// TestScripts runs the scripts in testdata: shortened scripts of seeds that have found a defect. CHAOS_SCRIPT
-// names another file.
+// TestScripts plays the scripts in testdata: shortened scripts of seeds that have found a defect.
 func TestScripts(t *testing.T) {
 	paths, err := filepath.Glob("testdata/mounts/*.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if path := os.Getenv("CHAOS_SCRIPT"); path != "" {
+	if path := os.Getenv(scriptVariable); path != "" {
 		paths = []string{path}
 	}
 	for _, path := range paths {
@@ -112,7 +123,7 @@ func TestScripts(t *testing.T) {
 			t.Fatalf("%s: %v", path, err)
 		}
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			if _, err := play(t.Context(), t, s); err != nil {
+			if _, err := play(t, s); err != nil {
 				t.Error(err)
 			}
 		})
@@ -123,7 +134,7 @@ func TestScripts(t *testing.T) {
 func report(t *testing.T, s script) {
 	t.Helper()
 	t.Logf("the whole script:\n%s", s)
-	minutes := number(t, "CHAOS_SHRINK_MINUTES", 0)
+	minutes := number(t, shrinkVariable, 0)
 	if minutes == 0 {
 		return
 	}
@@ -138,24 +149,24 @@ func report(t *testing.T, s script) {
 	t.Logf("the shortened script:\n%s", short)
 }
 
-// play runs a script in a world of its own. It returns what it has done, and the failed checks.
-func play(ctx context.Context, t *testing.T, s script) (c counts, err error) {
+// play runs a script in a world of its own, with variables in the environment of the daemon. It returns
+// what it has done, and the failed checks.
+func play(t *testing.T, s script, environment ...string) (c counts, err error) {
 	t.Helper()
-	base := fixture.New(t)
-	err = lab.Do(ctx, func(tb lab.TB) {
-		w := newWorld(tb, base)
-		defer func() { c = w.counts }()
-		w.run(s)
-	})
-	return c, err
+	return playAs(t, func(tb lab.TB) lab.TB { return tb }, s, environment...)
 }
 
-// playQuietly is play without logs, with variables in the environment of the daemon.
+// playQuietly is play without logs.
 func playQuietly(t *testing.T, s script, environment ...string) (c counts, err error) {
+	t.Helper()
+	return playAs(t, func(tb lab.TB) lab.TB { return quiet{tb} }, s, environment...)
+}
+
+func playAs(t *testing.T, as func(lab.TB) lab.TB, s script, environment ...string) (c counts, err error) {
 	t.Helper()
 	base := fixture.New(t)
 	err = lab.Do(t.Context(), func(tb lab.TB) {
-		w := newWorld(quiet{tb}, base)
+		w := newWorld(as(tb), base)
 		w.environment = environment
 		defer func() { c = w.counts }()
 		w.run(s)
