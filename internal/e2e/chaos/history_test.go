@@ -20,7 +20,7 @@ import (
 const window = 2 * time.Second
 
 // history observes the mount table of the kernel and the objects at the API server, and checks both
-// against each other. It knows nothing of the daemon's own opinion but what it publishes.
+// against each other.
 type history struct {
 	w    *world
 	ctx  context.Context
@@ -29,7 +29,7 @@ type history struct {
 
 	mu       sync.Mutex
 	lines    []string
-	began    time.Time
+	start    time.Time
 	problems []string
 	checks   int
 	spans    map[string][]span          // when something of ours was mounted, by path
@@ -46,7 +46,7 @@ type span struct{ from, to time.Time }
 
 func watch(w *world) *history {
 	h := &history{
-		w: w, began: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{},
+		w: w, start: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{},
 		owned: map[string]bool{}, excused: map[string]bool{}, live: map[string]lab.Object{}, paths: map[string]map[string]bool{},
 	}
 	h.ctx, h.end = context.WithCancel(context.Background())
@@ -70,7 +70,7 @@ func (h *history) note(text string) {
 }
 
 func (h *history) add(text string) {
-	h.lines = append(h.lines, fmt.Sprintf("%7.3f %s", time.Since(h.began).Seconds(), text))
+	h.lines = append(h.lines, fmt.Sprintf("%7.3f %s", time.Since(h.start).Seconds(), text))
 }
 
 // wrong records a failed check.

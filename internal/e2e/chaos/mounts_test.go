@@ -47,7 +47,7 @@ type world struct {
 	daemon      *lab.Process
 	started     time.Time // of the daemon, or when it was last resumed
 	stopped     bool      // by SIGSTOP
-	excused     bool      // the daemon may exit by itself
+	excused     bool      // the daemon may exit
 	daemons     []*lab.Process
 
 	objects map[string]*object // that the API server has, by name
@@ -437,8 +437,7 @@ func (w *world) cont() {
 	}
 }
 
-// alive starts a daemon again that has exited by itself, like systemd. It may do this only when it
-// cannot work.
+// alive starts a daemon again that has exited, like systemd. It may exit only when it cannot work.
 func (w *world) alive() {
 	if w.daemon == nil {
 		return
@@ -447,7 +446,7 @@ func (w *world) alive() {
 	case <-w.daemon.Done():
 		code, err := w.daemon.Wait(w.tb.Context())
 		if err != nil || code > 1 || !w.excused {
-			w.tb.Errorf("the daemon has exited by itself: code %d, %v", code, err)
+			w.tb.Errorf("the daemon has exited: code %d, %v", code, err)
 		}
 		w.daemon = nil
 		w.start("usual")

@@ -84,7 +84,7 @@ var verbs = map[string]verb{
 	"return":     {3, false, [][]string{volumes}},
 	"tool":       {10, true, [][]string{tools, harms, times}},
 	"kill":       {4, true, nil},
-	"kill-alone": {2, true, nil}, // commands of the daemon go on
+	"kill-alone": {2, true, nil}, // commands of the daemon keep running
 	"term":       {2, true, nil},
 	"stop":       {2, true, nil},
 	"cont":       {2, false, nil},
