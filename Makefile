@@ -36,6 +36,11 @@ build-test: need-go
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints -o bin/clientmountd-failpoints ./cmd/clientmountd
 
+# The test build with seeded defects, which the chaos suite must find.
+.PHONY: bin/clientmountd-chaosbug
+bin/clientmountd-chaosbug: need-go
+	@mkdir -p bin && CGO_ENABLED=0 $(GO) build -buildvcs=false -trimpath -tags failpoints,chaosbug -o $@ ./cmd/clientmountd
+
 # Fakes of the programs of a compute node. They log their calls and fail on request.
 .PHONY: bin/faketools
 bin/faketools: need-go
@@ -147,6 +152,12 @@ e2e-rpm: need-go # the test machines are amd64
 E2E_NEEDS := build-daemon bin/packager e2e-rpm
 e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS) ## test the installed daemons on one kind of machine
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
+
+SEED ?= $(shell date +%s)
+MINUTES ?= 10
+.PHONY: chaos
+chaos: need-test devcluster build-test bin/clientmountd-chaosbug ## random operations and faults against clientmountd, with checks from the kernel and a history (SEED=1 MINUTES=10)
+	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) CHAOS_SHRINK_MINUTES=20 $(GO) test -buildvcs=false -count=1 -timeout 0 -v ./internal/e2e/chaos
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test suite-crds ## run the conformance and offload suites on the CRDs in CRDS=DIR

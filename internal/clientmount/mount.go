@@ -40,7 +40,7 @@ func (a *attempt) mounted() result {
 		}
 	}
 	if err := a.reserve(plans); err != nil {
-		return a.finish(a.noneReady(dws.Mounted), failed(dws.WrapError(dws.Major, "", err)))
+		return a.refused(plans, status, err)
 	}
 	// The finalizer comes only now, because an object without a profile does not
 	// need the request.
@@ -71,6 +71,24 @@ func (a *attempt) mounted() result {
 	a.log.Debug("ClientMount is mounted", "duration", time.Since(a.started), "commands", a.commands, "requests", a.meter.spent,
 		"overhead", time.Since(a.started)-a.commands-a.meter.spent, daemon.EventID(eventMounted))
 	return res
+}
+
+// refused ends an attempt for paths that another ClientMount has. It unmounts what the object no longer
+// lists: otherwise that would stay as long as the conflict lasts, and refuse its path to others. Two
+// objects that exchange their paths would wait for each other forever.
+func (a *attempt) refused(plans []*plan.Plan, status *dws.ClientMountStatus, cause error) result {
+	first := error(dws.WrapError(dws.Major, "", cause))
+	if a.w.record != nil {
+		if err := a.withdrawReady(status, func(i int) bool { return a.isNew(plans[i]) }); err != nil {
+			return a.apiFailure("cannot write the status", err)
+		}
+		_, err := a.dropObsolete(plans)
+		if errors.Is(err, errInterrupted) {
+			return a.interrupted(status)
+		}
+		first = keep(first, err)
+	}
+	return a.finish(a.noneReady(dws.Mounted), failed(first))
 }
 
 // plans reads the profile and returns one plan per mount. The plan of a mount that

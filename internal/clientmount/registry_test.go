@@ -123,6 +123,40 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// An object whose new path is refused gives up its old one: two objects can exchange their paths.
+func TestExchangedPaths(t *testing.T) {
+	const other = "/mnt/nnf/other"
+	for name, restart := range map[string]bool{"the same daemon": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			a := newMounted(t, dws.TypeLustre)
+			b := a.beside("job8", "bbbb-2", func(cm *dws.ClientMount) { cm.Spec.Mounts[0].Device.Lustre.FileSystemName = "job8fs"; at(other)(cm) })
+			if res := b.reconcile(); res.failed {
+				t.Fatal(describe(&b.server.object().Status))
+			}
+			a.edit(at(other))
+			b.edit(at(testPath))
+			if restart {
+				a.restart(a.rec.records)
+				b.rec = a.rec
+			}
+			if res := a.reconcile(); res.blocked == nil || a.machine.mounted(testPath) {
+				t.Fatalf("%+v, table %+v, status %s", res, a.machine.table, describe(&a.server.object().Status))
+			}
+			if st := a.server.object().Status; st.Mounts[0].Ready || !strings.Contains(st.Error.DebugMessage, other+" is in use by ClientMount") {
+				t.Errorf("status %s", describe(&st))
+			}
+			for _, f := range []*fixture{b, a} {
+				if res := f.reconcile(); res.failed || res.blocked != nil {
+					t.Errorf("%+v, status %s", res, describe(&f.server.object().Status))
+				}
+			}
+			if len(a.machine.table) != 2 || !a.machine.mounted(testPath) || !a.machine.mounted(other) {
+				t.Errorf("table %+v", a.machine.table)
+			}
+		})
+	}
+}
+
 // A sibling path is not a conflict.
 func TestNoConflict(t *testing.T) {
 	a := newMounted(t, dws.TypeXFS)

@@ -29,7 +29,7 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 	if err != nil {
 		return err
 	}
-	if m != nil {
+	if m != nil && !failpoint.Bug("mount-again") {
 		mine, err := matchesVolume(r.machine, *m, r.plan, r.rec)
 		if err == nil && !mine && r.plan.Type == dws.TypeLustre {
 			mine, err = mustUnmount(r.machine, *m, r.plan, r.rec)

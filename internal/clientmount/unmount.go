@@ -44,7 +44,7 @@ func (a *attempt) delete(invalid error) result {
 	status := a.baseStatus(dws.Unmounted)
 	undone := allReady(status) && !a.w.record.pending() // the profile is no longer needed
 	untouched := a.w.record == nil && invalid != nil
-	if !undone && !untouched {
+	if !undone && !untouched && !failpoint.Bug("finalizer-first") {
 		a.startProgress(dws.Unmounted)
 		if err := a.unmountAll(status, invalid); err != nil {
 			return a.notUnmounted(status, err)
@@ -127,7 +127,7 @@ func (a *attempt) unmountAll(status *dws.ClientMountStatus, invalid error) error
 			if errors.Is(err, errInterrupted) {
 				return err
 			}
-			if err != nil {
+			if err != nil && !failpoint.Bug("failed-unmount") {
 				a.log.Debug("unmount failed", "mount_path", p.Path, "error", err, daemon.EventID(eventFailed))
 				first = keep(first, err)
 				continue

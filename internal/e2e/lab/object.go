@@ -121,7 +121,17 @@ func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, match fu
 	if match(now) {
 		return nil
 	}
-	query += "&watch=1&resourceVersion=" + list.String("metadata", "resourceVersion")
+	return c.stream(ctx, kind, ns, query+"&", list, func(event string, o Object) bool {
+		if event == "DELETED" {
+			o = nil
+		}
+		return match(o)
+	})
+}
+
+// stream calls f for the events after a list, until f returns true.
+func (c *Client) stream(ctx context.Context, kind, ns, query string, list Object, f func(event string, o Object) bool) error {
+	query += "watch=1&resourceVersion=" + list.String("metadata", "resourceVersion")
 	resp, err := c.send(ctx, http.MethodGet, Path(kind, ns, "")+query, "", nil)
 	if err != nil {
 		return err
@@ -133,14 +143,25 @@ func (c *Client) watchUntil(ctx context.Context, kind, ns, name string, match fu
 			return err
 		}
 		o := asObject(event["object"])
-		switch event.String("type") {
-		case "DELETED":
-			o = nil
-		case "ERROR":
+		if event.String("type") == "ERROR" {
 			return fmt.Errorf("watch: %s", o.String("message"))
 		}
-		if match(o) {
+		if f(event.String("type"), o) {
 			return nil
 		}
 	}
+}
+
+// Follow calls f for each object of a namespace, with the event LISTED, and for each event after that:
+// ADDED, MODIFIED or DELETED. It returns when ctx ends or the connection is lost.
+func (c *Client) Follow(ctx context.Context, kind, ns string, f func(event string, o Object)) error {
+	list, err := c.Do(ctx, http.MethodGet, Path(kind, ns, ""), "", nil)
+	if err != nil {
+		return err
+	}
+	items, _ := list["items"].([]any)
+	for _, item := range items {
+		f("LISTED", asObject(item))
+	}
+	return c.stream(ctx, kind, ns, "?", list, func(event string, o Object) bool { f(event, o); return false })
 }

@@ -110,6 +110,22 @@ func (v *Volume) Active() (bool, error) {
 	return false, fmt.Errorf("no volume %s/%s", v.VG, v.LV)
 }
 
+// Hide makes the volume invisible to LVM, as if its storage had been lost, or visible again.
+func (v *Volume) Hide(yes bool) error {
+	return v.lab.state.Update(func(s *record.State) error {
+		for _, r := range s.Volumes {
+			if r.VG == v.VG && r.LV == v.LV {
+				r.Appears = time.Time{}
+				if yes {
+					r.Appears = time.Now().Add(24 * time.Hour)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("no volume %s/%s", v.VG, v.LV)
+	})
+}
+
 // Locked reports whether the lockspace of a group is started.
 func (l *Lab) Locked(vg string) (bool, error) {
 	s, err := l.state.Load()

@@ -1,0 +1,701 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+)
+
+const (
+	// commandTimeout is the time limit of the daemon for one command.
+	commandTimeout = 3 * time.Second
+	// patience is how long everything may take after the end of all faults, on a busy machine. The daemon
+	// itself waits up to 30 s before it connects again.
+	patience = 90 * time.Second
+	// request limits the requests of the world itself.
+	request = 10 * time.Second
+)
+
+// storage is what the mounts of a volume have in common.
+type storage struct {
+	mount  fixture.MountSpec
+	volume *lab.VolumeOptions // nil: Lustre
+	owner  string             // volumes with lockspaces have a group of their own
+}
+
+// world is one compute node with its volumes, and what the script has done to it.
+type world struct {
+	*fixture.Fixture
+	tb      lab.TB
+	volumes map[string]storage
+	made    map[string]*lab.Volume
+
+	environment []string // of the daemon
+	daemon      *lab.Process
+	started     time.Time // of the daemon, or when it was last resumed
+	stopped     bool      // by SIGSTOP
+	excused     bool      // the daemon may exit
+	daemons     []*lab.Process
+
+	objects map[string]*object // that the API server has, by name
+	holders map[string][]*lab.Holder
+	foreign []lab.Mount     // of other programs, in their order
+	lost    map[string]bool // volumes that LVM does not see
+	dirs    map[string]bool // directories of other programs
+	paused  bool            // the API server
+	history *history
+	counts  counts
+}
+
+// object is a ClientMount as the script has left it.
+type object struct {
+	volume, path, state string
+}
+
+// newWorld creates a node with a proxy, its volumes and its profile. No daemon runs yet.
+func newWorld(tb lab.TB, base *fixture.Fixture) *world {
+	tb.Helper()
+	f := base.For(tb)
+	f.UseProxy()
+	w := &world{
+		Fixture: f, tb: tb, objects: map[string]*object{}, holders: map[string][]*lab.Holder{}, dirs: map[string]bool{}, lost: map[string]bool{},
+	}
+	w.counts.scripts = 1
+	w.volumes, w.made = storageOf(f)
+	w.profile("create")
+	f.Must(os.MkdirAll(f.Runtime, 0o755))
+	f.Must(unix.Mount("runtime", f.Runtime, "tmpfs", 0, "size=1m,mode=0755"))
+	tb.Cleanup(func() { _ = unix.Unmount(f.Runtime, unix.MNT_DETACH) })
+	w.history = watch(w)
+	return w
+}
+
+// The volumes, which all worlds of a process use one after the other.
+var common struct {
+	storage map[string]storage
+	made    map[string]*lab.Volume
+}
+
+// storageOf creates the volumes if they do not exist.
+func storageOf(f *fixture.Fixture) (map[string]storage, map[string]*lab.Volume) {
+	if common.storage != nil {
+		return common.storage, common.made
+	}
+	const nqn = "nqn.2014-08.org.example:chaos"
+	locked := strings.Replace(f.Owner, "2c5d", "2c5e", 1)
+	common.storage = map[string]storage{
+		"xfs":    {fixture.MountSpec{Type: "xfs", Index: 3, NQN: nqn, NSID: "3"}, &lab.VolumeOptions{NQN: nqn, NSID: 3}, f.Owner},
+		"xfs-2":  {fixture.MountSpec{Type: "xfs", Index: 4}, &lab.VolumeOptions{}, f.Owner},
+		"raw":    {fixture.MountSpec{Type: "none", Index: 1, Own: true, UID: 1234, GID: 2345}, &lab.VolumeOptions{Raw: true}, f.Owner},
+		"gfs2":   {fixture.MountSpec{Type: "gfs2", Index: 2}, &lab.VolumeOptions{Shared: true}, locked},
+		"lustre": {fixture.MountSpec{Type: "lustre", FSName: "chaosfs", MGS: "10.1.2.3@tcp:10.1.2.4@tcp"}, nil, f.Owner},
+	}
+	common.made = map[string]*lab.Volume{}
+	for name, s := range common.storage {
+		if s.volume == nil {
+			continue
+		}
+		vg, lv := fixture.VolumeNames(s.owner, "0", s.mount.Index, true)
+		v, err := f.AddVolume(vg, lv, *s.volume)
+		f.Must(err)
+		common.made[name] = v
+	}
+	return common.storage, common.made
+}
+
+// run plays the script, ends all faults, and checks that everything becomes as it should be.
+func (w *world) run(s script) {
+	defer w.tidy()
+	w.start("usual")
+	for _, st := range s {
+		if verbs[st.verb].fault {
+			w.counts.faults++
+		} else if st.verb != "wait" {
+			w.counts.operations++
+		}
+		w.do(st)
+		w.alive()
+		w.history.pace(w)
+		if w.tb.Failed() || w.history.failed() {
+			break
+		}
+	}
+	w.settle()
+}
+
+// arg returns an argument as a number, or 0.
+func arg(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
+
+// do does one step.
+func (w *world) do(st step) {
+	w.history.note(st.String())
+	a := append(slices.Clone(st.args), "", "", "")
+	switch st.verb {
+	case "create":
+		w.create(a[0], a[1], a[2])
+	case "want":
+		if o := w.objects[a[0]]; o != nil && w.patch(a[0], lab.Object{"spec": map[string]any{"desiredState": a[1]}}) {
+			o.state = a[1]
+		}
+	case "move":
+		w.history.expect(a[0], w.Path(a[1]))
+		if o := w.objects[a[0]]; o != nil && w.patch(a[0], lab.Object{"spec": map[string]any{"mounts": mountsOf(w.manifest(a[0], o.volume, a[1], o.state))}}) {
+			o.path = a[1]
+		}
+	case "delete":
+		w.delete(a[0])
+	case "strip":
+		if w.objects[a[0]] != nil {
+			w.history.excuse(a[0])
+			w.patch(a[0], lab.Object{"metadata": map[string]any{"finalizers": nil}})
+		}
+	case "profile":
+		w.profile(a[0])
+	case "wait":
+		time.Sleep(time.Duration(arg(a[0])) * time.Millisecond) // the step itself
+	case "hold":
+		if o := w.objects[a[0]]; o != nil {
+			path := w.Path(o.path)
+			if _, mounted, err := w.MountAt(path); err == nil && mounted {
+				if h, err := w.Busy(a[1], path); err == nil { // the mount may have gone
+					w.holders[a[0]] = append(w.holders[a[0]], h)
+				}
+			}
+		}
+	case "release":
+		w.release()
+	case "foreign":
+		w.mountForeign(a[0])
+	case "lose", "return":
+		if v := w.made[a[0]]; v != nil && st.verb == "lose" {
+			w.lost[a[0]] = true
+			w.Must(v.Hide(true))
+		} else if v != nil {
+			w.bringBack(a[0])
+		}
+	case "tool":
+		w.Must(w.Fault(a[0], harm(a[1], arg(a[2]))))
+	case "kill":
+		w.kill()
+		w.endCommands() // systemd kills what is left in the control group
+	case "kill-alone":
+		w.kill()
+	case "term":
+		if w.daemon != nil && !w.stopped {
+			w.terminate()
+		}
+	case "stop":
+		if w.daemon != nil && !w.stopped {
+			_ = w.daemon.Signal(unix.SIGSTOP)
+			w.stopped = true
+		}
+	case "cont":
+		w.cont()
+	case "start":
+		if w.daemon == nil {
+			w.start(a[0])
+		}
+	case "network":
+		w.network(a[0])
+	case "answer":
+		w.Proxy.Set(lab.Rule{Class: class(a[0]), Code: arg(a[1]), Times: arg(a[2]), ErrorEvent: a[1] == "410"})
+	case "cut":
+		w.Proxy.Set(lab.Rule{Class: class(a[0]), CutAfter: arg(a[1]), Times: arg(a[2])})
+	case "delay":
+		w.Proxy.Set(lab.Rule{Class: class(a[0]), Delay: time.Duration(arg(a[1])) * time.Millisecond, Times: arg(a[2])})
+	case "server":
+		w.server(a[0])
+	case "runtime":
+		w.runtime(a[0])
+	case "clear":
+		w.clear()
+	}
+}
+
+func class(name string) string {
+	if name == "any" {
+		return ""
+	}
+	return name
+}
+
+// bringBack ends the loss of a volume. If the daemon has released the volume in the meantime, it is inactive:
+// on a compute node, the daemon then removes its device with dmsetup. There is no device mapper here.
+func (w *world) bringBack(name string) {
+	if !w.lost[name] {
+		return
+	}
+	delete(w.lost, name)
+	v := w.made[name]
+	w.Must(v.Hide(false))
+	if active, err := v.Active(); err != nil || active {
+		_ = w.Tool("lvchange", "--activate", "n", v.VG+"/"+v.LV) // fails while it is mounted
+	}
+}
+
+// harm returns the fault of a tool.
+func harm(name string, times int) lab.Fault {
+	f := lab.Fault{Times: times}
+	switch name {
+	case "fails", "fails-after":
+		f.Exit, f.Stderr, f.After = 5, "chaos: it fails", name == "fails-after"
+	case "hangs":
+		f.Hang = true
+	case "floods":
+		f.FloodBytes = 4 << 20
+	case "garbage":
+		f.Report, f.Stderr, f.Exit = "\x00{[}\xff", "\x1b[31mchaos\x00\xff", 1
+	case "slow":
+		f.Delay = 1500 * time.Millisecond
+	case "killed":
+		f.KillSelf = true
+	}
+	return f
+}
+
+func mountsOf(o lab.Object) any { return o.At("spec", "mounts") }
+
+// manifest returns a ClientMount.
+func (w *world) manifest(name, volume, path, state string) lab.Object {
+	s := w.volumes[volume]
+	m := s.mount
+	m.Path = w.Path(path)
+	return fixture.ClientMount(name, w.Node, fixture.ClientMountSpec{Profile: w.Profile, OwnerUID: s.owner, State: state, Mounts: []fixture.MountSpec{m}})
+}
+
+func (w *world) create(name, volume, path string) {
+	if w.objects[name] != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
+	defer cancel()
+	w.history.created(name, w.Path(path))
+	if _, err := w.Cluster.Create(ctx, w.manifest(name, volume, path, "mounted")); err == nil {
+		w.objects[name] = &object{volume, path, "mounted"}
+	}
+}
+
+// patch changes an object, and reports whether it has.
+func (w *world) patch(name string, change lab.Object) bool {
+	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
+	defer cancel()
+	_, err := w.Cluster.Patch(ctx, "ClientMount", w.Node, name, change)
+	return err == nil
+}
+
+// delete deletes an object. It exists until the daemon has removed its finalizer; the script cannot use
+// its name until then.
+func (w *world) delete(name string) {
+	if w.objects[name] == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
+	defer cancel()
+	if err := w.Cluster.Delete(ctx, "ClientMount", w.Node, name); err == nil || lab.IsNotFound(err) {
+		delete(w.objects, name)
+	}
+}
+
+// profile creates, changes or deletes the storage profile. A change adds a hook.
+func (w *world) profile(how string) {
+	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
+	defer cancel()
+	if how == "delete" {
+		_ = w.Cluster.Delete(ctx, "NnfStorageProfile", "default", w.Profile)
+		return
+	}
+	p := fixture.ProfileSpec{}
+	if how == "change" {
+		p.Hooks = map[string]fixture.Hooks{}
+		for _, kind := range []string{"xfs", "gfs2", "none", "lustre"} {
+			p.Hooks[kind] = fixture.Hooks{"preMount": {"true"}, "postUnmount": {"true"}}
+		}
+	}
+	_, _ = w.Cluster.Apply(ctx, fixture.Profile(w.Profile, p))
+}
+
+func (w *world) release() {
+	for name, list := range w.holders {
+		for _, h := range slices.Backward(list) {
+			_ = h.Release() // the daemon may have ended the process
+		}
+		delete(w.holders, name)
+	}
+}
+
+// mountForeign mounts like another program, unless something is mounted there.
+func (w *world) mountForeign(path string) {
+	target := w.Path(path)
+	if _, mounted, err := w.MountAt(target); err != nil || mounted {
+		return
+	}
+	for _, dir := range []string{w.Base, filepath.Dir(target), target} {
+		if os.Mkdir(dir, 0o755) == nil && dir != w.Base {
+			w.dirs[dir] = true
+		}
+	}
+	if unix.Mount(foreignSource, target, "tmpfs", 0, "size=64k") != nil {
+		return
+	}
+	mounts, err := w.Mounts()
+	w.Must(err)
+	for _, m := range mounts {
+		if m.Target == target && m.Source == foreignSource {
+			w.foreign = append(w.foreign, m)
+			w.history.foreign(m.ID, target)
+		}
+	}
+}
+
+// foreignSource is the source of mounts of other programs.
+const foreignSource = "foreign"
+
+func (w *world) unmountForeign() {
+	for _, m := range slices.Backward(w.foreign) { // a later one may hide an earlier one
+		w.history.forget(m.ID)
+		if err := unix.Unmount(m.Target, 0); err != nil {
+			w.tb.Errorf("the mount of another program at %s: %v", m.Target, err)
+		}
+	}
+	w.foreign = nil
+	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(w.dirs))) {
+		_ = os.Remove(dir) // a mount of the daemon may be below it
+	}
+}
+
+func (w *world) start(how string) {
+	config := []string{"[kubernetes]", "[mount]", fmt.Sprintf("command_timeout = %q", commandTimeout), fmt.Sprintf("hook_timeout = %q", commandTimeout), `retry_max = "2s"`, `orphans = "unmount"`}
+	spec := lab.Spec{Program: lab.TestBuild, Env: append([]string{fixture.FSTypes}, w.environment...)}
+	switch {
+	case strings.HasPrefix(how, "nofile="):
+		n := strings.TrimPrefix(how, "nofile=")
+		spec.Wrap = []string{"prlimit", "--nofile=" + n + ":" + n}
+		w.excused = true
+	case how == "busy=kill":
+		config = append(config, `busy = "kill"`, `busy_grace = "1s"`)
+	}
+	spec.Args = []string{w.Settings(config...)}
+	w.daemon = w.Launch(spec)
+	w.daemons = append(w.daemons, w.daemon)
+	w.started, w.stopped = time.Now(), false
+}
+
+func (w *world) kill() {
+	if w.daemon == nil {
+		return
+	}
+	w.counts.kills++
+	w.daemon.Kill9()
+	w.daemon, w.stopped = nil, false
+}
+
+// endCommands kills all running calls of tools.
+func (w *world) endCommands() {
+	calls, err := w.Log()
+	w.Must(err)
+	for _, c := range calls {
+		if c.End.IsZero() && isCall(c) {
+			_ = unix.Kill(c.PID, unix.SIGKILL)
+		}
+	}
+}
+
+// terminate stops the daemon like systemd: with SIGTERM, and SIGKILL later.
+func (w *world) terminate() {
+	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	defer cancel()
+	_ = w.daemon.Term()
+	code, err := w.daemon.Wait(ctx)
+	early := code == 128+int(unix.SIGTERM) && time.Since(w.started) < time.Minute // it may not handle signals yet
+	if err != nil || code != 0 && !early && !w.excused {
+		w.tb.Errorf("after SIGTERM: exit code %d, %v", code, err)
+	}
+	w.daemon.Kill9()
+	w.daemon = nil
+}
+
+func (w *world) cont() {
+	if w.daemon != nil && w.stopped {
+		_ = w.daemon.Signal(unix.SIGCONT)
+		w.started, w.stopped = time.Now(), false
+	}
+}
+
+// alive starts a daemon again that has exited, like systemd. It may exit only when it cannot work.
+func (w *world) alive() {
+	if w.daemon == nil {
+		return
+	}
+	select {
+	case <-w.daemon.Done():
+		code, err := w.daemon.Wait(w.tb.Context())
+		if err != nil || code > 1 || !w.excused {
+			w.tb.Errorf("the daemon has exited: code %d, %v", code, err)
+		}
+		w.daemon = nil
+		w.start("usual")
+	default:
+	}
+}
+
+func (w *world) network(how string) {
+	switch how {
+	case "refuse":
+		w.Proxy.Refuse()
+	case "accept":
+		w.Must(w.Proxy.Accept())
+	case "reset":
+		w.Proxy.Reset()
+	case "stall", "resume":
+		w.Proxy.HalfOpen(how == "stall")
+	case "down":
+		w.Proxy.Down(true)
+	}
+}
+
+// server kills and restarts the API server, or pauses it for a while.
+func (w *world) server(how string) {
+	if how == "pause" {
+		w.Must(w.Cluster.Pause())
+		time.Sleep(2 * time.Second) // the pause itself
+		w.Must(w.Cluster.Resume())
+		return
+	}
+	w.Must(w.Cluster.Kill())
+	ctx, cancel := context.WithTimeout(w.tb.Context(), 2*time.Minute)
+	defer cancel()
+	w.Must(w.Cluster.Restart(ctx))
+	// The new server may have another port: the proxy must find it.
+	if !strings.HasSuffix(w.Cluster.URL, w.Cluster.Address()) {
+		w.tb.Fatal("the API server has another address")
+	}
+}
+
+func (w *world) runtime(how string) {
+	w.excused = true // a daemon that starts now cannot work
+	fill := filepath.Join(w.Runtime, "chaos-fill")
+	switch how {
+	case "full":
+		if f, err := os.OpenFile(fill, os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
+			for _, size := range []int{4096, 1} {
+				for err == nil {
+					_, err = f.Write(make([]byte, size))
+				}
+			}
+			f.Close()
+		}
+	case "read-only":
+		w.Must(unix.Mount("", w.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	case "usual":
+		w.Must(unix.Mount("", w.Runtime, "", unix.MS_REMOUNT, "size=1m"))
+		if err := os.Remove(fill); err != nil && !os.IsNotExist(err) {
+			w.tb.Fatal(err)
+		}
+	}
+}
+
+// clear ends the faults of tools, connections and the runtime directory.
+func (w *world) clear() {
+	w.Must(w.ClearFaults())
+	w.Proxy.Clear()
+	w.Must(w.Proxy.Accept())
+	w.runtime("usual")
+}
+
+// conflicts reports whether another object of the script has another volume at the path, or a path above
+// or below it. Which of the two is mounted depends on their order.
+func (w *world) conflicts(name string) bool {
+	o := w.objects[name]
+	for other, p := range w.objects {
+		if other == name {
+			continue
+		}
+		nested := strings.HasPrefix(o.path+"/", p.path+"/") || strings.HasPrefix(p.path+"/", o.path+"/")
+		if same := o.path == p.path && o.volume == p.volume; nested && !same {
+			return true
+		}
+	}
+	return false
+}
+
+// settle ends all faults. Then everything must become as it should be: each object that does not
+// conflict with another one, and after their deletion nothing is left.
+func (w *world) settle() {
+	if w.tb.Failed() || w.history.failed() {
+		return
+	}
+	w.history.note("settle")
+	w.clear()
+	w.profile("create")
+	w.release()
+	w.unmountForeign()
+	for name := range w.made {
+		w.bringBack(name)
+	}
+	w.endCommands() // those that hang
+	w.cont()
+	w.alive()
+	if w.daemon != nil && w.excused { // it may have limits
+		w.terminate()
+	}
+	w.excused = false
+	if w.daemon == nil {
+		w.start("usual")
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	defer cancel()
+	for name, o := range w.objects {
+		if w.conflicts(name) {
+			continue
+		}
+		// What was published before the end of the faults may be true again only later.
+		for {
+			now, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now != nil && now.Ready(o.state) })
+			if err != nil {
+				w.tb.Errorf("%s does not become %s after the end of all faults: %v; status %v", name, o.state, err, now["status"])
+				break
+			}
+			_, mounted, err := w.MountAt(w.Path(o.path))
+			if err == nil && mounted == (o.state == "mounted") || w.shared(name) {
+				break
+			}
+			if kube.Pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
+				w.tb.Errorf("%s is reported as %s: mounted %t, %v", name, o.state, mounted, err)
+				break
+			}
+		}
+	}
+	w.history.note("delete all")
+	for _, name := range objects {
+		w.delete(name)
+	}
+	for _, name := range objects {
+		if _, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now == nil }); err != nil {
+			now, _ := w.Cluster.Get(w.tb.Context(), "ClientMount", w.Node, name)
+			w.tb.Errorf("%s is not gone after the end of all faults: %v; status %v", name, err, now["status"])
+		}
+	}
+	if w.tb.Failed() {
+		return
+	}
+	w.nothingLeft(ctx)
+	w.counts.slowest = time.Since(began).Seconds()
+	w.terminate()
+	w.commands()
+}
+
+// shared reports whether another object has the same path.
+func (w *world) shared(name string) bool {
+	for other, p := range w.objects {
+		if other != name && p.path == w.objects[name].path {
+			return true
+		}
+	}
+	return false
+}
+
+// nothingLeft waits until nothing of the daemon is left: it may still clean up after an object that was
+// removed without its consent.
+func (w *world) nothingLeft(ctx context.Context) {
+	var left []string
+	for {
+		left = nil
+		all, err := w.Leftovers()
+		w.Must(err)
+		for _, l := range all {
+			if !strings.Contains(l, " at "+w.Runtime+" ") {
+				left = append(left, l)
+			}
+		}
+		records, err := os.ReadDir(filepath.Join(w.Runtime, "mounts"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			w.tb.Error(err)
+		}
+		for _, r := range records {
+			left = append(left, "record "+r.Name())
+		}
+		_ = filepath.WalkDir(w.Base, func(path string, _ os.DirEntry, err error) error {
+			if err == nil && path != w.Base && !w.dirs[path] {
+				left = append(left, "directory "+path)
+			}
+			return nil
+		})
+		if len(left) == 0 {
+			_ = os.RemoveAll(w.Base)
+			return
+		}
+		if kube.Pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
+			for _, l := range left {
+				w.tb.Error("left behind: ", l)
+			}
+			return
+		}
+	}
+}
+
+// commands checks the calls of the tools: none of those that change something runs longer than its
+// limit.
+func (w *world) commands() {
+	calls, err := w.Log()
+	w.Must(err)
+	for _, c := range calls {
+		if took := c.End.Sub(c.Start); !c.End.IsZero() && took > commandTimeout+5*time.Second && !slices.Contains([]string{"mount.lustre", "mount.gfs2"}, c.Tool) {
+			w.tb.Errorf("%s %s took %v", c.Tool, strings.Join(c.Argv, " "), took)
+		}
+	}
+}
+
+// tidy ends everything of the world, after a failure too, and reports what the history has found.
+func (w *world) tidy() {
+	w.history.stop()
+	w.counts.checks += w.history.checks
+	for _, problem := range w.history.problems {
+		w.tb.Error(problem)
+	}
+	if w.tb.Failed() {
+		w.tb.Log("the history:\n" + w.history.String())
+	}
+	w.cont()
+	w.kill()
+	w.endCommands()
+	w.Proxy.Clear()
+	_ = w.Proxy.Accept()
+	w.release()
+	for _, d := range w.daemons {
+		d.Kill9() // so that its exit code does not count
+	}
+	_ = w.ClearFaults()
+	_ = unix.Mount("", w.Runtime, "", unix.MS_REMOUNT, "size=1m")
+	if !w.tb.Failed() {
+		return
+	}
+	mounts, _ := w.Mounts()
+	for _, m := range slices.Backward(mounts) {
+		if m.Target != w.Runtime {
+			_ = unix.Unmount(m.Target, unix.MNT_DETACH)
+		}
+	}
+	_ = w.Reboot()
+	_ = os.RemoveAll(w.Base)
+	for _, name := range objects {
+		_ = w.Cluster.DropFinalizers(context.Background(), "ClientMount", w.Node, name)
+		_ = w.Cluster.Delete(context.Background(), "ClientMount", w.Node, name)
+	}
+}
