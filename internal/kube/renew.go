@@ -200,7 +200,7 @@ func (t *tokenTransport) now() (now time.Time, known bool) {
 
 // loadStored reads the stored token, if the daemon renews the given one. The caller holds the lock.
 func (t *tokenTransport) loadStored() {
-	clear(t.refused)
+	t.forgetRefused()
 	if !t.renewal.enabled() {
 		return
 	}
@@ -286,7 +286,7 @@ func (t *tokenTransport) adopt(b bearer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.renewed, t.stored, t.ignored = b, false, ""
-	clear(t.refused)
+	t.forgetRefused()
 	t.choose()
 }
 
@@ -355,6 +355,7 @@ type renewer struct {
 	c        *Client
 	t        *tokenTransport
 	token    string    // to which the fields below refer
+	newest   Claims    // of the tokens of this account so far
 	failures int       // consecutive ones
 	next     time.Time // of the next attempt after a failure, with the monotonic clock
 	pause    time.Time // of the earliest next renewal, with the monotonic clock
@@ -400,7 +401,13 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 		return -1 // the next request that finds a token wakes KeepToken
 	}
 	if b.text != r.token {
-		r.token, r.failures, r.next, r.failure, r.unsaved, r.ended = b.text, 0, time.Time{}, nil, nil, false
+		r.token, r.unsaved, r.ended = b.text, nil, false
+		// The other token of this daemon, which replaces a refused one, is no reason to try earlier.
+		if !b.claims.SameAccount(r.newest) || b.claims.Newer(r.newest) {
+			r.newest, r.failures, r.next, r.failure = b.claims, 0, time.Time{}, nil
+		} else if r.failure != nil {
+			r.report(b, r.state.Condition, r.state.Renewal)
+		}
 	}
 	if !r.t.renewal.renewable(b.claims) {
 		r.report(b, TokenValid, time.Time{})
@@ -434,7 +441,7 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 	}
 	r.renewals++
 	r.t.adopt(fresh)
-	r.token, r.failures, r.next, r.failure = fresh.text, 0, time.Time{}, nil
+	r.token, r.newest, r.failures, r.next, r.failure = fresh.text, fresh.claims, 0, time.Time{}, nil
 	r.pause = time.Now().Add(fresh.claims.Life() / shortestPause)
 	now, _ = r.t.now()
 	return max(r.save(fresh, dueAt(fresh), now), 0)

@@ -35,8 +35,8 @@ type tokenTransport struct {
 	renewed bearer
 	stored  bool // renewed is in the state directory
 	used    bearer
-	refused map[string]bool // tokens that the server has refused
-	told    string          // the refused token that was logged last
+	refused string          // the token that the server has refused when it accepted the other one
+	told    map[string]bool // the refused tokens that were logged
 	ignored string          // why the stored token is not used, for the log
 	server  serverTime
 }
@@ -58,7 +58,9 @@ func newTokenTransport(path string, o Options) *tokenTransport {
 }
 
 // RoundTrip implements http.RoundTripper. If the server refuses one of two tokens, it repeats the
-// request with the other one.
+// request with the other one, and uses that from then on if the server accepts it. If the server
+// refuses both, nothing changes: the goroutine that renews the token must not take this for a new
+// token, which it would try immediately.
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	token, err := t.current()
 	if err != nil {
@@ -71,7 +73,7 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	other, ok := t.refuse(token)
+	other, ok := t.other(token)
 	if !ok || req.Body != nil && req.GetBody == nil {
 		return resp, nil
 	}
@@ -83,8 +85,8 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body.Close()
 	resp, err = t.send(req, other, body)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		t.refuse(other)
+	if err == nil && resp.StatusCode != http.StatusUnauthorized && resp.StatusCode < http.StatusInternalServerError {
+		t.replace(token, other)
 	}
 	return resp, err
 }
@@ -166,38 +168,47 @@ func (t *tokenTransport) candidates() []bearer {
 }
 
 // unusable reports whether the server has refused the token, or it has expired.
-func (t *tokenTransport) unusable(b bearer) bool {
+func (t *tokenTransport) unusable(b bearer) bool { return t.refused == b.text || t.expired(b) }
+
+func (t *tokenTransport) expired(b bearer) bool {
 	now, known := t.server.now()
-	return t.refused[b.text] || known && !b.claims.Expires.IsZero() && !now.Before(b.claims.Expires)
+	return known && !b.claims.Expires.IsZero() && !now.Before(b.claims.Expires)
 }
 
-// refuse notes that the server has refused a token, and returns another one that may be used.
-func (t *tokenTransport) refuse(token string) (other string, ok bool) {
+// other returns another token to try after the server has refused one. The file is read again for
+// the next request.
+func (t *tokenTransport) other(refused string) (token string, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.seen = stamp{}
-	if t.used.text != token { // by a concurrent request
-		return t.used.text, !t.refused[t.used.text]
+	if t.used.text != refused { // by a concurrent request
+		return t.used.text, true
 	}
-	if len(t.candidates()) < 2 {
-		return "", false
+	for _, b := range t.candidates() {
+		if b.text != refused && !t.expired(b) {
+			return b.text, true
+		}
 	}
-	if t.refused == nil {
-		t.refused = map[string]bool{}
-	}
-	t.refused[token] = true
-	t.choose()
-	if t.used.text == token || t.refused[t.used.text] { // all are refused: start again with the newest
-		clear(t.refused)
-		t.choose()
-		return "", false
-	}
-	if t.told != token {
-		t.told = token
-		t.log.Warn("the API server refused the token; using the other one of this daemon", "file", t.where(token), "other", t.where(t.used.text))
-	}
-	return t.used.text, true
+	return "", false
 }
+
+// replace notes that the server has refused a token, and accepted the other one.
+func (t *tokenTransport) replace(refused, accepted string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.used.text != refused { // by a concurrent request
+		return
+	}
+	t.refused = refused
+	t.choose()
+	if t.used.text == accepted && !t.told[refused] {
+		t.told[refused] = true
+		t.log.Warn("the API server refused the token; using the other one of this daemon", "file", t.where(refused), "other", t.where(accepted))
+	}
+}
+
+// forgetRefused forgets which tokens the server has refused. The caller holds the lock.
+func (t *tokenTransport) forgetRefused() { t.refused, t.told = "", map[string]bool{} }
 
 // notify wakes the goroutine that renews the token.
 func (t *tokenTransport) notify() {
