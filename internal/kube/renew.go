@@ -92,6 +92,7 @@ type TokenState struct {
 	File      string    // where the token in use is; empty: in memory only
 	Expires   time.Time // zero: never
 	Renewal   time.Time // when the daemon renews it next; zero: never
+	Warn      time.Time // when it needs attention if it has not been renewed; zero: never
 	Condition TokenCondition
 	Error     string // why the last renewal has failed
 	Unsaved   string // why the token in use could not be stored
@@ -119,7 +120,7 @@ func (t *tokenTransport) state(b bearer) TokenState {
 		Expires: b.claims.Expires, Condition: TokenValid,
 	}
 	if t.renewal.renewable(b.claims) {
-		s.Renewal = dueAt(b)
+		s.Renewal, s.Warn = dueAt(b), warnAt(b)
 	}
 	return s
 }
@@ -236,7 +237,7 @@ func (t *tokenTransport) foreign() string {
 // read returns the stored token. Only the daemon's user may be able to read or change it.
 func (r Renewal) read() (bearer, error) {
 	path := r.file()
-	data, err := readChecked(path, maxTokenFile, syscall.O_NOFOLLOW, func(info fs.FileInfo) error {
+	data, err := safepath.ReadFile(path, maxTokenFile, syscall.O_NOFOLLOW, func(info fs.FileInfo) error {
 		switch e := safepath.EntryOf(info); {
 		case int(e.UID) != os.Geteuid():
 			return fmt.Errorf("%s is owned by uid %d, not by this daemon's uid %d", path, e.UID, os.Geteuid())
@@ -261,24 +262,7 @@ func (r Renewal) read() (bearer, error) {
 
 // write stores a token atomically. It creates the directory if its parent exists.
 func (r Renewal) write(token string) error {
-	if err := safepath.CheckParent(filepath.Dir(r.Directory)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(r.Directory, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := safepath.CheckPrivate(r.Directory); err != nil {
-		return err
-	}
-	dir, err := os.Open(r.Directory)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := safepath.ReplaceSecret(int(dir.Fd()), StoredToken, StoredToken+".new", []byte(token+"\n")); err != nil {
-		return fmt.Errorf("%s: %w", r.Directory, err)
-	}
-	return nil
+	return safepath.StoreSecret(r.Directory, StoredToken, []byte(token+"\n"))
 }
 
 // adopt uses a renewed token from now on.

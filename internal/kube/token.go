@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // tokenTransport adds a token to each request: that of a file, or a newer one for the same
@@ -304,36 +306,8 @@ func stampOf(path string) (stamp, error) {
 }
 
 // readSmall reads a regular file of at most limit bytes.
-func readSmall(path string, limit int64) ([]byte, error) { return readChecked(path, limit, 0, nil) }
-
-// readChecked is readSmall with additional flags of open(2) and, unless it is nil, a check of the
-// open file. O_NONBLOCK prevents a named pipe from blocking it.
-func readChecked(path string, limit int64, flags int, check func(fs.FileInfo) error) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if check != nil {
-		if err := check(fi); err != nil {
-			return nil, err
-		}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return data, nil
+func readSmall(path string, limit int64) ([]byte, error) {
+	return safepath.ReadFile(path, limit, 0, nil)
 }
 
 // readToken returns the bearer token in a file.
