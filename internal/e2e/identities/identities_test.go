@@ -74,7 +74,13 @@ func (s *system) token(daemon, node string) []byte {
 	if !known {
 		s.t.Fatalf("there is no daemon %s", daemon)
 	}
-	o, err := request(tokenOf(d.NodeAccount(node)), s.t, s.Cluster.Client)
+	return s.tokenOf(d.NodeAccount(node))
+}
+
+// tokenOf requests a token of an account.
+func (s *system) tokenOf(a product.Account) []byte {
+	s.t.Helper()
+	o, err := request(tokenOf(a), s.t, s.Cluster.Client)
 	s.Must(err)
 	return []byte(o.String("status", "token"))
 }

@@ -282,6 +282,8 @@ var documents = map[string][]document{
 			{"stale[].kind", "objects of nodes and rabbits that are not in the SystemConfiguration; empty if NODE was given"},
 			{"stale[].namespace", "namespace of the object; missing if it is in none"},
 			{"stale[].name", "name of the object"},
+			{"others[].namespace", "namespace of an account with the name of a daemon that nnf-deploy has not created and that belongs to no compute node: the policies apply to it as well; empty if NODE was given"},
+			{"others[].name", "name of the account"},
 		}},
 		{"Output of status", []field{
 			{"nodes[].node", "name of the node"},
