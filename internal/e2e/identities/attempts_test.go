@@ -424,7 +424,7 @@ func TestAttempts(t *testing.T) {
 				if code, message := status(err); code != http.StatusForbidden || !r.explains(message) {
 					t.Errorf("%s: %d %s, want 403 by the %s", a.what, code, message, r.by)
 				}
-				// A request that nobody may send, such as one for a wrong path, shows nothing.
+				// A request that not even an administrator may send, such as one for a wrong path, shows nothing.
 				if r.by == byRole {
 					if err := a.send(t, s.Cluster.Client, a.what.harmless()); err != nil {
 						t.Errorf("%s: an administrator: %v", a.what, err)
