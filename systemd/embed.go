@@ -16,4 +16,7 @@ var (
 
 	//go:embed system/nnf-dm.socket
 	NnfdmSocket string
+
+	//go:embed system/nnf-dm.timer
+	NnfdmTimer string
 )

@@ -41,7 +41,7 @@ func TestStatusCountsRecords(t *testing.T) {
 		Root: root, Run: manager.Run, UID: func() int { return 0 },
 		Program: func(string) (string, error) { return "/usr/bin/clientmountd", nil },
 	}
-	if code := program.Run(t.Context(), []string{"install", "--config=/dev/null", "--runtime-directory=" + runtime}, nil, new(bytes.Buffer), t.Output()); code != 0 {
+	if code := program.Run(t.Context(), []string{"install", "--config=/dev/null", "--runtime-directory=" + runtime, "--state-directory=/persistent"}, nil, new(bytes.Buffer), t.Output()); code != 0 {
 		t.Fatalf("install: %d", code)
 	}
 	look := func(count, unreadable int) {
@@ -53,6 +53,9 @@ func TestStatusCountsRecords(t *testing.T) {
 		s, err := systemd.ParseStatus(out.Bytes())
 		if err != nil {
 			t.Fatalf("%v\n%s", err, &out)
+		}
+		if s.Renewal == nil || *s.Renewal != (systemd.RenewalStatus{Enabled: true, Directory: "/persistent"}) {
+			t.Errorf("%+v", s.Renewal)
 		}
 		if *s.Mounts != (systemd.MountStatus{Count: count, Unreadable: unreadable}) || s.Paths["records"] != clientmount.RecordsDirectory(runtime) {
 			t.Errorf("%+v %+v, want %d and %d", s.Mounts, s.Paths, count, unreadable)

@@ -159,9 +159,17 @@ func (p *Program) service() *systemd.Service {
 	s.Describe = func(start systemd.Start, status *systemd.Status) {
 		settings := p.Configuration()
 		_, _, err := config.Load(settings.Table(), config.Sources{Args: start.Args, Environ: start.Environ})
+		status.Renewal = renewalStatus(settings.Common(), err)
 		p.Describe(settings, err, status)
 	}
 	return &s
+}
+
+func renewalStatus(s *Settings, err error) *systemd.RenewalStatus {
+	if err != nil {
+		return &systemd.RenewalStatus{Error: "settings: " + err.Error()}
+	}
+	return &systemd.RenewalStatus{Enabled: s.RenewToken, Directory: s.StateDir}
 }
 
 // output removes -o FORMAT from the arguments of status. The default is text.

@@ -95,7 +95,7 @@ func (c *Client) statusText(what op, s metav1.Status) (text string, gone bool) {
 	case http.StatusUnauthorized:
 		why := "they may have expired or been rotated"
 		if c.token != nil {
-			why = cmp.Or(c.token.expiredText(), why)
+			why = cmp.Or(c.token.refusedText(), why)
 		}
 		text = fmt.Sprintf("%s: API server %s refused the credentials of %s (%s): %s", what, c.host, c.who(), c.Source(), why)
 		if c.token != nil {

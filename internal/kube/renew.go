@@ -33,8 +33,12 @@ type Renewal struct {
 	Report func(TokenState)
 }
 
-// StoredToken is the name of the renewed token in the state directory.
-const StoredToken = "service.token"
+// StoredToken is the name of the renewed token in the state directory. TemporaryToken is its name
+// until it is complete; a crash can leave it behind.
+const (
+	StoredToken    = "service.token"
+	TemporaryToken = StoredToken + ".new"
+)
 
 func (r Renewal) enabled() bool { return r.Node != "" && r.Daemon != "" && r.Directory != "" }
 
@@ -49,9 +53,16 @@ func (r Renewal) renewable(c Claims) bool {
 	return r.enabled() && r.own(c) && c.Life() > 0 && !c.Bound
 }
 
-// Reinstall returns what the administrator runs to give this node a new token.
+// Reinstall returns what the administrator runs to give this node a new token instead of an expired
+// one.
 func (r Renewal) Reinstall() string {
 	return "run on the administrator's host: nnf-deploy install --no-programs --identity per-node " + r.Node
+}
+
+// Replace is Reinstall for a token that the API server refuses although it has not expired. Without
+// --force, the node would keep it.
+func (r Renewal) Replace() string {
+	return strings.Replace(r.Reinstall(), " --identity", " --force --identity", 1)
 }
 
 // TokenKind is the kind of account of a token.
@@ -517,7 +528,7 @@ func (r *renewer) hint(err error) string {
 	case IsForbidden(err):
 		return "the account may not request its own token; run on the administrator's host: nnf-deploy identities apply " + r.t.renewal.Node
 	case apierrors.IsUnauthorized(err):
-		return r.t.renewal.Reinstall()
+		return r.t.renewal.Replace()
 	}
 	return ""
 }
@@ -573,17 +584,22 @@ func (r *renewer) request(ctx context.Context, b bearer) (bearer, error) {
 	return fresh, nil
 }
 
-// expiredText returns the text for a request that was refused because the token has expired, or "".
-func (t *tokenTransport) expiredText() string {
+// refusedText returns why the API server has refused the token in use, and what to do about it, or
+// "" if neither is known.
+func (t *tokenTransport) refusedText() string {
 	b, err := t.bearer()
 	if err != nil {
 		return ""
 	}
+	own := t.renewal.enabled() && t.renewal.own(b.claims)
 	if now, known := t.now(); !known || b.claims.Expires.IsZero() || now.Before(b.claims.Expires) {
+		if own {
+			return "they may have been revoked; " + t.renewal.Replace()
+		}
 		return ""
 	}
 	text := fmt.Sprintf("the token in %s expired at %s", cmp.Or(t.fileOf(b.text), "memory"), b.claims.Expires.Format(time.RFC3339))
-	if t.renewal.enabled() && t.renewal.own(b.claims) {
+	if own {
 		text += "; " + t.renewal.Reinstall()
 	}
 	return text

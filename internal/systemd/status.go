@@ -27,6 +27,7 @@ type Status struct {
 	API            string            `json:"api,omitempty"`    // one of APIAnswers, APISilent, APIConnecting
 	Mounts         *MountStatus      `json:"mounts,omitempty"` // only of clientmountd
 	Token          *mountstate.Token `json:"token,omitempty"`
+	Renewal        *RenewalStatus    `json:"renewal,omitempty"`
 	Paths          map[string]string `json:"paths"`
 }
 
@@ -63,6 +64,13 @@ type MountStatus struct {
 	Count      int    `json:"count"`           // ClientMounts with at least one mount
 	Unreadable int    `json:"unreadable"`      // records that cannot be used, so that something may be mounted
 	Error      string `json:"error,omitempty"` // reason why Count is unknown
+}
+
+// RenewalStatus is about the renewal of the token. A program that does not report it cannot renew.
+type RenewalStatus struct {
+	Enabled   bool   `json:"enabled"`         // the daemon renews a token of its account on this node
+	Directory string `json:"directory"`       // where it stores the renewed token
+	Error     string `json:"error,omitempty"` // reason why the settings are unknown
 }
 
 // Start has the arguments and the environment of the daemon, or those of its next start.

@@ -53,7 +53,9 @@ stay.
 With --identity per-node, each daemon gets an expiring token of its own account on the
 node, which nnf-deploy identities apply has created. The command requests the token
 when the node's turn comes, and verifies it before the node gets it. A node keeps its
-token while at least half of its lifetime is left; --force replaces it.
+token while at least half of its lifetime is left; --force replaces it. A node whose
+daemons are too old to renew their tokens is not changed. The command enables the
+timer that starts nnf-dm for the renewal; to keep it off, mask nnf-dm.timer.
 
 A node that fails or cannot be reached does not delay the others. Repeat the
 same command to complete what is missing. After Ctrl-C, the command starts no

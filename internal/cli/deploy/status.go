@@ -34,7 +34,8 @@ reaches the API server. MOUNTS is the number of ClientMounts with mounts in plac
 (unknown: this version of clientmountd is too old to report it). IDENTITY is shared if
 all nodes have the same account, and per-node if the account belongs to this node.
 TOKEN is how long the credentials are valid. The token itself never leaves the node.
-A note lists the nodes whose token expires within a day, or has expired.`,
+A note lists the nodes whose token expires within a day, or has expired, and those
+that have an account of their own for nnf-dm, but not its timer.`,
 	Examples: []cli.Example{
 		{Comment: "List the nodes with a problem:", Lines: `nnf-deploy status -o json | jq -r '.nodes[] | select(.well | not) | .node'`},
 	},
@@ -66,6 +67,9 @@ func runStatus(ctx context.Context, v *call) error {
 				r.State = fleet.Differs
 			}
 			if n := expiryNote(d, time.Now()); n != "" {
+				r.Notes = append(r.Notes, n)
+			}
+			if n := timerNote(d); n != "" {
 				r.Notes = append(r.Notes, n)
 			}
 			if d.Mounts != nil && d.Mounts.Unknown != "" {
@@ -195,6 +199,14 @@ func expiryNote(d target.DaemonState, now time.Time) string {
 	return ""
 }
 
+// timerNote returns a note about a daemon that may not run in time to renew its token, or "".
+func timerNote(d target.DaemonState) string {
+	if d.Kind != target.KindPerNode || d.Timer != target.TimerOff && d.Timer != target.TimerAbsent {
+		return ""
+	}
+	return "the timer of " + d.Name + ", which renews its token on nodes where no job runs, is " + d.Timer + ": run nnf-deploy install --no-programs --identity per-node"
+}
+
 type statusDocument struct {
 	Nodes []statusNode `json:"nodes"`
 }
@@ -226,6 +238,7 @@ type statusDaemon struct {
 	Account string     `json:"account,omitempty"`
 	Token   string     `json:"token"`
 	Expires *time.Time `json:"token_expires,omitempty"`
+	Timer   string     `json:"timer,omitempty"`
 }
 
 func statusJSON(w io.Writer, results []fleet.Result, states map[string][]target.DaemonState) error {
@@ -238,7 +251,7 @@ func statusJSON(w io.Writer, results []fleet.Result, states map[string][]target.
 		for _, d := range states[r.Node] {
 			one := statusDaemon{
 				Name: d.Name, Well: d.Healthy, Version: d.Version, Package: d.Package, Unit: d.Unit, Enabled: d.Enabled, Says: d.Status,
-				API: d.API, Kind: d.Kind, Account: text.Clip(text.Line(d.Account), 512), Token: d.Token,
+				API: d.API, Kind: d.Kind, Account: text.Clip(text.Line(d.Account), 512), Token: d.Token, Timer: d.Timer,
 			}
 			if m := d.Mounts; m != nil && m.Unknown != "" {
 				one.Unknown = m.Unknown

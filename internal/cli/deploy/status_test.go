@@ -3,6 +3,7 @@ package deploy
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,5 +117,25 @@ func TestExpiryNote(t *testing.T) {
 	}
 	if got := expiryNote(target.DaemonState{Token: target.TokenPermanent}, now); got != "" {
 		t.Error(got)
+	}
+}
+
+// Only a node with an account of its own needs the timer, and an administrator may mask it.
+func TestTimerNote(t *testing.T) {
+	for _, tt := range []struct {
+		kind, timer string
+		want        bool
+	}{
+		{target.KindPerNode, target.TimerOn, false},
+		{target.KindPerNode, target.TimerOff, true},
+		{target.KindPerNode, target.TimerAbsent, true},
+		{target.KindPerNode, target.TimerMasked, false},
+		{target.KindPerNode, "", false},
+		{target.KindShared, target.TimerOff, false},
+	} {
+		note := timerNote(target.DaemonState{Name: "nnf-dm", Kind: tt.kind, Timer: tt.timer})
+		if (note != "") != tt.want || tt.want && !strings.HasSuffix(note, " is "+tt.timer+": run nnf-deploy install --no-programs --identity per-node") {
+			t.Errorf("%+v: %q", tt, note)
+		}
 	}
 }

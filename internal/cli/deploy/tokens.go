@@ -68,6 +68,14 @@ func (t *nodeTokens) complete(ctx context.Context, w *target.Want, r *target.Rep
 	w.Daemons = slices.Clone(w.Daemons) // all nodes have them in common
 	for i := range w.Daemons {
 		d := &w.Daemons[i]
+		if d.PerNode = own(d); d.PerNode && len(w.Payload.Packages)+len(w.Payload.Programs) == 0 {
+			if err := r.Renews(d); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := range w.Daemons {
+		d := &w.Daemons[i]
 		if !own(d) {
 			continue
 		}

@@ -51,6 +51,7 @@ type virtualNode struct {
 	pace  float64 // the factor of its delays
 	files map[string]virtualFile
 	bins  []string // daemons that run
+	timer bool     // whether the timer of nnf-dm is enabled
 }
 
 // virtualFile is a file; claims is the middle part of a token.
@@ -219,17 +220,22 @@ func (s *virtualConnection) probe(request []string) {
 			file(value)
 		case "unit":
 			properties := "LoadState=not-found\nActiveState=inactive\nUnitFileState=\nStatusText=\n"
-			if slices.Contains(s.node.bins, strings.TrimSuffix(value, path.Ext(value))) {
+			if path.Ext(value) == ".timer" {
+				if s.node.timer {
+					properties = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nStatusText=\n"
+				}
+			} else if slices.Contains(s.node.bins, strings.TrimSuffix(value, path.Ext(value))) {
 				properties = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nStatusText=0 mounts\n"
 			}
 			s.print("unit", value, base64.StdEncoding.EncodeToString([]byte(properties)))
 		case "daemon":
+			value, _, _ = strings.Cut(value, " ")
 			if slices.Contains(s.node.bins, value) {
 				s.print("content", "/etc/systemd/system/"+value+".service", base64.StdEncoding.EncodeToString([]byte(systemd.WrittenBy(value)+"\n[Unit]\n[Service]\nExecStart=/usr/bin/"+value+"\n")))
 			}
 			file(product.Path(value))
 			if _, there := s.node.files[product.Path(value)]; there {
-				status, _ := json.Marshal(systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1.2.3", API: systemd.APIAnswers, Mounts: new(systemd.MountStatus)})
+				status, _ := json.Marshal(systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1.2.3", API: systemd.APIAnswers, Mounts: new(systemd.MountStatus), Renewal: &systemd.RenewalStatus{Enabled: true, Directory: "/var/lib/" + value}})
 				s.print("version", value, "Version 1.2.3")
 				s.print("status", value, base64.StdEncoding.EncodeToString(status))
 			}
@@ -322,6 +328,10 @@ func (n *virtualNode) change(manifest string, sums, tokens map[string]string) {
 			n.files[interned(f[4])] = virtualFile{interned(sums[f[1]]), interned(f[2]), interned(f[3]), strings.Clone(tokens[f[1]])}
 		case "directory", "newdirectory":
 			n.files[interned(f[3])] = virtualFile{sum: "directory", mode: interned(f[1]), owner: interned(f[2])}
+		case "remove":
+			delete(n.files, f[1])
+		case "enable-now", "disable-now":
+			n.timer = f[0] == "enable-now"
 		case "unit":
 			if !slices.Contains(n.bins, f[1]) {
 				n.bins = append(n.bins, interned(f[1]))

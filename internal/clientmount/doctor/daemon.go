@@ -246,8 +246,8 @@ func checkCredentials(f *facts) []finding {
 	}
 	expires, renew := c.client.Expires(), renewHint
 	token, _ := c.client.Token()
-	if token.Kind == kube.TokenPerNode {
-		renew = kube.Renewal{Node: f.settings.value.node}.Reinstall()
+	if renewal, own := f.ownToken(); own {
+		renew = renewal.Reinstall()
 	}
 	switch left := expires.Sub(f.now); {
 	case expires.IsZero():
@@ -295,6 +295,12 @@ func checkMover(f *facts) []finding {
 		text += "; the last attempt failed, and the daemon retries: " + oneLine(errors.New(t.Error))
 	}
 	return only(tokenFindings("nnf-dm", t), ok("%s", text))
+}
+
+// ownToken reports whether the token is of the account of this node, and returns how to replace it.
+func (f *facts) ownToken() (r kube.Renewal, own bool) {
+	token, _ := f.credentials.value.client.Token()
+	return kube.Renewal{Node: f.settings.value.node}, token.Kind == kube.TokenPerNode
 }
 
 // tokenFindings returns what the running daemon reports about the renewal of its token.

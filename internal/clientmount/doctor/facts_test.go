@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -514,5 +515,13 @@ func TestTokenOfThisNode(t *testing.T) {
 		if len(list) != 1 || list[0].state != tt.state || !strings.Contains(list[0].text, tt.text) || !strings.Contains(list[0].hint, tt.hint) {
 			t.Errorf("%v: %+v", tt, list)
 		}
+	}
+	// The API server refuses a token that has not expired: an installation without --force would keep it.
+	f := healthy(t)
+	f.connection.Status, f.server = http.StatusUnauthorized, nil
+	f.credentials.value = withToken(t, token(now.Add(time.Hour)), kube.Renewal{Node: "compute-01", Daemon: "clientmountd", Directory: t.TempDir()})
+	const replace = "nnf-deploy install --no-programs --force --identity per-node compute-01"
+	if list := checkAuthentication(f); len(list) != 1 || list[0].state != checklist.Fail || !strings.Contains(list[0].hint, replace) {
+		t.Errorf("%+v", list)
 	}
 }

@@ -183,6 +183,9 @@ func checkAuthentication(f *facts) []finding {
 		return []finding{fail("check the load of the API server", "the API server does not answer: %s", cause(c.Err))}
 	case c.Status == http.StatusUnauthorized:
 		next := "get new credentials with nnf-deploy credentials; the daemon uses a new file without a restart"
+		if renewal, own := f.ownToken(); own {
+			next = renewal.Replace()
+		}
 		return []finding{fail(next, "the API server refuses the credentials: the token has expired, was issued by another cluster, or its account has been deleted")}
 	case f.server == nil:
 		return skip("the API server was not asked")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	units "github.com/compute-daemons/compute-daemons/systemd"
 )
 
 // Directories on a node.
@@ -27,6 +28,16 @@ const (
 	TokenFile = "service.token"
 	CertFile  = "service.cert"
 )
+
+// TemporaryToken is the name of a renewed token that the daemon has not stored completely. A crash can
+// leave it behind.
+const TemporaryToken = TokenFile + ".new"
+
+// TokenRecord is the name of the file in which nnf-dm records the state of its token.
+const TokenRecord = "token.json"
+
+// RenewalMode is the mode of the state directory of a daemon, octal. Only its user may enter it.
+const RenewalMode = "0700"
 
 // Keys of the settings that nnf-deploy writes.
 const (
@@ -60,6 +71,9 @@ type Daemon struct {
 	Owner         string // of its credentials and directories, as USER:GROUP
 	DirectoryMode string // of its directories, octal
 	SecretMode    string // of its credentials, octal
+	User          string // that it runs as; its state directory belongs to this user
+
+	TimerText string // unit of the timer that starts it, so that it renews its token; "": it always runs
 
 	Account       Account    // of a Near-Node Flash installation
 	OlderAccounts []Account  // of older installations, newest first
@@ -71,7 +85,7 @@ type Daemon struct {
 var Daemons = []Daemon{
 	{
 		Name:  "clientmountd",
-		Owner: "root:root", DirectoryMode: "0700", SecretMode: "0600",
+		Owner: "root:root", DirectoryMode: "0700", SecretMode: "0600", User: "root",
 		Mounts:  true,
 		Account: Account{"nnf-clientmount", "nnf-system"},
 		OlderAccounts: []Account{
@@ -83,12 +97,12 @@ var Daemons = []Daemon{
 	},
 	{
 		Name: "nnf-dm", Clients: []string{"nnf-dmctl"},
-		Owner: "root:nnf-dm", DirectoryMode: "0750", SecretMode: "0640",
-		SocketActivated: true,
-		Account:         Account{"nnf-dm-daemon", "nnf-dm-system"},
-		OlderAccounts:   []Account{{"nnf-dm-controller-manager", "nnf-dm-system"}},
-		Manifest:        "nnf-dm-rbac.yaml",
-		Rules:           api.RulesDataMovement,
+		Owner: "root:nnf-dm", DirectoryMode: "0750", SecretMode: "0640", User: "nnf-dm",
+		SocketActivated: true, TimerText: units.NnfdmTimer,
+		Account:       Account{"nnf-dm-daemon", "nnf-dm-system"},
+		OlderAccounts: []Account{{"nnf-dm-controller-manager", "nnf-dm-system"}},
+		Manifest:      "nnf-dm-rbac.yaml",
+		Rules:         api.RulesDataMovement,
 	},
 }
 
@@ -134,6 +148,9 @@ func Credentials(name string) (token, cert string) {
 // directory. The directory belongs to the user of the daemon.
 func (d Daemon) StoredToken() string { return d.RenewalDirectory() + "/" + TokenFile }
 
+// RenewalOwner returns the owner of the state directory, as USER:GROUP.
+func (d Daemon) RenewalOwner() string { return d.User + ":" + d.User }
+
 // RenewalDirectory returns the default state directory of the daemon, which tmpfiles.d creates.
 func (d Daemon) RenewalDirectory() string { return "/var/lib/" + d.Name }
 
@@ -159,6 +176,24 @@ func (d Daemon) Units() []string {
 	}
 	return []string{d.Service()}
 }
+
+// Timer returns the name of the timer unit, or "" if the daemon needs none. The packages contain it.
+// It is enabled on nodes where the daemon has an account of its own.
+func (d Daemon) Timer() string {
+	if d.TimerText == "" {
+		return ""
+	}
+	return d.Name + ".timer"
+}
+
+// OwnTimer returns the path of the timer unit that nnf-deploy writes if there is no package.
+func (d Daemon) OwnTimer() string { return UnitDirectory + "/" + d.Timer() }
+
+// TimerDropIns returns the directory of the timer's drop-ins.
+func (d Daemon) TimerDropIns() string { return d.OwnTimer() + ".d" }
+
+// TimerRecord returns the path of the drop-in that records that nnf-deploy has enabled the timer.
+func (d Daemon) TimerRecord() string { return d.TimerDropIns() + "/50-nnf-deploy.conf" }
 
 // Enabled returns the name of the unit that is enabled, and so started at boot.
 func (d Daemon) Enabled() string {

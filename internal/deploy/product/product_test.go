@@ -14,7 +14,9 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
@@ -61,18 +63,26 @@ func TestPermissionsInGuide(t *testing.T) {
 	}
 }
 
-// The table lists exactly the units in the source tree, except the timer, which the administrator
-// enables.
+// The table lists exactly the units in the source tree.
 func TestUnits(t *testing.T) {
-	want, got := []string{"nnf-dm.timer"}, []string(nil)
+	var want, got []string
 	for _, d := range Daemons {
 		want = append(want, d.Units()...)
+		if timer := d.Timer(); timer != "" {
+			want = append(want, timer)
+			if d.TimerText != read(t, "systemd/system/"+timer) || !has(d.TimerText, "[Install]") {
+				t.Errorf("the text of %s is %s", timer, d.TimerText)
+			}
+			if !has(read(t, "systemd/system-preset/80-"+d.Name+".preset"), "disable "+timer) {
+				t.Errorf("the preset of %s does not disable %s", d.Name, timer)
+			}
+		}
 		service := read(t, "systemd/system/"+d.Service())
 		if !has(service, "ExecStart="+Path(d.Name)) {
 			t.Errorf("%s does not start %s", d.Service(), Path(d.Name))
 		}
 		_, group, _ := strings.Cut(d.Owner, ":")
-		if (group == "root") == has(service, "User="+d.Name) || group != "root" && group != d.Name {
+		if (d.User == "root") == has(service, "User="+d.Name) || group != d.User {
 			t.Errorf("%s does not run as a user of the group %s of its credentials", d.Service(), group)
 		}
 		if !has(read(t, "systemd/system-preset/80-"+d.Name+".preset"), "enable "+d.Enabled()) {
@@ -119,9 +129,10 @@ func TestPackages(t *testing.T) {
 			t.Errorf("the package %s has the programs %q, the table %q", d.Name, programs, d.Programs())
 		}
 		want := map[string]string{"/usr/share/doc/" + d.Name + "/manifests/" + d.Manifest: "0644 root:root"}
-		for _, unit := range d.Units() {
+		for _, unit := range slices.DeleteFunc(append(d.Units(), d.Timer()), func(u string) bool { return u == "" }) {
 			want[PackageDirectory+"/"+unit] = "0644 root:root"
 		}
+		want[d.RenewalDirectory()], want[d.StoredToken()] = RenewalMode+" "+d.RenewalOwner(), "0600 "+d.RenewalOwner()
 		tmpfiles := read(t, "systemd/tmpfiles.d/"+d.Name+".conf")
 		owner := strings.Replace(d.Owner, ":", " ", 1)
 		for _, dir := range d.ConfigDirectories() {
@@ -129,6 +140,9 @@ func TestPackages(t *testing.T) {
 			if !has(tmpfiles, "d "+dir+" "+d.DirectoryMode+" "+owner+" -") {
 				t.Errorf("tmpfiles.d does not create %s with mode %s and owner %s", dir, d.DirectoryMode, d.Owner)
 			}
+		}
+		if !has(tmpfiles, "d "+d.RenewalDirectory()+" "+RenewalMode+" "+strings.Replace(d.RenewalOwner(), ":", " ", 1)+" -") {
+			t.Errorf("tmpfiles.d does not create %s with mode %s and owner %s", d.RenewalDirectory(), RenewalMode, d.RenewalOwner())
 		}
 		for p, w := range want {
 			if got[p] != w {
@@ -155,9 +169,26 @@ func TestSettings(t *testing.T) {
 				t.Errorf("%s has no setting %s", d.Name, key)
 			}
 		}
+		i := slices.IndexFunc(table.Settings, func(s config.Setting) bool { return s.Key == "daemon.state_directory" })
+		if i < 0 || table.Settings[i].Default != d.RenewalDirectory() {
+			t.Errorf("the default state directory of %s is not %s", d.Name, d.RenewalDirectory())
+		}
+		if d.User != "root" && !has(read(t, "systemd/system/"+d.Service()), "ReadWritePaths=-"+d.RenewalDirectory()) {
+			t.Errorf("the sandbox of %s does not permit writing to %s", d.Name, d.RenewalDirectory())
+		}
 		if path.Dir(table.File) != Directory(d.Name) || path.Dir(d.Settings()) != path.Dir(table.File)+"/config.d" {
 			t.Errorf("%s reads %s and config.d beside it, the table has %s", d.Name, table.File, d.Settings())
 		}
+	}
+}
+
+// The daemons store their tokens where nnf-deploy looks for them.
+func TestStoredTokens(t *testing.T) {
+	if TokenFile != kube.StoredToken || TemporaryToken != kube.TemporaryToken {
+		t.Errorf("the table has %s and %s, the daemons %s and %s", TokenFile, TemporaryToken, kube.StoredToken, kube.TemporaryToken)
+	}
+	if TokenRecord != daemon.TokenRecordName {
+		t.Errorf("the table has %s, nnf-dm %s", TokenRecord, daemon.TokenRecordName)
 	}
 }
 

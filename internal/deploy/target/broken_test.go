@@ -321,3 +321,15 @@ func TestPendingPerDaemon(t *testing.T) {
 		t.Errorf("pending %q", got)
 	}
 }
+
+// The switch does not wait for a unit that does not exist, however long the limit is.
+func TestMissingUnit(t *testing.T) {
+	s := newTestNode(t)
+	p := new(Plan)
+	p.change("start", "none.service", "")
+	p.step("ready", "none.service", seconds(24*time.Hour))
+	o, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(string) {})
+	if err == nil || o.State != "unready" || !strings.HasPrefix(o.Cause, "none.service is not ready after ") {
+		t.Errorf("%v %+v", err, o)
+	}
+}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/payload"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
-	"github.com/compute-daemons/compute-daemons/internal/kube"
 )
 
 // Diff plans the changes that bring a node with this report into the wanted state. It depends
@@ -18,8 +17,8 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 	if err := r.usable(); err != nil {
 		return nil, err
 	}
-	d := &differ{w: w, r: r, p: new(Plan), units: map[string]bool{}}
-	for _, step := range []func(*Daemon) error{d.packages, d.programs, d.unit, d.files, d.enable} {
+	d := &differ{w: w, r: r, p: new(Plan), units: map[string]bool{}, programs: map[string]bool{}}
+	for _, step := range []func(*Daemon) error{d.packages, d.binaries, d.renewal, d.unit, d.files, d.enable} {
 		for i := range w.Daemons {
 			if err := step(&w.Daemons[i]); err != nil {
 				return nil, err
@@ -33,6 +32,9 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 		return nil, err
 	}
 	d.run()
+	for i := range w.Daemons {
+		d.timer(&w.Daemons[i])
+	}
 	for i := range w.Daemons {
 		d.stored(&w.Daemons[i])
 	}
@@ -57,6 +59,8 @@ type differ struct {
 	p     *Plan
 	bare  int64           // size in bytes of programs without a package
 	units map[string]bool // daemons with a changed unit
+
+	programs map[string]bool // daemons whose program is replaced
 }
 
 // packages plans the changes of the package of a daemon.
@@ -87,7 +91,7 @@ func (d *differ) packages(daemon *Daemon) error {
 	name := d.p.addMember(member{name: ".rpm", sum: p.Sum, path: p.Path, size: p.Size}) // dnf requires this suffix
 	d.p.step("package", name, p.Name)
 	d.p.restart(daemon.Bin)
-	d.units[daemon.Bin] = true
+	d.units[daemon.Bin], d.programs[daemon.Bin] = true, true
 	return nil
 }
 
@@ -95,8 +99,8 @@ func (d *differ) wrongArch(bin string) error {
 	return problemf("give a build for this architecture", "the given %s is for %s, but the node is %s", bin, strings.Join(d.w.Payload.Arches(bin), ", "), d.r.Arch)
 }
 
-// programs plans the changes of the programs of a daemon that are not in a package.
-func (d *differ) programs(daemon *Daemon) error {
+// binaries plans the changes of the programs of a daemon that are not in a package.
+func (d *differ) binaries(daemon *Daemon) error {
 	if daemon.Bin == "" || len(d.w.Payload.Packages) > 0 {
 		return nil
 	}
@@ -123,7 +127,7 @@ func (d *differ) programs(daemon *Daemon) error {
 		if d.place(&f, "binary") {
 			d.bare += p.Size
 			if p.Name == daemon.Bin {
-				d.units[daemon.Bin] = true
+				d.units[daemon.Bin], d.programs[daemon.Bin] = true, true
 			}
 		}
 	}
@@ -243,6 +247,7 @@ func (d *differ) files(daemon *Daemon) error {
 				d.p.change("permissions", path, "")
 			}
 		}
+		d.directory(daemon)
 	}
 	if daemon.Name != daemon.Bin && daemon.credentials() {
 		d.p.step("newdirectory", p.DirectoryMode, p.Owner, product.Directory(daemon.Name)) // an existing one may belong to other software
@@ -253,35 +258,6 @@ func (d *differ) files(daemon *Daemon) error {
 		}
 	}
 	return nil
-}
-
-// stored plans to remove the token that the daemon has renewed itself, unless it is the newest one
-// of the account. This is the last step: if the new token does not work, the previous state still
-// includes the stored token. There is no backup, because the directory belongs to the user of the
-// daemon, who could direct it elsewhere.
-func (d *differ) stored(daemon *Daemon) {
-	if daemon.Bin == "" || !daemon.credentials() {
-		return
-	}
-	path := daemon.product().StoredToken()
-	switch d.r.Files[path].State {
-	case "", "absent":
-		return
-	case "directory":
-		d.p.note("%s is a directory and is kept", path)
-		return
-	case storedFile:
-		token, _ := product.Credentials(daemon.Name)
-		installed := d.r.Claims[token]
-		if !daemon.Keep {
-			installed, _ = kube.ClaimsOf(strings.TrimSpace(string(daemon.Token)))
-		}
-		if d.r.Claims[path].Newer(installed) {
-			return
-		}
-	}
-	d.p.change("remove", path, "")
-	d.p.step("unstore", path)
 }
 
 // enable plans the steps after which systemd runs the daemon, now and at boot.

@@ -1,7 +1,6 @@
 package target
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote/fakenode"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/executable"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 func TestMain(m *testing.M) { fakenode.RunTests(m) }
@@ -29,8 +29,13 @@ type testNode struct {
 func newTestNode(t *testing.T) *testNode {
 	f := fakenode.New(t)
 	s := &testNode{Node: f.Node("compute-01"), t: t, fleet: f, shell: &remote.SSH{Program: f.SSH()}}
-	s.setStatus("clientmountd", &systemd.Status{Version: systemd.StatusVersion, Mounts: new(systemd.MountStatus)})
-	s.setStatus("nnf-dm", &systemd.Status{Version: systemd.StatusVersion})
+	for _, d := range product.Daemons {
+		status := &systemd.Status{Version: systemd.StatusVersion, Renewal: &systemd.RenewalStatus{Enabled: true, Directory: d.RenewalDirectory()}}
+		if d.Mounts {
+			status.Mounts = new(systemd.MountStatus)
+		}
+		s.setStatus(d.Name, status)
+	}
 	return s
 }
 
@@ -44,11 +49,11 @@ func (s *testNode) setStatus(program string, status *systemd.Status) {
 		}
 		return
 	}
-	data, err := json.Marshal(status)
-	if err != nil {
+	var data strings.Builder
+	if err := text.JSON(&data, status); err != nil {
 		s.t.Fatal(err)
 	}
-	s.Put(path, string(data), 0o600)
+	s.Put(path, data.String(), 0o600)
 }
 
 // program returns a fake daemon. The fake systemctl runs it with "ready" to start it.

@@ -22,7 +22,7 @@ func (r *Report) token(d *Daemon) (claims kube.Claims, known bool) {
 	if d.Bin == "" || !known {
 		return claims, known
 	}
-	stored := d.product().StoredToken()
+	stored := r.storedToken(d)
 	if c, ok := r.Claims[stored]; ok && r.Files[stored].State == storedFile && c.Newer(claims) {
 		return c, true
 	}

@@ -42,11 +42,8 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 		d.p.step("discard", bin)
 	}
 	if bin != "" {
-		d.p.step("unstore", p.StoredToken()) // after the daemon was stopped, which can store one at any time
+		d.unstore(daemon) // after the daemon was stopped, which can store one at any time
 		d.p.step("rmdir", p.RenewalDirectory())
-		if have := d.r.Files[p.StoredToken()].State; have != "absent" && have != "directory" && have != "" {
-			d.p.change("remove", p.StoredToken(), "")
-		}
 	}
 	for _, path := range daemon.paths() {
 		if have := d.r.Files[path]; have.State != "absent" && have.State != "" && !strings.HasPrefix(path, product.BinDirectory+"/") {
@@ -58,11 +55,18 @@ func (d *differ) remove(daemon *Daemon, force bool) error {
 	if bin == "" {
 		return nil
 	}
+	if p.Timer() != "" {
+		d.removeTimer(&p, "drop")
+	}
 	unit, _ := p.OwnUnits()
 	for _, path := range []string{unit, p.OlderDropIn()} {
 		d.p.step("drop", path+".retired-by-nnf-deploy")
 	}
-	for _, path := range slices.Backward(append([]string{p.DropIns()}, p.ConfigDirectories()...)) {
+	directories := append([]string{p.DropIns()}, p.ConfigDirectories()...)
+	if p.Timer() != "" {
+		directories = append(directories, p.TimerDropIns())
+	}
+	for _, path := range slices.Backward(directories) {
 		d.p.step("rmdir", path)
 	}
 	return nil
@@ -88,6 +92,12 @@ func (m *Mounts) blockRemoval() (why, hint string) {
 // removeProgram plans to stop the daemon, and to remove its units and its package or
 // programs.
 func (d *differ) removeProgram(p *product.Daemon) {
+	if p.Timer() != "" { // first, like the socket below
+		d.stopTimer(p)
+		if text, there := d.r.Contents[p.OwnTimer()]; there && !strings.HasPrefix(text, header) {
+			d.p.note("%s is your own file and is kept", p.OwnTimer())
+		}
+	}
 	for _, unit := range slices.Backward(p.Units()) { // the socket first, because it would start the service again
 		if u, known := d.r.Units[unit]; known && u.Load != "not-found" && u.Active != "inactive" {
 			d.p.change("stop", unit, "")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	}
 	return report, perr
 }
+
+// storedNames are the names of the files that a daemon has in its state directory.
+var storedNames = []string{product.TokenFile, product.TemporaryToken, product.TokenRecord, product.TokenRecord + ".new"}
 
 // maxAnswer is the maximum size in bytes of the answer of a node.
 const maxAnswer = 4 << 20
@@ -60,20 +64,24 @@ func request(w *Want) string {
 		}
 		token, _ := product.Credentials(d.Name)
 		fmt.Fprintf(&b, "claims %s\n", token)
-		if d.Bin != "" {
-			fmt.Fprintf(&b, "stored %s\n", d.product().StoredToken())
-		}
 		if d.Bin == "" {
 			continue
 		}
 		p := d.product()
-		for _, path := range p.ConfigDirectories() {
+		for _, path := range slices.Concat(p.ConfigDirectories(), []string{p.RenewalDirectory()}, d.timerPaths()) {
 			fmt.Fprintf(&b, "file %s\n", path)
 		}
-		for _, unit := range p.Units() {
+		for _, name := range storedNames {
+			fmt.Fprintf(&b, "stored %s/%s\n", p.RenewalDirectory(), name)
+		}
+		units := p.Units()
+		if timer := p.Timer(); timer != "" {
+			units = append(units, timer)
+		}
+		for _, unit := range units {
 			fmt.Fprintf(&b, "unit %s\n", unit)
 		}
-		fmt.Fprintf(&b, "daemon %s\n", d.Bin)
+		fmt.Fprintf(&b, "daemon %s %s %s\n", d.Bin, p.User, strings.Join(storedNames, " "))
 	}
 	return b.String() + "end\n"
 }
@@ -183,7 +191,10 @@ func (r *Report) parse(f []string) {
 	case "systemd":
 		r.Systemd = at(1)
 	case "file":
-		r.Files[at(4)] = FileState{at(1), at(2), at(3)}
+		// The token in use may be in the state directory. Its checksum is reported first.
+		if _, twice := r.Files[at(4)]; !twice || at(1) != storedFile {
+			r.Files[at(4)] = FileState{at(1), at(2), at(3)}
+		}
 	case "content":
 		if data, err := base64.StdEncoding.DecodeString(at(2)); err == nil && word.MatchString(at(1)) {
 			r.Contents[at(1)] = string(data)
@@ -249,6 +260,7 @@ type DaemonState struct {
 	Issued  time.Time // zero: not known
 	Kind    string    // of the token's account, one of the constants below; "": not a service account
 	Account string    // user name of the account, as the token claims it
+	Timer   string    // one of the constants below; "": the daemon has none
 }
 
 // Mounts describes clientmountd's mounts on a node.
@@ -312,6 +324,29 @@ const (
 	KindOther   = string(kube.TokenOther)
 )
 
+// States of a timer. They are values of the JSON output, so they must not change.
+const (
+	TimerOn     = "active"
+	TimerOff    = "inactive"
+	TimerMasked = "masked"
+	TimerAbsent = "missing"
+)
+
+// timerState returns the state of the timer of a daemon: it is on if it is active now and at boot.
+func (r *Report) timerState(p *product.Daemon) string {
+	switch u := r.Units[p.Timer()]; {
+	case p.Timer() == "":
+		return ""
+	case u.Load == "masked":
+		return TimerMasked
+	case u.Load != "loaded":
+		return TimerAbsent
+	case u.Active == "active" && u.File == "enabled":
+		return TimerOn
+	}
+	return TimerOff
+}
+
 // Daemons returns the states of the wanted daemons.
 func (r *Report) Daemons(w *Want, now time.Time) (list []DaemonState) {
 	for i := range w.Daemons {
@@ -353,7 +388,7 @@ func (r *Report) daemon(d *Daemon, node string, now time.Time) DaemonState {
 	if running.Active == "failed" {
 		s.Unit = "failed"
 	}
-	s.Mounts = r.mounts(d.Bin)
+	s.Mounts, s.Timer = r.mounts(d.Bin), r.timerState(&p)
 	if a := r.Statuses[d.Bin]; a.Status != nil {
 		s.API = a.API
 	}

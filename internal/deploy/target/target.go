@@ -36,6 +36,7 @@ type Daemon struct {
 	Name        string          // of the directory with its credentials, below /etc
 	Bin         string          // one of product.Daemons; "": only credentials are installed
 	Token, CA   []byte          // empty: nnf-deploy does not install credentials for it
+	PerNode     bool            // the token belongs to the daemon's account on this node only
 	Keep        bool            // keep the token on the node; Token is empty, CA is not
 	Why         string          // why the token on the node is replaced, for display; can be empty
 	Account     product.Account // that all nodes share, to recognize its token
@@ -139,6 +140,14 @@ func (d *Daemon) paths() []string {
 		list = append(list, product.Path(program))
 	}
 	return append(list, p.Settings(), p.DropIn())
+}
+
+// timerPaths returns the paths of the files that nnf-deploy may have written for the timer.
+func (d *Daemon) timerPaths() []string {
+	if p := d.product(); p.Timer() != "" {
+		return []string{p.OwnTimer(), p.TimerRecord()}
+	}
+	return nil
 }
 
 // header is the first line of the files that nnf-deploy writes. A changed header would make

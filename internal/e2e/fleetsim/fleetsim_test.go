@@ -424,9 +424,15 @@ func TestChecks(t *testing.T) {
 		}
 	}
 	r := &row{perNode: make([]counts, 20)}
+	r.perNode[0].failed[overload] = 1
 	if healthy(r); len(r.Wrong) > 0 {
 		t.Errorf("healthy: %q", r.Wrong)
 	}
+	r.perNode[0].failed[overload] = 2
+	if healthy(r); len(r.Wrong) != 1 {
+		t.Errorf("two requests of a node are repeated: %q", r.Wrong)
+	}
+	r = &row{perNode: make([]counts, 20)}
 	for i := range r.perNode {
 		r.perNode[i].failed[serverError] = 1
 	}

@@ -11,7 +11,14 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
@@ -77,21 +84,87 @@ func newManager(ctx context.Context, a *accounts) (*manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	config, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
 	following, stop := context.WithCancel(context.Background())
 	m := &manager{client: client, stop: stop, done: make(chan struct{}), objects: map[string]*lifecycle{}}
 	go func() {
 		defer close(m.done)
 		for following.Err() == nil {
 			_ = m.use(following, func(r kube.Resource) error {
-				return kube.Watch(following, client, r, "", kube.WatchOptions{}, kube.Handler[dws.ClientMount]{
-					Replace: m.replace, Upsert: m.upsert, Delete: m.gone,
-				})
+				return m.follow(following, objects.Resource(schema.GroupVersionResource{Group: r.Group, Version: r.Version, Resource: r.Plural}))
 			})
 			m.versions.Forget(clientMounts)
 			kube.Pause(following, time.Second)
 		}
 	}()
 	return m, nil
+}
+
+// follow follows all ClientMounts until a request fails. Like the controllers of the NNF software, it
+// continues at once when the API server ends a watch, which happens when many objects change at the
+// same time: the server gives up a watch whose client does not keep up.
+func (m *manager) follow(ctx context.Context, objects dynamic.ResourceInterface) error {
+	list, err := objects.List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return gone(err)
+	}
+	var all []*dws.ClientMount
+	for i := range list.Items {
+		cm, err := clientMount(&list.Items[i])
+		if err != nil {
+			return err
+		}
+		all = append(all, cm)
+	}
+	m.replace(all)
+	for position := list.GetResourceVersion(); ; {
+		w, err := objects.Watch(ctx, metav1.ListOptions{ResourceVersion: position, AllowWatchBookmarks: true})
+		if err != nil {
+			return gone(err)
+		}
+		for e := range w.ResultChan() {
+			o, ok := e.Object.(*unstructured.Unstructured)
+			if !ok {
+				w.Stop()
+				return gone(apierrors.FromObject(e.Object))
+			}
+			position = o.GetResourceVersion()
+			if e.Type == apiwatch.Bookmark {
+				continue
+			}
+			cm, err := clientMount(o)
+			switch {
+			case err != nil:
+				w.Stop()
+				return err
+			case e.Type == apiwatch.Deleted:
+				m.gone(cm.Namespace, cm.Name)
+			default:
+				m.upsert(cm)
+			}
+		}
+	}
+}
+
+// gone returns kube.ErrVersionGone if the version of the objects is not served.
+func gone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return kube.ErrVersionGone
+	}
+	return err
+}
+
+func clientMount(o *unstructured.Unstructured) (*dws.ClientMount, error) {
+	cm := new(dws.ClientMount)
+	return cm, runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, cm)
 }
 
 // use calls f with the served version of ClientMounts, and again if it has changed.

@@ -84,7 +84,7 @@ func (s *simulation) severalServers() (err error) {
 		b.replace(1, address)
 		r.checks = append(r.checks, healthy, s.nothingLeft, func(r *row) {
 			r.each("end of the job", func(c counts) bool {
-				return c.requests[watch] == 0 && c.requests[list] == 0 && c.requests[patch] <= maxWrites
+				return c.requests[watch] == 0 && c.requests[list] == 0 && c.requests[patch] <= maxWrites+c.failed[overload]
 			})
 		})
 		started := time.Now()

@@ -84,7 +84,8 @@ func (s *installer) grantShared(d product.Daemon) {
 // run/fake/broken.
 func (s *installer) daemon(n *fakenode.Node, d product.Daemon) {
 	s.t.Helper()
-	status, err := json.Marshal(systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1", API: systemd.APIAnswers, Mounts: new(systemd.MountStatus)})
+	status, err := json.Marshal(systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1", API: systemd.APIAnswers, Mounts: new(systemd.MountStatus),
+		Renewal: &systemd.RenewalStatus{Enabled: true, Directory: d.RenewalDirectory()}})
 	s.Must(err)
 	n.Put("run/fake/answer."+d.Name, string(status), 0o600)
 	s.Must(executable.Write(filepath.Join(n.Root, product.Path(d.Name)), []byte("#!/bin/sh\ncase $1 in\nready) [ ! -e \"$R/run/fake/broken\" ] || ! grep -qF -f \"$R/run/fake/broken\" \"$R/etc/"+d.Name+"/service.token\" ;;\nstatus) cat \"$R/run/fake/answer."+d.Name+"\" ;;\nesac\n")))
@@ -286,6 +287,13 @@ func TestInstall(t *testing.T) {
 	if third[0] != second[0] || third[1] == second[1] {
 		t.Error("the wrong tokens were replaced")
 	}
+
+	// A daemon that is too old to renew its token gets none.
+	answer := s.nodes[s.far].Get("run/fake/answer.nnf-dm")
+	s.nodes[s.far].Put("run/fake/answer.nnf-dm", `{"version": 1, "program_version": "0.9", "paths": {}}`, 0o600)
+	s.install(s.far, perNode, 1, []string{"nnf-dm 0.9 on the node cannot renew a token of its own", "--rpm or --binary-dir instead of --no-programs"})
+	s.install(s.far, perNode, 1, []string{"nnf-dm 0.9 on the node cannot renew a token of its own"}, "--dry-run")
+	s.nodes[s.far].Put("run/fake/answer.nnf-dm", answer, 0o600)
 
 	// Missing accounts, roles, and a binding that grants too much: nothing is written.
 	s.install(s.Node+"-new", perNode, 1, []string{"there is no ServiceAccount " + s.Node + "-new/clientmountd"})

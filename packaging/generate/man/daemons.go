@@ -149,6 +149,7 @@ func daemonFiles(name string, own ...item) []item {
 	list := []item{
 		{"`/etc/" + name + "/config.toml`, `/etc/" + name + "/config.d/*.toml`", "The configuration; see `" + name + ".toml`(5)."},
 		{"`/etc/" + name + "/service.token`, `/etc/" + name + "/service.cert`", "The usual location of the token and of the CA of the API server, set by `kubernetes.token_file` and `kubernetes.cert_file`. Only root and the daemon should be able to read the token. The daemon picks up new contents without a restart."},
+		{"`/var/lib/" + name + "/service.token`", "The token that the daemon has renewed, if it has an account of its own on this node. `daemon.state_directory` sets the directory."},
 	}
 	list = append(list, own...)
 	return append(list,
@@ -187,7 +188,8 @@ func nnfdm() *daemon {
 		},
 		files: daemonFiles("nnf-dm",
 			item{"`/run/nnf-dm.sock`", "The socket. Clients find it as /var/run/nnf-dm.sock, too, because /var/run is a link to /run."},
-			item{"`/usr/lib/systemd/system/nnf-dm.socket`", "The unit of the socket."}),
+			item{"`/usr/lib/systemd/system/nnf-dm.socket`", "The unit of the socket."},
+			item{"`/usr/lib/systemd/system/nnf-dm.timer`", "The timer that starts the daemon for the renewal of its token. It is off by default; `nnf-deploy install --identity per-node` enables it."}),
 		signals: daemonSignals("The daemon accepts no further connections; under socket activation they wait in the socket until the next start. A `Status` of version 1 that waits returns the last known state; `Watch` and `Wait` of version 2 end with `UNAVAILABLE`. Other requests may finish within `daemon.shutdown_timeout`. The rabbit keeps copying."),
 		environment: append(commonEnvironment(),
 			item{"`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`", "Set by systemd when it passes the socket to the daemon."}),

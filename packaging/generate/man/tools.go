@@ -170,6 +170,7 @@ func deployPage() string {
 	first, second := product.Daemons[0], product.Daemons[1]
 	p.item("`"+first.Settings()+"`, `"+second.Settings()+"`", "The address of the API server, the paths of the credentials, and the node name. Files that sort after this one override it.")
 	p.item("`"+first.DropIn()+"`, likewise for "+second.Name, "Arguments and environment variables from `--daemons`, if there are any.")
+	p.item("`"+second.TimerRecord()+"`", "The record that nnf-deploy has enabled `"+second.Timer()+"`, on nodes where "+second.Name+" has an account of its own.")
 	p.item("`"+product.StateDirectory+"`", "The packages that are installed, which nnf-deploy restores if the next ones do not work, and the log of the last installation.")
 	environmentOf(p, ref)
 	p.section("SIGNALS")

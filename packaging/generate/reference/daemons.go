@@ -161,6 +161,9 @@ func statusFields(program string) (list []field) {
 		{"units[].sub", "`SubState` of systemd"},
 		{"units[].unit_file", "`UnitFileState` of systemd"},
 		{"units[].result", "`Result` of systemd"},
+		{"renewal.enabled", "whether the daemon renews an expiring token of its account on this node (`kubernetes.renew_token`)"},
+		{"renewal.directory", "directory for the renewed token (`daemon.state_directory`)"},
+		{"renewal.error", "why the other two are not known; missing if there is no error. Programs that cannot renew tokens do not have `renewal`"},
 	}
 	if program == "clientmountd" {
 		list = append(list,

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # Reports the state of the node, and changes nothing. The request has lines "file PATH",
-# "claims PATH", "stored PATH", "unit UNIT" and "daemon PROGRAM", then "end".
+# "claims PATH", "stored PATH", "unit UNIT" and "daemon PROGRAM USER NAME...", then "end". The
+# daemon runs as USER, and stores tokens under these names.
 
 file() {
   if [ -L "$R$1" ]; then
@@ -54,6 +55,7 @@ unit() {
 
 daemon() {
   content "/etc/systemd/system/$1.service"
+  content "/etc/systemd/system/$1.timer"
   for path in "$R/etc/systemd/system/$1.service.d"/*.conf; do content "${path#"$R"}"; done
   file "/usr/bin/$1"
   if [ -f "$R/usr/lib/systemd/system/$1.service" ] || [ -f "$R/lib/systemd/system/$1.service" ]; then printf 'packaged\t%s\n' "$1"; fi
@@ -68,7 +70,14 @@ daemon() {
   if [ -x "$R/usr/bin/$1" ]; then
     printf 'version\t%s\t%s\n' "$1" "$(timeout 10 "$R/usr/bin/$1" version 2>/dev/null | head -n 1 | tr '\t' ' ')"
     # Older versions print no JSON, or nothing.
-    printf 'status\t%s\t%s\n' "$1" "$(timeout 20 "$R/usr/bin/$1" status -o json 2>/dev/null | head -c 65536 | base64 | tr -d '\n')"
+    answer=$(timeout 20 "$R/usr/bin/$1" status -o json 2>/dev/null | head -c 65536 | tr -d '\0')
+    printf 'status\t%s\t%s\n' "$1" "$(printf %s "$answer" | base64 | tr -d '\n')"
+    directory=$(printf '%s\n' "$answer" | sed -n '/^ *"renewal": {$/,/}/s|^ *"directory": "\(/[A-Za-z0-9@._:/+-]*\)",\{0,1\}$|\1|p')
+    # A process of the user can report any directory.
+    if [ -n "$directory" ] && [ "$(cd "$R$directory" 2>/dev/null && stat -c %U .)" = "$2" ]; then
+      shift 2
+      for name; do stored "$directory/$name"; done
+    fi
   fi
 }
 
@@ -92,7 +101,10 @@ while IFS=' ' read -r what value <&3; do
   claims) claims "$value" ;;
   stored) stored "$value" ;;
   unit) unit "$value" ;;
-  daemon) daemon "$value" ;;
+  daemon)
+    # shellcheck disable=SC2086  # $value has several words
+    daemon $value
+    ;;
   end) break ;;
   esac
 done

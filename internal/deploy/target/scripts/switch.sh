@@ -30,6 +30,8 @@ undo() {
     delete) rm -f "$R$path" || bad="$bad $path" ;;
     unretire) mv -f "$R$path$retired" "$R$path" || bad="$bad $path" ;;
     lost) note "the new version of package $path stays: nnf-deploy has no copy of the previous one, which it did not install" ;;
+    disable | stop) systemctl "$how" "$path" 9>&- || bad="$bad $path" ;;
+    enable | start) { systemctl daemon-reload && systemctl "$how" "$path" 9>&-; } || bad="$bad $path" ;;
     package) rpm -U --oldpackage --replacepkgs "$D/packages/$path.rpm" 9>&- || bad="$bad package:$path" ;;
     esac
   done <"$stage/undo.now"
@@ -124,6 +126,20 @@ place() {
   chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && backup "$3" && mv -fT "$R$3$new" "$R$3"
 }
 
+# unstore PATH USER: removes the file. If USER is not empty, the directory must belong to this user:
+# PATH is what a process of the user reports, and may lead anywhere.
+unstore() {
+  [ -n "$2" ] || { rm -f "$R$1"; return; }
+  [ -d "$R${1%/*}" ] || return 0
+  cd "$R${1%/*}" || return 1
+  if [ ! -e "./${1##*/}" ] && [ ! -L "./${1##*/}" ]; then return 0; fi
+  if [ "$(stat -c %U .)" != "$2" ]; then
+    echo "its directory does not belong to $2"
+    return 1
+  fi
+  rm -f "./${1##*/}"
+}
+
 # ready UNIT SECONDS: restarts the unit and waits until it is ready. After three automatic
 # restarts by systemd it has failed. The time that the old process needs to exit is not
 # included, because it may wait for a hook.
@@ -164,6 +180,7 @@ while IFS=' ' read -r what a b c d <&4; do
     ;;
   directory | newdirectory) # MODE OWNER PATH: newdirectory does not change an existing directory
     if [ "$what" = newdirectory ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
+    [ -d "$R$c" ] || echo "$c" >>"$stage/made"
     output=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || fail_step "$c" "$output"
     ;;
   retire) # PATH
@@ -179,8 +196,8 @@ while IFS=' ' read -r what a b c d <&4; do
   drop) # PATH: removes the file without backup
     output=$(rm -f "$R$a" 2>&1) || fail_step "$a" "$output"
     ;;
-  unstore) # PATH: drop in a directory of another user, who must not be able to stop the run
-    output=$(rm -f "$R$a" 2>&1) || note "$a stays: $output"
+  unstore) # PATH [USER]: drop in a directory of another user, who must not be able to stop the run
+    output=$(unstore "$a" "$b" 2>&1) || note "$a stays: $output"
     ;;
   rmdir) rmdir "$R$a" 2>/dev/null ;;
   unit) # PROGRAM: replaces its own units by running "PROGRAM install"
@@ -203,6 +220,20 @@ while IFS=' ' read -r what a b c d <&4; do
   reload) output=$(systemctl daemon-reload 2>&1) || fail_step 'systemctl daemon-reload' "$output" ;;
   enable)
     output=$(systemctl reenable "$a" 2>&1) || fail_step "systemctl enable $a" "$output"
+    ;;
+  enable-now) # UNIT
+    if [ "$(property "$a" LoadState)" = not-found ]; then
+      note "$a does not exist in the installed version"
+      continue
+    fi
+    [ "$(property "$a" UnitFileState)" = enabled ] || echo "disable $a" >>"$stage/undo"
+    [ "$(property "$a" ActiveState)" = active ] || echo "stop $a" >>"$stage/undo"
+    output=$({ systemctl reenable "$a" && systemctl start "$a"; } 2>&1 9>&-) || fail_step "systemctl enable --now $a" "$output"
+    ;;
+  disable-now) # UNIT
+    [ "$(property "$a" UnitFileState)" != enabled ] || echo "enable $a" >>"$stage/undo"
+    [ "$(property "$a" ActiveState)" != active ] || echo "start $a" >>"$stage/undo"
+    output=$({ timeout 660 systemctl stop "$a" && systemctl disable "$a"; } 2>&1 9>&-) || fail_step "systemctl disable --now $a" "$output"
     ;;
   stop) # UNIT
     output=$(timeout 660 systemctl stop "$a" 2>&1 9>&-) || fail_step "systemctl stop $a" "$output"

@@ -82,6 +82,9 @@ func TestGuides(t *testing.T) {
 			if r.Code != 0 {
 				t.Fatalf("%s\n%+v", block, r)
 			}
+			if step.part == "--identity per-node 'compute" {
+				f.Nodes[0].Do("systemctl is-active nnf-dm.timer && systemctl is-enabled nnf-dm.timer")
+			}
 			for _, part := range step.want {
 				if !contains(r.Stdout+r.Stderr, part) {
 					t.Errorf("%s\nno %q in %+v", block, part, r)
