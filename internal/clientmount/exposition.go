@@ -143,6 +143,18 @@ var metricTable = []Metric{
 		Name: "clientmountd_token_failing", Type: "gauge",
 		Help:    "1 if the token has expired, could not be stored, or could not be renewed in half of the time for that; 0 otherwise.",
 		samples: one(func(s *snapshot) float64 { return truth(s.token.failing) }),
+	}, {
+		Name: "clientmountd_nnf_dm_token_expiry_timestamp_seconds", Type: "gauge",
+		Help:    "When the token of nnf-dm expires, in seconds since 1970, as nnf-dm had recorded it at the last change of these metrics. Absent if it has no account of its own on this node.",
+		samples: known(func(s *snapshot) time.Time { return s.mover.expires }),
+	}, {
+		Name: "clientmountd_nnf_dm_token_failing", Type: "gauge",
+		Help: "1 if the token of nnf-dm has expired, could not be stored, or was not renewed in half of the time for that, even if nnf-dm does not run; 0 otherwise. Absent if it has no account of its own on this node.",
+		samples: func(s *snapshot, add func(string, float64, ...string)) {
+			if s.mover.known {
+				add("", truth(s.mover.failing))
+			}
+		},
 	},
 }
 

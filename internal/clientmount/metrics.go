@@ -36,6 +36,8 @@ type metrics struct {
 	steps stepTable // changed by workers
 
 	writer chan struct{} // holds one value while a goroutine writes
+	// mover reads what nnf-dm has recorded about its token. Only the writer calls it.
+	mover func() *mountstate.Token
 
 	// Owned by the loop.
 	now     snapshot // counters, and times of the API server
@@ -43,6 +45,8 @@ type metrics struct {
 	at      time.Time
 	writing bool
 	timer   *time.Timer // waits for the end of metricsPause; nil: no change is waiting
+	check   *time.Timer // waits until the token of nnf-dm needs another look; nil: never
+	due     bool        // it needs one now
 	failure string      // text of the last failure, if the last write failed
 }
 
@@ -66,6 +70,14 @@ type snapshot struct {
 		failing            bool
 		renewals, failures uint64
 	}
+	mover moverToken // set by the writer
+}
+
+// moverToken is the recorded state of the token of nnf-dm.
+type moverToken struct {
+	known   bool
+	expires time.Time
+	failing bool
 }
 
 // mountTypes are the types of mounts in metrics. Other types are those of invalid objects.
@@ -89,7 +101,7 @@ func newMetrics(path string) *metrics {
 	if path == "" {
 		return nil
 	}
-	m := &metrics{path: path, writer: make(chan struct{}, 1)}
+	m := &metrics{path: path, writer: make(chan struct{}, 1), mover: func() *mountstate.Token { return ReadMoverToken("") }}
 	m.replace = m.replaceFile
 	m.now.up, m.now.started = true, time.Now()
 	m.now.api.since = m.now.started
@@ -259,18 +271,54 @@ func (c *Controller) publishMetrics() {
 	if m == nil || m.writing || m.timer != nil {
 		return
 	}
-	if c.takeMetrics() == m.last {
+	if c.takeMetrics() == m.last && !m.due {
 		return
 	}
 	if wait := metricsPause - time.Since(m.at); !m.at.IsZero() && wait > 0 {
 		m.timer = time.AfterFunc(wait, func() { c.do(func() { m.timer = nil }) })
 		return
 	}
-	m.last, m.writing, m.at = m.now, true, time.Now() // after a failure only a change causes another write
+	m.last, m.writing, m.due, m.at = m.now, true, false, time.Now() // after a failure only a change causes another write
+	if m.check != nil {
+		m.check.Stop()
+	}
 	go func() {
-		err := m.write(m.last) // the loop does not change it while writing is set
-		c.do(func() { m.writing = false; c.metricsWritten(err) })
+		next, err := m.write(m.last) // the loop does not change it while writing is set
+		c.do(func() {
+			m.writing = false
+			if c.metricsWritten(err); next > 0 {
+				m.check = time.AfterFunc(next, func() { c.do(func() { m.due = true }) })
+			}
+		})
 	}()
+}
+
+// moverPause is the time between two looks at a token of nnf-dm that is not renewed.
+const moverPause = time.Hour
+
+// moverState returns the state of the token of nnf-dm for the metrics, and when it needs another look;
+// 0: never. nnf-dm does not report changes to clientmountd. If it renews its token in time, that is
+// noticed in the middle between the renewal and the expiry: one look in the life of a token.
+func moverState(t *mountstate.Token, now time.Time) (s moverToken, next time.Duration) {
+	if t == nil {
+		return s, 0
+	}
+	s.known = true
+	if t.Expires != nil {
+		s.expires = *t.Expires
+	}
+	switch t.Condition {
+	case mountstate.TokenValid, mountstate.TokenRetrying:
+		if t.Expires == nil || t.Renewal == nil {
+			return s, 0
+		}
+		middle := t.Renewal.Add(t.Expires.Sub(*t.Renewal) / 2)
+		return s, max(middle.Sub(now)+time.Second, moverPause/60)
+	case mountstate.TokenUnknown:
+		return s, 0
+	}
+	s.failing = true
+	return s, moverPause
 }
 
 // metricsWritten logs a failure once per text, and its end.
@@ -293,8 +341,10 @@ func (c *Controller) closeMetrics() {
 	if m == nil {
 		return
 	}
-	if m.timer != nil {
-		m.timer.Stop()
+	for _, timer := range []*time.Timer{m.timer, m.check} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	s := c.takeMetrics()
 	s.up = false
@@ -302,7 +352,10 @@ func (c *Controller) closeMetrics() {
 		s.api.connected, s.api.since = false, time.Now()
 	}
 	written := make(chan error, 1)
-	go func() { written <- m.write(s) }()
+	go func() {
+		_, err := m.write(s)
+		written <- err
+	}()
 	limit := time.NewTimer(metricsGrace)
 	defer limit.Stop()
 	select {
@@ -313,12 +366,17 @@ func (c *Controller) closeMetrics() {
 	}
 }
 
-// write writes the values. It must not be called by the loop or a worker.
-func (m *metrics) write(s snapshot) error {
+// write writes the values, and returns when the token of nnf-dm needs another look; 0: never. It must
+// not be called by the loop or a worker.
+func (m *metrics) write(s snapshot) (next time.Duration, err error) {
 	m.writer <- struct{}{}
 	defer func() { <-m.writer }()
 	s.written = time.Now()
-	return daemon.Safely(func() error { return m.replace(s.text()) })
+	err = daemon.Safely(func() error {
+		s.mover, next = moverState(m.mover(), s.written)
+		return m.replace(s.text())
+	})
+	return next, err
 }
 
 func (m *metrics) replaceFile(text []byte) error {

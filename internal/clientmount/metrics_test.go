@@ -33,7 +33,7 @@ var update = flag.Bool("update", false, "write the golden file")
 
 const (
 	metricsGolden = "testdata/metrics.prom"
-	maxSeries     = 95 // of a node, see docs/monitoring.md
+	maxSeries     = 97 // of a node, see docs/monitoring.md
 )
 
 // The file has all metrics, with escaped labels, in the text format of Prometheus.
@@ -57,6 +57,7 @@ func TestMetricsText(t *testing.T) {
 	s.api.connected, s.api.since, s.api.outages, s.api.reconnects = true, at(1_764_500_050.5), 3, 2
 	s.token.kind, s.token.expires, s.token.renewal = kube.TokenPerNode, at(1_765_000_000), at(1_764_900_000)
 	s.token.failing, s.token.renewals, s.token.failures = true, 4, 5
+	s.mover = moverToken{true, at(1_765_000_100), true}
 
 	if *update {
 		if err := os.WriteFile(metricsGolden, s.text(), 0o644); err != nil {
@@ -444,4 +445,57 @@ func TestMetricsFileName(t *testing.T) {
 			t.Errorf("%q: %v", path, err)
 		}
 	}
+}
+
+// clientmountd looks at the recorded state of the token of nnf-dm once in its life, and once an hour
+// while it is not renewed.
+func TestMetricsOfMover(t *testing.T) {
+	runMetrics(t, dws.TypeXFS, func(t *testing.T, l *metricsLoop) {
+		var recorded atomic.Pointer[mountstate.Token]
+		start := time.Now()
+		set := func(condition string, renewal, expires int) {
+			at := func(hours int) *time.Time { return mountstate.Known(start.Add(time.Duration(hours) * time.Hour)) }
+			recorded.Store(&mountstate.Token{Condition: condition, Renewal: at(renewal), Expires: at(expires)})
+		}
+		pass := func(hours int) (writes int32) {
+			before := l.writes.Load()
+			wait.Advance(time.Duration(hours) * time.Hour)
+			return l.writes.Load() - before
+		}
+		expiry := func(hours int) string {
+			return fmt.Sprintf("clientmountd_nnf_dm_token_expiry_timestamp_seconds %d", start.Add(time.Duration(hours)*time.Hour).Unix())
+		}
+		absent := func() {
+			t.Helper()
+			if text, err := os.ReadFile(l.path); err != nil || strings.Contains(string(text), "\nclientmountd_nnf_dm_token") {
+				t.Errorf("%v\n%s", err, text)
+			}
+		}
+		absent()
+		l.c.do(func() { l.c.metrics.mover = recorded.Load })
+		set(mountstate.TokenValid, 80, 100)
+		l.c.tokenChanged(kube.TokenState{Kind: kube.TokenShared, Condition: kube.TokenValid}) // any change
+		if n := pass(1); n != 1 {
+			t.Errorf("%d writes", n)
+		}
+		l.has("clientmountd_nnf_dm_token_failing 0", expiry(100))
+		if n := pass(88); n != 0 {
+			t.Errorf("%d writes before the middle of the time for the renewal", n)
+		}
+		set(mountstate.TokenValid, 160, 180) // nnf-dm has renewed it
+		if n := pass(2); n != 1 {
+			t.Errorf("%d writes in the middle", n)
+		}
+		l.has("clientmountd_nnf_dm_token_failing 0", expiry(180))
+		set(mountstate.TokenFailing, 160, 180)
+		if n := pass(81); n != 2 { // after 170 and 171 hours
+			t.Errorf("%d writes at the next middle", n)
+		}
+		l.has("clientmountd_nnf_dm_token_failing 1")
+		recorded.Store(nil) // the account is shared again
+		if n := pass(1000); n != 1 {
+			t.Errorf("%d writes without a record", n)
+		}
+		absent()
+	})
 }

@@ -102,6 +102,7 @@ func describeStatus(settings daemon.Configuration, err error, status *systemd.St
 		return
 	}
 	dir := settings.(*Configuration).RuntimeDirectory
+	status.Token = ReadToken(dir)
 	status.Paths["runtime_directory"], status.Paths["records"] = dir, RecordsDirectory(dir)
 	mounted, err := countMounted(dir, new(node.Node))
 	if err != nil {

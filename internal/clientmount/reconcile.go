@@ -257,7 +257,7 @@ func (a *attempt) finish(status *dws.ClientMountStatus, failure error) result {
 	status.Error = nil
 	if failure != nil {
 		e := dws.WrapError(dws.Minor, "", failure)
-		e.DebugMessage = shorten(e.DebugMessage, messageLimit)
+		e.DebugMessage = text.Shorten(e.DebugMessage, messageLimit)
 		status.Error = e
 		res.retry, res.failed, res.failure = true, true, failure
 		res.blocked, _ = errors.AsType[*conflictError](failure)

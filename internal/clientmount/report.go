@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
@@ -15,6 +14,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // The kinds of journal records, with their stable MESSAGE_ID. The meaning of an id never
@@ -205,7 +205,7 @@ func (c *Controller) summary() string {
 	default:
 		b.WriteString(apiTexts[systemd.APIConnecting])
 	}
-	return shorten(b.String(), 512)
+	return text.Shorten(b.String(), 512)
 }
 
 func count(n int, noun string) string {
@@ -213,22 +213,4 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// shorten keeps the start and the end of a long message, because commands print the
-// cause of a failure at either end. limit is in bytes.
-func shorten(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	const gap = " … (shortened) … "
-	head, tail := limit*2/3, limit-limit*2/3-len(gap)
-	for head > 0 && !utf8.RuneStart(s[head]) {
-		head--
-	}
-	from := len(s) - tail
-	for from < len(s) && !utf8.RuneStart(s[from]) {
-		from++
-	}
-	return s[:head] + gap + s[from:]
 }

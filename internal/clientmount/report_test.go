@@ -30,6 +30,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // apiOf parses the state of the API server from the status lines of this package.
@@ -156,11 +157,11 @@ func TestLoopAPIStateLine(t *testing.T) {
 
 func TestShorten(t *testing.T) {
 	long := strings.Repeat("ä", 5000)
-	got := shorten(long, 1000)
+	got := text.Shorten(long, 1000)
 	if len(got) > 1000 || !strings.HasPrefix(got, "ää") || !strings.HasSuffix(got, "ää") || !strings.Contains(got, "shortened") || strings.ContainsRune(got, '\uFFFD') {
 		t.Errorf("%d %q", len(got), got)
 	}
-	if shorten("short", 1000) != "short" {
+	if text.Shorten("short", 1000) != "short" {
 		t.Error("short text changed")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
@@ -100,7 +101,7 @@ func (s *daemonState) setAPI(now kube.State) bool {
 	case now.Connected:
 		api = mountstate.APIConnected
 	case now.LastError != nil:
-		api, message = mountstate.APIUnreachable, text.Line(shorten(now.LastError.Error(), stepErrorLimit))
+		api, message = mountstate.APIUnreachable, text.Line(text.Shorten(now.LastError.Error(), stepErrorLimit))
 	}
 	if s.API == api {
 		return false // the error of the same outage may differ each time
@@ -110,24 +111,7 @@ func (s *daemonState) setAPI(now kube.State) bool {
 }
 
 // setToken updates the state of the token.
-func (s *daemonState) setToken(now kube.TokenState) {
-	t := mountstate.Token{
-		Identity: string(now.Kind), Account: now.Account, File: now.File, Condition: string(now.Condition),
-		Error: now.Error, Hint: now.Hint, Expires: mountstate.Known(now.Expires), Renewal: mountstate.Known(now.Renewal),
-	}
-	if now.Condition == kube.TokenValid && now.Unsaved != "" {
-		t.Condition, t.Error = mountstate.TokenUnsaved, now.Unsaved
-	}
-	if t.Condition != mountstate.TokenValid {
-		since := time.Now()
-		if s.Token != nil && s.Token.Condition == t.Condition && s.Token.Since != nil {
-			since = *s.Token.Since
-		}
-		t.Since = &since
-	}
-	t.Error = text.Line(shorten(t.Error, stepErrorLimit))
-	s.Token = &t
-}
+func (s *daemonState) setToken(now kube.TokenState) { s.Token = daemon.DescribeToken(now, s.Token) }
 
 // ReadToken returns what the running daemon knows about its token, or nil.
 func ReadToken(runtimeDir string) *mountstate.Token {
@@ -136,6 +120,16 @@ func ReadToken(runtimeDir string) *mountstate.Token {
 		return nil
 	}
 	return s.describe().Token
+}
+
+// ReadMoverToken returns what nnf-dm has recorded about its token, or nil. root is the prefix of its
+// default paths.
+func ReadMoverToken(root string) *mountstate.Token {
+	t, err := daemon.RecordOf(root, "nnf-dm").Read(time.Now())
+	if err != nil {
+		return &mountstate.Token{Condition: mountstate.TokenUnknown, Error: err.Error()}
+	}
+	return t
 }
 
 // StateDirectories returns the directories whose files ReadMounts reads: if none of them changes, no
@@ -153,7 +147,7 @@ func ReadMounts(runtimeDir string, n *node.Node) (*mountstate.Mounts, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc.Node, doc.Daemon = state.Node, state.describe()
+	doc.Node, doc.Daemon, doc.MoverToken = state.Node, state.describe(), ReadMoverToken(n.Root)
 	records, problems, err := readAllRecords(runtimeDir)
 	if err != nil {
 		return nil, err
@@ -289,7 +283,7 @@ func commandsOf(list []node.Marked, uid string, daemon int, now time.Time) (out 
 // newFailure describes why a step or a whole attempt failed. before is the last failure: if it has
 // the same kind and step, the new one has the same start.
 func newFailure(before *mountstate.Failure, kind, step string, err error) *mountstate.Failure {
-	f := &mountstate.Failure{Kind: kind, Step: step, Text: text.Line(shorten(err.Error(), messageLimit)), Since: time.Now()}
+	f := &mountstate.Failure{Kind: kind, Step: step, Text: text.Line(text.Shorten(err.Error(), messageLimit)), Since: time.Now()}
 	if before != nil && before.Kind == f.Kind && before.Step == f.Step {
 		f.Since = before.Since
 	}

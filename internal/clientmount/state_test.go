@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/api/dws"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
@@ -487,5 +488,39 @@ func TestStateOfToken(t *testing.T) {
 	state.PID = -1
 	if d := state.describe(); d.Token != nil {
 		t.Errorf("of a stopped daemon: %+v", d.Token)
+	}
+}
+
+// The reports include what nnf-dm has recorded about its token, also if that cannot be read.
+func TestTokenOfMover(t *testing.T) {
+	root, runtime := t.TempDir(), t.TempDir()
+	for _, dir := range []string{"proc", "var/lib"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := func() *mountstate.Token {
+		t.Helper()
+		doc, err := ReadMounts(runtime, &node.Node{Root: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return doc.MoverToken
+	}
+	if k := token(); k != nil {
+		t.Errorf("%+v", k)
+	}
+	record := daemon.RecordOf(root, "nnf-dm")
+	if err := record.Record(kube.TokenState{Kind: kube.TokenPerNode, Condition: kube.TokenFailing, Error: "no route", Hint: "do it"}); err != nil {
+		t.Fatal(err)
+	}
+	if k := token(); k == nil || k.Condition != mountstate.TokenFailing || k.Error != "no route" || k.Hint != "do it" {
+		t.Errorf("%+v", k)
+	}
+	if err := os.WriteFile(filepath.Join(record.Directory, daemon.TokenRecordName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if k := token(); k == nil || k.Condition != mountstate.TokenUnknown || !strings.Contains(k.Error, daemon.TokenRecordName) {
+		t.Errorf("%+v", k)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // Host is the node. Programs for a ClientMount are started through a Machine, which
@@ -240,7 +241,7 @@ func (r *runner) hook(log *slog.Logger, s *plan.Step) error {
 	d := time.Since(began)
 	r.commands += d
 	if out := strings.TrimSpace(res.Stdout + res.Stderr); out != "" && err == nil {
-		log.Info("hook output", "phase", s.Name, "output", shorten(out, hookLogLimit), "duration", d, daemon.EventID(eventHook))
+		log.Info("hook output", "phase", s.Name, "output", text.Shorten(out, hookLogLimit), "duration", d, daemon.EventID(eventHook))
 	}
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount/plan"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/node"
+	"github.com/compute-daemons/compute-daemons/internal/text"
 )
 
 // stuckTable lists commands that still run although they were killed at their time limit
@@ -51,7 +52,7 @@ func (t *stuckTable) check(keys ...string) error {
 		t.by[key] = list
 		s := list[0]
 		return fmt.Errorf("%w: pid %d, %q, since %s; it cannot be killed while the kernel waits for a device, server or lock manager (see /proc/%d/stack); if that never responds, drain the node and reboot it",
-			node.ErrHangs, s.pid, shorten(s.line, stuckLineLimit), s.since.UTC().Format(time.RFC3339), s.pid)
+			node.ErrHangs, s.pid, text.Shorten(s.line, stuckLineLimit), s.since.UTC().Format(time.RFC3339), s.pid)
 	}
 	return nil
 }
@@ -165,7 +166,7 @@ func (g *guard) Run(ctx context.Context, c node.Command) (node.Result, error) {
 	res, err := g.next.Run(ctx, c)
 	if failed := (*node.CommandError)(nil); errors.As(err, &failed) && failed.PID > 0 {
 		g.table.add(failed.PID, line, g.keys(program, line)...)
-		g.log.Error("command hangs and cannot be killed", "command", shorten(line, stuckLineLimit), "pid", failed.PID, daemon.EventID(eventStuck))
+		g.log.Error("command hangs and cannot be killed", "command", text.Shorten(line, stuckLineLimit), "pid", failed.PID, daemon.EventID(eventStuck))
 	}
 	return res, err
 }

@@ -68,7 +68,7 @@ func (l *stepLog) add(path, phase, kind, name string, started time.Time, err err
 		Path: path, Phase: phase, Kind: kind, Name: name, Started: started, Finished: now, Seconds: now.Sub(started).Seconds(), Tries: 1,
 	}
 	if err != nil {
-		step.Failed, step.Error = true, text.Line(shorten(err.Error(), stepErrorLimit))
+		step.Failed, step.Error = true, text.Line(text.Shorten(err.Error(), stepErrorLimit))
 	}
 	for i := range slices.Backward(l.Steps) {
 		old := &l.Steps[i]

@@ -32,10 +32,13 @@ func (s *Settings) Renewal(program, node string) kube.Renewal {
 func (s *Settings) StateSetting(program string) config.Setting {
 	return config.Setting{
 		Key: "daemon.state_directory", Flag: "state-directory", Env: []config.Env{{Name: "STATE_DIRECTORY", Convert: config.FirstOfList}},
-		Kind: config.String, Default: "/var/lib/" + program, Unit: "DIR", Check: config.AbsolutePath, Field: &s.StateDir,
+		Kind: config.String, Default: stateDirectory(program), Unit: "DIR", Check: config.AbsolutePath, Field: &s.StateDir,
 		Help: "Directory for the token that the daemon has renewed (kubernetes.renew_token). It must survive a reboot. The daemon creates it if its parent exists.",
 	}
 }
+
+// stateDirectory returns the default state directory of a daemon.
+func stateDirectory(program string) string { return "/var/lib/" + program }
 
 // Common returns s. It is a method of Configuration.
 func (s *Settings) Common() *Settings { return s }

@@ -116,6 +116,15 @@ func ClaimsOf(token string) (Claims, error) {
 	return ParseClaims(parts[1])
 }
 
+// ClaimsOfFile returns the claims of the token in a file.
+func ClaimsOfFile(path string) (Claims, error) {
+	token, err := readToken(path)
+	if err != nil {
+		return Claims{}, err
+	}
+	return ClaimsOf(token)
+}
+
 // accountOfToken returns the sub claim of a token, such as
 // "system:serviceaccount:nnf-system:nnf-clientmount", or "".
 func accountOfToken(token string) string {

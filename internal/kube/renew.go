@@ -103,6 +103,7 @@ type TokenState struct {
 	File      string    // where the token in use is; empty: in memory only
 	Expires   time.Time // zero: never
 	Renewal   time.Time // when the daemon renews it next; zero: never
+	Warn      time.Time // when it needs attention if it has not been renewed; zero: never
 	Condition TokenCondition
 	Error     string // why the last renewal has failed
 	Unsaved   string // why the token in use could not be stored
@@ -130,7 +131,7 @@ func (t *tokenTransport) state(b bearer) TokenState {
 		Expires: b.claims.Expires, Condition: TokenValid,
 	}
 	if t.renewal.renewable(b.claims) {
-		s.Renewal = dueAt(b)
+		s.Renewal, s.Warn = dueAt(b), warnAt(b)
 	}
 	return s
 }
@@ -211,7 +212,7 @@ func (t *tokenTransport) now() (now time.Time, known bool) {
 
 // loadStored reads the stored token, if the daemon renews the given one. The caller holds the lock.
 func (t *tokenTransport) loadStored() {
-	clear(t.refused)
+	t.forgetRefused()
 	if !t.renewal.enabled() {
 		return
 	}
@@ -247,7 +248,7 @@ func (t *tokenTransport) foreign() string {
 // read returns the stored token. Only the daemon's user may be able to read or change it.
 func (r Renewal) read() (bearer, error) {
 	path := r.file()
-	data, err := readChecked(path, maxTokenFile, syscall.O_NOFOLLOW, func(info fs.FileInfo) error {
+	data, err := safepath.ReadFile(path, maxTokenFile, syscall.O_NOFOLLOW, func(info fs.FileInfo) error {
 		switch e := safepath.EntryOf(info); {
 		case int(e.UID) != os.Geteuid():
 			return fmt.Errorf("%s is owned by uid %d, not by this daemon's uid %d", path, e.UID, os.Geteuid())
@@ -272,24 +273,7 @@ func (r Renewal) read() (bearer, error) {
 
 // write stores a token atomically. It creates the directory if its parent exists.
 func (r Renewal) write(token string) error {
-	if err := safepath.CheckParent(filepath.Dir(r.Directory)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(r.Directory, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	if err := safepath.CheckPrivate(r.Directory); err != nil {
-		return err
-	}
-	dir, err := os.Open(r.Directory)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := safepath.ReplaceSecret(int(dir.Fd()), StoredToken, TemporaryToken, []byte(token+"\n")); err != nil {
-		return fmt.Errorf("%s: %w", r.Directory, err)
-	}
-	return nil
+	return safepath.StoreSecret(r.Directory, StoredToken, []byte(token+"\n"))
 }
 
 // adopt uses a renewed token from now on.
@@ -297,7 +281,7 @@ func (t *tokenTransport) adopt(b bearer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.renewed, t.stored, t.ignored = b, false, ""
-	clear(t.refused)
+	t.forgetRefused()
 	t.choose()
 }
 
@@ -366,6 +350,7 @@ type renewer struct {
 	c        *Client
 	t        *tokenTransport
 	token    string    // to which the fields below refer
+	newest   Claims    // of the tokens of this account so far
 	failures int       // consecutive ones
 	next     time.Time // of the next attempt after a failure, with the monotonic clock
 	pause    time.Time // of the earliest next renewal, with the monotonic clock
@@ -411,7 +396,13 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 		return -1 // the next request that finds a token wakes KeepToken
 	}
 	if b.text != r.token {
-		r.token, r.failures, r.next, r.failure, r.unsaved, r.ended = b.text, 0, time.Time{}, nil, nil, false
+		r.token, r.unsaved, r.ended = b.text, nil, false
+		// The other token of this daemon, which replaces a refused one, is no reason to try earlier.
+		if !b.claims.SameAccount(r.newest) || b.claims.Newer(r.newest) {
+			r.newest, r.failures, r.next, r.failure = b.claims, 0, time.Time{}, nil
+		} else if r.failure != nil {
+			r.report(b, r.state.Condition, r.state.Renewal)
+		}
 	}
 	if !r.t.renewal.renewable(b.claims) {
 		r.report(b, TokenValid, time.Time{})
@@ -445,7 +436,7 @@ func (r *renewer) step(ctx context.Context) time.Duration {
 	}
 	r.renewals++
 	r.t.adopt(fresh)
-	r.token, r.failures, r.next, r.failure = fresh.text, 0, time.Time{}, nil
+	r.token, r.newest, r.failures, r.next, r.failure = fresh.text, fresh.claims, 0, time.Time{}, nil
 	r.pause = time.Now().Add(fresh.claims.Life() / shortestPause)
 	now, _ = r.t.now()
 	return max(r.save(fresh, dueAt(fresh), now), 0)

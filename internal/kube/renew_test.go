@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -33,6 +34,7 @@ const (
 // that of the node by offset.
 type issuer struct {
 	t       *testing.T
+	mu      sync.Mutex // of a request
 	offset  time.Duration
 	longest time.Duration // 0: no limit
 	uid     string        // of the account; tokens of another one are refused
@@ -71,6 +73,8 @@ func tokenWith(claims map[string]any) string {
 func (i *issuer) issue(life time.Duration) string { return tokenWith(i.claims(life)) }
 
 func (i *issuer) RoundTrip(r *http.Request) (*http.Response, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	i.requests = append(i.requests, r.Method+" "+r.URL.Path)
 	code, body := http.StatusOK, any(map[string]any{})
 	fail := func(c int, reason metav1.StatusReason) {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 )
 
 // tokenTransport adds a token to each request: that of a file, or a newer one for the same
@@ -36,8 +38,8 @@ type tokenTransport struct {
 	renewed bearer
 	stored  bool // renewed is in the state directory
 	used    bearer
-	refused map[string]bool // tokens that the server has refused
-	told    string          // the refused token that was logged last
+	refused string          // the token that the server has refused when it accepted the other one
+	told    map[string]bool // the refused tokens that were logged
 	ignored string          // why the stored token is not used, for the log
 	server  serverTime
 }
@@ -59,7 +61,9 @@ func newTokenTransport(path string, o Options) *tokenTransport {
 }
 
 // RoundTrip implements http.RoundTripper. If the server refuses one of two tokens, it repeats the
-// request with the other one.
+// request with the other one, and uses that from then on if the server accepts it. If the server
+// refuses both, nothing changes: the goroutine that renews the token must not take this for a new
+// token, which it would try immediately.
 func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	token, err := t.current()
 	if err != nil {
@@ -72,7 +76,7 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
 		return resp, err
 	}
-	other, ok := t.refuse(token)
+	other, ok := t.other(token)
 	if !ok || req.Body != nil && req.GetBody == nil {
 		return resp, nil
 	}
@@ -84,8 +88,8 @@ func (t *tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body.Close()
 	resp, err = t.send(req, other, body)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		t.refuse(other)
+	if err == nil && resp.StatusCode != http.StatusUnauthorized && resp.StatusCode < http.StatusInternalServerError {
+		t.replace(token, other)
 	}
 	return resp, err
 }
@@ -167,38 +171,47 @@ func (t *tokenTransport) candidates() []bearer {
 }
 
 // unusable reports whether the server has refused the token, or it has expired.
-func (t *tokenTransport) unusable(b bearer) bool {
+func (t *tokenTransport) unusable(b bearer) bool { return t.refused == b.text || t.expired(b) }
+
+func (t *tokenTransport) expired(b bearer) bool {
 	now, known := t.server.now()
-	return t.refused[b.text] || known && !b.claims.Expires.IsZero() && !now.Before(b.claims.Expires)
+	return known && !b.claims.Expires.IsZero() && !now.Before(b.claims.Expires)
 }
 
-// refuse notes that the server has refused a token, and returns another one that may be used.
-func (t *tokenTransport) refuse(token string) (other string, ok bool) {
+// other returns another token to try after the server has refused one. The file is read again for
+// the next request.
+func (t *tokenTransport) other(refused string) (token string, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.seen = stamp{}
-	if t.used.text != token { // by a concurrent request
-		return t.used.text, !t.refused[t.used.text]
+	if t.used.text != refused { // by a concurrent request
+		return t.used.text, true
 	}
-	if len(t.candidates()) < 2 {
-		return "", false
+	for _, b := range t.candidates() {
+		if b.text != refused && !t.expired(b) {
+			return b.text, true
+		}
 	}
-	if t.refused == nil {
-		t.refused = map[string]bool{}
-	}
-	t.refused[token] = true
-	t.choose()
-	if t.used.text == token || t.refused[t.used.text] { // all are refused: start again with the newest
-		clear(t.refused)
-		t.choose()
-		return "", false
-	}
-	if t.told != token {
-		t.told = token
-		t.log.Warn("the API server refused the token; using the other one of this daemon", "file", t.where(token), "other", t.where(t.used.text))
-	}
-	return t.used.text, true
+	return "", false
 }
+
+// replace notes that the server has refused a token, and accepted the other one.
+func (t *tokenTransport) replace(refused, accepted string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.used.text != refused { // by a concurrent request
+		return
+	}
+	t.refused = refused
+	t.choose()
+	if t.used.text == accepted && !t.told[refused] {
+		t.told[refused] = true
+		t.log.Warn("the API server refused the token; using the other one of this daemon", "file", t.where(refused), "other", t.where(accepted))
+	}
+}
+
+// forgetRefused forgets which tokens the server has refused. The caller holds the lock.
+func (t *tokenTransport) forgetRefused() { t.refused, t.told = "", map[string]bool{} }
 
 // notify wakes the goroutine that renews the token.
 func (t *tokenTransport) notify() {
@@ -294,36 +307,8 @@ func stampOf(path string) (stamp, error) {
 }
 
 // readSmall reads a regular file of at most limit bytes.
-func readSmall(path string, limit int64) ([]byte, error) { return readChecked(path, limit, 0, nil) }
-
-// readChecked is readSmall with additional flags of open(2) and, unless it is nil, a check of the
-// open file. O_NONBLOCK prevents a named pipe from blocking it.
-func readChecked(path string, limit int64, flags int, check func(fs.FileInfo) error) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC|flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	if check != nil {
-		if err := check(fi); err != nil {
-			return nil, err
-		}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return data, nil
+func readSmall(path string, limit int64) ([]byte, error) {
+	return safepath.ReadFile(path, limit, 0, nil)
 }
 
 // readToken returns the bearer token in a file.

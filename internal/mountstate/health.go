@@ -23,6 +23,8 @@ type Health struct {
 	Error    string    `json:"error,omitempty"` // why the verdict is VerdictUnknown
 	Problems []Problem `json:"problems"`        // the most urgent first
 	Token    *Token    `json:"token,omitempty"` // as in Daemon
+
+	MoverToken *Token `json:"nnf_dm_token,omitempty"` // as in Mounts
 }
 
 // Verdict is whether the storage on a node is fine.
@@ -85,7 +87,7 @@ var Causes = []CauseInfo{
 	{Cause: CauseSlow, Action: ActionWait, Grace: 10 * time.Minute, Meaning: "a mount or unmount takes long, without an error"},
 	{Cause: CauseDaemon, Action: ActionWait, Grace: 2 * time.Minute, Meaning: "clientmountd does not run"},
 	{Cause: CauseAPI, Action: ActionWait, Grace: 10 * time.Minute, Meaning: "the API server cannot be reached"},
-	{Cause: CauseToken, Action: ActionWait, Fixed: true, Meaning: "the token of clientmountd cannot be renewed or stored, or has expired"},
+	{Cause: CauseToken, Action: ActionWait, Fixed: true, Meaning: "the token of clientmountd or nnf-dm cannot be renewed or stored, or has expired"},
 	{Cause: CauseRefused, Action: ActionNone, Fixed: true, Meaning: "the ClientMount or its storage profile is invalid"},
 }
 
@@ -126,7 +128,7 @@ const (
 // any grace period. This includes a condition that started in the future: the clock was set back, and
 // the condition would otherwise be no problem until that time.
 func Evaluate(doc *Mounts, grace Grace, now time.Time) *Health {
-	h := &Health{Version: HealthVersion, Node: doc.Node, Time: now, Problems: []Problem{}, Token: doc.Daemon.Token}
+	h := &Health{Version: HealthVersion, Node: doc.Node, Time: now, Problems: []Problem{}, Token: doc.Daemon.Token, MoverToken: doc.MoverToken}
 	add := func(p *Problem) {
 		if p != nil && p.Since != nil && inFuture(*p.Since, now) {
 			p.Since = nil
@@ -151,6 +153,10 @@ func Evaluate(doc *Mounts, grace Grace, now time.Time) *Health {
 	}
 	add(doc.Daemon.problem(now))
 	add(doc.Daemon.Token.problem())
+	if p := doc.MoverToken.problem(); p != nil {
+		p.Action, p.Text = ActionWait, "nnf-dm: "+p.Text // mounts do not need it
+		add(p)
+	}
 	order := func(c Cause) int { return slices.IndexFunc(Causes, func(i CauseInfo) bool { return i.Cause == c }) }
 	slices.SortStableFunc(h.Problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(slices.Index(actions, a.Action), slices.Index(actions, b.Action)),

@@ -314,5 +314,22 @@ func TestTokenProblems(t *testing.T) {
 		if h.Action != tt.action || h.Line != tt.line || h.Token != doc.Daemon.Token {
 			t.Errorf("%s: %+v", condition, h)
 		}
+		// Mounts do not need the token of nnf-dm.
+		doc.Daemon.Token, doc.MoverToken = nil, doc.Daemon.Token
+		h = Evaluate(doc, DefaultGrace(), noon)
+		if tt.line != "" {
+			tt.action, tt.line = ActionWait, "nnf-dm: "+tt.line
+		}
+		if h.Action != tt.action || h.Line != tt.line || h.MoverToken != doc.MoverToken || h.Token != nil {
+			t.Errorf("nnf-dm, %s: %+v", condition, h)
+		}
+		if h.OnlyDrain(); h.Verdict != VerdictOK {
+			t.Errorf("nnf-dm, %s: %+v", condition, h)
+		}
+	}
+	doc := node()
+	doc.MoverToken = &Token{Condition: TokenUnknown, Error: "damaged"}
+	if h := Evaluate(doc, DefaultGrace(), noon); h.Verdict != VerdictOK {
+		t.Errorf("%+v", h)
 	}
 }

@@ -23,6 +23,9 @@ type Mounts struct {
 	Mounts  []Mount   `json:"mounts"` // sorted by ClientMount, then in the order of the mounts
 	// Unreadable are the errors of records that cannot be used: something may be mounted.
 	Unreadable []string `json:"unreadable,omitempty"`
+	// MoverToken is what nnf-dm, which runs only while jobs need it, has recorded about its token;
+	// absent: it has none of an account on this node only.
+	MoverToken *Token `json:"nnf_dm_token,omitempty"`
 }
 
 // Daemon is the state of clientmountd on the node.
@@ -59,7 +62,11 @@ const (
 	TokenFailing  = "failing"  // renewals fail, and more than half of the time for them has passed
 	TokenExpired  = "expired"  // the API server refuses it; an administrator must install another one
 	TokenUnsaved  = "unsaved"  // it was renewed and cannot be stored, so a restart would use an older one
+	TokenUnknown  = "unknown"  // what the daemon has recorded cannot be read
 )
+
+// TokenConditions lists the values that a daemon can report.
+var TokenConditions = []string{TokenValid, TokenRetrying, TokenFailing, TokenExpired, TokenUnsaved}
 
 // Values of Daemon.API.
 const (

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/text/hint"
 )
@@ -25,6 +26,7 @@ type Status struct {
 	Units          []UnitStatus      `json:"units"`
 	API            string            `json:"api,omitempty"`    // one of APIAnswers, APISilent, APIConnecting
 	Mounts         *MountStatus      `json:"mounts,omitempty"` // only of clientmountd
+	Token          *mountstate.Token `json:"token,omitempty"`
 	Renewal        *RenewalStatus    `json:"renewal,omitempty"`
 	Paths          map[string]string `json:"paths"`
 }

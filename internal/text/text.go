@@ -83,6 +83,24 @@ func Clip(s string, limit int) string {
 	return Cut(s, limit) + "…"
 }
 
+// Shorten keeps the start and the end of a long message, because commands print the
+// cause of a failure at either end. limit is in bytes.
+func Shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	const gap = " … (shortened) … "
+	head, tail := limit*2/3, limit-limit*2/3-len(gap)
+	for head > 0 && !utf8.RuneStart(s[head]) {
+		head--
+	}
+	from := len(s) - tail
+	for from < len(s) && !utf8.RuneStart(s[from]) {
+		from++
+	}
+	return s[:head] + gap + s[from:]
+}
+
 // quoted is the maximum number of bytes of a value in Quote.
 const quoted = 80
 

@@ -22,9 +22,10 @@ type doctorSettings struct {
 var doctorCommand = &command{
 	Name: "doctor", Short: "check everything that clientmountd needs on this node",
 	Long: `The command checks the configuration, the unit, the credentials, the connection to
-the API server, LVM, the modules and namespaces of the storage, and what earlier
-mounts have left behind. Each line is OK, WARN, FAIL or SKIP, and the hint below it
-is the next action. The exit code is 1 if a check fails.
+the API server, what nnf-dm has recorded about the renewal of its token, LVM, the
+modules and namespaces of the storage, and what earlier mounts have left behind. Each
+line is OK, WARN, FAIL or SKIP, and the hint below it is the next action. The exit
+code is 1 if a check fails.
 
 The command changes nothing, touches no mount, and takes less than 10 seconds even
 if the daemon, the API server, systemd or LVM do not answer. It needs root.

@@ -225,6 +225,7 @@ func runIdentitiesApply(ctx context.Context, v *call) error {
 	if err := a.print(shared, results); err != nil {
 		return err
 	}
+	v.noteOthers(a.others())
 	if stopped != nil {
 		v.Say("to continue, run the command again: it changes only what is missing or differs")
 	}

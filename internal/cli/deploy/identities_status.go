@@ -145,7 +145,44 @@ type accountsStatus struct {
 	Counts   map[string]int `json:"counts"`
 	Nodes    []accountState `json:"nodes"`
 	Stale    []staleObject  `json:"stale"`
+	Others   []otherAccount `json:"others"`
 }
+
+// otherAccount is an account with the name of a daemon that nnf-deploy has not created, in a
+// namespace of no compute node.
+type otherAccount struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// others returns these accounts, if all objects were read.
+func (a *accounts) others() []otherAccount {
+	list := []otherAccount{}
+	if a.known != nil {
+		for _, r := range a.found.Others(a.known) {
+			list = append(list, otherAccount{r.Namespace, r.Name})
+		}
+	}
+	return list
+}
+
+// noteOthers prints a note about these accounts: the policies apply to them as well.
+func (v *call) noteOthers(list []otherAccount) {
+	if len(list) == 0 {
+		return
+	}
+	var names []string
+	for _, o := range list[:min(len(list), maxOthers)] {
+		names = append(names, o.Namespace+"/"+o.Name)
+	}
+	if more := len(list) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	v.Say("note: the policies also apply to accounts with the name of a daemon that nnf-deploy has not created, in namespaces of no compute node: %s", text.Line(strings.Join(names, ", ")))
+}
+
+// maxOthers is the number of accounts in a note.
+const maxOthers = 10
 
 // staleObject is an object of a node or rabbit that is not in the SystemConfiguration.
 type staleObject struct {
@@ -183,6 +220,7 @@ func runIdentitiesStatus(ctx context.Context, v *call) error {
 		}
 		s.Well = s.Well && len(s.Stale) == 0
 	}
+	s.Others = a.others()
 	if !s.Well {
 		v.Code = cli.ExitFailed
 	}
@@ -234,5 +272,6 @@ func (s *accountsStatus) write(v *call) error {
 		}
 		v.Say("note: %s: check with nnf-deploy identities remove --stale --dry-run", text.Line(line))
 	}
+	v.noteOthers(s.Others)
 	return nil
 }

@@ -254,7 +254,7 @@ func checkCredentials(f *facts) []finding {
 	case left <= 0:
 		list = append(list, fail("check the clock of this node, which reads "+stamp(f.now)+"; if it is right, "+renew, "the token expired at %s", stamp(expires)))
 	case !token.Renewal.IsZero():
-		list = append(list, tokenFindings(f.token)...)
+		list = append(list, tokenFindings("clientmountd", f.token)...)
 	case left < tokenReserve:
 		list = append(list, warn(renew, "the token expires in %v", left.Truncate(time.Minute)))
 	}
@@ -275,6 +275,28 @@ func checkCredentials(f *facts) []finding {
 	return only(list, ok("%s of %s, %s", c.client.Source(), account, lifetime))
 }
 
+// checkMover checks what nnf-dm, which runs only while a job needs it, has recorded about its token.
+func checkMover(f *facts) []finding {
+	t := f.moverToken
+	if t == nil {
+		return skip("nnf-dm has recorded no token of an account of its own on this node")
+	}
+	if t.Condition == mountstate.TokenUnknown {
+		return []finding{warn("install the same release of both daemons; if that does not help, remove the file and start nnf-dm", "%s", oneLine(errors.New(t.Error)))}
+	}
+	text := "the token of " + t.Account
+	if t.Expires != nil {
+		text += ", expires at " + stamp(*t.Expires)
+	}
+	if t.Renewal != nil {
+		text += ", is renewed at " + stamp(*t.Renewal)
+	}
+	if t.Condition == mountstate.TokenRetrying {
+		text += "; the last attempt failed, and the daemon retries: " + oneLine(errors.New(t.Error))
+	}
+	return only(tokenFindings("nnf-dm", t), ok("%s", text))
+}
+
 // ownToken reports whether the token is of the account of this node, and returns how to replace it.
 func (f *facts) ownToken() (r kube.Renewal, own bool) {
 	token, _ := f.credentials.value.client.Token()
@@ -282,18 +304,18 @@ func (f *facts) ownToken() (r kube.Renewal, own bool) {
 }
 
 // tokenFindings returns what the running daemon reports about the renewal of its token.
-func tokenFindings(t *mountstate.Token) []finding {
+func tokenFindings(program string, t *mountstate.Token) []finding {
 	if t == nil {
 		return nil
 	}
-	next := cmp.Or(t.Hint, "see journalctl -u clientmountd -p debug EVENT=token-not-renewed")
+	next := cmp.Or(t.Hint, "see journalctl -u "+program+" -p debug EVENT=token-not-renewed")
 	switch t.Condition {
 	case mountstate.TokenFailing:
 		return []finding{fail(next, "the daemon cannot renew the token: %s", oneLine(errors.New(t.Error)))}
 	case mountstate.TokenUnsaved:
 		return []finding{warn(next, "the renewed token is not stored, so a restart would use an older one: %s", oneLine(errors.New(t.Error)))}
 	case mountstate.TokenExpired:
-		return []finding{fail(next, "the daemon reports that the token has expired")}
+		return []finding{fail(next, "the token has expired")}
 	}
 	return nil
 }

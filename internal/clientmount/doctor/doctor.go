@@ -68,6 +68,7 @@ type facts struct {
 
 	credentials fact[*credentials]
 	token       *mountstate.Token // nil: the daemon does not run, or does not report it
+	moverToken  *mountstate.Token // nil: nnf-dm has recorded none
 	connection  *kube.Connection  // nil: not tried
 	server      *server           // nil: not asked
 
@@ -145,6 +146,7 @@ var checks = []struct {
 	{"authentication", checkAuthentication},
 	{"permissions", checkPermissions},
 	{"versions", checkVersions},
+	{"nnf-dm", checkMover},
 	{"lvm", checkLVM},
 	{"lvm.conf", checkLVMSettings},
 	{"device-mapper", checkDeviceMapper},

@@ -95,6 +95,7 @@ func healthy(t *testing.T) *facts {
 		kernel:     fact[kernel]{value: kernel{release: "6.1.0", deviceMapper: true, raid: true}},
 		programs:   fact[map[string]bool]{value: map[string]bool{"systemd": true}},
 		records:    fact[*records]{value: &records{list: []*clientmount.Record{record}}},
+		moverToken: &mountstate.Token{Identity: "per-node", Account: "system:serviceaccount:compute-01:nnf-dm", Condition: mountstate.TokenValid, Expires: mountstate.Known(now.Add(time.Hour))},
 		mounts: fact[[]node.Mount]{value: []node.Mount{
 			{ID: 50, Mountpoint: path, FSType: "xfs", Source: device}, {ID: 51, Mountpoint: "/mnt/home", FSType: "nfs4", Source: "home:/"},
 		}},
@@ -191,6 +192,12 @@ func both(changes ...func(*facts)) func(*facts) {
 	}
 }
 
+func moverToken(condition string) func(*facts) {
+	return func(f *facts) {
+		f.moverToken = &mountstate.Token{Account: "a", Expires: &now, Renewal: &now, Condition: condition, Error: "no route", Hint: "do it"}
+	}
+}
+
 var errHang = timeoutError{4 * time.Second}
 
 var cases = []struct {
@@ -252,6 +259,13 @@ var cases = []struct {
 		f.settings.value.MountNamespace, f.daemonNamespace.value = "any", namespace{false, "5 and 6"}
 	}},
 
+	{"nnf-dm", checklist.Skip, "recorded no token", "", func(f *facts) { f.moverToken = nil }},
+	{"nnf-dm", checklist.Warn, "is damaged", "same release", func(f *facts) {
+		f.moverToken = &mountstate.Token{Condition: mountstate.TokenUnknown, Error: "x is damaged"}
+	}},
+	{"nnf-dm", checklist.OK, "the last attempt failed, and the daemon retries: no route", "", moverToken(mountstate.TokenRetrying)},
+	{"nnf-dm", checklist.Fail, "cannot renew the token: no route", "do it", moverToken(mountstate.TokenFailing)},
+	{"nnf-dm", checklist.Fail, "the token has expired", "do it", moverToken(mountstate.TokenExpired)},
 	{"credentials", checklist.Fail, "token failed to read", "config dump", func(f *facts) { f.credentials = fact[*credentials]{err: errors.New("token failed to read")} }},
 	{"credentials", checklist.Warn, "is readable by users other than its owner", "chmod", func(f *facts) {
 		f.credentials.value.warnings = []finding{warn("chmod 0600 x", "the token file is readable by users other than its owner")}

@@ -21,6 +21,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/node"
 	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
@@ -198,6 +199,9 @@ func (m *machine) gatherDaemon(ctx context.Context, f *facts) {
 	})()
 	_, directory := m.directories(f)
 	f.token = clientmount.ReadToken(directory)
+	f.moverToken = source(ctx, m.by(settingsBy), func(context.Context) (*mountstate.Token, error) {
+		return clientmount.ReadMoverToken(m.Root), nil
+	})().value
 }
 
 // load loads the configuration as the daemon does.

@@ -16,6 +16,8 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/config"
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/mountstate"
 	"github.com/compute-daemons/compute-daemons/internal/systemd"
 	"github.com/compute-daemons/compute-daemons/internal/text"
 	"github.com/compute-daemons/compute-daemons/internal/unixsocket"
@@ -40,11 +42,22 @@ func Program() *daemon.Program {
 	}
 }
 
-// describe adds the path of the socket to the status of the daemon.
+// describe adds the path of the socket and the token to the status of the daemon.
 func describe(settings daemon.Configuration, err error, status *systemd.Status) {
-	if err == nil {
-		status.Paths["socket"] = settings.(*Configuration).Socket.Path
+	if err != nil {
+		return
 	}
+	c := settings.(*Configuration)
+	status.Paths["socket"] = c.Socket.Path
+	if status.Token, err = c.tokenRecord("").Read(time.Now()); err != nil {
+		status.Token = &mountstate.Token{Condition: mountstate.TokenUnknown, Error: err.Error()}
+	}
+}
+
+// tokenRecord returns where the daemon records the state of its token, because it runs only while it
+// is needed.
+func (c *Configuration) tokenRecord(node string) *daemon.TokenRecord {
+	return &daemon.TokenRecord{Program: "nnf-dm", Node: node, Directory: c.StateDir, TokenFile: c.Kubernetes.TokenFile}
 }
 
 // Configuration has the settings of nnf-dm. The settings fill some fields of Service,
@@ -105,6 +118,7 @@ type process struct {
 	quiet       *unixsocket.Idle // for returning memory to the kernel
 	transport   Transport
 	started     func() // logs that the daemon has started
+	token       *daemon.TokenRecord
 	shutdown    atomic.Int64
 
 	mu          sync.Mutex // for a reload while the daemon starts to serve
@@ -124,7 +138,7 @@ const overLimit = 2
 // Start opens the socket and builds the service.
 func (c *Configuration) Start(p *daemon.Process) (daemon.Service, error) {
 	quit := make(chan struct{}, 1)
-	d := &process{p: p, quiet: unixsocket.NewIdle(quietAfter, p.ReturnMemory)}
+	d := &process{p: p, quiet: unixsocket.NewIdle(quietAfter, p.ReturnMemory), token: c.tokenRecord(p.Node)}
 	d.idle = unixsocket.NewIdle(0, func() {
 		select {
 		case quit <- struct{}{}:
@@ -195,6 +209,14 @@ func (d *process) Probe(ctx context.Context) error {
 		}
 	}
 	return d.transport.Check.Probe(ctx)
+}
+
+// TokenChanged implements daemon.TokenObserver. It writes a file in the directory where KeepToken
+// stores the token.
+func (d *process) TokenChanged(s kube.TokenState) {
+	if err := d.token.Record(s); err != nil {
+		d.p.Log.Debug("cannot record the state of the token for reports", "error", err)
+	}
 }
 
 // status sets the status line that systemctl status shows.

@@ -33,6 +33,9 @@ const (
 // leave it behind.
 const TemporaryToken = TokenFile + ".new"
 
+// TokenRecord is the name of the file in which nnf-dm records the state of its token.
+const TokenRecord = "token.json"
+
 // RenewalMode is the mode of the state directory of a daemon, octal. Only its user may enter it.
 const RenewalMode = "0700"
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/clientmount"
 	"github.com/compute-daemons/compute-daemons/internal/config"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
 	"github.com/compute-daemons/compute-daemons/packaging"
@@ -185,6 +186,9 @@ func TestSettings(t *testing.T) {
 func TestStoredTokens(t *testing.T) {
 	if TokenFile != kube.StoredToken || TemporaryToken != kube.TemporaryToken {
 		t.Errorf("the table has %s and %s, the daemons %s and %s", TokenFile, TemporaryToken, kube.StoredToken, kube.TemporaryToken)
+	}
+	if TokenRecord != daemon.TokenRecordName {
+		t.Errorf("the table has %s, nnf-dm %s", TokenRecord, daemon.TokenRecordName)
 	}
 }
 

@@ -174,6 +174,25 @@ func (f Found) Stale(known []Ref) (list []Ref) {
 	return list
 }
 
+// Others returns the accounts that the policies apply to because of their names, although they are
+// not in known and nnf-deploy has not created them.
+func (f Found) Others(known []Ref) (list []Ref) {
+	keep := map[Ref]bool{}
+	for _, r := range known {
+		keep[r] = true
+	}
+	for r, o := range f {
+		if !keep[r] && !o.managed() && r.confined() {
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b Ref) int { return strings.Compare(a.String(), b.String()) })
+	return list
+}
+
+// confined reports whether the policies apply to an account, whatever its namespace.
+func (r Ref) confined() bool { return r.Kind == "ServiceAccount" && identities.Named(r.Kind, r.Name) }
+
 // Server is the API server, with the permissions of the administrator.
 type Server struct {
 	Force  bool // take over objects that nnf-deploy has not created, and fields that it has not set
@@ -264,7 +283,8 @@ func (s *Server) Read(ctx context.Context, refs []Ref) (Found, error) {
 	return found, err
 }
 
-// ReadAll reads the objects with these names, and all that nnf-deploy has created.
+// ReadAll reads the objects with these names, all that nnf-deploy has created, and all accounts that
+// the policies apply to.
 func (s *Server) ReadAll(ctx context.Context, refs []Ref) (Found, error) {
 	wanted := map[Ref]bool{}
 	for _, r := range refs {
@@ -282,7 +302,7 @@ func (s *Server) ReadAll(ctx context.Context, refs []Ref) (Found, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, o := range list {
-			if r := (Ref{kinds[i], o.Namespace, o.Name}); o.managed() || wanted[r] {
+			if r := (Ref{kinds[i], o.Namespace, o.Name}); o.managed() || wanted[r] || r.confined() {
 				found[r] = small(o)
 			}
 		}

@@ -32,7 +32,7 @@ func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 }
 
 // storedNames are the names of the files that a daemon has in its state directory.
-var storedNames = []string{product.TokenFile, product.TemporaryToken}
+var storedNames = []string{product.TokenFile, product.TemporaryToken, product.TokenRecord, product.TokenRecord + ".new"}
 
 // maxAnswer is the maximum size in bytes of the answer of a node.
 const maxAnswer = 4 << 20

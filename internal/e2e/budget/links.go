@@ -203,10 +203,10 @@ var imports = map[string]string{
 	"node":                "safepath text",
 	"unixsocket":          "safepath",
 	"config":              "safepath text text/usage",
-	"kube":                "api safepath text", // of api only the form of permissions; safepath for the renewed token
-	"systemd":             "text text/hint",    // systemctl and unit files; independent of the services
-	"systemd/fakesystemd": "",                  // for tests
-	"daemon":              "config daemon/oneprocessor kube systemd text text/hint text/usage version",
+	"kube":                "api safepath text",         // of api only the form of permissions; safepath for the renewed token
+	"systemd":             "mountstate text text/hint", // systemctl and unit files; independent of the services; of mountstate the form of a token
+	"systemd/fakesystemd": "",                          // for tests
+	"daemon":              "config daemon/oneprocessor kube mountstate safepath systemd text text/hint text/usage version",
 	"daemon/oneprocessor": "",
 
 	"timeline":              "mountstate text",
@@ -219,7 +219,7 @@ var imports = map[string]string{
 	"clientmount/failpoint": "",
 
 	"datamovement":                   "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf kube text", // pure decisions
-	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf config daemon datamovement kube systemd text unixsocket version",
+	"datamovement/server":            "api api/datamovement api/datamovement/v2 api/dws api/lus api/nnf config daemon datamovement kube mountstate systemd text unixsocket version",
 	"datamovement/client":            "api/datamovement api/datamovement/v2 text/hint", // the client library; independent of the daemon
 	"datamovement/client/fakedaemon": "api/datamovement api/datamovement/v2",           // for tests
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compute-daemons/compute-daemons/internal/api"
 	"github.com/compute-daemons/compute-daemons/internal/cli"
 	"github.com/compute-daemons/compute-daemons/internal/cli/deploy"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
@@ -95,7 +96,8 @@ type document struct {
 		Node, State                 string
 		Missing, Different, Foreign []string
 	}
-	Stale []struct{ Kind, Namespace, Name string }
+	Stale  []struct{ Kind, Namespace, Name string }
+	Others []struct{ Namespace, Name string }
 }
 
 // states returns the states of the nodes, "NODE STATE".
@@ -237,6 +239,43 @@ func TestDeploy(t *testing.T) {
 		t.Error("a binding is deleted that other nodes need")
 	}
 	s.expect(s.identities("apply", "--force", s.near), 0)
+
+	// The policies also apply to accounts of the same name elsewhere.
+	elsewhere := func(list []struct{ Namespace, Name string }) (n int) {
+		for _, o := range list {
+			if o.Namespace == "default" {
+				n++
+			}
+		}
+		return n
+	}
+	if d, _ := s.states(); elsewhere(d.Others) != 0 {
+		t.Errorf("%+v", d.Others)
+	}
+	for _, name := range []string{"nnf-dm", "nnf-clientmount"} {
+		s.Apply(lab.Object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": map[string]any{"name": name, "namespace": "default"}})
+	}
+	if d, _ := s.states(); elsewhere(d.Others) != 1 || !d.Well {
+		t.Errorf("%+v", d)
+	}
+	if d, _ := s.states(s.near); len(d.Others) != 0 {
+		t.Errorf("%+v", d.Others)
+	}
+	const note = "note: the policies also apply to accounts with the name of a daemon that nnf-deploy has not created, in namespaces of no compute node: default/nnf-dm"
+	s.expect(s.identities("status"), 0, note)
+	s.expect(s.identities("apply"), 0, note)
+	s.Grant(s.Node+"-elsewhere", "default", "nnf-dm", []any{fixture.Rule(api.GroupNNF, "nnfdatamovements", "create")})
+	collection, stranger := lab.Path("NnfDataMovement", "nnf-dm-system", ""), s.Client(s.tokenOf(product.Account{Name: "nnf-dm", Namespace: "default"}))
+	for initiator, permitted := range map[string]bool{s.Node: false, "default": true} {
+		wait.Within(t, patience, "the role and the policy for an account elsewhere", func() bool {
+			_, err := request(create(collection, movement("nnf-dm-system", "nnf-dm-elsewhere", initiator, 1001, 1001)).dry(), t, stranger)
+			_, message := status(err)
+			return permitted && err == nil || !permitted && strings.Contains(message, "ValidatingAdmissionPolicy")
+		})
+	}
+	for _, name := range []string{"nnf-dm", "nnf-clientmount"} {
+		s.Must(s.Cluster.Delete(s.Context(patience), "ServiceAccount", "default", name))
+	}
 
 	// A node without a namespace does not stop the others.
 	s.configure(s.distant, s.Node+"-nowhere")

@@ -65,6 +65,14 @@ func (s *system) token(daemon, node string) []byte {
 	return []byte(s.NodeToken(daemon, node, life))
 }
 
+// tokenOf requests a token of an account.
+func (s *system) tokenOf(a product.Account) []byte {
+	s.t.Helper()
+	o, err := request(tokenOf(a), s.t, s.Cluster.Client)
+	s.Must(err)
+	return []byte(o.String("status", "token"))
+}
+
 // client returns a client with the account of a daemon on a node.
 func (s *system) client(daemon, node string) *lab.Client {
 	s.t.Helper()

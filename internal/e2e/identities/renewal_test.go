@@ -10,6 +10,7 @@ import (
 	"time"
 
 	pb "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
+	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/identities"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
@@ -111,25 +112,62 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// nnf-dm renews its token as well.
+// nnf-dm renews its token as well. It runs only while jobs need it, so it records the state of its
+// token, also that of a renewal that the server refuses.
 func TestRenewalOfMover(t *testing.T) {
 	s := newSystem(t)
 	job := s.Job("job-"+s.Node, 1001, 0)
 	collection := lab.Path("NnfDataMovement", s.Rabbit, "")
 	s.useAccount("nnf-dm", create(collection, movement(s.Rabbit, "probe", s.Node, 1001, 1001)), create(collection, movement(s.Rabbit, "probe", s.near, 1001, 1001)))
 	s.nearlyOver()
-	daemon := s.StartMover()
-	if _, err := pb.NewDataMoverClient(s.Dial()).List(s.Context(patience), &pb.DataMovementListRequest{Workflow: job.Ref()}); err != nil {
-		t.Fatal(err)
+	start := func() *lab.Process {
+		t.Helper()
+		process := s.StartMover()
+		// The answer of the API server to this request has the time.
+		if _, err := pb.NewDataMoverClient(s.Dial()).List(s.Context(patience), &pb.DataMovementListRequest{Workflow: job.Ref()}); err != nil {
+			t.Fatal(err)
+		}
+		return process
 	}
+	process := start()
 	s.renewed("nnf-dm")
-	s.Stop(daemon)
+	s.recorded("the renewed token", func(k *mountstate.Token) bool {
+		return k.Identity == "per-node" && k.File == filepath.Join(s.State("nnf-dm"), kube.StoredToken) && k.Condition == mountstate.TokenValid && k.Renewal != nil
+	})
+	s.Stop(process)
 	for _, r := range s.Proxy.Requests() {
 		if code := r.Code(); code == http.StatusForbidden || code == http.StatusUnauthorized {
 			t.Errorf("%s %s: %d", r.Method, r.Path, code)
 		}
 	}
-	if text := logOf(daemon); !strings.Contains(text, "the token was renewed") {
+	if text := logOf(process); !strings.Contains(text, "the token was renewed") {
 		t.Errorf("the log has\n%s", text)
 	}
+
+	s.Must(s.Cluster.Delete(s.Context(s.Patience), "RoleBinding", s.Node, "compute-daemons-nnf-dm"))
+	client := s.client("nnf-dm", s.Node)
+	wait.Within(t, patience, "the refusal of token requests", func() bool {
+		_, err := request(tokenOf(product.Account{Name: "nnf-dm", Namespace: s.Node}), t, client)
+		code, _ := status(err)
+		return code == http.StatusForbidden
+	})
+	s.Proxy.Skew(life * 95 / 100)
+	process = start()
+	s.recorded("the refused renewal", func(k *mountstate.Token) bool {
+		return k.Condition == mountstate.TokenFailing && strings.Contains(k.Error, "may not create serviceaccounts/token") && strings.HasSuffix(k.Hint, "nnf-deploy identities apply "+s.Node)
+	})
+	s.Stop(process)
+	s.Proxy.Skew(0)
+	s.recorded("the same after the end of the daemon", func(k *mountstate.Token) bool { return k.Condition == mountstate.TokenFailing })
+}
+
+// recorded waits until nnf-dm has recorded a token that meets a condition, as other programs read it.
+func (s *system) recorded(what string, ok func(*mountstate.Token) bool) {
+	s.t.Helper()
+	r := daemon.TokenRecord{Program: "nnf-dm", Directory: s.State("nnf-dm"), TokenFile: s.Token}
+	wait.Within(s.t, patience, what, func() bool {
+		t, err := r.Read(time.Now())
+		s.Must(err)
+		return t != nil && ok(t)
+	})
 }

@@ -25,6 +25,14 @@ type Client struct {
 	token string
 	ca    []byte
 	http  *http.Client
+	user  string // to impersonate; empty: none
+}
+
+// As returns a client that impersonates a user.
+func (c *Client) As(user string) *Client {
+	other := *c
+	other.user = user
+	return &other
 }
 
 // NewClient returns a client from a kubeconfig.
@@ -158,6 +166,9 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, bod
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.user != "" {
+		req.Header.Set("Impersonate-User", c.user)
 	}
 	return c.http.Do(req)
 }

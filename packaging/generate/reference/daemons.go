@@ -170,13 +170,13 @@ func statusFields(program string) (list []field) {
 			field{"api", "whether the running daemon reaches the API server: `answers`, `no answer` or `connecting`; missing if no daemon runs"},
 			field{"mounts.count", "number of ClientMounts that have at least one recorded mount that is in the mount table"},
 			field{"mounts.unreadable", "number of records that cannot be used; something may be mounted"},
-			field{"mounts.error", "why `count` is not known; missing if there is no error"},
+			field{"mounts.error", "why `count` is not known; missing if there is no error"})
+		return append(append(list, tokenFields("token")...),
 			field{"paths.program", "path of the program"},
 			field{"paths.runtime_directory", "the runtime directory"},
 			field{"paths.records", "directory of the records"})
-		return list
 	}
-	return append(list,
+	return append(append(list, moverTokenFields("token")...),
 		field{"paths.program", "path of the program"},
 		field{"paths.socket", "path of the socket"})
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/cli"
@@ -235,6 +236,9 @@ func tags(typ reflect.Type, prefix string) (list []string) {
 		return tags(typ.Elem(), prefix+"[]")
 	case reflect.Struct:
 	default:
+		return []string{prefix}
+	}
+	if typ == reflect.TypeFor[time.Time]() {
 		return []string{prefix}
 	}
 	for i := range typ.NumField() {

@@ -85,18 +85,27 @@ func causes() string {
 	return strings.Join(list, ", ") + ". The list is sorted: a drain first, then in this order"
 }
 
-// tokenFields explains the state of a token.
-func tokenFields(parent string) []field {
+// tokenFields explains the state of the token of clientmountd.
+func tokenFields(object string) []field {
+	return tokenOf(object, "The object is missing if the daemon does not run, or does not use a token file")
+}
+
+// moverTokenFields explains the state of the token of nnf-dm.
+func moverTokenFields(object string) []field {
+	return tokenOf(object, "The object is missing if nnf-dm has recorded no token of an account of its own on this node, or another token was installed since")
+}
+
+func tokenOf(object, missing string) []field {
 	return []field{
-		{parent + "token.identity", "account of the token of the daemon: `per-node`, `shared` or `other`. The object is missing if the daemon does not run, or does not use a token file"},
-		{parent + "token.account", "user name in the token"},
-		{parent + "token.file", "file with the token; missing if only the daemon has it"},
-		{parent + "token.expires", "when it expires; missing if it does not"},
-		{parent + "token.renewal", "when the daemon requests the next token, or tries again; missing if it does not"},
-		{parent + "token.condition", "`valid`; `retrying` if a renewal has failed; `failing` if renewals have failed for half of the time for them; `expired`; or `unsaved` if the renewed token cannot be stored"},
-		{parent + "token.since", "start of a condition other than `valid`"},
-		{parent + "token.error", "why the last renewal failed, or the token is not stored"},
-		{parent + "token.hint", "what the administrator should do"},
+		{object + ".identity", "account of the token of the daemon: `per-node`, `shared` or `other`. " + missing},
+		{object + ".account", "user name in the token"},
+		{object + ".file", "file with the token; missing if only the daemon has it"},
+		{object + ".expires", "when it expires; missing if it does not"},
+		{object + ".renewal", "when the daemon requests the next token, or tries again; missing if it does not"},
+		{object + ".condition", "`valid`; `retrying` if a renewal has failed; `failing` if it was not renewed in half of the time for that; `expired`; `unsaved` if the renewed token cannot be stored; or `unknown` if the record of nnf-dm cannot be read"},
+		{object + ".since", "start of a condition other than `valid`"},
+		{object + ".error", "why the last renewal failed, the token is not stored, or the record cannot be read"},
+		{object + ".hint", "what the administrator should do"},
 	}
 }
 
@@ -113,7 +122,7 @@ var documents = map[string][]document{
 			{"daemon.api", "its connection to the API server: `connected`, `connecting`, `unreachable`, or `unknown` if the daemon does not run"},
 			{"daemon.api_since", "since when; missing if this is not known"},
 			{"daemon.api_error", "the last error of a connection that is down"},
-		}, tokenFields("daemon."), []field{
+		}, tokenFields("daemon.token"), []field{
 			{"mounts[].clientmount", "name of the ClientMount; the list is sorted by it"},
 			{"mounts[].uid", "UID of the ClientMount"},
 			{"mounts[].workflow", "name of the workflow"},
@@ -139,7 +148,7 @@ var documents = map[string][]document{
 			{"mounts[].commands[].waits", "the function of the kernel in which it waits, if known"},
 			{"mounts[].commands[].daemon", "whether the running daemon has started it"},
 			{"unreadable[]", "errors of records that cannot be used; something may be mounted"},
-		})},
+		}, moverTokenFields("nnf_dm_token"))},
 		{"Output of health", slices.Concat([]field{
 			{"version", "version of this format: 1. It changes if a field is removed or changes its meaning, not if fields are added"},
 			{"node", "name of the node; empty if it is not known"},
@@ -155,7 +164,7 @@ var documents = map[string][]document{
 			{"problems[].path", "mount path"},
 			{"problems[].since", "when it started; missing if this is not known"},
 			{"problems[].text", "object, age and reason in one line"},
-		}, tokenFields(""))},
+		}, tokenFields("token"), moverTokenFields("nnf_dm_token"))},
 		{"Output of doctor", doctorFields},
 		{"Output of timeline", []field{
 			{"version", "version of this format: 1. It changes if a field is removed or changes its meaning, not if fields are added"},
@@ -273,6 +282,8 @@ var documents = map[string][]document{
 			{"stale[].kind", "objects of nodes and rabbits that are not in the SystemConfiguration; empty if NODE was given"},
 			{"stale[].namespace", "namespace of the object; missing if it is in none"},
 			{"stale[].name", "name of the object"},
+			{"others[].namespace", "namespace of an account with the name of a daemon that nnf-deploy has not created and that belongs to no compute node: the policies apply to it as well; empty if NODE was given"},
+			{"others[].name", "name of the account"},
 		}},
 		{"Output of status", []field{
 			{"nodes[].node", "name of the node"},
