@@ -55,7 +55,6 @@ type world struct {
 	foreign []lab.Mount     // of other programs, in their order
 	lost    map[string]bool // volumes that LVM does not see
 	dirs    map[string]bool // directories of other programs
-	paused  bool            // the API server
 	history *history
 	counts  counts
 }
