@@ -29,18 +29,25 @@ func (r *Report) Renews(d *Daemon) error {
 	if s.Status != nil && s.Renewal != nil {
 		return nil
 	}
-	why := ""
+	if r.Files[product.Path(d.Bin)].State == "absent" {
+		return notInstalled(d.Bin)
+	}
+	why := "the daemon would lose its access when the token expires"
 	if s.Err != nil {
-		why = ": it gives no valid answer to status -o json"
+		why = "it gives no valid answer to status -o json"
 	}
 	return problemf("install the current version in the same run, with --rpm or --binary-dir instead of --no-programs",
-		"%s %s on the node cannot renew a token of its own, which would expire%s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
+		"%s %s on the node cannot renew a token of its own account: %s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
 }
 
 // renewal returns an error if the daemon must get a token of its own account, and the program that
-// stays on the node cannot renew it.
+// stays on the node cannot renew it. The switch checks a program that is replaced.
 func (d *differ) renewal(daemon *Daemon) error {
-	if !daemon.ownAccount(d.w.Node) || d.programs[daemon.Bin] {
+	if !daemon.ownAccount(d.w.Node) {
+		return nil
+	}
+	if d.programs[daemon.Bin] {
+		d.checked = append(d.checked, daemon.Bin)
 		return nil
 	}
 	if err := d.r.Renews(daemon); err != nil {
@@ -216,7 +223,7 @@ func (d *differ) enableTimer(p *product.Daemon) {
 		d.p.note("the package of %s on the node has no %s: %s renews its token only while jobs use it", p.Name, name, p.Name)
 		return
 	}
-	enabled := u.File == "enabled"
+	enabled := onAtBoot(u)
 	if !enabled || own || d.r.timerRecorded(p) {
 		d.place(&file{path: p.TimerRecord(), mode: "0644", owner: "root:root", content: []byte(timerRecord)}, "file")
 	}
