@@ -94,7 +94,7 @@ func (d *differ) unstore(daemon *Daemon) {
 		}
 	}
 	if other != "" && list[0] != other {
-		d.p.note("%s may have stored a token in %q: remove it", daemon.Bin, other)
+		d.p.note("%s may have stored a token in %.300q: remove it", daemon.Bin, other)
 	}
 }
 
