@@ -204,7 +204,11 @@ func timerNote(d target.DaemonState) string {
 	if d.Kind != target.KindPerNode || d.Timer != target.TimerOff && d.Timer != target.TimerAbsent {
 		return ""
 	}
-	return "the timer of " + d.Name + ", which renews its token on nodes where no job runs, is " + d.Timer + ": run nnf-deploy install --no-programs --identity per-node"
+	note := "the timer that starts " + d.Name + " to renew its token, even if no job needs it, is " + d.Timer
+	if d.Timer == target.TimerAbsent && d.Package != "" {
+		return note + " in the package on the node: install the current package with --rpm and --identity per-node"
+	}
+	return note + ": run nnf-deploy install --no-programs --identity per-node"
 }
 
 type statusDocument struct {

@@ -138,4 +138,9 @@ func TestTimerNote(t *testing.T) {
 			t.Errorf("%+v: %q", tt, note)
 		}
 	}
+	// Without a current package, the command would change nothing.
+	packaged := timerNote(target.DaemonState{Name: "nnf-dm", Kind: target.KindPerNode, Timer: target.TimerAbsent, Package: "nnf-dm-1"})
+	if !strings.HasSuffix(packaged, "install the current package with --rpm and --identity per-node") {
+		t.Errorf("%q", packaged)
+	}
 }

@@ -61,6 +61,11 @@ type differ struct {
 	units map[string]bool // daemons with a changed unit
 
 	programs map[string]bool // daemons whose program is replaced
+	checked  []string        // those of them that must be able to renew their token
+}
+
+func notInstalled(bin string) *Problem {
+	return problemf("add --rpm or --binary-dir", "%s is not installed on the node", bin)
 }
 
 // packages plans the changes of the package of a daemon.
@@ -107,7 +112,7 @@ func (d *differ) binaries(daemon *Daemon) error {
 	path := product.Path(daemon.Bin)
 	if len(d.w.Payload.Programs) == 0 {
 		if d.r.Files[path].State == "absent" {
-			return problemf("add --rpm or --binary-dir", "%s is not installed on the node", daemon.Bin)
+			return notInstalled(daemon.Bin)
 		}
 		return nil
 	}
@@ -297,6 +302,9 @@ func (d *differ) enable(daemon *Daemon) error {
 
 // run adds the restarts to the plan.
 func (d *differ) run() {
+	for _, bin := range d.checked {
+		d.p.step("renews", bin)
+	}
 	for _, bin := range d.p.bins {
 		p, _ := product.Of(bin)
 		if p.SocketActivated && d.r.Units[p.Socket()].Active != "active" {

@@ -31,12 +31,15 @@ func (r *Report) Renews(d *Daemon) error {
 	if s.Status != nil && s.Renewal != nil {
 		return nil
 	}
-	why := ""
+	if r.Files[product.Path(d.Bin)].State == "absent" {
+		return notInstalled(d.Bin)
+	}
+	why := "the daemon would lose its access when the token expires"
 	if s.Err != nil {
-		why = ": it gives no valid answer to status -o json"
+		why = "it gives no valid answer to status -o json"
 	}
 	return problemf("install the current version in the same run, with --rpm or --binary-dir instead of --no-programs",
-		"%s %s on the node cannot renew a token of its own, which would expire%s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
+		"%s %s on the node cannot renew a token of its own account: %s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
 }
 
 // Replaceable returns an error if systemd decrypts the token of the daemon: a token in /etc would not be
@@ -68,7 +71,11 @@ func (d *differ) renewal(daemon *Daemon) error {
 			return err
 		}
 	}
-	if !daemon.ownAccount(d.w.Node) || d.programs[daemon.Bin] {
+	if !daemon.ownAccount(d.w.Node) {
+		return nil
+	}
+	if d.programs[daemon.Bin] { // the switch checks the new one
+		d.checked = append(d.checked, daemon.Bin)
 		return nil
 	}
 	if err := d.r.Renews(daemon); err != nil {
@@ -115,7 +122,7 @@ func (d *differ) unstore(daemon *Daemon) {
 		}
 	}
 	if other != "" && list[0] != other {
-		d.p.note("%s may have stored a token in %q: remove it", daemon.Bin, other)
+		d.p.note("%s may have stored a token in %.300q: remove it", daemon.Bin, other)
 	}
 }
 
@@ -244,7 +251,7 @@ func (d *differ) enableTimer(p *product.Daemon) {
 		d.p.note("the package of %s on the node has no %s: %s renews its token only while jobs use it", p.Name, name, p.Name)
 		return
 	}
-	enabled := u.File == "enabled"
+	enabled := onAtBoot(u)
 	if !enabled || own || d.r.timerRecorded(p) {
 		d.place(&file{path: p.TimerRecord(), mode: "0644", owner: "root:root", content: []byte(timerRecord)}, "file")
 	}

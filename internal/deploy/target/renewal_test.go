@@ -159,7 +159,9 @@ func TestTimerOfAdministrator(t *testing.T) {
 		}, "enabled active", "enabled active", "", "nnf-dm.timer stays enabled, because nnf-deploy has not enabled it"},
 		{"enabled for the next boot", func(s *renewing) { s.Put("run/fake/enabled."+timer, "enabled\n", 0o600) },
 			"enabled active", "enabled active", "", "nnf-dm.timer stays enabled, because nnf-deploy has not enabled it"},
-		{"own unit", func(s *renewing) { s.Put(timerUnit, "[Timer]\n", 0o644) }, "enabled active recorded", "disabled inactive", "", ""},
+		{"own unit", func(s *renewing) { s.Put(timerUnit, "[Timer]\n[Install]\n", 0o644) }, "enabled active recorded", "disabled inactive", "", ""},
+		// nnf-deploy cannot enable it, but starts it.
+		{"own unit without [Install]", func(s *renewing) { s.Put(timerUnit, "[Timer]\n", 0o644) }, "enabled active", "enabled active", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newRenewing(t)
@@ -205,6 +207,33 @@ func TestTimerAfterCrash(t *testing.T) {
 	s.expectTimer("disabled, but recorded", "disabled inactive")
 	if s.Get(timerUnit) != "" {
 		t.Error("the unit stays")
+	}
+}
+
+// An administrator has removed the unit that nnf-deploy has written, and may have masked it then.
+func TestTimerUnitIsGone(t *testing.T) {
+	for _, masked := range []bool{false, true} {
+		s := newRenewing(t)
+		files := s.bare("1", "exit 0")
+		s.install(s.want(files, s.own))
+		if err := os.Remove(s.Root + timerUnit); err != nil {
+			t.Fatal(err)
+		}
+		if masked {
+			link(t, "/dev/null", s.Root+timerUnit)
+			s.Put("run/fake/masked."+timer, "", 0o600)
+			if p := s.plan(s.want(files, s.own)); !p.Empty() || len(p.Notes) != 1 {
+				t.Errorf("masked:\n%s%q", changes(p), p.Notes)
+			}
+		}
+		s.install(s.want(files, s.shared))
+		if got := s.Get("run/fake/active." + timer); got != "inactive\n" || s.Get(recordPath) != "" {
+			t.Errorf("masked %v: the timer is %q", masked, s.timer())
+		}
+		expectChanges(t, "again", s.plan(s.want(files, s.shared)), "")
+		if _, err := os.Lstat(s.Root + timerUnit); (err == nil) != masked {
+			t.Errorf("masked %v: %v", masked, err)
+		}
 	}
 }
 
@@ -290,8 +319,8 @@ func TestTooOldToRenew(t *testing.T) {
 		status *systemd.Status
 		want   string
 	}{
-		{"without renewal", &systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1.3"}, "nnf-dm 1.3 on the node cannot renew a token of its own, which would expire"},
-		{"without an answer", nil, "nnf-dm 1 on the node cannot renew a token of its own, which would expire: it gives no valid answer to status -o json"},
+		{"without renewal", &systemd.Status{Version: systemd.StatusVersion, ProgramVersion: "1.3"}, "nnf-dm 1.3 on the node cannot renew a token of its own account: the daemon would lose its access when the token expires"},
+		{"without an answer", nil, "nnf-dm 1 on the node cannot renew a token of its own account: it gives no valid answer to status -o json"},
 	} {
 		s.setStatus("nnf-dm", tt.status)
 		for _, p := range []payload.Payload{{}, files} {
@@ -309,6 +338,27 @@ func TestTooOldToRenew(t *testing.T) {
 			t.Errorf("%s: no update", tt.name)
 		}
 		expectChanges(t, tt.name+": shared", s.plan(s.want(files, s.shared)), "")
+	}
+	for kind, old := range map[string]payload.Payload{"packages": s.packages("0", "exit 0", ""), "programs": s.bare("0", "exit 0")} {
+		s := newRenewing(t)
+		current := s.packages("1", "exit 0", "")
+		if kind == "programs" {
+			current = s.bare("1", "exit 0")
+		}
+		s.install(s.want(current, s.shared))
+		s.setStatus("nnf-dm", &systemd.Status{Version: systemd.StatusVersion})
+		before := s.state()
+		if o, err := s.apply(s.want(old, s.own)); err == nil || o.State != "old" || !strings.Contains(err.Error(), "this version cannot renew a token of its own account") || s.state() != before {
+			t.Errorf("%s of an old version: %v %+v\n%s\n%s", kind, err, o, before, s.state())
+		}
+	}
+	empty := newRenewing(t)
+	r, err := Probe(t.Context(), empty.shell, empty.want(payload.Payload{}, s.own))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Renews(&empty.want(payload.Payload{}, s.own).Daemons[0]); err == nil || err.Error() != "nnf-dm is not installed on the node" {
+		t.Errorf("not installed: %v", err)
 	}
 	s.setStatus("nnf-dm", &systemd.Status{Version: systemd.StatusVersion, Renewal: &systemd.RenewalStatus{Directory: dmDirectory}})
 	if p := s.plan(s.want(payload.Payload{}, s.own)); len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "kubernetes.renew_token is false") {

@@ -341,11 +341,15 @@ func (r *Report) timerState(p *product.Daemon) string {
 		return TimerMasked
 	case u.Load != "loaded":
 		return TimerAbsent
-	case u.Active == "active" && u.File == "enabled":
+	case u.Active == "active" && onAtBoot(u):
 		return TimerOn
 	}
 	return TimerOff
 }
+
+// onAtBoot reports whether systemd starts the unit at boot. A unit without an [Install] section is left
+// to the administrator who has written it.
+func onAtBoot(u Unit) bool { return u.File == "enabled" || u.File == "static" }
 
 // Daemons returns the states of the wanted daemons.
 func (r *Report) Daemons(w *Want, now time.Time) (list []DaemonState) {

@@ -308,7 +308,7 @@ var documents = map[string][]document{
 			{"nodes[].daemons[].account", "user name of the account, as the token claims it"},
 			{"nodes[].daemons[].token", "state of the token; `ends` if it expires"},
 			{"nodes[].daemons[].token_expires", "when the token expires (RFC 3339), if `token` is `ends`"},
-			{"nodes[].daemons[].timer", "state of `nnf-dm.timer`, which starts nnf-dm for the renewal of its token: `active`, `inactive`, `masked` or `missing`; missing for clientmountd"},
+			{"nodes[].daemons[].timer", "state of `nnf-dm.timer`, which starts nnf-dm for the renewal of its token: `active`, `inactive`, `masked` or `missing`. clientmountd has no timer and no such field"},
 		}},
 		{"Output of health", []field{
 			{"version", "version of this format: 1. It changes if a field is removed or changes its meaning, not if fields are added"},

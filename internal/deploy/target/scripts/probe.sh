@@ -37,15 +37,21 @@ claims() {
 }
 
 # stored PATH: a token that the daemon has stored in its state directory. The directory may
-# belong to the user of the daemon, so the contents are not trusted: the checksum of a file of any
-# size is not needed.
+# belong to the user of the daemon, who can replace the file at any time: it is never read as a
+# whole, as for a checksum.
 stored() {
-  if [ -f "$R$1" ] && [ ! -L "$R$1" ]; then
-    printf 'file\tfile\t-\t-\t%s\n' "$1"
-    claims "$1"
-  else
-    file "$1"
+  state=absent
+  if [ -L "$R$1" ]; then
+    state=link
+  elif [ -f "$R$1" ]; then
+    state=file
+  elif [ -d "$R$1" ]; then
+    state=directory
+  elif [ -e "$R$1" ]; then
+    state=other
   fi
+  printf 'file\t%s\t-\t-\t%s\n' "$state" "$1"
+  [ "$state" != file ] || claims "$1"
 }
 
 unit() {

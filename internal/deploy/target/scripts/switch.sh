@@ -36,6 +36,7 @@ undo() {
     esac
   done <"$stage/undo.now"
   : >"$stage/undo"
+  unstage "$new" # so that the directories made for them are empty
   if [ -f "$stage/made" ]; then
     sort -r "$stage/made" | while IFS= read -r path; do rmdir "$R$path" 2>/dev/null; done
   fi
@@ -60,12 +61,18 @@ clear_pending() {
   if [ -s "$D/pending.new" ]; then mv -f "$D/pending.new" "$D/pending"; else rm -f "$D/pending" "$D/pending.new"; fi
 }
 
-clean() {
-  while IFS=' ' read -r what _ _ _ path _; do
-    case $what in
-    file | binary) rm -f "$R$path$old" "$R$path$new" ;;
+# unstage SUFFIX: removes the files with this suffix that are beside those of the manifest.
+unstage() {
+  while IFS=' ' read -r verb _ _ _ path _; do
+    case $verb in
+    file | binary) rm -f "$R$path$1" ;;
     esac
   done <"$stage/manifest"
+}
+
+clean() {
+  unstage "$old"
+  unstage "$new"
   while IFS=' ' read -r _ path _; do rm -f "$R/$path$old"; done <"$stage/moved"
   rm -rf "$stage"
 }
@@ -217,6 +224,10 @@ while IFS=' ' read -r what a b c d <&4; do
     rm -f "$D/packages/$a.rpm"
     echo "$a" >>"$stage/daemons"
     ;;
+  renews) # PROGRAM: the installed version can renew its token
+    timeout 60 "$R/usr/bin/$a" status -o json 2>/dev/null 9>&- | grep -q '^ *"renewal": {' ||
+      fail_step "$a" 'this version cannot renew a token of its own account' 'install the current version'
+    ;;
   reload) output=$(systemctl daemon-reload 2>&1) || fail_step 'systemctl daemon-reload' "$output" ;;
   enable)
     output=$(systemctl reenable "$a" 2>&1) || fail_step "systemctl enable $a" "$output"
@@ -233,7 +244,8 @@ while IFS=' ' read -r what a b c d <&4; do
   disable-now) # UNIT
     [ "$(property "$a" UnitFileState)" != enabled ] || echo "enable $a" >>"$stage/undo"
     [ "$(property "$a" ActiveState)" != active ] || echo "start $a" >>"$stage/undo"
-    output=$({ timeout 660 systemctl stop "$a" && systemctl disable "$a"; } 2>&1 9>&-) || fail_step "systemctl disable --now $a" "$output"
+    # systemctl refuses to disable a unit whose file has been deleted.
+    output=$({ timeout 660 systemctl stop "$a" && { systemctl disable "$a" || { systemctl daemon-reload && [ "$(property "$a" LoadState)" = not-found ]; }; }; } 2>&1 9>&-) || fail_step "systemctl disable --now $a" "$output"
     ;;
   stop) # UNIT
     output=$(timeout 660 systemctl stop "$a" 2>&1 9>&-) || fail_step "systemctl stop $a" "$output"
