@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
@@ -163,8 +163,12 @@ func gone(err error) error {
 }
 
 func clientMount(o *unstructured.Unstructured) (*dws.ClientMount, error) {
+	data, err := o.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
 	cm := new(dws.ClientMount)
-	return cm, runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, cm)
+	return cm, json.Unmarshal(data, cm)
 }
 
 // use calls f with the served version of ClientMounts, and again if it has changed.
