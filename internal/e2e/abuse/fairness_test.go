@@ -255,7 +255,8 @@ func TestRequestBudget(t *testing.T) {
 		start := time.Now()
 		flood := s.bob.start(order{Do: "guess", N: 2000, Limit: 6 * time.Second})
 		wait.Pass(t, 2*time.Second, "the time in which the burst is used up")
-		s.lists(t, 8, 400*time.Millisecond, generous) // 2.5 per second: the remaining rate
+		// 2.5 per second: the remaining rate. In one queue with bob's 32 guesses, each would take 1.6 s.
+		s.lists(t, 8, 400*time.Millisecond, 1200*time.Millisecond)
 		flood()
 		took := time.Since(start)
 		n, bound := requests("nnf-dm-node-0"), int(0.8*(burst+qps*took.Seconds()))+16

@@ -40,15 +40,15 @@ claims() {
 # belong to the user of the daemon, who can replace the file at any time: it is never read as a
 # whole, as for a checksum.
 stored() {
-  state=absent
+  state="absent"
   if [ -L "$R$1" ]; then
-    state=link
+    state="link"
   elif [ -f "$R$1" ]; then
-    state=file
+    state="file"
   elif [ -d "$R$1" ]; then
-    state=directory
+    state="directory"
   elif [ -e "$R$1" ]; then
-    state=other
+    state="other"
   fi
   printf 'file\t%s\t-\t-\t%s\n' "$state" "$1"
   [ "$state" != file ] || claims "$1"
