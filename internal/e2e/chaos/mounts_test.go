@@ -365,16 +365,20 @@ func (w *world) mountForeign(path string) {
 // foreignSource is the source of mounts of other programs.
 const foreignSource = "foreign"
 
+// unmountForeign ends the mounts of other programs. Those that a mount of the daemon hides stay.
 func (w *world) unmountForeign() {
+	var hidden []lab.Mount
 	for _, m := range slices.Backward(w.foreign) { // a later one may hide an earlier one
 		w.history.forget(m.ID)
 		if err := unix.Unmount(m.Target, 0); err != nil {
-			w.tb.Errorf("the mount of another program at %s: %v", m.Target, err)
+			hidden = append(hidden, m)
+			w.history.foreign(m.ID, m.Target)
 		}
 	}
-	w.foreign = nil
+	slices.Reverse(hidden)
+	w.foreign = hidden
 	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(w.dirs))) {
-		_ = os.Remove(dir) // a mount of the daemon may be below it
+		_ = os.Remove(dir) // a mount may be below it
 	}
 }
 
@@ -593,6 +597,10 @@ func (w *world) settle() {
 	}
 	if w.tb.Failed() {
 		return
+	}
+	for len(w.foreign) > 0 && ctx.Err() == nil { // the daemon may still clean up
+		w.unmountForeign()
+		kube.Pause(ctx, 100*time.Millisecond)
 	}
 	w.nothingLeft(ctx)
 	w.counts.slowest = time.Since(began).Seconds()
