@@ -345,7 +345,7 @@ func (s *system) permitted() []row {
 	}
 }
 
-// harmless returns a request without effect that ends.
+// harmless returns a request without effect that returns soon.
 func (c call) harmless() call {
 	if c.method == http.MethodGet {
 		c.path = strings.Replace(c.path, "?watch=1", "", 1)
