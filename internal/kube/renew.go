@@ -33,12 +33,8 @@ type Renewal struct {
 	Report func(TokenState)
 }
 
-// StoredToken is the name of the renewed token in the state directory. TemporaryToken is its name
-// until it is complete; a crash can leave it behind.
-const (
-	StoredToken    = "service.token"
-	TemporaryToken = StoredToken + ".new"
-)
+// StoredToken is the name of the renewed token in the state directory.
+const StoredToken = "service.token"
 
 func (r Renewal) enabled() bool { return r.Node != "" && r.Daemon != "" && r.Directory != "" }
 

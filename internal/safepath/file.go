@@ -41,6 +41,10 @@ func ReadFile(path string, limit int64, flags int, check func(fs.FileInfo) error
 	return data, nil
 }
 
+// TemporarySuffix is the end of the name that a file has in StoreSecret until it is complete. A crash
+// can leave a file with this name behind.
+const TemporarySuffix = ".new"
+
 // StoreSecret replaces the file name in a directory of the user of this process atomically, with
 // mode 0600. It creates the directory if its parent exists, and refuses one that other users can
 // change. When it returns nil, the file is on the disk.
@@ -59,7 +63,7 @@ func StoreSecret(dir, name string, data []byte) error {
 		return err
 	}
 	defer d.Close()
-	if err := ReplaceSecret(int(d.Fd()), name, name+".new", data); err != nil {
+	if err := ReplaceSecret(int(d.Fd()), name, name+TemporarySuffix, data); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	return nil

@@ -4,8 +4,8 @@ package failpoint
 
 import "os"
 
-// Bug reports whether CLIENTMOUNTD_BUG selects this seeded defect. The chaos suite must find each of them, which
-// shows that its checks work:
+// Bug reports whether CLIENTMOUNTD_BUG selects this seeded defect. The chaos suite must find each of
+// them, which shows that its checks work:
 //
 //	mount-again      mounts again what is mounted already
 //	failed-unmount   takes a failed unmount for a successful one

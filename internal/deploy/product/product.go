@@ -29,12 +29,9 @@ const (
 	CertFile  = "service.cert"
 )
 
-// TemporaryToken is the name of a renewed token that the daemon has not stored completely. A crash can
-// leave it behind.
-const TemporaryToken = TokenFile + ".new"
-
-// TokenRecord is the name of the file in which nnf-dm records the state of its token.
-const TokenRecord = "token.json"
+// StoredFiles are the names of the files in the state directory of a daemon: the token that it has
+// renewed, what nnf-dm records about it, and what a crash can leave behind of both.
+var StoredFiles = []string{TokenFile, TokenFile + ".new", "token.json", "token.json.new"}
 
 // RenewalMode is the mode of the state directory of a daemon, octal. Only its user may enter it.
 const RenewalMode = "0700"

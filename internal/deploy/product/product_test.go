@@ -17,6 +17,7 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/daemon"
 	"github.com/compute-daemons/compute-daemons/internal/datamovement/server"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
+	"github.com/compute-daemons/compute-daemons/internal/safepath"
 	"github.com/compute-daemons/compute-daemons/packaging"
 )
 
@@ -182,13 +183,14 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// The daemons store their tokens where nnf-deploy looks for them.
-func TestStoredTokens(t *testing.T) {
-	if TokenFile != kube.StoredToken || TemporaryToken != kube.TemporaryToken {
-		t.Errorf("the table has %s and %s, the daemons %s and %s", TokenFile, TemporaryToken, kube.StoredToken, kube.TemporaryToken)
+// nnf-deploy looks for the files that the daemons store.
+func TestStoredFiles(t *testing.T) {
+	var want []string
+	for _, name := range []string{kube.StoredToken, daemon.TokenRecordName} {
+		want = append(want, name, name+safepath.TemporarySuffix)
 	}
-	if TokenRecord != daemon.TokenRecordName {
-		t.Errorf("the table has %s, nnf-dm %s", TokenRecord, daemon.TokenRecordName)
+	if !slices.Equal(StoredFiles, want) || TokenFile != kube.StoredToken {
+		t.Errorf("the table has %q and %s, the daemons store %q", StoredFiles, TokenFile, want)
 	}
 }
 

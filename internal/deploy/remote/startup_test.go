@@ -72,8 +72,8 @@ func TestStartUpFiles(t *testing.T) {
 	}
 }
 
-// limits sets time limits: for an expected end at a limit they are short, otherwise a busy machine does
-// not reach them. To find an error about input, the first login must reach its limit and the second
+// limits sets time limits: for an expected end at a limit they are short, otherwise a busy machine
+// does not reach them. To find an error about input, the first login must reach its limit and the second
 // one must not: check raises a short limit until this is so.
 func (tt *startUp) limits(s *SSH) *SSH {
 	switch s.Connect, s.Login = 5*time.Second, 3*time.Minute; tt.kind {

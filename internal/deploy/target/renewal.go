@@ -42,8 +42,8 @@ func (r *Report) Renews(d *Daemon) error {
 		"%s %s on the node cannot renew a token of its own account: %s", d.Bin, cmp.Or(r.version(d.Bin), "(unknown version)"), why)
 }
 
-// Replaceable returns an error if systemd decrypts the token of the daemon: a token in /etc would not be
-// used, and would be there without encryption. The error is a *Problem.
+// Replaceable returns an error if systemd decrypts the token of the daemon: a token in /etc would not
+// be used, and would be there without encryption. The error is a *Problem.
 func (r *Report) Replaceable(d *Daemon) error {
 	if d.Bin == "" {
 		return nil
@@ -63,8 +63,8 @@ func (r *Report) Replaceable(d *Daemon) error {
 	return nil
 }
 
-// renewal returns an error if nnf-deploy cannot replace the token of the daemon, or if the daemon must get
-// a token of its own account, and the program that stays on the node cannot renew it.
+// renewal returns an error if nnf-deploy cannot replace the token of the daemon, or if the daemon must
+// get a token of its own account, and the program that stays on the node cannot renew it.
 func (d *differ) renewal(daemon *Daemon) error {
 	if daemon.credentials() {
 		if err := d.r.Replaceable(daemon); err != nil {
@@ -117,7 +117,7 @@ func (r *Report) storedToken(d *Daemon) string {
 func (d *differ) unstore(daemon *Daemon) {
 	list, other := d.r.directories(daemon)
 	for _, dir := range list {
-		for _, name := range storedNames {
+		for _, name := range product.StoredFiles {
 			d.unstoreFile(daemon, dir, name, dir == other)
 		}
 	}

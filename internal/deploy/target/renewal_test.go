@@ -467,7 +467,7 @@ func TestStoredTokens(t *testing.T) {
 				return o
 			}
 			put := func(dir, owner string) {
-				for _, name := range storedNames {
+				for _, name := range product.StoredFiles {
 					s.Put(dir+"/"+name, s.own, 0o600)
 				}
 				s.setOwner(dir, owner)
@@ -477,7 +477,7 @@ func TestStoredTokens(t *testing.T) {
 			put(dmDirectory, "nnf-dm:nnf-dm")
 			put(elsewhere, "nnf-dm:nnf-dm")
 			for _, dir := range []string{dmDirectory, elsewhere} {
-				for _, name := range storedNames {
+				for _, name := range product.StoredFiles {
 					if got := changes(plan()); !strings.Contains(got, "remove "+dir+"/"+name+"\n") {
 						t.Errorf("no %s/%s in\n%s", dir, name, got)
 					}
@@ -497,13 +497,13 @@ func TestStoredTokens(t *testing.T) {
 			put("/victim", "root:root")
 			link(t, s.Root+"/victim", s.Root+"/persistent/link")
 			report("/persistent/link")
-			if o := run(); len(o.Notes) != len(storedNames) || !strings.Contains(o.Notes[0], "/persistent/link/service.token stays: its directory does not belong to nnf-dm") {
+			if o := run(); len(o.Notes) != len(product.StoredFiles) || !strings.Contains(o.Notes[0], "/persistent/link/service.token stays: its directory does not belong to nnf-dm") {
 				t.Errorf("%q", o.Notes)
 			}
 			if got := changes(plan()); strings.Contains(got, "link") || verb == "shared" && got != "" {
 				t.Errorf("the next run would change\n%s", got)
 			}
-			for _, name := range storedNames {
+			for _, name := range product.StoredFiles {
 				if s.Get("/victim/"+name) != s.own {
 					t.Errorf("/victim/%s was removed", name)
 				}

@@ -31,9 +31,6 @@ func Probe(ctx context.Context, shell remote.Shell, w *Want) (*Report, error) {
 	return report, perr
 }
 
-// storedNames are the names of the files that a daemon has in its state directory.
-var storedNames = []string{product.TokenFile, product.TemporaryToken, product.TokenRecord, product.TokenRecord + ".new"}
-
 // maxAnswer is the maximum size in bytes of the answer of a node.
 const maxAnswer = 4 << 20
 
@@ -71,7 +68,7 @@ func request(w *Want) string {
 		for _, path := range slices.Concat(p.ConfigDirectories(), []string{p.RenewalDirectory()}, d.timerPaths()) {
 			fmt.Fprintf(&b, "file %s\n", path)
 		}
-		for _, name := range storedNames {
+		for _, name := range product.StoredFiles {
 			fmt.Fprintf(&b, "stored %s/%s\n", p.RenewalDirectory(), name)
 		}
 		units := p.Units()
@@ -81,7 +78,7 @@ func request(w *Want) string {
 		for _, unit := range units {
 			fmt.Fprintf(&b, "unit %s\n", unit)
 		}
-		fmt.Fprintf(&b, "daemon %s %s %s\n", d.Bin, p.User, strings.Join(storedNames, " "))
+		fmt.Fprintf(&b, "daemon %s %s %s\n", d.Bin, p.User, strings.Join(product.StoredFiles, " "))
 	}
 	return b.String() + "end\n"
 }

@@ -16,8 +16,12 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
-// window is how much older than its arrival here a published state may be.
-const window = 2 * time.Second
+// A published state was true at most window before its event arrives here, and at most lag before the
+// previous event of the object has arrived.
+const (
+	window = 2 * time.Second
+	lag    = time.Second
+)
 
 // history observes the mount table of the kernel and the objects at the API server, and checks both
 // against each other.
@@ -34,6 +38,7 @@ type history struct {
 	checks   int
 	spans    map[string][]span          // when something of ours was mounted, by path
 	alien    map[int]string             // mounts of other programs: their paths, by ID
+	events   map[string]time.Time       // when the last event of an object has arrived, by UID
 	claims   map[string]string          // the last published state, by UID and mount
 	owned    map[string]bool            // objects that had our finalizer, by UID
 	excused  map[string]bool            // objects whose finalizer the script has removed, by name
@@ -46,7 +51,7 @@ type span struct{ from, to time.Time }
 
 func watch(w *world) *history {
 	h := &history{
-		w: w, start: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{},
+		w: w, start: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{}, events: map[string]time.Time{},
 		owned: map[string]bool{}, excused: map[string]bool{}, live: map[string]lab.Object{}, paths: map[string]map[string]bool{},
 	}
 	h.ctx, h.end = context.WithCancel(context.Background())
@@ -220,9 +225,8 @@ func (h *history) look() error {
 }
 
 // mounted reports whether something of ours was mounted at the path, and whether it was not, at some
-// moment within the last time.
-func (h *history) mounted(path string, last time.Duration) (yes, no bool) {
-	start := time.Now().Add(-last)
+// moment since start.
+func (h *history) mounted(path string, start time.Time) (yes, no bool) {
 	at := start
 	for _, s := range h.spans[path] {
 		if !s.to.IsZero() && s.to.Before(start) {
@@ -255,6 +259,11 @@ func (h *history) event(kind string, o lab.Object) {
 	uid, name := o.String("metadata", "uid"), o.Name()
 	finalizers, _ := o.At("metadata", "finalizers").([]any)
 	ours := slices.Contains(finalizers, any(api.FinalizerClientMount)) && kind != "DELETED"
+	since := time.Now().Add(-window)
+	if previous := h.events[uid].Add(-lag); previous.After(since) {
+		since = previous
+	}
+	h.events[uid] = time.Now()
 	status := fmt.Sprint(o["status"])
 	h.add(fmt.Sprintf("%s %s %s %s %.200s", kind, name, o.String("spec", "desiredState"), finalizers, status))
 	mounts, _ := o.At("status", "mounts").([]any)
@@ -268,7 +277,7 @@ func (h *history) event(kind string, o lab.Object) {
 		}
 		path, _ := o.At("spec", "mounts", i, "mountPath").(string)
 		if last := h.claims[key]; kind == "MODIFIED" && claim != "" && claim != last && !h.others(name, path) {
-			yes, no := h.mounted(path, window)
+			yes, no := h.mounted(path, since)
 			switch {
 			case claim == "mounted" && !yes:
 				h.wrong("%s is published as mounted, but %s is not", name, path)
@@ -280,7 +289,7 @@ func (h *history) event(kind string, o lab.Object) {
 	}
 	if kind == "MODIFIED" || kind == "DELETED" {
 		if h.owned[uid] && !ours && !h.excused[name] {
-			h.released(name, o)
+			h.released(name, o, since)
 		}
 	}
 	h.owned[uid] = ours
@@ -291,7 +300,8 @@ func (h *history) event(kind string, o lab.Object) {
 	}
 }
 
-// others reports whether another object has the path, or had it before: it may still have to unmount it.
+// others reports whether another object has the path, or had it before: it may still have to unmount
+// it.
 func (h *history) others(name, path string) bool {
 	for other := range h.live {
 		if other != name && h.paths[other][path] {
@@ -302,14 +312,14 @@ func (h *history) others(name, path string) bool {
 }
 
 // released checks an object that has lost our finalizer: nothing of it may be mounted.
-func (h *history) released(name string, o lab.Object) {
+func (h *history) released(name string, o lab.Object, since time.Time) {
 	mounts, _ := o.At("spec", "mounts").([]any)
 	for i := range mounts {
 		path, _ := o.At("spec", "mounts", i, "mountPath").(string)
 		if h.others(name, path) {
 			continue
 		}
-		if _, no := h.mounted(path, window); !no {
+		if _, no := h.mounted(path, since); !no {
 			h.wrong("%s has lost its finalizer, but %s is mounted", name, path)
 		}
 	}

@@ -47,7 +47,8 @@ type world struct {
 	daemon      *lab.Process
 	started     time.Time // of the daemon, or when it was last resumed
 	stopped     bool      // by SIGSTOP
-	excused     bool      // the daemon may exit
+	limited     bool      // it has few open files
+	excused     bool      // it may exit
 	daemons     []*lab.Process
 
 	objects map[string]*object // that the API server has, by name
@@ -74,6 +75,7 @@ func newWorld(tb lab.TB, base *fixture.Fixture) *world {
 	}
 	w.counts.scripts = 1
 	w.volumes, w.made = storageOf(f)
+	f.Must(f.ClearLog()) // of earlier worlds
 	w.profile("create")
 	f.Must(os.MkdirAll(f.Runtime, 0o755))
 	f.Must(unix.Mount("runtime", f.Runtime, "tmpfs", 0, "size=1m,mode=0755"))
@@ -154,7 +156,7 @@ func (w *world) do(st step) {
 		}
 	case "move":
 		w.history.expect(a[0], w.Path(a[1]))
-		if o := w.objects[a[0]]; o != nil && w.patch(a[0], lab.Object{"spec": map[string]any{"mounts": mountsOf(w.manifest(a[0], o.volume, a[1], o.state))}}) {
+		if o := w.objects[a[0]]; o != nil && w.patch(a[0], lab.Object{"spec": map[string]any{"mounts": w.manifest(a[0], o.volume, a[1], o.state).At("spec", "mounts")}}) {
 			o.path = a[1]
 		}
 	case "delete":
@@ -234,17 +236,22 @@ func class(name string) string {
 	return name
 }
 
-// bringBack ends the loss of a volume. If the daemon has released the volume in the meantime, it is inactive:
-// on a compute node, the daemon then removes its device with dmsetup. There is no device mapper here.
+// bringBack ends the loss of a volume. If the daemon has released the volume in the meantime, it is
+// inactive: on a compute node, the daemon then removes its device with dmsetup. There is no device
+// mapper here.
 func (w *world) bringBack(name string) {
 	if !w.lost[name] {
 		return
 	}
 	delete(w.lost, name)
 	v := w.made[name]
+	mounts, err := w.Mounts()
+	w.Must(err)
 	w.Must(v.Hide(false))
-	if active, err := v.Active(); err != nil || active {
-		_ = w.Tool("lvchange", "--activate", "n", v.VG+"/"+v.LV) // fails while it is mounted
+	// lvchange refuses this while a file system on it is mounted, but not while its node is bound.
+	bound := slices.ContainsFunc(mounts, func(m lab.Mount) bool { return strings.HasSuffix(m.Root, "/"+filepath.Base(v.Node)) })
+	if active, err := v.Active(); !bound && (err != nil || active) {
+		_ = w.Tool("lvchange", "--activate", "n", v.VG+"/"+v.LV)
 	}
 }
 
@@ -267,8 +274,6 @@ func harm(name string, times int) lab.Fault {
 	}
 	return f
 }
-
-func mountsOf(o lab.Object) any { return o.At("spec", "mounts") }
 
 // manifest returns a ClientMount.
 func (w *world) manifest(name, volume, path, state string) lab.Object {
@@ -384,12 +389,13 @@ func (w *world) unmountForeign() {
 
 func (w *world) start(how string) {
 	config := []string{"[kubernetes]", "[mount]", fmt.Sprintf("command_timeout = %q", commandTimeout), fmt.Sprintf("hook_timeout = %q", commandTimeout), `retry_max = "2s"`, `orphans = "unmount"`}
+	limited := false
 	spec := lab.Spec{Program: lab.TestBuild, Env: append([]string{fixture.FSTypes}, w.environment...)}
 	switch {
 	case strings.HasPrefix(how, "nofile="):
 		n := strings.TrimPrefix(how, "nofile=")
 		spec.Wrap = []string{"prlimit", "--nofile=" + n + ":" + n}
-		w.excused = true
+		limited = true
 	case how == "busy=kill":
 		config = append(config, `busy = "kill"`, `busy_grace = "1s"`)
 	}
@@ -397,6 +403,7 @@ func (w *world) start(how string) {
 	w.daemon = w.Launch(spec)
 	w.daemons = append(w.daemons, w.daemon)
 	w.started, w.stopped = time.Now(), false
+	w.limited, w.excused = limited, w.excused || limited
 }
 
 func (w *world) kill() {
@@ -480,18 +487,18 @@ func (w *world) server(how string) {
 		w.Must(w.Cluster.Resume())
 		return
 	}
+	before := w.Cluster.Address()
 	w.Must(w.Cluster.Kill())
 	ctx, cancel := context.WithTimeout(w.tb.Context(), 2*time.Minute)
 	defer cancel()
 	w.Must(w.Cluster.Restart(ctx))
-	// The new server may have another port: the proxy must find it.
-	if !strings.HasSuffix(w.Cluster.URL, w.Cluster.Address()) {
-		w.tb.Fatal("the API server has another address")
+	if after := w.Cluster.Address(); after != before { // the proxy would not find it
+		w.tb.Fatalf("the API server has moved from %s to %s", before, after)
 	}
 }
 
 func (w *world) runtime(how string) {
-	w.excused = true // a daemon that starts now cannot work
+	w.excused = w.excused || how != "usual" // a daemon that starts now cannot work
 	fill := filepath.Join(w.Runtime, "chaos-fill")
 	switch how {
 	case "full":
@@ -554,7 +561,7 @@ func (w *world) settle() {
 	w.endCommands() // those that hang
 	w.cont()
 	w.alive()
-	if w.daemon != nil && w.excused { // it may have limits
+	if w.daemon != nil && w.limited {
 		w.terminate()
 	}
 	w.excused = false

@@ -109,11 +109,18 @@ func generate(seed uint64, n int) (s script) {
 	}
 	slices.Sort(names)
 	calm := seed%5 == 0 // no faults
+	var created []string
 	for len(s) < n {
 		st := step{verb: names[random.IntN(len(names))]}
 		v := verbs[st.verb]
 		for _, values := range v.args {
 			st.args = append(st.args, values[random.IntN(len(values))])
+		}
+		if st.verb == "create" {
+			if created != nil && random.IntN(4) == 0 { // two objects with one mount
+				copy(st.args[1:], created)
+			}
+			created = st.args[1:]
 		}
 		if !calm || !v.fault {
 			s = append(s, st)

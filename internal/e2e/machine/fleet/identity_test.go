@@ -101,9 +101,9 @@ func TestIdentities(t *testing.T) {
 	const elsewhere = "/srv/nnf-dm"
 	stores := func() {
 		for _, d := range product.Daemons {
-			first.Do(fmt.Sprintf("cd %s && cp %s/%s . && touch %s", d.RenewalDirectory(), product.Directory(d.Name), product.TokenFile, product.TemporaryToken))
+			first.Do(fmt.Sprintf("cd %s && cp %s/%s . && touch %s", d.RenewalDirectory(), product.Directory(d.Name), product.TokenFile, product.StoredFiles[1]))
 		}
-		first.Do(fmt.Sprintf("install -d -m 0700 -o %[1]s -g %[1]s %[2]s && touch %[2]s/%[3]s %[2]s/%[4]s", mover.User, elsewhere, product.TokenFile, product.TemporaryToken))
+		first.Do(fmt.Sprintf("install -d -m 0700 -o %[1]s -g %[1]s %[2]s && touch %[2]s/%[3]s %[2]s/%[4]s", mover.User, elsewhere, product.TokenFile, product.StoredFiles[1]))
 	}
 	first.Setting("nnf-dm", "90-site", "[daemon]\nstate_directory = \""+elsewhere+"\"\n")
 	stores()
