@@ -108,22 +108,26 @@ unexport CRDS
 # The suites run two at a time, the longest first. The crash suite runs in its own
 # directory, where go test shows its output. With CRDS, the conformance and offload suites
 # run on those definitions; all other suites use the definitions of devcluster.
-E2E    := crash conformance fleetsim apiserver offload dmapiserver abuse demo
+E2E    := crash conformance fleetsim apiserver offload dmapiserver chaos abuse demo
 E2E    := $(filter $(patsubst internal/e2e/%/,%,$(wildcard internal/e2e/*/)),$(E2E))
 SUITES := suite-crash $(if $(CRDS),suite-crds) $(patsubst %,suite-%,$(filter-out crash $(if $(CRDS),conformance offload),$(E2E))) suite-devcluster suite-others
 MACHINES := machine/container machine/fleet machine/vm
 suite-%:
 	$(GO) test -buildvcs=false -count=1 -timeout 20m ./internal/e2e/$*
-.PHONY: suite-crash suite-crds suite-devcluster suite-others
+.PHONY: suite-crash suite-crds suite-chaos suite-devcluster suite-others
 suite-crash:
 	cd internal/e2e/crash && $(GO) test -buildvcs=false -count=1 -timeout 20m
+# The worlds mostly wait, so they are played at the same time: fixed seeds, then fresh ones,
+# which are printed.
+suite-chaos:
+	CHAOS_MINUTES=4 $(GO) test -buildvcs=false -count=1 -p 4 -timeout 20m ./internal/e2e/chaos/...
 suite-devcluster:
 	internal/devcluster/build.sh --test -count=1 -timeout 20m
 suite-crds:
 	@[ -d "$(CRDS)" ] || { echo "make: CRDS must be a directory with CustomResourceDefinitions" >&2; exit 1; }
 	CRDS=$(CRDS) $(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $(patsubst %,./internal/e2e/%,$(filter conformance offload,$(E2E)))
 suite-others:
-	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/($(subst $(eval) ,|,$(E2E) $(MACHINES) manual packages))$$')
+	$(GO) test -buildvcs=false -count=1 -p 1 -timeout 20m $$($(GO) list ./internal/e2e/... | grep -vE '/e2e/(($(subst $(eval) ,|,$(E2E) $(MACHINES) manual packages))$$|chaos/)')
 
 # The tests on whole machines: systemd in containers, then a virtual machine. All use
 # one root file system, which is created once (about a minute), and the packages of
@@ -153,11 +157,11 @@ E2E_NEEDS := build-daemon bin/packager e2e-rpm
 e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS) ## test the installed daemons on one kind of machine
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
-SEED ?= $(shell date +%s)
+WORLD ?= mounts
 MINUTES ?= 10
 .PHONY: chaos
-chaos: need-test devcluster build-test bin/clientmountd-chaosbug ## random operations and faults against clientmountd, with checks from the kernel and a history (SEED=1 MINUTES=10)
-	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) CHAOS_SHRINK_MINUTES=20 $(GO) test -buildvcs=false -count=1 -timeout 0 -v ./internal/e2e/chaos
+chaos: need-test devcluster build-daemon build-test bin/clientmountd-chaosbug ## random operations and faults against the daemons, with checks from the kernel and a history (WORLD=mounts SEED=1 MINUTES=10)
+	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) CHAOS_SHRINK_MINUTES=20 CHAOS_BUGS=1 $(GO) test -buildvcs=false -count=1 -timeout 0 -v ./internal/e2e/chaos/$(WORLD)
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test suite-crds ## run the conformance and offload suites on the CRDs in CRDS=DIR

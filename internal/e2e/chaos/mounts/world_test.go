@@ -1,4 +1,4 @@
-package chaos
+package mounts
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/compute-daemons/compute-daemons/internal/e2e/chaos"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
@@ -36,8 +37,8 @@ type storage struct {
 	owner  string             // volumes with lockspaces have a group of their own
 }
 
-// world is one compute node with its volumes, and what the script has done to it.
-type world struct {
+// node is one compute node with its volumes, and what the script has done to it.
+type node struct {
 	*fixture.Fixture
 	tb      lab.TB
 	volumes map[string]storage
@@ -57,7 +58,7 @@ type world struct {
 	lost    map[string]bool // volumes that LVM does not see
 	dirs    map[string]bool // directories of other programs
 	history *history
-	counts  counts
+	counts  chaos.Counts
 }
 
 // object is a ClientMount as the script has left it.
@@ -65,15 +66,15 @@ type object struct {
 	volume, path, state string
 }
 
-// newWorld creates a node with a proxy, its volumes and its profile. No daemon runs yet.
-func newWorld(tb lab.TB, base *fixture.Fixture) *world {
+// newNode creates a node with a proxy, its volumes and its profile. No daemon runs yet.
+func newNode(tb lab.TB, base *fixture.Fixture) *node {
 	tb.Helper()
 	f := base.For(tb)
 	f.UseProxy()
-	w := &world{
+	w := &node{
 		Fixture: f, tb: tb, objects: map[string]*object{}, holders: map[string][]*lab.Holder{}, dirs: map[string]bool{}, lost: map[string]bool{},
 	}
-	w.counts.scripts = 1
+	w.counts.Scripts = 1
 	w.volumes, w.made = storageOf(f)
 	f.Must(f.ClearLog()) // of earlier worlds
 	w.profile("create")
@@ -118,14 +119,14 @@ func storageOf(f *fixture.Fixture) (map[string]storage, map[string]*lab.Volume) 
 }
 
 // run plays the script, ends all faults, and checks that everything becomes as it should be.
-func (w *world) run(s script) {
+func (w *node) run(s chaos.Script) {
 	defer w.tidy()
 	w.start("usual")
 	for _, st := range s {
-		if verbs[st.verb].fault {
-			w.counts.faults++
-		} else if st.verb != "wait" {
-			w.counts.operations++
+		if verbs[st.Verb].Fault {
+			w.counts.Faults++
+		} else if st.Verb != "wait" {
+			w.counts.Operations++
 		}
 		w.do(st)
 		w.alive()
@@ -144,10 +145,10 @@ func arg(s string) int {
 }
 
 // do does one step.
-func (w *world) do(st step) {
+func (w *node) do(st chaos.Step) {
 	w.history.note(st.String())
-	a := append(slices.Clone(st.args), "", "", "")
-	switch st.verb {
+	a := append(slices.Clone(st.Args), "", "", "")
+	switch st.Verb {
 	case "create":
 		w.create(a[0], a[1], a[2])
 	case "want":
@@ -184,7 +185,7 @@ func (w *world) do(st step) {
 	case "foreign":
 		w.mountForeign(a[0])
 	case "lose", "return":
-		if v := w.made[a[0]]; v != nil && st.verb == "lose" {
+		if v := w.made[a[0]]; v != nil && st.Verb == "lose" {
 			w.lost[a[0]] = true
 			w.Must(v.Hide(true))
 		} else if v != nil {
@@ -239,7 +240,7 @@ func class(name string) string {
 // bringBack ends the loss of a volume. If the daemon has released the volume in the meantime, it is
 // inactive: on a compute node, the daemon then removes its device with dmsetup. There is no device
 // mapper here.
-func (w *world) bringBack(name string) {
+func (w *node) bringBack(name string) {
 	if !w.lost[name] {
 		return
 	}
@@ -276,14 +277,14 @@ func harm(name string, times int) lab.Fault {
 }
 
 // manifest returns a ClientMount.
-func (w *world) manifest(name, volume, path, state string) lab.Object {
+func (w *node) manifest(name, volume, path, state string) lab.Object {
 	s := w.volumes[volume]
 	m := s.mount
 	m.Path = w.Path(path)
 	return fixture.ClientMount(name, w.Node, fixture.ClientMountSpec{Profile: w.Profile, OwnerUID: s.owner, State: state, Mounts: []fixture.MountSpec{m}})
 }
 
-func (w *world) create(name, volume, path string) {
+func (w *node) create(name, volume, path string) {
 	if w.objects[name] != nil {
 		return
 	}
@@ -296,7 +297,7 @@ func (w *world) create(name, volume, path string) {
 }
 
 // patch changes an object, and reports whether it has.
-func (w *world) patch(name string, change lab.Object) bool {
+func (w *node) patch(name string, change lab.Object) bool {
 	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
 	defer cancel()
 	_, err := w.Cluster.Patch(ctx, "ClientMount", w.Node, name, change)
@@ -305,7 +306,7 @@ func (w *world) patch(name string, change lab.Object) bool {
 
 // delete deletes an object. It exists until the daemon has removed its finalizer; the script cannot use
 // its name until then.
-func (w *world) delete(name string) {
+func (w *node) delete(name string) {
 	if w.objects[name] == nil {
 		return
 	}
@@ -317,7 +318,7 @@ func (w *world) delete(name string) {
 }
 
 // profile creates, changes or deletes the storage profile. A change adds a hook.
-func (w *world) profile(how string) {
+func (w *node) profile(how string) {
 	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
 	defer cancel()
 	if how == "delete" {
@@ -334,7 +335,7 @@ func (w *world) profile(how string) {
 	_, _ = w.Cluster.Apply(ctx, fixture.Profile(w.Profile, p))
 }
 
-func (w *world) release() {
+func (w *node) release() {
 	for name, list := range w.holders {
 		for _, h := range slices.Backward(list) {
 			_ = h.Release() // the daemon may have ended the process
@@ -344,7 +345,7 @@ func (w *world) release() {
 }
 
 // mountForeign mounts like another program, unless something is mounted there.
-func (w *world) mountForeign(path string) {
+func (w *node) mountForeign(path string) {
 	target := w.Path(path)
 	if _, mounted, err := w.MountAt(target); err != nil || mounted {
 		return
@@ -371,7 +372,7 @@ func (w *world) mountForeign(path string) {
 const foreignSource = "foreign"
 
 // unmountForeign ends the mounts of other programs. Those that a mount of the daemon hides stay.
-func (w *world) unmountForeign() {
+func (w *node) unmountForeign() {
 	var hidden []lab.Mount
 	for _, m := range slices.Backward(w.foreign) { // a later one may hide an earlier one
 		w.history.forget(m.ID)
@@ -387,7 +388,7 @@ func (w *world) unmountForeign() {
 	}
 }
 
-func (w *world) start(how string) {
+func (w *node) start(how string) {
 	config := []string{"[kubernetes]", "[mount]", fmt.Sprintf("command_timeout = %q", commandTimeout), fmt.Sprintf("hook_timeout = %q", commandTimeout), `retry_max = "2s"`, `orphans = "unmount"`}
 	limited := false
 	spec := lab.Spec{Program: lab.TestBuild, Env: append([]string{fixture.FSTypes}, w.environment...)}
@@ -406,17 +407,17 @@ func (w *world) start(how string) {
 	w.limited, w.excused = limited, w.excused || limited
 }
 
-func (w *world) kill() {
+func (w *node) kill() {
 	if w.daemon == nil {
 		return
 	}
-	w.counts.kills++
+	w.counts.Kills++
 	w.daemon.Kill9()
 	w.daemon, w.stopped = nil, false
 }
 
 // endCommands kills all running calls of tools.
-func (w *world) endCommands() {
+func (w *node) endCommands() {
 	calls, err := w.Log()
 	w.Must(err)
 	for _, c := range calls {
@@ -427,7 +428,7 @@ func (w *world) endCommands() {
 }
 
 // terminate stops the daemon like systemd: with SIGTERM, and SIGKILL later.
-func (w *world) terminate() {
+func (w *node) terminate() {
 	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
 	defer cancel()
 	_ = w.daemon.Term()
@@ -440,7 +441,7 @@ func (w *world) terminate() {
 	w.daemon = nil
 }
 
-func (w *world) cont() {
+func (w *node) cont() {
 	if w.daemon != nil && w.stopped {
 		_ = w.daemon.Signal(unix.SIGCONT)
 		w.started, w.stopped = time.Now(), false
@@ -448,7 +449,7 @@ func (w *world) cont() {
 }
 
 // alive starts a daemon again that has exited, like systemd. It may exit only when it cannot work.
-func (w *world) alive() {
+func (w *node) alive() {
 	if w.daemon == nil {
 		return
 	}
@@ -464,7 +465,7 @@ func (w *world) alive() {
 	}
 }
 
-func (w *world) network(how string) {
+func (w *node) network(how string) {
 	switch how {
 	case "refuse":
 		w.Proxy.Refuse()
@@ -480,7 +481,7 @@ func (w *world) network(how string) {
 }
 
 // server kills and restarts the API server, or pauses it for a while.
-func (w *world) server(how string) {
+func (w *node) server(how string) {
 	if how == "pause" {
 		w.Must(w.Cluster.Pause())
 		time.Sleep(2 * time.Second) // the pause itself
@@ -497,7 +498,7 @@ func (w *world) server(how string) {
 	}
 }
 
-func (w *world) runtime(how string) {
+func (w *node) runtime(how string) {
 	w.excused = w.excused || how != "usual" // a daemon that starts now cannot work
 	fill := filepath.Join(w.Runtime, "chaos-fill")
 	switch how {
@@ -521,7 +522,7 @@ func (w *world) runtime(how string) {
 }
 
 // clear ends the faults of tools, connections and the runtime directory.
-func (w *world) clear() {
+func (w *node) clear() {
 	w.Must(w.ClearFaults())
 	w.Proxy.Clear()
 	w.Must(w.Proxy.Accept())
@@ -530,7 +531,7 @@ func (w *world) clear() {
 
 // conflicts reports whether another object of the script has another volume at the path, or a path above
 // or below it. Which of the two is mounted depends on their order.
-func (w *world) conflicts(name string) bool {
+func (w *node) conflicts(name string) bool {
 	o := w.objects[name]
 	for other, p := range w.objects {
 		if other == name {
@@ -546,7 +547,7 @@ func (w *world) conflicts(name string) bool {
 
 // settle ends all faults. Then everything must become as it should be: each object that does not
 // conflict with another one, and after their deletion nothing is left.
-func (w *world) settle() {
+func (w *node) settle() {
 	if w.tb.Failed() || w.history.failed() {
 		return
 	}
@@ -610,13 +611,13 @@ func (w *world) settle() {
 		kube.Pause(ctx, 100*time.Millisecond)
 	}
 	w.nothingLeft(ctx)
-	w.counts.slowest = time.Since(began).Seconds()
+	w.counts.Slowest = time.Since(began)
 	w.terminate()
 	w.commands()
 }
 
 // shared reports whether another object has the same path.
-func (w *world) shared(name string) bool {
+func (w *node) shared(name string) bool {
 	for other, p := range w.objects {
 		if other != name && p.path == w.objects[name].path {
 			return true
@@ -627,7 +628,7 @@ func (w *world) shared(name string) bool {
 
 // nothingLeft waits until nothing of the daemon is left: it may still clean up after an object that was
 // removed without its consent.
-func (w *world) nothingLeft(ctx context.Context) {
+func (w *node) nothingLeft(ctx context.Context) {
 	var left []string
 	for {
 		left = nil
@@ -666,7 +667,7 @@ func (w *world) nothingLeft(ctx context.Context) {
 
 // commands checks the calls of the tools: none of those that change something runs longer than its
 // limit.
-func (w *world) commands() {
+func (w *node) commands() {
 	calls, err := w.Log()
 	w.Must(err)
 	for _, c := range calls {
@@ -677,9 +678,9 @@ func (w *world) commands() {
 }
 
 // tidy ends everything of the world, after a failure too, and reports what the history has found.
-func (w *world) tidy() {
+func (w *node) tidy() {
 	w.history.stop()
-	w.counts.checks += w.history.checks
+	w.counts.Checks += w.history.checks
 	for _, problem := range w.history.problems {
 		w.tb.Error(problem)
 	}

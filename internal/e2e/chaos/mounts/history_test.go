@@ -1,4 +1,4 @@
-package chaos
+package mounts
 
 import (
 	"context"
@@ -26,7 +26,7 @@ const (
 // history observes the mount table of the kernel and the objects at the API server, and checks both
 // against each other.
 type history struct {
-	w    *world
+	w    *node
 	ctx  context.Context
 	end  context.CancelFunc
 	done sync.WaitGroup
@@ -49,7 +49,7 @@ type history struct {
 // span is when something was mounted; a zero end means until now.
 type span struct{ from, to time.Time }
 
-func watch(w *world) *history {
+func watch(w *node) *history {
 	h := &history{
 		w: w, start: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{}, events: map[string]time.Time{},
 		owned: map[string]bool{}, excused: map[string]bool{}, live: map[string]lab.Object{}, paths: map[string]map[string]bool{},
@@ -327,7 +327,7 @@ func (h *history) released(name string, o lab.Object, since time.Time) {
 
 // pace checks that no command of the daemon runs longer than its limit. The daemon can end it only
 // while it runs itself.
-func (h *history) pace(w *world) {
+func (h *history) pace(w *node) {
 	if w.daemon == nil || w.stopped || time.Since(w.started) < commandTimeout+5*time.Second {
 		return
 	}
