@@ -205,6 +205,9 @@ func (f *fakeMachine) MountAt(path string) (*node.Mount, error) {
 		if m.Mountpoint == path {
 			return &m, nil
 		}
+		if strings.HasPrefix(path, m.Mountpoint+"/") {
+			return nil, nil // it hides all earlier ones
+		}
 	}
 	return nil, nil
 }

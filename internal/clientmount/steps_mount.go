@@ -29,6 +29,16 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 	if err != nil {
 		return err
 	}
+	if m != nil && m.Removed() && r.rec.Mounted.is(*m) {
+		if m, err = r.unmountRemoved(*m); err != nil {
+			return err
+		}
+	}
+	if m == nil { // ours may be there, but hidden
+		if m, err = r.ownMount(); err != nil {
+			return err
+		}
+	}
 	if m != nil && !failpoint.Bug("mount-again") {
 		mine, err := matchesVolume(r.machine, *m, r.plan, r.rec)
 		if err == nil && !mine && r.plan.Type == dws.TypeLustre {
@@ -75,6 +85,21 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 		return err
 	}
 	return nil
+}
+
+// unmountRemoved unmounts our bind mount of a device node that was removed: somebody has deactivated the
+// volume. The mount gives access to nothing, or to a later device that gets the same number. It returns
+// what is visible at the path then.
+func (r *runner) unmountRemoved(m node.Mount) (*node.Mount, error) {
+	i := slices.IndexFunc(r.plan.Unmount, func(s plan.Step) bool { return s.Kind == plan.Unmount })
+	if i < 0 {
+		return nil, fmt.Errorf("the device of the mount at %s was removed, and the storage profile has no command to unmount it: unmount it", r.plan.Path)
+	}
+	r.log.Warn("the device of a mount was removed; mounting it again", "mount_path", r.plan.Path, "device", m.OriginalRoot(), daemon.EventID(eventLeftover))
+	if err := r.umount(m, r.plan.Unmount[i].Argv); err != nil {
+		return nil, err
+	}
+	return r.machine.MountAt(r.plan.Path)
 }
 
 // adoptTarget records the target of a mount of our volume that has no record, so that
@@ -240,7 +265,7 @@ func (r *runner) chown(s *plan.Step) error {
 
 func identityOf(m node.Mount) *Identity {
 	return &Identity{
-		ID: m.ID, Device: m.Device().String(), Root: m.Root, FSType: m.FSType, Source: m.Source,
+		ID: m.ID, Device: m.Device().String(), Root: m.OriginalRoot(), FSType: m.FSType, Source: m.Source,
 	}
 }
 
@@ -249,7 +274,7 @@ func identityOf(m node.Mount) *Identity {
 // The source of a block device is not compared, because it changes when the device is
 // renamed.
 func (id *Identity) is(m node.Mount) bool {
-	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.Root && id.FSType == m.FSType &&
+	return id != nil && id.ID == m.ID && id.Device == m.Device().String() && id.Root == m.OriginalRoot() && id.FSType == m.FSType &&
 		(m.Major != 0 || id.Source == m.Source)
 }
 
@@ -272,7 +297,7 @@ func matchesVolume(mc Machine, m node.Mount, p *plan.Plan, rec *MountRecord) (bo
 	case p.Type == dws.TypeRaw:
 		have, err := mc.BoundDevice(m)
 		if err != nil {
-			return noted, nil
+			return noted && !m.Removed(), nil
 		}
 		return sameDevice(mc, have, p, noted)
 	default:
@@ -350,7 +375,7 @@ func errForeign(m node.Mount, p *plan.Plan) error {
 		p.Path, m.Source, m.Device(), m.FSType, p.Device, hint)
 }
 
-// errHidden reports that our mount cannot be unmounted because another one hides it.
+// errHidden reports that our mount cannot be used or unmounted because another one hides it.
 func errHidden(mine node.Mount, by *node.Mount) error {
 	return fmt.Errorf("unexpected mount at path %s. The mount of this ClientMount (mount id %d, device %s) is hidden by device %s type %s at %s, which does not belong to this ClientMount and is left mounted: unmount that one first",
 		mine.Mountpoint, mine.ID, mine.Device(), by.Source, by.FSType, by.Mountpoint)

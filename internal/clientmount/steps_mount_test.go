@@ -39,7 +39,8 @@ func TestMatchesVolume(t *testing.T) {
 		"recorded, another node":            {"xfs", with(func(m *node.Mount) { m.Major = 7 }), true, true, false},
 		"raw":                               {"none", raw, true, false, true},
 		"raw, another device":               {"none", func() node.Mount { m := raw; m.Root = "/sda"; return m }(), true, false, false},
-		"raw, no device, recorded":          {"none", func() node.Mount { m := raw; m.Root = "/gone//deleted"; return m }(), false, true, true},
+		"raw, hidden node, recorded":        {"none", func() node.Mount { m := raw; m.Root = "/gone"; return m }(), false, true, true},
+		"raw, removed node, recorded":       {"none", func() node.Mount { m := raw; m.Root = "/dm-7//deleted"; return m }(), true, true, false},
 		"raw, a file system is mounted":     {"none", dm, true, false, false},
 		"lustre, NID spelled differently":   {"lustre", lustre, true, false, true},
 		"lustre, another file system":       {"lustre", func() node.Mount { m := lustre; m.Source = "10.1.1.2@tcp:/other"; return m }(), true, false, false},
@@ -69,6 +70,7 @@ func TestMatchesVolume(t *testing.T) {
 func TestIdentity(t *testing.T) {
 	lustre := node.Mount{ID: 5, FSType: "lustre", Source: "10.1.1.2@tcp:/job7fs", Root: "/", Minor: 77}
 	disk := node.Mount{ID: 5, FSType: "xfs", Source: "/dev/mapper/a", Root: "/", Major: 253, Minor: 7}
+	raw := node.Mount{ID: 5, FSType: "devtmpfs", Source: "devtmpfs", Root: "/dm-7", Minor: 5}
 	for name, c := range map[string]struct {
 		m      node.Mount
 		change func(m *node.Mount)
@@ -81,6 +83,8 @@ func TestIdentity(t *testing.T) {
 		"another mount":            {disk, func(m *node.Mount) { m.ID = 6 }, false},
 		"a directory of it":        {disk, func(m *node.Mount) { m.Root = "/sub" }, false},
 		"another type":             {disk, func(m *node.Mount) { m.FSType = "ext4" }, false},
+		"its node was removed":     {raw, func(m *node.Mount) { m.Root += "//deleted" }, true},
+		"another node":             {raw, func(m *node.Mount) { m.Root = "/dm-8//deleted" }, false},
 	} {
 		id, now := identityOf(c.m), c.m
 		if c.change(&now); id.is(now) != c.want {
@@ -89,6 +93,47 @@ func TestIdentity(t *testing.T) {
 	}
 	if (*Identity)(nil).is(disk) {
 		t.Error("a nil identity matches a mount")
+	}
+}
+
+// A bind mount whose device node was removed stays ours: it is unmounted, or replaced before the next
+// job uses it.
+func TestRemovedDevice(t *testing.T) {
+	for _, state := range []dws.State{dws.Unmounted, dws.Mounted} {
+		t.Run(string(state), func(t *testing.T) {
+			f := newMounted(t, dws.TypeRaw)
+			f.machine.table[0].Root += "//deleted"
+			f.machine.lvs[testVG+"/"+testLV] = false
+			old := f.machine.table[0].ID
+			f.restart(f.rec.records)
+			f.machine.done()
+			f.want(state)
+			f.reconcile()
+			st, table := f.server.object().Status, f.machine.table
+			if !st.AllReady || st.Mounts[0].State != state || (len(table) == 1) != (state == dws.Mounted) {
+				t.Fatalf("status %s, table %v", describe(&st), table)
+			}
+			if state == dws.Mounted && (table[0].ID == old || table[0].Removed()) {
+				t.Errorf("the old mount is used: %v; %q", table, f.machine.done())
+			}
+		})
+	}
+}
+
+// A daemon that starts while another mount hides its own does not mount a second time.
+func TestMountHidden(t *testing.T) {
+	f := newMounted(t, dws.TypeXFS)
+	f.machine.table = append(f.machine.table, node.Mount{ID: 7, Mountpoint: "/mnt", FSType: "tmpfs", Source: "tmpfs", Root: "/"})
+	f.restart(f.rec.records)
+	f.machine.done()
+	f.reconcile()
+	st := f.server.object().Status
+	if len(f.machine.table) != 2 || st.Mounts[0].Ready || st.Error == nil || !strings.Contains(st.Error.DebugMessage, "is hidden by device tmpfs type tmpfs at /mnt") {
+		t.Fatalf("status %s, table %v, %q", describe(&st), f.machine.table, f.machine.done())
+	}
+	f.machine.table = f.machine.table[:1]
+	if f.reconcile(); !f.server.object().Status.AllReady || len(f.machine.table) != 1 {
+		t.Errorf("table %v", f.machine.table)
 	}
 }
 

@@ -63,7 +63,7 @@ func (n *Node) BlockDevice(path string) (Device, error) {
 // raw allocation). The mount table shows only which file of which file system is bound;
 // BoundDevice reads the node through another mount of that file system (usually /dev),
 // never through the target. The error is ErrNoDevice if m is something else, if the node
-// was removed since (Root ends in //deleted), or if no other mount shows it.
+// was removed since (Removed), or if no other mount shows it.
 func (n *Node) BoundDevice(m Mount) (Device, error) {
 	fail := func(format string, a ...any) (Device, error) {
 		return Device{}, fmt.Errorf("%s: %w: %s", m.Mountpoint, ErrNoDevice, fmt.Sprintf(format, a...))
@@ -71,8 +71,8 @@ func (n *Node) BoundDevice(m Mount) (Device, error) {
 	if m.FSType != "devtmpfs" && m.FSType != "tmpfs" {
 		return fail("it is a mount of type %s", m.FSType)
 	}
-	if strings.HasSuffix(m.Root, "//deleted") {
-		return fail("the device node %s was removed", strings.TrimSuffix(m.Root, "//deleted"))
+	if m.Removed() {
+		return fail("the device node %s was removed", m.OriginalRoot())
 	}
 	table, err := n.mounts(func(string) bool { return true })
 	if err != nil {

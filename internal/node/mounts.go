@@ -21,12 +21,22 @@ import (
 type Mount struct {
 	ID, Parent   int
 	Major, Minor int    // device of the file system; anonymous for lustre and tmpfs
-	Root         string // mounted directory or file of the file system; ends in //deleted if it was removed
+	Root         string // mounted directory or file of the file system, see Removed
 	Mountpoint   string
 	FSType       string
 	Source       string
 	Propagation  string // shared:N, master:N, both or neither (mount_namespaces(7))
 }
+
+// removedSuffix is what the kernel appends to Root when that directory or file was removed.
+const removedSuffix = "//deleted"
+
+// Removed reports whether the mounted directory or file was removed since, for example the node of a
+// device that was deactivated.
+func (m Mount) Removed() bool { return strings.HasSuffix(m.Root, removedSuffix) }
+
+// OriginalRoot returns Root as it was before a removal.
+func (m Mount) OriginalRoot() string { return strings.TrimSuffix(m.Root, removedSuffix) }
 
 // Device returns the device number of the file system.
 func (m Mount) Device() Device { return Device{uint32(m.Major), uint32(m.Minor)} }
