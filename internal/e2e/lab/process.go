@@ -147,6 +147,7 @@ type Process struct {
 
 	json    bool        // all lines of the log must be JSON, unless the start fails
 	checked atomic.Bool // the caller has the exit code, or has killed the process
+	starved atomic.Bool // it may end because it cannot create a thread
 }
 
 // LogLine is a line of output. Fields is nil if the line is not JSON.
@@ -285,8 +286,20 @@ func (p *Process) readLog(pipe *os.File) {
 	}
 }
 
-// crash matches output of the Go runtime, and of the daemons after a panic.
-var crash = regexp.MustCompile(`(?i)\bpanic|^fatal error: |^goroutine \d+ \[|WARNING: DATA RACE`)
+// crash matches output of the Go runtime, and of the daemons after a panic. It does not match the stack of
+// another program in a message, which mentions panic.go.
+var crash = regexp.MustCompile(`(?i)\bpanic(?:[^.]|$)|^fatal error: |^goroutine \d+ \[|WARNING: DATA RACE`)
+
+// noThread matches how the Go runtime ends a program that needs a thread and cannot create one.
+var noThread = regexp.MustCompile(`^runtime: failed to create new OS thread`)
+
+// Starve permits that the Go runtime ends the program because it cannot create a thread.
+func (p *Process) Starve() { p.starved.Store(true) }
+
+// Starved reports whether the Go runtime has ended the program for that reason.
+func (p *Process) Starved() bool {
+	return slices.ContainsFunc(p.Log(), func(l LogLine) bool { return noThread.MatchString(l.Text) })
+}
 
 // endsWithin limits the exit of a program after SIGTERM, on a busy machine.
 const endsWithin = time.Minute
@@ -308,6 +321,9 @@ func (p *Process) finish() (wrong []string) {
 	}
 	p.Kill9()
 	for _, line := range p.Log() {
+		if p.starved.Load() && noThread.MatchString(line.Text) {
+			break
+		}
 		if crash.MatchString(line.Text) || p.json && line.Fields == nil && p.cmd.ProcessState.ExitCode() == 0 {
 			wrong = append(wrong, "in the log: "+strings.TrimSpace(line.Text))
 			break

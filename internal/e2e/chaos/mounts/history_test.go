@@ -3,9 +3,11 @@ package mounts
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +46,24 @@ type history struct {
 	excused  map[string]bool            // objects whose finalizer the script has removed, by name
 	live     map[string]lab.Object      // by name
 	paths    map[string]map[string]bool // of the objects, by name
+	life     map[string]map[string]bool // of the objects since they were created, by name
+	volumes  map[string]map[string]bool // of the objects, by name and volume
+	hidden   map[string]bool            // volumes that were lost
+	reports  map[string][]report        // what was published, by path
+	hooks    []hook                     // that have run and are not checked yet
+	read     int64                      // bytes of the file of the hooks
+}
+
+// report is what was published about a path, and when.
+type report struct {
+	span
+	state string
+}
+
+// hook is a hook that has run.
+type hook struct {
+	at          time.Time
+	place, path string
 }
 
 // span is when something was mounted; a zero end means until now.
@@ -52,7 +72,8 @@ type span struct{ from, to time.Time }
 func watch(w *node) *history {
 	h := &history{
 		w: w, start: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{}, events: map[string]time.Time{},
-		owned: map[string]bool{}, excused: map[string]bool{}, live: map[string]lab.Object{}, paths: map[string]map[string]bool{},
+		owned: map[string]bool{}, excused: map[string]bool{}, live: map[string]lab.Object{}, paths: map[string]map[string]bool{}, life: map[string]map[string]bool{},
+		volumes: map[string]map[string]bool{}, hidden: map[string]bool{}, reports: map[string][]report{},
 	}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	ready := make(chan error, 1)
@@ -120,21 +141,52 @@ func (h *history) excuse(name string) {
 }
 
 // created announces an object.
-func (h *history) created(name, path string) {
+func (h *history) created(name string, mounts []place) {
 	h.mu.Lock()
 	delete(h.excused, name)
+	delete(h.life, name)
 	h.mu.Unlock()
-	h.expect(name, path)
+	h.expect(name, mounts)
 }
 
-// expect announces the path of an object.
-func (h *history) expect(name, path string) {
+// expect announces the mounts of an object.
+func (h *history) expect(name string, mounts []place) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.paths[name] == nil {
-		h.paths[name] = map[string]bool{}
+	if h.volumes[name] == nil {
+		h.volumes[name] = map[string]bool{}
 	}
-	h.paths[name][path] = true
+	for _, m := range mounts {
+		h.has(name, h.w.Path(m.path))
+		h.volumes[name][m.volume] = true
+	}
+}
+
+// has notes that an object has a path.
+func (h *history) has(name, path string) {
+	for _, all := range []map[string]map[string]bool{h.paths, h.life} {
+		if all[name] == nil {
+			all[name] = map[string]bool{}
+		}
+		all[name][path] = true
+	}
+}
+
+// pathsOf returns the mount paths of an object. nil has none.
+func pathsOf(o lab.Object) (list []string) {
+	mounts, _ := o.At("spec", "mounts").([]any)
+	for i := range mounts {
+		path, _ := o.At("spec", "mounts", i, "mountPath").(string)
+		list = append(list, path)
+	}
+	return list
+}
+
+// lose notes that a volume was lost: what is active then cannot be deactivated.
+func (h *history) lose(volume string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hidden[volume] = true
 }
 
 // users returns the number of objects that have, or had, one of the paths.
@@ -165,6 +217,7 @@ func (h *history) table(ready chan<- error) {
 				h.note("the mount table: " + err.Error())
 			}
 		}
+		h.checkHooks()
 	}
 }
 
@@ -266,26 +319,20 @@ func (h *history) event(kind string, o lab.Object) {
 	h.events[uid] = time.Now()
 	status := fmt.Sprint(o["status"])
 	h.add(fmt.Sprintf("%s %s %s %s %.200s", kind, name, o.String("spec", "desiredState"), finalizers, status))
-	mounts, _ := o.At("status", "mounts").([]any)
-	for i := range mounts {
+	paths := pathsOf(o)
+	for i, path := range paths {
 		state, _ := o.At("status", "mounts", i, "state").(string)
 		ready, _ := o.At("status", "mounts", i, "ready").(bool)
 		key := fmt.Sprint(uid, " ", i)
 		claim := ""
-		if ready {
+		if ready && kind != "DELETED" {
 			claim = state
 		}
-		path, _ := o.At("spec", "mounts", i, "mountPath").(string)
 		if last := h.claims[key]; kind == "MODIFIED" && claim != "" && claim != last && !h.others(name, path) {
-			yes, no := h.mounted(path, since)
-			switch {
-			case claim == "mounted" && !yes:
-				h.wrong("%s is published as mounted, but %s is not", name, path)
-			case claim == "unmounted" && !no:
-				h.wrong("%s is published as unmounted, but %s is", name, path)
-			}
+			h.claimed(name, claim, since)
 		}
 		h.claims[key] = claim
+		h.publish(path, claim)
 	}
 	if kind == "MODIFIED" || kind == "DELETED" {
 		if h.owned[uid] && !ours && !h.excused[name] {
@@ -293,10 +340,111 @@ func (h *history) event(kind string, o lab.Object) {
 		}
 	}
 	h.owned[uid] = ours
+	for path := range h.reports {
+		if !slices.Contains(paths, path) && slices.Contains(pathsOf(h.live[name]), path) {
+			h.publish(path, "")
+		}
+	}
 	if kind == "DELETED" {
 		delete(h.live, name)
 	} else {
 		h.live[name] = o
+	}
+}
+
+// claimed checks what was published about a mount of an object for the first time. It may be about an
+// earlier path of the object, because the daemon writes the status while its watch is interrupted.
+func (h *history) claimed(name, claim string, since time.Time) {
+	for path := range h.life[name] {
+		if yes, no := h.mounted(path, since); claim == "mounted" && yes || claim == "unmounted" && no {
+			return
+		}
+	}
+	h.wrong("%s is published as %s, but it is not: %v", name, claim, slices.Sorted(maps.Keys(h.life[name])))
+}
+
+// publish notes what is published about a path.
+func (h *history) publish(path, claim string) {
+	list := h.reports[path]
+	if len(list) > 0 {
+		last := &list[len(list)-1]
+		if last.to.IsZero() && last.state == claim {
+			return
+		}
+		if last.to.IsZero() {
+			last.to = time.Now()
+		}
+	}
+	if claim != "" {
+		h.reports[path] = append(list, report{span{from: time.Now()}, claim})
+	}
+}
+
+// The hooks of the changed profile that know the path.
+var (
+	mountHooks   = []string{"preMount", "postMount"}
+	unmountHooks = []string{"preUnmount", "postUnmount"}
+)
+
+// hookLine returns the command of a hook, which logs its time, its place and the path.
+func hookLine(place, file string) string {
+	return fmt.Sprintf(`date "+%%s.%%N %s $MOUNT_PATH" >>%s`, place, file)
+}
+
+// checkHooks checks the hooks that have run since the last call, and not just now: their success must
+// not have been published before.
+func (h *history) checkHooks() {
+	data, err := os.ReadFile(h.w.hooks)
+	if err != nil {
+		return // none has run
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	text := string(data[min(h.read, int64(len(data))):])
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if !strings.HasSuffix(line, "\n") {
+			break
+		}
+		h.read += int64(len(line))
+		seconds, err := strconv.ParseFloat(f[0], 64)
+		if len(f) != 3 || err != nil {
+			h.wrong("the hooks have written %q", line)
+			continue
+		}
+		h.hooks = append(h.hooks, hook{time.UnixMicro(int64(seconds * 1e6)), f[1], f[2]})
+		h.add("hook " + f[1] + " " + f[2])
+	}
+	now := time.Now()
+	h.hooks = slices.DeleteFunc(h.hooks, func(k hook) bool {
+		if now.Sub(k.at) < 2*lag {
+			return false
+		}
+		h.checks++
+		h.checkHook(k)
+		return true
+	})
+}
+
+// checkHook checks a hook that has run.
+func (h *history) checkHook(k hook) {
+	users := 0
+	for name := range h.paths {
+		if h.paths[name][k.path] {
+			users++
+		}
+	}
+	if users != 1 { // another object may mount and unmount there
+		return
+	}
+	done := "mounted"
+	if slices.Contains(unmountHooks, k.place) {
+		done = "unmounted"
+	}
+	for _, r := range h.reports[k.path] {
+		if r.state == done && k.at.After(r.from.Add(lag)) && (r.to.IsZero() || k.at.Before(r.to.Add(-lag))) {
+			h.wrong("the hook %s has run for %s at %.3f, but %s was published at %.3f", k.place, k.path, k.at.Sub(h.start).Seconds(), done, r.from.Sub(h.start).Seconds())
+		}
 	}
 }
 
@@ -311,11 +459,18 @@ func (h *history) others(name, path string) bool {
 	return false
 }
 
-// released checks an object that has lost our finalizer: nothing of it may be mounted.
+// released checks an object that has lost our finalizer: nothing of it may be mounted or active.
 func (h *history) released(name string, o lab.Object, since time.Time) {
-	mounts, _ := o.At("spec", "mounts").([]any)
-	for i := range mounts {
-		path, _ := o.At("spec", "mounts", i, "mountPath").(string)
+	for volume := range h.volumes[name] {
+		v := h.w.made[volume]
+		if v == nil || h.hidden[volume] || h.uses(name, volume) {
+			continue
+		}
+		if active, err := v.Active(); err != nil || active {
+			h.wrong("%s has lost its finalizer, but its volume %s is active, %v", name, volume, err)
+		}
+	}
+	for _, path := range pathsOf(o) {
 		if h.others(name, path) {
 			continue
 		}
@@ -325,10 +480,24 @@ func (h *history) released(name string, o lab.Object, since time.Time) {
 	}
 }
 
+// uses reports whether another object has, or had, the volume.
+func (h *history) uses(name, volume string) bool {
+	for other, had := range h.volumes {
+		if other != name && had[volume] {
+			return true
+		}
+	}
+	return false
+}
+
+// overrun is how long a command may run after its limit: the daemon waits 500 ms from SIGTERM to
+// SIGKILL, and the machine may be busy.
+const overrun = 2 * time.Second
+
 // pace checks that no command of the daemon runs longer than its limit. The daemon can end it only
 // while it runs itself.
 func (h *history) pace(w *node) {
-	if w.daemon == nil || w.stopped || time.Since(w.started) < commandTimeout+5*time.Second {
+	if w.daemon == nil || w.stopped || time.Since(w.started) < commandTimeout+overrun {
 		return
 	}
 	calls, err := w.Log()
@@ -346,7 +515,7 @@ func (h *history) pace(w *node) {
 		if running[line]++; running[line] > 1 {
 			h.wrong("%q runs %d times at the same time", line, running[line])
 		}
-		if age := time.Since(c.Start); age > commandTimeout+5*time.Second {
+		if age := time.Since(c.Start); age > commandTimeout+overrun {
 			h.wrong("%q has been running for %v, its limit is %v", line, age.Round(time.Second), commandTimeout)
 		}
 	}

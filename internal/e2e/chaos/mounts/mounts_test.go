@@ -35,9 +35,12 @@ var verbs = map[string]chaos.Verb{
 	"create":  {Weight: 30, Args: [][]string{objects, volumes, paths}},
 	"want":    {Weight: 25, Args: [][]string{objects, states}},
 	"move":    {Weight: 3, Args: [][]string{objects, paths}},
+	"add":     {Weight: 4, Args: [][]string{objects, volumes, paths}}, // one more mount of the object
+	"drop":    {Weight: 2, Args: [][]string{objects}},                 // its first mount
 	"delete":  {Weight: 12, Args: [][]string{objects}},
 	"strip":   {Weight: 2, Args: [][]string{objects}}, // removes the finalizers
 	"profile": {Weight: 3, Args: [][]string{{"change", "delete", "create"}}},
+	"probe":   {Weight: 3},                            // another ClientMount is served in time
 	"wait":    {Weight: 40, Args: [][]string{millis}}, // milliseconds
 
 	"hold":       {Weight: 4, Fault: true, Args: [][]string{objects, holds}}, // a process or mount keeps the mount of the object busy
@@ -45,20 +48,25 @@ var verbs = map[string]chaos.Verb{
 	"foreign":    {Weight: 2, Fault: true, Args: [][]string{paths}}, // another program mounts there
 	"lose":       {Weight: 2, Fault: true, Args: [][]string{volumes}},
 	"return":     {Weight: 3, Args: [][]string{volumes}},
+	"deactivate": {Weight: 2, Fault: true, Args: [][]string{volumes}}, // by an administrator
 	"tool":       {Weight: 10, Fault: true, Args: [][]string{tools, harms, times}},
 	"kill":       {Weight: 4, Fault: true},
 	"kill-alone": {Weight: 2, Fault: true}, // commands of the daemon keep running
 	"term":       {Weight: 2, Fault: true},
 	"stop":       {Weight: 2, Fault: true},
 	"cont":       {Weight: 2},
-	"start":      {Weight: 30, Args: [][]string{{"usual", "usual", "usual", "nofile=30", "nofile=64", "busy=kill"}}},
+	"start":      {Weight: 30, Args: [][]string{{"usual", "usual", "usual", "nofile=30", "nofile=64", "memory=8MiB", "busy=kill"}}},
 	"network":    {Weight: 6, Fault: true, Args: [][]string{{"refuse", "accept", "reset", "stall", "resume", "down"}}},
 	"answer":     {Weight: 6, Fault: true, Args: [][]string{classes, codes, times}},
 	"cut":        {Weight: 3, Fault: true, Args: [][]string{classes, {"1", "100", "1000"}, times}},
 	"delay":      {Weight: 3, Fault: true, Args: [][]string{classes, {"100", "1000", "3000"}, times}},
 	"server":     {Weight: 1, Fault: true, Args: [][]string{{"kill", "pause"}}}, // and start or resume it
 	"runtime":    {Weight: 3, Fault: true, Args: [][]string{{"full", "read-only", "usual"}}},
-	"clear":      {Weight: 4}, // ends the faults of tools, connections and the runtime directory
+	"damage":     {Weight: 2, Fault: true, Args: [][]string{{"empty", "half", "text", "link"}}}, // a record
+	"repair":     {Weight: 3},
+	"token":      {Weight: 2, Fault: true, Args: [][]string{{"bad", "good"}}},
+	"pids":       {Weight: 2, Fault: true, Args: [][]string{{"1", "3", "6"}}}, // so many more processes and threads
+	"clear":      {Weight: 4},                                                 // ends the faults of tools, connections and the runtime directory
 }
 
 // world returns the world, with variables for the environment of the daemon.

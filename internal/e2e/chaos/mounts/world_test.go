@@ -1,10 +1,13 @@
 package mounts
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,18 +55,30 @@ type node struct {
 	excused     bool      // it may exit
 	daemons     []*lab.Process
 
-	objects map[string]*object // that the API server has, by name
-	holders map[string][]*lab.Holder
-	foreign []lab.Mount     // of other programs, in their order
-	lost    map[string]bool // volumes that LVM does not see
-	dirs    map[string]bool // directories of other programs
-	history *history
-	counts  chaos.Counts
+	objects   map[string]*object // that the API server has, by name
+	holders   map[string][]*lab.Holder
+	foreign   []lab.Mount       // of other programs, in their order
+	lost      map[string]bool   // volumes that LVM does not see
+	damaged   map[string][]byte // the contents of records before the script has damaged them, by file
+	pids      string            // the control group with few processes, or empty
+	noProfile bool              // it is deleted
+	faulty    bool              // faults that can delay all ClientMounts, since the last "clear"
+	lives     int               // objects that the script has created
+	changes   int               // of objects by the script
+	token     []byte            // of the daemon
+	hooks     string            // file in which the hooks of the changed profile write
+	dirs      map[string]bool   // directories of other programs
+	history   *history
+	counts    chaos.Counts
 }
+
+// place is a volume and the path at which it is mounted, below the base directory.
+type place struct{ volume, path string }
 
 // object is a ClientMount as the script has left it.
 type object struct {
-	volume, path, state string
+	mounts []place
+	state  string
 }
 
 // newNode creates a node with a proxy, its volumes and its profile. No daemon runs yet.
@@ -72,8 +87,14 @@ func newNode(tb lab.TB, base *fixture.Fixture) *node {
 	f := base.For(tb)
 	f.UseProxy()
 	w := &node{
-		Fixture: f, tb: tb, objects: map[string]*object{}, holders: map[string][]*lab.Holder{}, dirs: map[string]bool{}, lost: map[string]bool{},
+		Fixture: f, tb: tb, objects: map[string]*object{}, holders: map[string][]*lab.Holder{}, dirs: map[string]bool{}, lost: map[string]bool{}, damaged: map[string][]byte{},
 	}
+	w.hooks = filepath.Join(f.Files, "hooks")
+	token, err := os.ReadFile(f.Cluster.TokenFile())
+	f.Must(err)
+	w.token = token
+	f.Token = f.Write("token", token)
+
 	w.counts.Scripts = 1
 	w.volumes, w.made = storageOf(f)
 	f.Must(f.ClearLog()) // of earlier worlds
@@ -101,6 +122,7 @@ func storageOf(f *fixture.Fixture) (map[string]storage, map[string]*lab.Volume) 
 	common.storage = map[string]storage{
 		"xfs":    {fixture.MountSpec{Type: "xfs", Index: 3, NQN: nqn, NSID: "3"}, &lab.VolumeOptions{NQN: nqn, NSID: 3}, f.Owner},
 		"xfs-2":  {fixture.MountSpec{Type: "xfs", Index: 4}, &lab.VolumeOptions{}, f.Owner},
+		"probe":  {fixture.MountSpec{Type: "xfs", Index: 5}, &lab.VolumeOptions{}, f.Owner},
 		"raw":    {fixture.MountSpec{Type: "none", Index: 1, Own: true, UID: 1234, GID: 2345}, &lab.VolumeOptions{Raw: true}, f.Owner},
 		"gfs2":   {fixture.MountSpec{Type: "gfs2", Index: 2}, &lab.VolumeOptions{Shared: true}, locked},
 		"lustre": {fixture.MountSpec{Type: "lustre", FSName: "chaosfs", MGS: "10.1.2.3@tcp:10.1.2.4@tcp"}, nil, f.Owner},
@@ -147,18 +169,26 @@ func arg(s string) int {
 // do does one step.
 func (w *node) do(st chaos.Step) {
 	w.history.note(st.String())
+	w.faulty = w.faulty || slices.Contains(disturbing, st.Verb)
 	a := append(slices.Clone(st.Args), "", "", "")
 	switch st.Verb {
 	case "create":
-		w.create(a[0], a[1], a[2])
+		w.create(a[0], place{a[1], a[2]})
 	case "want":
 		if o := w.objects[a[0]]; o != nil && w.patch(a[0], lab.Object{"spec": map[string]any{"desiredState": a[1]}}) {
 			o.state = a[1]
 		}
 	case "move":
-		w.history.expect(a[0], w.Path(a[1]))
-		if o := w.objects[a[0]]; o != nil && w.patch(a[0], lab.Object{"spec": map[string]any{"mounts": w.manifest(a[0], o.volume, a[1], o.state).At("spec", "mounts")}}) {
-			o.path = a[1]
+		if o := w.objects[a[0]]; o != nil {
+			w.edit(a[0], append([]place{{o.mounts[0].volume, a[1]}}, o.mounts[1:]...))
+		}
+	case "add":
+		if o := w.objects[a[0]]; o != nil {
+			w.edit(a[0], append(slices.Clone(o.mounts), place{a[1], a[2]}))
+		}
+	case "drop":
+		if o := w.objects[a[0]]; o != nil && len(o.mounts) > 1 {
+			w.edit(a[0], o.mounts[1:])
 		}
 	case "delete":
 		w.delete(a[0])
@@ -173,7 +203,7 @@ func (w *node) do(st chaos.Step) {
 		time.Sleep(time.Duration(arg(a[0])) * time.Millisecond) // the step itself
 	case "hold":
 		if o := w.objects[a[0]]; o != nil {
-			path := w.Path(o.path)
+			path := w.Path(o.mounts[0].path)
 			if _, mounted, err := w.MountAt(path); err == nil && mounted {
 				if h, err := w.Busy(a[1], path); err == nil { // the mount may have gone
 					w.holders[a[0]] = append(w.holders[a[0]], h)
@@ -187,9 +217,14 @@ func (w *node) do(st chaos.Step) {
 	case "lose", "return":
 		if v := w.made[a[0]]; v != nil && st.Verb == "lose" {
 			w.lost[a[0]] = true
+			w.history.lose(a[0])
 			w.Must(v.Hide(true))
 		} else if v != nil {
 			w.bringBack(a[0])
+		}
+	case "deactivate":
+		if v := w.made[a[0]]; v != nil {
+			w.deactivate(v)
 		}
 	case "tool":
 		w.Must(w.Fault(a[0], harm(a[1], arg(a[2]))))
@@ -225,6 +260,20 @@ func (w *node) do(st chaos.Step) {
 		w.server(a[0])
 	case "runtime":
 		w.runtime(a[0])
+	case "damage":
+		w.damage(a[0])
+	case "repair":
+		w.repair()
+	case "token":
+		token := w.token
+		if a[0] == "bad" { // like one that another cluster has issued, or that has expired
+			token = append(bytes.Clone(token[:len(token)-8]), "xxxxxxxx"...)
+		}
+		w.Must(os.WriteFile(w.Token, token, 0o600))
+	case "pids":
+		w.limitProcesses(arg(a[0]))
+	case "probe":
+		w.probe()
 	case "clear":
 		w.clear()
 	}
@@ -246,12 +295,15 @@ func (w *node) bringBack(name string) {
 	}
 	delete(w.lost, name)
 	v := w.made[name]
-	mounts, err := w.Mounts()
-	w.Must(err)
 	w.Must(v.Hide(false))
-	// lvchange refuses this while a file system on it is mounted, but not while its node is bound.
-	bound := slices.ContainsFunc(mounts, func(m lab.Mount) bool { return strings.HasSuffix(m.Root, "/"+filepath.Base(v.Node)) })
-	if active, err := v.Active(); !bound && (err != nil || active) {
+	w.deactivate(v)
+}
+
+// deactivate deactivates a volume like an administrator. LVM refuses this while a file system on it is
+// mounted, but not while its device node is bound.
+func (w *node) deactivate(v *lab.Volume) {
+	w.Must(w.ClearFaults()) // they are for the daemon
+	if active, err := v.Active(); err != nil || active {
 		_ = w.Tool("lvchange", "--activate", "n", v.VG+"/"+v.LV)
 	}
 }
@@ -277,22 +329,49 @@ func harm(name string, times int) lab.Fault {
 }
 
 // manifest returns a ClientMount.
-func (w *node) manifest(name, volume, path, state string) lab.Object {
-	s := w.volumes[volume]
-	m := s.mount
-	m.Path = w.Path(path)
-	return fixture.ClientMount(name, w.Node, fixture.ClientMountSpec{Profile: w.Profile, OwnerUID: s.owner, State: state, Mounts: []fixture.MountSpec{m}})
+func (w *node) manifest(name string, o *object) lab.Object {
+	spec := fixture.ClientMountSpec{Profile: w.Profile, OwnerUID: w.volumes[o.mounts[0].volume].owner, State: o.state}
+	for _, p := range o.mounts {
+		m := w.volumes[p.volume].mount
+		m.Path = w.Path(p.path)
+		spec.Mounts = append(spec.Mounts, m)
+	}
+	return fixture.ClientMount(name, w.Node, spec)
 }
 
-func (w *node) create(name, volume, path string) {
+// edit changes the mounts of an object, unless they contradict each other or have several owners.
+func (w *node) edit(name string, mounts []place) {
+	for i, m := range mounts {
+		for _, n := range mounts[:i] {
+			if m.volume == n.volume || nested(m, n) || w.volumes[m.volume].owner != w.volumes[n.volume].owner {
+				return
+			}
+		}
+	}
+	o := *w.objects[name]
+	o.mounts = mounts
+	w.history.expect(name, mounts)
+	if w.patch(name, lab.Object{"spec": map[string]any{"mounts": w.manifest(name, &o).At("spec", "mounts")}}) {
+		w.objects[name] = &o
+	}
+}
+
+// nested reports whether one path is the other, or below it.
+func nested(a, b place) bool {
+	return strings.HasPrefix(a.path+"/", b.path+"/") || strings.HasPrefix(b.path+"/", a.path+"/")
+}
+
+func (w *node) create(name string, p place) {
 	if w.objects[name] != nil {
 		return
 	}
+	o := &object{[]place{p}, "mounted"}
 	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
 	defer cancel()
-	w.history.created(name, w.Path(path))
-	if _, err := w.Cluster.Create(ctx, w.manifest(name, volume, path, "mounted")); err == nil {
-		w.objects[name] = &object{volume, path, "mounted"}
+	w.history.created(name, o.mounts)
+	if _, err := w.Cluster.Create(ctx, w.manifest(name, o)); err == nil {
+		w.objects[name] = o
+		w.lives++
 	}
 }
 
@@ -301,6 +380,9 @@ func (w *node) patch(name string, change lab.Object) bool {
 	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
 	defer cancel()
 	_, err := w.Cluster.Patch(ctx, "ClientMount", w.Node, name, change)
+	if err == nil {
+		w.changes++
+	}
 	return err == nil
 }
 
@@ -317,11 +399,11 @@ func (w *node) delete(name string) {
 	}
 }
 
-// profile creates, changes or deletes the storage profile. A change adds a hook.
+// profile creates, changes or deletes the storage profile. A change adds hooks.
 func (w *node) profile(how string) {
 	ctx, cancel := context.WithTimeout(w.tb.Context(), request)
 	defer cancel()
-	if how == "delete" {
+	if w.noProfile = how == "delete"; w.noProfile {
 		_ = w.Cluster.Delete(ctx, "NnfStorageProfile", "default", w.Profile)
 		return
 	}
@@ -329,7 +411,10 @@ func (w *node) profile(how string) {
 	if how == "change" {
 		p.Hooks = map[string]fixture.Hooks{}
 		for _, kind := range []string{"xfs", "gfs2", "none", "lustre"} {
-			p.Hooks[kind] = fixture.Hooks{"preMount": {"true"}, "postUnmount": {"true"}}
+			p.Hooks[kind] = fixture.Hooks{}
+			for _, place := range append(mountHooks, unmountHooks...) {
+				p.Hooks[kind][place] = []string{hookLine(place, w.hooks)}
+			}
 		}
 	}
 	_, _ = w.Cluster.Apply(ctx, fixture.Profile(w.Profile, p))
@@ -397,6 +482,8 @@ func (w *node) start(how string) {
 		n := strings.TrimPrefix(how, "nofile=")
 		spec.Wrap = []string{"prlimit", "--nofile=" + n + ":" + n}
 		limited = true
+	case strings.HasPrefix(how, "memory="):
+		spec.Env = append(spec.Env, "GOMEMLIMIT="+strings.TrimPrefix(how, "memory="))
 	case how == "busy=kill":
 		config = append(config, `busy = "kill"`, `busy_grace = "1s"`)
 	}
@@ -434,7 +521,7 @@ func (w *node) terminate() {
 	_ = w.daemon.Term()
 	code, err := w.daemon.Wait(ctx)
 	early := code == 128+int(unix.SIGTERM) && time.Since(w.started) < time.Minute // it may not handle signals yet
-	if err != nil || code != 0 && !early && !w.excused {
+	if err != nil || code != 0 && !early && !w.excused && !w.daemon.Starved() {
 		w.tb.Errorf("after SIGTERM: exit code %d, %v", code, err)
 	}
 	w.daemon.Kill9()
@@ -456,7 +543,7 @@ func (w *node) alive() {
 	select {
 	case <-w.daemon.Done():
 		code, err := w.daemon.Wait(w.tb.Context())
-		if err != nil || code > 1 || !w.excused {
+		if err != nil || !w.daemon.Starved() && (code > 1 || !w.excused) {
 			w.tb.Errorf("the daemon has exited: code %d, %v", code, err)
 		}
 		w.daemon = nil
@@ -527,19 +614,156 @@ func (w *node) clear() {
 	w.Proxy.Clear()
 	w.Must(w.Proxy.Accept())
 	w.runtime("usual")
+	w.Must(os.WriteFile(w.Token, w.token, 0o600))
+	w.limitProcesses(0)
 }
 
-// conflicts reports whether another object of the script has another volume at the path, or a path above
-// or below it. Which of the two is mounted depends on their order.
-func (w *node) conflicts(name string) bool {
+// damage changes the first record that is not damaged yet.
+func (w *node) damage(how string) {
+	names, err := filepath.Glob(filepath.Join(w.Runtime, "mounts", "*.json"))
+	w.Must(err)
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if _, is := w.damaged[name]; is || err != nil {
+			continue
+		}
+		temporary := name + ".chaos"
+		if how == "link" {
+			err = os.Symlink("nowhere", temporary)
+		} else {
+			err = os.WriteFile(temporary, damagedBy(how, data), 0o600)
+		}
+		if err == nil && os.Rename(temporary, name) == nil {
+			w.damaged[name] = data
+		}
+		_ = os.Remove(temporary) // the directory may be full
+		return
+	}
+}
+
+// damagedBy returns a damaged record.
+func damagedBy(how string, record []byte) []byte {
+	switch how {
+	case "half":
+		return record[:len(record)/2]
+	case "text":
+		return []byte("not a record")
+	}
+	return nil
+}
+
+// repair restores damaged records that the daemon has not replaced. The daemon changes nothing of their
+// objects until then, so they still are true.
+func (w *node) repair() {
+	for name, record := range w.damaged {
+		now, err := os.ReadFile(name)
+		st, lerr := os.Lstat(name)
+		link := lerr == nil && st.Mode()&os.ModeSymlink != 0
+		if link || err == nil && !json.Valid(now) {
+			w.Must(os.WriteFile(name+".chaos", record, 0o600))
+			w.Must(os.Rename(name+".chaos", name))
+		}
+		delete(w.damaged, name)
+	}
+}
+
+// pidsController is the directory of the control groups that limit processes.
+const pidsController = "/sys/fs/cgroup/pids"
+
+// limitProcesses limits the processes and threads of the daemon and its commands to a few more than
+// there are. 0 ends that.
+func (w *node) limitProcesses(more int) {
+	if more == 0 {
+		if w.pids != "" {
+			w.Must(os.WriteFile(filepath.Join(w.pids, "pids.max"), []byte("max"), 0o600))
+		}
+		return
+	}
+	if w.daemon == nil {
+		return
+	}
+	if w.pids == "" {
+		dir := filepath.Join(pidsController, filepath.Base(w.Dir))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			w.history.note("no limit of processes: " + err.Error())
+			return
+		}
+		w.pids = dir
+	}
+	if os.WriteFile(filepath.Join(w.pids, "cgroup.procs"), []byte(strconv.Itoa(w.daemon.PID)), 0o600) != nil {
+		return // it has exited
+	}
+	now, err := os.ReadFile(filepath.Join(w.pids, "pids.current"))
+	w.Must(err)
+	w.Must(os.WriteFile(filepath.Join(w.pids, "pids.max"), []byte(strconv.Itoa(arg(strings.TrimSpace(string(now)))+more)), 0o600))
+	w.daemon.Starve() // the Go runtime cannot continue without a thread that it needs
+}
+
+// forgetPids removes the control group.
+func (w *node) forgetPids() {
+	if w.pids == "" {
+		return
+	}
+	err := unix.Rmdir(w.pids)
+	for range 50 { // a process leaves it some time after its end
+		if !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+		err = unix.Rmdir(w.pids)
+	}
+	w.Must(err)
+}
+
+// served limits the time for a ClientMount beside others that hang, on a busy machine.
+const served = 10 * time.Second
+
+// disturbing are the faults that can delay all ClientMounts.
+var disturbing = []string{"tool", "kill", "kill-alone", "term", "stop", "network", "answer", "cut", "delay", "server", "runtime", "token", "pids"}
+
+// probeName is the name of the object, volume and path of a probe.
+const probeName = "probe"
+
+// probe mounts and unmounts a ClientMount of its own, which must not wait for others.
+func (w *node) probe() {
+	if w.faulty || w.noProfile || w.daemon == nil {
+		return
+	}
+	const name = probeName
+	began := time.Now()
+	w.create(name, place{name, name})
 	o := w.objects[name]
+	if o == nil {
+		w.tb.Fatal("cannot create the object")
+	}
+	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	defer cancel()
+	for _, o.state = range []string{"mounted", "unmounted"} {
+		if w.patch(name, lab.Object{"spec": map[string]any{"desiredState": o.state}}) {
+			if now, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now != nil && now.Ready(o.state) }); err != nil {
+				w.tb.Fatalf("another ClientMount does not become %s: %v; status %v", o.state, err, now["status"])
+			}
+		}
+	}
+	w.delete(name)
+	_, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now == nil })
+	w.Must(err)
+	if took := time.Since(began); took > served {
+		w.tb.Errorf("another ClientMount was mounted, unmounted and deleted in %v, not within %v", took, served)
+	}
+}
+
+// conflicts reports whether another object of the script has another volume at a path of the object, or
+// a path above or below it. Which of the two is mounted depends on their order.
+func (w *node) conflicts(name string) bool {
 	for other, p := range w.objects {
 		if other == name {
 			continue
 		}
-		nested := strings.HasPrefix(o.path+"/", p.path+"/") || strings.HasPrefix(p.path+"/", o.path+"/")
-		if same := o.path == p.path && o.volume == p.volume; nested && !same {
-			return true
+		for _, m := range w.objects[name].mounts {
+			if slices.ContainsFunc(p.mounts, func(n place) bool { return nested(m, n) && m != n }) {
+				return true
+			}
 		}
 	}
 	return false
@@ -553,6 +777,7 @@ func (w *node) settle() {
 	}
 	w.history.note("settle")
 	w.clear()
+	w.repair()
 	w.profile("create")
 	w.release()
 	w.unmountForeign()
@@ -578,17 +803,17 @@ func (w *node) settle() {
 		}
 		// What was published before the end of the faults may be true again only later.
 		for {
-			now, err := w.Cluster.WaitFor(ctx, "ClientMount", w.Node, name, func(now lab.Object) bool { return now != nil && now.Ready(o.state) })
-			if err != nil {
-				w.tb.Errorf("%s does not become %s after the end of all faults: %v; status %v", name, o.state, err, now["status"])
-				break
+			w.unmountForeign() // a mount of the daemon may have hidden it
+			now, err := w.Cluster.Get(ctx, "ClientMount", w.Node, name)
+			wrong := "it"
+			if err == nil && now.Ready(o.state) {
+				wrong, err = w.differs(o)
 			}
-			_, mounted, err := w.MountAt(w.Path(o.path))
-			if err == nil && mounted == (o.state == "mounted") || w.shared(name) {
+			if err == nil && (wrong == "" || now.Ready(o.state) && w.shared(name)) {
 				break
 			}
 			if kube.Pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
-				w.tb.Errorf("%s is reported as %s: mounted %t, %v", name, o.state, mounted, err)
+				w.tb.Errorf("%s does not become %s after the end of all faults: %s is not, %v; status %v", name, o.state, wrong, err, now["status"])
 				break
 			}
 		}
@@ -606,20 +831,46 @@ func (w *node) settle() {
 	if w.tb.Failed() {
 		return
 	}
-	for len(w.foreign) > 0 && ctx.Err() == nil { // the daemon may still clean up
-		w.unmountForeign()
+	for ctx.Err() == nil { // the daemon may still clean up
+		if w.unmountForeign(); len(w.foreign) == 0 {
+			break
+		}
 		kube.Pause(ctx, 100*time.Millisecond)
 	}
 	w.nothingLeft(ctx)
 	w.counts.Slowest = time.Since(began)
+	w.cost()
 	w.terminate()
 	w.commands()
 }
 
-// shared reports whether another object has the same path.
+// differs returns a path of the object that is not as the object wants it, or "".
+func (w *node) differs(o *object) (string, error) {
+	for _, m := range o.mounts {
+		_, mounted, err := w.MountAt(w.Path(m.path))
+		if err != nil || mounted != (o.state == "mounted") {
+			return m.path, err
+		}
+	}
+	return "", nil
+}
+
+// shared reports whether another object has one of the paths of the object.
 func (w *node) shared(name string) bool {
 	for other, p := range w.objects {
-		if other != name && p.path == w.objects[name].path {
+		if other != name && slices.ContainsFunc(p.mounts, func(n place) bool {
+			return slices.ContainsFunc(w.objects[name].mounts, func(m place) bool { return m.path == n.path })
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// foreignDirectory reports whether another program has created the directory, or one below it.
+func (w *node) foreignDirectory(path string) bool {
+	for dir := range w.dirs {
+		if strings.HasPrefix(dir+"/", path+"/") {
 			return true
 		}
 	}
@@ -647,7 +898,7 @@ func (w *node) nothingLeft(ctx context.Context) {
 			left = append(left, "record "+r.Name())
 		}
 		_ = filepath.WalkDir(w.Base, func(path string, _ os.DirEntry, err error) error {
-			if err == nil && path != w.Base && !w.dirs[path] {
+			if err == nil && path != w.Base && !w.foreignDirectory(path) {
 				left = append(left, "directory "+path)
 			}
 			return nil
@@ -665,13 +916,42 @@ func (w *node) nothingLeft(ctx context.Context) {
 	}
 }
 
+// An idle daemon has 10 descriptors and up to 9 threads.
+const (
+	mostFiles   = 12
+	mostThreads = 12
+)
+
+// cost checks what the daemon holds when nothing is left to do, and its requests in a script without
+// faults: a ClientMount that is mounted, unmounted and deleted takes four that change objects, and each
+// change of its spec not more than two.
+func (w *node) cost() {
+	u, err := w.daemon.Usage()
+	w.Must(err)
+	if u.Files > mostFiles || u.Threads > mostThreads {
+		w.tb.Errorf("the daemon has %d descriptors and %d threads in the end, not more than %d and %d", u.Files, u.Threads, mostFiles, mostThreads)
+	}
+	if w.counts.Faults > 0 {
+		return
+	}
+	writes := 0
+	for _, r := range w.Proxy.Requests() {
+		if r.Method != http.MethodGet && strings.Contains(r.Path, "/clientmounts/") {
+			writes++
+		}
+	}
+	if most := 4*w.lives + 2*w.changes; writes > most {
+		w.tb.Errorf("%d requests that change objects for %d ClientMounts and %d changes, not more than %d", writes, w.lives, w.changes, most)
+	}
+}
+
 // commands checks the calls of the tools: none of those that change something runs longer than its
 // limit.
 func (w *node) commands() {
 	calls, err := w.Log()
 	w.Must(err)
 	for _, c := range calls {
-		if took := c.End.Sub(c.Start); !c.End.IsZero() && took > commandTimeout+5*time.Second && !slices.Contains([]string{"mount.lustre", "mount.gfs2"}, c.Tool) {
+		if took := c.End.Sub(c.Start); !c.End.IsZero() && took > commandTimeout+overrun && !slices.Contains([]string{"mount.lustre", "mount.gfs2"}, c.Tool) {
 			w.tb.Errorf("%s %s took %v", c.Tool, strings.Join(c.Argv, " "), took)
 		}
 	}
@@ -693,6 +973,7 @@ func (w *node) tidy() {
 	w.Proxy.Clear()
 	_ = w.Proxy.Accept()
 	w.release()
+	w.tb.Cleanup(w.forgetPids) // when all of its processes have ended
 	for _, d := range w.daemons {
 		d.Kill9() // so that its exit code does not count
 	}
@@ -709,7 +990,7 @@ func (w *node) tidy() {
 	}
 	_ = w.Reboot()
 	_ = os.RemoveAll(w.Base)
-	for _, name := range objects {
+	for _, name := range append([]string{probeName}, objects...) {
 		_ = w.Cluster.DropFinalizers(context.Background(), "ClientMount", w.Node, name)
 		_ = w.Cluster.Delete(context.Background(), "ClientMount", w.Node, name)
 	}
