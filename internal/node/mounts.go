@@ -35,7 +35,7 @@ const removedSuffix = "//deleted"
 // device that was deactivated.
 func (m Mount) Removed() bool { return strings.HasSuffix(m.Root, removedSuffix) }
 
-// OriginalRoot returns Root as it was before a removal.
+// OriginalRoot returns Root without the mark of a removal.
 func (m Mount) OriginalRoot() string { return strings.TrimSuffix(m.Root, removedSuffix) }
 
 // Device returns the device number of the file system.
