@@ -87,9 +87,9 @@ func (r *runner) mountStep(name string, s *plan.Step) error {
 	return nil
 }
 
-// unmountRemoved unmounts our bind mount of a device node that was removed: another process has deactivated the
-// volume. The mount gives access to nothing, or to a later device that gets the same number. It returns
-// what is visible at the path then.
+// unmountRemoved unmounts our bind mount of a device node that was removed because another process has
+// deactivated the volume. The mount gives access to nothing, or to a later device that gets the same
+// number. It returns what is visible at the path then.
 func (r *runner) unmountRemoved(m node.Mount) (*node.Mount, error) {
 	i := slices.IndexFunc(r.plan.Unmount, func(s plan.Step) bool { return s.Kind == plan.Unmount })
 	if i < 0 {
