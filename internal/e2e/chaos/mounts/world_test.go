@@ -699,20 +699,26 @@ func (w *node) limitProcesses(more int) {
 	w.daemon.Starve() // the Go runtime cannot continue without a thread that it needs
 }
 
-// forgetPids removes the control group.
+// forgetPids ends the processes in the control group, and removes it.
 func (w *node) forgetPids() {
 	if w.pids == "" {
 		return
 	}
-	err := unix.Rmdir(w.pids)
-	for range 50 { // a process leaves it some time after its end
-		if !errors.Is(err, unix.EBUSY) {
-			break
+	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	defer cancel()
+	for {
+		left, err := os.ReadFile(filepath.Join(w.pids, "cgroup.procs"))
+		w.Must(err)
+		for pid := range strings.FieldsSeq(string(left)) {
+			_ = unix.Kill(arg(pid), unix.SIGKILL)
 		}
-		time.Sleep(100 * time.Millisecond)
-		err = unix.Rmdir(w.pids)
+		if err = unix.Rmdir(w.pids); err == nil {
+			return
+		}
+		if kube.Pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
+			w.tb.Fatalf("%s: %v; processes %q", w.pids, err, left)
+		}
 	}
-	w.Must(err)
 }
 
 // served limits the time for a ClientMount beside others that hang, on a busy machine.
