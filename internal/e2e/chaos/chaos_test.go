@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -40,5 +41,23 @@ func TestShrink(t *testing.T) {
 	})
 	if short.String() != "lose a\nkill\n" {
 		t.Errorf("%d runs:\n%s", runs, short)
+	}
+}
+
+// The log keeps the first failed checks and the last lines.
+func TestLog(t *testing.T) {
+	l := NewLog()
+	for i := range 3 * shown {
+		l.Note(fmt.Sprintf("line %d", i))
+		l.Check()
+	}
+	if l.Failed() || l.Checks() != 3*shown || l.Last() != fmt.Sprintf("line %d", 3*shown-1) || strings.Contains(l.String(), "line 0\n") {
+		t.Errorf("%v %d %q", l.Failed(), l.Checks(), l.Last())
+	}
+	for i := range 2 * mostProblems {
+		l.Wrong("problem %d", i)
+	}
+	if p := l.Problems(); len(p) != mostProblems || p[0] != "problem 0" || !strings.Contains(l.String(), "WRONG: problem 19") {
+		t.Errorf("%q", p)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/chaos"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
@@ -28,30 +29,27 @@ const (
 // history observes the mount table of the kernel and the objects at the API server, and checks both
 // against each other.
 type history struct {
+	*chaos.Log
 	w    *node
 	ctx  context.Context
 	end  context.CancelFunc
 	done sync.WaitGroup
 
-	mu       sync.Mutex
-	lines    []string
-	start    time.Time
-	problems []string
-	checks   int
-	spans    map[string][]span          // when something of ours was mounted, by path
-	alien    map[int]string             // mounts of other programs: their paths, by ID
-	events   map[string]time.Time       // when the last event of an object has arrived, by UID
-	claims   map[string]string          // the last published state, by UID and mount
-	owned    map[string]bool            // objects that had our finalizer, by UID
-	excused  map[string]bool            // objects whose finalizer the script has removed, by name
-	live     map[string]lab.Object      // by name
-	paths    map[string]map[string]bool // of the objects, by name
-	life     map[string]map[string]bool // of the objects since they were created, by name
-	volumes  map[string]map[string]bool // of the objects, by name and volume
-	hidden   map[string]bool            // volumes that were lost
-	reports  map[string][]report        // what was published, by path
-	hooks    []hook                     // that have run and are not checked yet
-	read     int64                      // bytes of the file of the hooks
+	mu      sync.Mutex
+	spans   map[string][]span          // when something of ours was mounted, by path
+	alien   map[int]string             // mounts of other programs: their paths, by ID
+	events  map[string]time.Time       // when the last event of an object has arrived, by UID
+	claims  map[string]string          // the last published state, by UID and mount
+	owned   map[string]bool            // objects that had our finalizer, by UID
+	excused map[string]bool            // objects whose finalizer the script has removed, by name
+	live    map[string]lab.Object      // by name
+	paths   map[string]map[string]bool // of the objects, by name
+	life    map[string]map[string]bool // of the objects since they were created, by name
+	volumes map[string]map[string]bool // of the objects, by name and volume
+	hidden  map[string]bool            // volumes that were lost
+	reports map[string][]report        // what was published, by path
+	hooks   []hook                     // that have run and are not checked yet
+	read    int64                      // bytes of the file of the hooks
 }
 
 // report is what was published about a path, and when.
@@ -71,7 +69,7 @@ type span struct{ from, to time.Time }
 
 func watch(w *node) *history {
 	h := &history{
-		w: w, start: time.Now(), spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{}, events: map[string]time.Time{},
+		Log: chaos.NewLog(), w: w, spans: map[string][]span{}, alien: map[int]string{}, claims: map[string]string{}, events: map[string]time.Time{},
 		owned: map[string]bool{}, excused: map[string]bool{}, live: map[string]lab.Object{}, paths: map[string]map[string]bool{}, life: map[string]map[string]bool{},
 		volumes: map[string]map[string]bool{}, hidden: map[string]bool{}, reports: map[string][]report{},
 	}
@@ -86,39 +84,6 @@ func watch(w *node) *history {
 func (h *history) stop() {
 	h.end()
 	h.done.Wait()
-}
-
-// note adds a line to the history.
-func (h *history) note(text string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.add(text)
-}
-
-func (h *history) add(text string) {
-	h.lines = append(h.lines, fmt.Sprintf("%7.3f %s", time.Since(h.start).Seconds(), text))
-}
-
-// wrong records a failed check.
-func (h *history) wrong(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	h.add("WRONG: " + text)
-	if len(h.problems) < 10 {
-		h.problems = append(h.problems, text)
-	}
-}
-
-func (h *history) failed() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.problems) > 0
-}
-
-// String returns the last lines.
-func (h *history) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return strings.Join(h.lines[max(0, len(h.lines)-150):], "\n")
 }
 
 func (h *history) foreign(id int, path string) {
@@ -214,7 +179,7 @@ func (h *history) table(ready chan<- error) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLPRI}}
 		if n, _ := unix.Poll(p, 200); n > 0 {
 			if err := h.look(); err != nil {
-				h.note("the mount table: " + err.Error())
+				h.Note("the mount table: " + err.Error())
 			}
 		}
 		h.checkHooks()
@@ -230,7 +195,7 @@ func (h *history) look() error {
 	now := time.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.checks++
+	h.Check()
 	ours, alien := map[string]int{}, map[int]bool{}
 	sources := map[string][]string{}
 	for _, m := range mounts {
@@ -250,27 +215,27 @@ func (h *history) look() error {
 	for source, targets := range sources {
 		// Two workflows can use the same storage, at paths of their own.
 		if n := h.users(targets); len(targets) > max(n, 1) {
-			h.wrong("the volume %s is mounted %d times for %d objects: %v", source, len(targets), n, targets)
+			h.Wrong("the volume %s is mounted %d times for %d objects: %v", source, len(targets), n, targets)
 		}
 	}
 	for path, n := range ours {
 		if n > 1 {
-			h.wrong("%d mounts at %s", n, path)
+			h.Wrong("%d mounts at %s", n, path)
 		}
 		if s := h.spans[path]; len(s) == 0 || !s[len(s)-1].to.IsZero() {
 			h.spans[path] = append(s, span{from: now})
-			h.add("mounted " + path)
+			h.Note("mounted " + path)
 		}
 	}
 	for path, s := range h.spans {
 		if last := &s[len(s)-1]; ours[path] == 0 && last.to.IsZero() {
 			last.to = now
-			h.add("unmounted " + path)
+			h.Note("unmounted " + path)
 		}
 	}
 	for id, path := range h.alien {
 		if !alien[id] {
-			h.wrong("the mount of another program at %s is gone", path)
+			h.Wrong("the mount of another program at %s is gone", path)
 			delete(h.alien, id)
 		}
 	}
@@ -308,7 +273,7 @@ func (h *history) event(kind string, o lab.Object) {
 	_ = h.look() // the table must not be older than the event
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.checks++
+	h.Check()
 	uid, name := o.String("metadata", "uid"), o.Name()
 	finalizers, _ := o.At("metadata", "finalizers").([]any)
 	ours := slices.Contains(finalizers, any(api.FinalizerClientMount)) && kind != "DELETED"
@@ -318,7 +283,7 @@ func (h *history) event(kind string, o lab.Object) {
 	}
 	h.events[uid] = time.Now()
 	status := fmt.Sprint(o["status"])
-	h.add(fmt.Sprintf("%s %s %s %s %.200s", kind, name, o.String("spec", "desiredState"), finalizers, status))
+	h.Note(fmt.Sprintf("%s %s %s %s %.200s", kind, name, o.String("spec", "desiredState"), finalizers, status))
 	paths := pathsOf(o)
 	for i, path := range paths {
 		state, _ := o.At("status", "mounts", i, "state").(string)
@@ -360,7 +325,7 @@ func (h *history) claimed(name, claim string, since time.Time) {
 			return
 		}
 	}
-	h.wrong("%s is published as %s, but it is not: %v", name, claim, slices.Sorted(maps.Keys(h.life[name])))
+	h.Wrong("%s is published as %s, but it is not: %v", name, claim, slices.Sorted(maps.Keys(h.life[name])))
 }
 
 // publish notes what is published about a path.
@@ -409,18 +374,18 @@ func (h *history) checkHooks() {
 		h.read += int64(len(line))
 		seconds, err := strconv.ParseFloat(f[0], 64)
 		if len(f) != 3 || err != nil {
-			h.wrong("the hooks have written %q", line)
+			h.Wrong("the hooks have written %q", line)
 			continue
 		}
 		h.hooks = append(h.hooks, hook{time.UnixMicro(int64(seconds * 1e6)), f[1], f[2]})
-		h.add("hook " + f[1] + " " + f[2])
+		h.Note("hook " + f[1] + " " + f[2])
 	}
 	now := time.Now()
 	h.hooks = slices.DeleteFunc(h.hooks, func(k hook) bool {
 		if now.Sub(k.at) < 2*lag {
 			return false
 		}
-		h.checks++
+		h.Check()
 		h.checkHook(k)
 		return true
 	})
@@ -443,7 +408,7 @@ func (h *history) checkHook(k hook) {
 	}
 	for _, r := range h.reports[k.path] {
 		if r.state == done && k.at.After(r.from.Add(lag)) && (r.to.IsZero() || k.at.Before(r.to.Add(-lag))) {
-			h.wrong("the hook %s has run for %s at %.3f, but %s was published at %.3f", k.place, k.path, k.at.Sub(h.start).Seconds(), done, r.from.Sub(h.start).Seconds())
+			h.Wrong("the hook %s has run for %s at %.3f, but %s was published at %.3f", k.place, k.path, k.at.Sub(h.Start).Seconds(), done, r.from.Sub(h.Start).Seconds())
 		}
 	}
 }
@@ -467,7 +432,7 @@ func (h *history) released(name string, o lab.Object, since time.Time) {
 			continue
 		}
 		if active, err := v.Active(); err != nil || active {
-			h.wrong("%s has lost its finalizer, but its volume %s is active, %v", name, volume, err)
+			h.Wrong("%s has lost its finalizer, but its volume %s is active, %v", name, volume, err)
 		}
 	}
 	for _, path := range pathsOf(o) {
@@ -475,7 +440,7 @@ func (h *history) released(name string, o lab.Object, since time.Time) {
 			continue
 		}
 		if _, no := h.mounted(path, since); !no {
-			h.wrong("%s has lost its finalizer, but %s is mounted", name, path)
+			h.Wrong("%s has lost its finalizer, but %s is mounted", name, path)
 		}
 	}
 }
@@ -513,10 +478,10 @@ func (h *history) pace(w *node) {
 		}
 		line := c.Tool + " " + strings.Join(c.Argv, " ")
 		if running[line]++; running[line] > 1 {
-			h.wrong("%q runs %d times at the same time", line, running[line])
+			h.Wrong("%q runs %d times at the same time", line, running[line])
 		}
 		if age := time.Since(c.Start); age > commandTimeout+overrun {
-			h.wrong("%q has been running for %v, its limit is %v", line, age.Round(time.Second), commandTimeout)
+			h.Wrong("%q has been running for %v, its limit is %v", line, age.Round(time.Second), commandTimeout)
 		}
 	}
 }

@@ -153,7 +153,7 @@ func (w *node) run(s chaos.Script) {
 		w.do(st)
 		w.alive()
 		w.history.pace(w)
-		if w.tb.Failed() || w.history.failed() {
+		if w.tb.Failed() || w.history.Failed() {
 			break
 		}
 	}
@@ -168,7 +168,7 @@ func arg(s string) int {
 
 // do does one step.
 func (w *node) do(st chaos.Step) {
-	w.history.note(st.String())
+	w.history.Note(st.String())
 	w.faulty = w.faulty || slices.Contains(disturbing, st.Verb)
 	a := append(slices.Clone(st.Args), "", "", "")
 	switch st.Verb {
@@ -685,7 +685,7 @@ func (w *node) limitProcesses(more int) {
 	if w.pids == "" {
 		dir := filepath.Join(pidsController, filepath.Base(w.Dir))
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			w.history.note("no limit of processes: " + err.Error())
+			w.history.Note("no limit of processes: " + err.Error())
 			return
 		}
 		w.pids = dir
@@ -778,10 +778,10 @@ func (w *node) conflicts(name string) bool {
 // settle ends all faults. Then everything must become as it should be: each object that does not
 // conflict with another one, and after their deletion nothing is left.
 func (w *node) settle() {
-	if w.tb.Failed() || w.history.failed() {
+	if w.tb.Failed() || w.history.Failed() {
 		return
 	}
-	w.history.note("settle")
+	w.history.Note("settle")
 	w.clear()
 	w.repair()
 	w.profile("create")
@@ -824,7 +824,7 @@ func (w *node) settle() {
 			}
 		}
 	}
-	w.history.note("delete all")
+	w.history.Note("delete all")
 	for _, name := range objects {
 		w.delete(name)
 	}
@@ -966,8 +966,8 @@ func (w *node) commands() {
 // tidy ends everything of the world, after a failure too, and reports what the history has found.
 func (w *node) tidy() {
 	w.history.stop()
-	w.counts.Checks += w.history.checks
-	for _, problem := range w.history.problems {
+	w.counts.Checks += w.history.Checks()
+	for _, problem := range w.history.Problems() {
 		w.tb.Error(problem)
 	}
 	if w.tb.Failed() {
