@@ -660,8 +660,13 @@ func (w *node) repair() {
 		st, lerr := os.Lstat(name)
 		link := lerr == nil && st.Mode()&os.ModeSymlink != 0
 		if link || err == nil && !json.Valid(now) {
-			w.Must(os.WriteFile(name+".chaos", record, 0o600))
-			w.Must(os.Rename(name+".chaos", name))
+			if err = os.WriteFile(name+".chaos", record, 0o600); err == nil {
+				err = os.Rename(name+".chaos", name)
+			}
+			if err != nil { // the directory may be full or read-only
+				_ = os.Remove(name + ".chaos")
+				continue
+			}
 		}
 		delete(w.damaged, name)
 	}
@@ -784,6 +789,9 @@ func (w *node) settle() {
 	w.history.Note("settle")
 	w.clear()
 	w.repair()
+	if len(w.damaged) > 0 {
+		w.tb.Fatalf("cannot repair %v", slices.Collect(maps.Keys(w.damaged)))
+	}
 	w.profile("create")
 	w.release()
 	w.unmountForeign()
