@@ -53,6 +53,7 @@ type options struct {
 	lifeCount   int
 	createCount int
 	samples     int
+	loadTime    time.Duration
 	idleTime    time.Duration
 }
 
@@ -94,6 +95,7 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.lifeCount, "lives", 10_000, "with --soak, number of ClientMounts")
 	f.IntVar(&o.createCount, "creates", 100_000, "with --soak, number of data movements")
 	f.IntVar(&o.samples, "samples", 60, "with --soak, number of samples during the load, at least 6")
+	f.DurationVar(&o.loadTime, "load", 24*time.Hour, "with --soak, how long the load may take; after that, the rest is left out")
 	f.DurationVar(&o.idleTime, "idle", 30*time.Minute, "with --soak, how long the daemons are idle after the load")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
@@ -102,7 +104,7 @@ func parse(args []string) (options, int) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
 	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated, o.sessions) < 1 || o.nodesAtScale < 600 || o.many < 10 || o.settle < 0 || o.window <= 0 ||
-		o.samples < 6 || min(o.lifeCount, o.createCount) < o.samples || o.idleTime <= 0:
+		o.samples < 6 || min(o.lifeCount, o.createCount) < o.samples || min(o.idleTime, o.loadTime) <= 0:
 		fmt.Fprintln(os.Stderr, "bench: numbers must be positive, and arguments are not accepted; see --help")
 		return o, 2
 	}

@@ -164,7 +164,7 @@ func TestGrowth(t *testing.T) {
 		{"loses memory", func(i int) int64 { return 8e6 + int64(i)*3000 }, false},
 		{"has grown", func(i int) int64 { return 8e6 + int64(min(i, 9))*100_000 }, true},
 	} {
-		l := load{total: 100, busy: time.Hour}
+		l := load{total: 100, done: 100, busy: time.Hour}
 		for i := range 20 {
 			l.samples = append(l.samples, sample{time.Duration(i) * 3 * time.Minute, lab.Usage{RSS: tt.rss(i), Anonymous: tt.rss(i)}})
 		}
@@ -178,10 +178,20 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
+// A load that took too long misses its target.
+func TestShortLoad(t *testing.T) {
+	l := load{what: "lives", total: 100, done: 99, busy: time.Hour, samples: make([]sample, 6)}
+	var r report
+	l.report(&r)
+	if r.Figures[0].OK || r.Figures[0].Median != 99 {
+		t.Errorf("%+v", r.Figures[0])
+	}
+}
+
 // Open files and threads must not grow in the second half.
 func TestConstant(t *testing.T) {
 	for last, ok := range map[int]bool{9: true, 10: true, 11: false} {
-		l := load{total: 100, busy: time.Hour}
+		l := load{total: 100, done: 100, busy: time.Hour}
 		for i := range 20 {
 			u := lab.Usage{Files: 10, Threads: 10}
 			if i == 0 { // the first half does not count

@@ -36,21 +36,23 @@ const itemTime = 5 * time.Minute
 // soakUsers are the users who create data movements, each with a job.
 const soakUsers = 4
 
-// cancelEvery is the share of data movements that are cancelled before they start, of which nnf-dm
-// keeps a record for an hour.
+// cancelEvery is the share of data movements that are cancelled before they start. They are of one
+// user, because nnf-dm remembers 1024 of them for each user for an hour: the memory for these is in
+// use after a tenth of the load.
 const cancelEvery = 10
 
 // load is a kind of work that one daemon does many times.
 type load struct {
 	about   program
 	what    string // unit of the work, in plural
-	total   int
+	total   int    // to do
 	workers int
 	start   func() // starts the daemon
 	daemon  *lab.Process
 	do      func(ctx context.Context, worker, i int) error
 	forget  func() error // forgets what the test environment has recorded about past work
 
+	done    int
 	samples []sample
 	busy    time.Duration // without the rests
 }
@@ -61,13 +63,18 @@ type sample struct {
 	lab.Usage
 }
 
-// play runs the load in parts, with a sample after each. The first part warms the daemon up.
-func (l *load) play(ctx context.Context, parts int) error {
+// play runs the load in parts, with a sample after each. After the limit no part is started.
+func (l *load) play(ctx context.Context, parts int, limit time.Duration) error {
+	start := time.Now()
 	for part := range parts {
+		if time.Since(start) >= limit {
+			break
+		}
 		began := time.Now()
-		if err := l.work(ctx, l.total*part/parts, l.total*(part+1)/parts); err != nil {
+		if err := l.work(ctx, l.done, l.total*(part+1)/parts); err != nil {
 			return fmt.Errorf("%s: %w", l.about, err)
 		}
+		l.done = l.total * (part + 1) / parts
 		l.busy += time.Since(began)
 		if err := pass(ctx, rest); err != nil {
 			return err
@@ -78,7 +85,7 @@ func (l *load) play(ctx context.Context, parts int) error {
 		}
 		l.samples = append(l.samples, sample{l.busy, u})
 		fmt.Fprintf(os.Stderr, "bench: %d %s after %.0f s: resident %d kB, anonymous %d kB, %d open files, %d threads\n",
-			l.total*(part+1)/parts, l.what, l.busy.Seconds(), u.RSS/1000, u.Anonymous/1000, u.Files, u.Threads)
+			l.done, l.what, l.busy.Seconds(), u.RSS/1000, u.Anonymous/1000, u.Files, u.Threads)
 		l.daemon.ForgetLog()
 		if err := l.forget(); err != nil {
 			return err
@@ -270,7 +277,11 @@ func (b *bench) createLoad() (*load, *fixture.Fixture) {
 		clients = append(clients, c)
 	}
 	do := func(ctx context.Context, worker, i int) error {
-		c, job := clients[worker%soakUsers], jobs[worker%soakUsers]
+		user := worker % soakUsers
+		if i%cancelEvery == 0 {
+			user = 0
+		}
+		c, job := clients[user], jobs[user]
 		r, err := c.Create(ctx, job.Request("/out/", "/alice/"), grpc.WaitForReady(true))
 		if err = answered("create", r, err, r.GetStatus() == pb.DataMovementCreateResponse_SUCCESS); err != nil {
 			return err
@@ -320,7 +331,7 @@ func (b *bench) soak() {
 	for i, l := range loads {
 		l.start()
 		group.Go(func() {
-			if errs[i] = l.play(ctx, b.samples); errs[i] != nil {
+			if errs[i] = l.play(ctx, b.samples, b.loadTime); errs[i] != nil {
 				stop()
 			}
 		})
@@ -355,15 +366,15 @@ func (b *bench) soak() {
 
 // report adds what has changed in the second half of a load.
 func (l *load) report(r *report) {
-	r.addLeast(l.what, "", float64(l.total), []float64{float64(l.total)}, fmt.Sprintf("in one process, all as expected, %d at a time", l.workers))
-	r.add(l.what+" per second", "", noTarget, false, []float64{float64(l.total) / l.busy.Seconds()}, "at this load; without the rests")
+	r.addLeast(l.what, "", float64(l.total), []float64{float64(l.done)}, fmt.Sprintf("in one process, all as expected, %d at a time", l.workers))
+	r.add(l.what+" per second", "", noTarget, false, []float64{float64(l.done) / l.busy.Seconds()}, "at this load; without the rests")
 	second := l.second()
 	rss, e := l.growth(func(s sample) int64 { return s.RSS })
 	how := fmt.Sprintf("± %.0f (standard error); regression over %d samples of the second half, each after %v of rest; per hour of load", e, len(second), rest)
 	r.add("growth of the resident memory", "kB/h", growthTarget, true, []float64{rss}, how)
 	anonymous, e := l.growth(func(s sample) int64 { return s.Anonymous })
 	r.add("growth of the anonymous memory", "kB/h", growthTarget, true, []float64{anonymous}, fmt.Sprintf("± %.0f; as above", e))
-	perItem := anonymous * 1000 / (float64(l.total) / l.busy.Hours())
+	perItem := anonymous * 1000 / (float64(l.done) / l.busy.Hours())
 	r.add("  the same, of each of the "+l.what, "bytes", noTarget, true, []float64{perItem}, "the growth of the anonymous memory, divided by the rate")
 	for _, row := range []struct {
 		name   string
@@ -421,8 +432,8 @@ func (b *bench) longIdle(loads []*load) {
 // goroutines does a little more work, ends the daemon and returns how many goroutines it had.
 func (b *bench) goroutines(l *load) int {
 	few := 4 * l.workers
-	b.must(l.work(b.tb.Context(), l.total, l.total+few))
-	l.total += few
+	b.must(l.work(b.tb.Context(), l.done, l.done+few))
+	l.done += few
 	b.pause(rest)
 	ctx, cancel := context.WithTimeout(b.tb.Context(), fixture.Patience)
 	defer cancel()
