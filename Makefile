@@ -203,6 +203,19 @@ bench: need-test build-daemon devcluster bin/faketools ## run the benchmark and 
 	@$(GO) test -buildvcs=false -trimpath -c -o bin/nnf-deploy-sessions.test ./cmd/nnf-deploy
 	@bin/bench $(BENCHFLAGS)
 
+LIVES ?= 10000
+CREATES ?= 100000
+IDLE ?= 30m
+.PHONY: soak
+soak: need-test build-daemon devcluster bin/faketools ## measure what changes in the daemons during long use (LIVES=10000 CREATES=100000 IDLE=30m, SOAKFLAGS=--json; 1-2 hours)
+	@$(GO) build -buildvcs=false -trimpath -o bin/bench ./internal/e2e/bench
+	@bin/bench --soak --lives=$(LIVES) --creates=$(CREATES) --idle=$(IDLE) $(SOAKFLAGS)
+
+# The archives of internal/e2e/upgrade/testdata, which are made once for each release.
+.PHONY: fixture-release
+fixture-release: need-test devcluster
+	RELEASE=$(REF) $(GO) test -buildvcs=false -count=1 -run '^TestMake$$' -v ./internal/e2e/upgrade
+
 NODES ?= 1000
 .PHONY: fleet
 fleet: need-go devcluster bin/fleetsim-reference ## simulate compute nodes on one API server, and compare its load with that of a reference fleet (NODES=1000, FLEETFLAGS=--json)

@@ -48,6 +48,13 @@ type options struct {
 	many         int // simulated nodes on one API server
 	nodesAtScale int // nodes of nnf-deploy in virtual time
 	sessions     int // nodes of nnf-deploy with a real ssh
+
+	onlySoak    bool // instead of all other figures
+	lifeCount   int
+	createCount int
+	samples     int
+	loadTime    time.Duration
+	idleTime    time.Duration
 }
 
 func main() {
@@ -84,13 +91,20 @@ func parse(args []string) (options, int) {
 	f.IntVar(&o.many, "fleet", 300, "number of simulated nodes on one API server, at least 10")
 	f.IntVar(&o.nodesAtScale, "scale", 11136, "number of nodes of nnf-deploy in virtual time, at least 600")
 	f.IntVar(&o.sessions, "sessions", 500, "number of nodes of nnf-deploy with a real ssh")
+	f.BoolVar(&o.onlySoak, "soak", false, "measure only what changes during long use")
+	f.IntVar(&o.lifeCount, "lives", 10_000, "with --soak, number of ClientMounts")
+	f.IntVar(&o.createCount, "creates", 100_000, "with --soak, number of data movements")
+	f.IntVar(&o.samples, "samples", 60, "with --soak, number of samples during the load, at least 6")
+	f.DurationVar(&o.loadTime, "load", 24*time.Hour, "with --soak, how long the load may take; after that, the rest is left out")
+	f.DurationVar(&o.idleTime, "idle", 30*time.Minute, "with --soak, how long the daemons are idle after the load")
 	switch err := f.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
 		return o, 0
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return o, 2
-	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated, o.sessions) < 1 || o.nodesAtScale < 600 || o.many < 10 || o.settle < 0 || o.window <= 0:
+	case f.NArg() > 0 || min(o.runs, o.starts, o.processes, o.clients, o.connections, o.polls, o.waits, o.simulated, o.sessions) < 1 || o.nodesAtScale < 600 || o.many < 10 || o.settle < 0 || o.window <= 0 ||
+		o.samples < 6 || min(o.lifeCount, o.createCount) < o.samples || min(o.idleTime, o.loadTime) <= 0:
 		fmt.Fprintln(os.Stderr, "bench: numbers must be positive, and arguments are not accepted; see --help")
 		return o, 2
 	}
@@ -159,7 +173,11 @@ func measure(ctx context.Context, o options) (r *report, err error) {
 	b.report.Machine = figures.ThisMachine(version())
 	return &b.report, lab.Do(ctx, func(tb lab.TB) {
 		b.tb = tb
-		b.all()
+		if b.onlySoak {
+			b.soak()
+		} else {
+			b.all()
+		}
 	})
 }
 

@@ -145,6 +145,7 @@ type Process struct {
 	done    chan struct{}
 	err     error
 
+	dropped []string    // problems in lines that ForgetLog has dropped
 	json    bool        // all lines of the log must be JSON, unless the start fails
 	checked atomic.Bool // the caller has the exit code, or has killed the process
 	starved atomic.Bool // it may end because it cannot create a thread
@@ -320,6 +321,7 @@ func (p *Process) finish() (wrong []string) {
 		}
 	}
 	p.Kill9()
+	wrong = append(wrong, p.dropped...)
 	for _, line := range p.Log() {
 		if p.starved.Load() && noThread.MatchString(line.Text) {
 			break
@@ -331,6 +333,44 @@ func (p *Process) finish() (wrong []string) {
 	}
 	return wrong
 }
+
+// ForgetLog frees the memory of the log so far. The test still fails if it has a panic.
+func (p *Process) ForgetLog() {
+	p.lines.change(func() {
+		for _, line := range p.lines.items {
+			if crash.MatchString(line.Text) && len(p.dropped) == 0 {
+				p.dropped = append(p.dropped, "in the log: "+strings.TrimSpace(line.Text))
+			}
+		}
+		p.lines.items = nil
+	})
+}
+
+// Goroutines ends a Go program with SIGQUIT, which prints the stack of each goroutine, and returns
+// their number without those of the runtime.
+func (p *Process) Goroutines(ctx context.Context) (n int, err error) {
+	p.ForgetLog()
+	if err := p.Signal(unix.SIGQUIT); err != nil {
+		return 0, err
+	}
+	if code, err := p.Wait(ctx); err != nil || code != 2 {
+		return 0, fmt.Errorf("%s exited with code %d after SIGQUIT: %w", p.name, code, err)
+	}
+	_, _ = p.lines.wait(ctx, func(LogLine) bool { return false }) // until the end of the log
+	for _, line := range p.Log() {
+		if stack.MatchString(line.Text) {
+			n++
+		}
+	}
+	p.lines.clear()
+	if n == 0 {
+		return 0, fmt.Errorf("%s printed no stacks", p.name)
+	}
+	return n, nil
+}
+
+// stack matches the first line of the stack of a goroutine.
+var stack = regexp.MustCompile(`^goroutine [1-9]\d* .*\[`)
 
 // crashed returns the first line of a crash of the Go runtime as an error.
 func (p *Process) crashed() error {

@@ -1,0 +1,251 @@
+// Package upgrade tests that each build of the daemons continues with what another release has left
+// on a node: records, history and configuration. The state of past releases is in testdata, one
+// archive for each, written by the programs of that release. make fixture-release makes another one.
+//
+// It must not know the layout of the files, except for the numbers of mounts and devices.
+package upgrade
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
+)
+
+func TestMain(m *testing.M) { os.Exit(fixture.Main(m)) }
+
+func waitGone(t *testing.T, path string, gone func() bool) {
+	t.Helper()
+	wait.Until(t, "the end of the mount "+path, gone)
+}
+
+// previous is the newest release in testdata.
+const previous = "a7ce741"
+
+// releases returns the archives of testdata, by commit.
+func releases(t *testing.T) map[string]*release {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%d archives, %v", len(files), err)
+	}
+	all := map[string]*release{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := new(release)
+		if err := json.Unmarshal(text, r); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all[strings.TrimSuffix(filepath.Base(file), ".json")] = r
+	}
+	return all
+}
+
+// This build continues with the state of each release.
+func TestUpgrade(t *testing.T) {
+	for commit, r := range releases(t) {
+		t.Run(commit, func(t *testing.T) {
+			lives := strings.Count(r.Files["history.jsonl"], "\n")
+			n := unpack(t, r)
+			n.read(lab.TestBuild)
+			// The lives of the release, and the ones that have ended now.
+			text, err := os.ReadFile(filepath.Join(n.Runtime, "history.jsonl"))
+			n.Must(err)
+			if got, want := strings.Count(string(text), "\n"), lives+len(kept)+4; got != want {
+				t.Errorf("the history has %d lives, want %d:\n%s", got, want, text)
+			}
+			program, err := lab.Binary("clientmountd")
+			n.Must(err)
+			out, err := exec.Command(program, "timeline", "--config=/dev/null", "--runtime-directory="+n.Runtime, "-o", "json").Output()
+			n.Must(err)
+			if got := strings.Count(string(out), `"ended":`); got != lives+len(kept)+4 {
+				t.Errorf("the command timeline shows %d lives: %.2000s", got, out)
+			}
+		})
+	}
+}
+
+// The newest release continues with the state of this build, as after a downgrade.
+func TestDowngrade(t *testing.T) {
+	old := build(t, previous)
+	n := newNode(t, fixture.New(t))
+	program, err := lab.Binary(lab.TestBuild)
+	n.Must(err)
+	n.write(program)
+	n.read(old)
+}
+
+// This build writes each field that a release has written, with the same type, so that the release
+// can read it. It does not need the programs of the release.
+func TestFields(t *testing.T) {
+	n := newNode(t, fixture.New(t))
+	program, err := lab.Binary(lab.TestBuild)
+	n.Must(err)
+	n.write(program)
+	now := fields(t, n.files())
+	for commit, r := range releases(t) {
+		for name, kind := range fields(t, r.Files) {
+			if now[name] != kind {
+				t.Errorf("%s: %s was %s, is %s", commit, name, kind, cmp.Or(now[name], "missing"))
+			}
+		}
+	}
+	n.read(program)
+}
+
+// fields returns the types of all fields in the files, by path.
+func fields(t *testing.T, files map[string]string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for key, value := range v {
+				walk(path+"."+key, value)
+			}
+		case []any:
+			for _, value := range v {
+				walk(path+"[]", value)
+			}
+		default:
+			all[path] = fmt.Sprintf("%T", v)
+		}
+	}
+	for name, text := range files {
+		for decoder := json.NewDecoder(strings.NewReader(text)); decoder.More(); {
+			var v any
+			if err := decoder.Decode(&v); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if dir := filepath.Dir(name); dir != "." {
+				name = dir
+			}
+			walk(name, v)
+		}
+	}
+	return all
+}
+
+// refused are settings of a release that this build refuses, with the error. docs/install.md lists them.
+var refused8bd = map[string]string{"roots = []\n": "mount.roots: the list is empty"}
+
+// setting matches a setting that shows the default.
+var setting = regexp.MustCompile(`(?m)^#([a-z_]+ = )`)
+
+// This build accepts the configuration of each release: as it is installed, and with each setting at
+// its old default.
+func TestConfiguration(t *testing.T) {
+	for commit, r := range releases(t) {
+		for name, text := range r.Config {
+			program, err := lab.Binary(filepath.Base(filepath.Dir(name)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func(text string) (string, error) {
+				file := filepath.Join(t.TempDir(), "config.toml")
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				out, err := exec.Command(program, "config", "check", "--config="+file).CombinedOutput()
+				return string(out), err
+			}
+			explicit := setting.ReplaceAllString(text, "$1")
+			if explicit == text {
+				t.Errorf("%s, %s has no settings", commit, name)
+			}
+			if commit == "8bd1808" {
+				for line, want := range refused8bd {
+					if strings.Contains(explicit, line) {
+						if out, err := check(explicit); err == nil || !strings.Contains(out, want) {
+							t.Errorf("%s, %s: %q: %v, %s; want %q", commit, name, line, err, out, want)
+						}
+						explicit = strings.ReplaceAll(explicit, line, "")
+					}
+				}
+			}
+			for what, text := range map[string]string{"installed": text, "explicit": explicit} {
+				if out, err := check(text); err != nil {
+					t.Errorf("%s, %s, %s: %v: %s", commit, name, what, err, out)
+				}
+			}
+		}
+	}
+}
+
+// build builds the test build of clientmountd of a commit. It is built once for each commit.
+func build(t *testing.T, commit string) string {
+	t.Helper()
+	root, err := lab.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(root, "bin", "releases", commit, lab.TestBuild)
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	git := func(args ...string) error {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("git %v: %w: %s", args, err, out)
+		}
+		return nil
+	}
+	if err := git("cat-file", "-e", commit+"^{commit}"); err != nil {
+		t.Skipf("skipped: the sources of release %s are not in this tree: %v", commit, err)
+	}
+	source := filepath.Join(t.TempDir(), "source")
+	if err := git("clone", "--quiet", "--shared", "--no-checkout", root, source); err != nil {
+		t.Fatal(err)
+	}
+	if err := git("-C", source, "checkout", "--quiet", "--detach", commit); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags", "failpoints", "-o", program+".new",
+		"-ldflags", "-X github.com/compute-daemons/compute-daemons/internal/version.Version=v0.0.0-"+commit, "./cmd/clientmountd")
+	cmd.Dir, cmd.Env = source, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Rename(program+".new", program); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+// TestMake makes the archive of the release RELEASE, a commit. See make fixture-release.
+func TestMake(t *testing.T) {
+	commit := os.Getenv("RELEASE")
+	if commit == "" {
+		t.Skip("RELEASE is not set: make fixture-release")
+	}
+	program := build(t, commit)
+	n := newNode(t, fixture.New(t))
+	n.write(program)
+	r := n.pack()
+	r.Version, r.Commit, r.Made = version(t, program), commit, "make fixture-release REF="+commit
+	r.Config = map[string]string{}
+	for _, name := range []string{"etc/clientmountd/config.toml", "etc/nnf-dm/config.toml"} {
+		out, err := exec.Command("git", "show", commit+":"+name).Output()
+		n.Must(err)
+		r.Config[name] = string(out)
+	}
+	text, err := json.MarshalIndent(r, "", " ")
+	n.Must(err)
+	n.Must(os.MkdirAll("testdata", 0o755))
+	n.Must(os.WriteFile(filepath.Join("testdata", commit+".json"), append(text, '\n'), 0o644))
+	n.read(program)
+}
