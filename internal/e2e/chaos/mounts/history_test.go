@@ -109,7 +109,6 @@ func (h *history) excuse(name string) {
 func (h *history) created(name string, mounts []place) {
 	h.mu.Lock()
 	delete(h.excused, name)
-	delete(h.life, name)
 	h.mu.Unlock()
 	h.expect(name, mounts)
 }
@@ -282,6 +281,12 @@ func (h *history) event(kind string, o lab.Object) {
 		since = previous
 	}
 	h.events[uid] = time.Now()
+	if was := h.live[name]; kind == "ADDED" && was.String("metadata", "uid") != uid {
+		delete(h.life, name)
+	}
+	for _, path := range pathsOf(o) {
+		h.has(name, path)
+	}
 	status := fmt.Sprint(o["status"])
 	h.Note(fmt.Sprintf("%s %s %s %s %.200s", kind, name, o.String("spec", "desiredState"), finalizers, status))
 	paths := pathsOf(o)

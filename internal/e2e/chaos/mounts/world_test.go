@@ -468,9 +468,6 @@ func (w *node) unmountForeign() {
 	}
 	slices.Reverse(hidden)
 	w.foreign = hidden
-	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(w.dirs))) {
-		_ = os.Remove(dir) // a mount may be below it
-	}
 }
 
 func (w *node) start(how string) {
