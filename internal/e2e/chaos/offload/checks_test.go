@@ -311,6 +311,13 @@ func TestChecks(t *testing.T) {
 			}
 			s.finish()
 		}},
+		"calls on a slow machine": {"", true, func(s *story) {
+			s.compare(time.Second)
+			for range least {
+				s.call("list", bound+time.Second, nil)
+			}
+			s.finish()
+		}},
 		"one slow call": {"", true, func(s *story) {
 			for i := range 2 * least {
 				s.call("list", map[bool]time.Duration{true: bound + time.Second}[i == 0], nil)

@@ -240,21 +240,21 @@ func (h *hostileUser) foreign(o order) {
 func (h *hostileUser) guesses(o order) {
 	var mu sync.Mutex
 	n := 0
-	h.repeat(96, func(ctx context.Context, c pb.DataMoverClient, _ int) error {
+	h.repeat(200, func(ctx context.Context, c pb.DataMoverClient, _ int) error {
 		mu.Lock()
 		n++
 		i := n
 		mu.Unlock()
 		name := fmt.Sprintf("nnf-dm-node-%05d", i)
-		if i%2 == 0 && len(o.Names) > 0 {
-			name = o.Names[i/2%len(o.Names)]
+		if i%8 == 0 && len(o.Names) > 0 {
+			name = o.Names[i/8%len(o.Names)]
 		}
 		var got, want string
 		var err error
-		switch i / 2 % 3 {
+		switch i / 8 % 3 {
 		case 0:
 			var a *pb.DataMovementStatusResponse
-			a, err = c.Status(ctx, &pb.DataMovementStatusRequest{Uid: name, MaxWaitTime: int64(i % 2)})
+			a, err = c.Status(ctx, &pb.DataMovementStatusRequest{Uid: name, MaxWaitTime: int64(i / 8 % 2)})
 			got, want = fmt.Sprint(a.GetState(), a.GetStatus(), a.GetMessage(), a.GetCommandStatus()), fmt.Sprint(pb.DataMovementStatusResponse_UNKNOWN_STATE, pb.DataMovementStatusResponse_NOT_FOUND, "", (*pb.DataMovementCommandStatus)(nil))
 		case 1:
 			var a *pb.DataMovementCancelResponse

@@ -331,6 +331,7 @@ func (w *world) run(s chaos.Script) {
 	for _, name := range honest {
 		w.polls.Go(func() { w.poll(w.users[name]) })
 	}
+	w.polls.Go(w.compare)
 	for _, st := range s {
 		switch {
 		case verbs[st.Verb].Fault:
@@ -382,6 +383,21 @@ func (w *world) poll(u *user) {
 			w.call(&call{user: u.name, op: "list", job: j.Name, limit: callLimit, quiet: true}, u.conn)
 		case j != nil && name != "":
 			w.call(&call{user: u.name, op: "status", job: j.Name, name: name, limit: callLimit, quiet: true}, u.conn)
+		}
+	}
+}
+
+// compare measures requests to the API server without the daemon, until the end.
+func (w *world) compare() {
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+		began := time.Now()
+		if _, err := w.Cluster.Get(w.tb.Context(), "SystemConfiguration", "default", w.System); err == nil {
+			w.history.compare(time.Since(began))
 		}
 	}
 }
@@ -718,7 +734,7 @@ func (w *world) deactivate() {
 func (w *world) start(how string) {
 	config := []string{
 		"[kubernetes]", fmt.Sprintf("request_timeout = %q", requestTimeout), map[bool]string{true: "qps = 10\nburst = 10"}[how == "few"],
-		"[limits]", "creates_per_second = 10", "create_burst = 40", "movements_per_user = 80",
+		"[limits]", "creates_per_second = 5", "create_burst = 25", "movements_per_user = 60",
 		"[daemon]", `shutdown_timeout = "5s"`, `idle_timeout = "500ms"`,
 		"[options]", map[bool]string{true: "lookup_expiry = \"0s\"\n[access]\nlist_workflow = true"}[how == "lookup"],
 	}
