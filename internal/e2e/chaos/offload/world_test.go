@@ -87,21 +87,21 @@ var verbs = map[string]chaos.Verb{
 	"rest":   {Weight: 1, Args: [][]string{{"1000", "13000"}}}, // no calls: the daemon may exit when it is idle
 	"again":  {Weight: 2},                                      // a graceful restart
 
-	"rabbit":  {Weight: 6, Fault: true, Args: [][]string{{"hold", "slow", "minor", "storm", "die", "pause", "resume", "restart"}}},
-	"kill":    {Weight: 3, Fault: true},
-	"term":    {Weight: 3, Fault: true},
-	"stop":    {Weight: 2, Fault: true},
-	"cont":    {Weight: 6},
-	"start":   {Weight: 8, Args: [][]string{{"activated", "activated", "own", "lookup"}}},
-	"starve":  {Weight: 3, Fault: true, Args: [][]string{{"nofile=24", "nofile=40", "few"}}}, // starts it with few files or requests
-	"network": {Weight: 5, Fault: true, Args: [][]string{{"refuse", "accept", "reset", "stall", "resume", "down"}}},
-	"answer":  {Weight: 6, Fault: true, Args: [][]string{classes, codesOf, times}},
-	"cut":     {Weight: 4, Fault: true, Args: [][]string{classes, {"1", "100", "1000"}, times}},
-	"delay":   {Weight: 3, Fault: true, Args: [][]string{classes, {"100", "1000", "3000"}, times}},
-	"server":  {Weight: 1, Fault: true, Args: [][]string{{"kill", "pause"}}}, // and start or resume it
-	"token":   {Weight: 3, Fault: true, Args: [][]string{{"revoke", "bad", "empty", "new", "new"}}},
-	"state":   {Weight: 2, Fault: true, Args: [][]string{{"full", "read-only", "usual"}}},
-	"clear":   {Weight: 9}, // ends the faults of connections, of the rabbit, the token and the state directory
+	"rabbit":   {Weight: 6, Fault: true, Args: [][]string{{"hold", "slow", "minor", "storm", "die", "pause", "resume", "restart"}}},
+	"kill":     {Weight: 3, Fault: true},
+	"term":     {Weight: 3, Fault: true},
+	"stop":     {Weight: 2, Fault: true},
+	"cont":     {Weight: 6},
+	"start":    {Weight: 6, Args: [][]string{{"activated", "lookup"}}},                                      // by the socket of the service manager
+	"start-as": {Weight: 6, Fault: true, Args: [][]string{{"own", "own", "nofile=24", "nofile=40", "few"}}}, // with its own socket, few files or few requests
+	"network":  {Weight: 5, Fault: true, Args: [][]string{{"refuse", "accept", "reset", "stall", "resume", "down"}}},
+	"answer":   {Weight: 6, Fault: true, Args: [][]string{classes, codesOf, times}},
+	"cut":      {Weight: 4, Fault: true, Args: [][]string{classes, {"1", "100", "1000"}, times}},
+	"delay":    {Weight: 3, Fault: true, Args: [][]string{classes, {"100", "1000", "3000"}, times}},
+	"server":   {Weight: 1, Fault: true, Args: [][]string{{"kill", "pause"}}}, // and start or resume it
+	"token":    {Weight: 3, Fault: true, Args: [][]string{{"revoke", "bad", "empty", "new", "new"}}},
+	"state":    {Weight: 2, Fault: true, Args: [][]string{{"full", "read-only", "usual"}}},
+	"clear":    {Weight: 9}, // ends the faults of connections, of the rabbit, the token and the state directory
 }
 
 // attackNames returns the names of the attacks.
@@ -469,7 +469,7 @@ func (w *world) do(st chaos.Step) {
 		}
 	case "cont":
 		w.cont()
-	case "start", "starve":
+	case "start", "start-as":
 		if w.daemon == nil {
 			w.start(a[0])
 		}
@@ -744,7 +744,7 @@ func (w *world) start(how string) {
 		spec.Wrap = []string{"prlimit", "--nofile=" + n + ":" + n}
 		w.limited = true
 	}
-	if how == "activated" {
+	if how == "activated" || how == "lookup" {
 		if w.listener == nil {
 			w.activate()
 		}
