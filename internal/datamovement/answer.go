@@ -16,7 +16,13 @@ import (
 // Completed reports whether the status of dm is final. The rabbit sets no end
 // time for an invalid request.
 func Completed(dm *nnf.DataMovement) bool {
-	return dm.Status.State == nnf.MovementFinished || isSet(dm.Status.EndTime)
+	return dm.Status.State == nnf.MovementFinished || isSet(dm.Status.EndTime) || neverStarts(dm)
+}
+
+// neverStarts reports whether dm was cancelled and deleted before its start. The
+// object exists until the rabbit removes its finalizer.
+func neverStarts(dm *nnf.DataMovement) bool {
+	return dm.Spec.Cancel && dm.DeletionTimestamp != nil && !Started(dm)
 }
 
 // Started reports whether the rabbit has started to process the movement. The
@@ -82,6 +88,9 @@ func progress(dm *nnf.DataMovement) (state v1.DataMovementStatusResponse_State, 
 // StatusV1 returns the status of dm in version 1. A pending movement has a state
 // and nothing else. Times are local.
 func StatusV1(dm *nnf.DataMovement) *v1.DataMovementStatusResponse {
+	if neverStarts(dm) {
+		return CancelledV1(dm.DeletionTimestamp.Time)
+	}
 	s := &dm.Status
 	out := new(v1.DataMovementStatusResponse)
 	out.State, out.Status, out.Message = progress(dm)
@@ -142,6 +151,13 @@ var (
 // StatusV2 returns the status of dm in version 2. Unlike version 1 it has
 // timestamps, and the message of a pending movement.
 func StatusV2(dm *nnf.DataMovement) *v2.MovementStatus {
+	if neverStarts(dm) {
+		return CancelledV2(dm, dm.DeletionTimestamp.Time)
+	}
+	return statusV2(dm)
+}
+
+func statusV2(dm *nnf.DataMovement) *v2.MovementStatus {
 	s := &dm.Status
 	state, result, message := progress(dm)
 	out := &v2.MovementStatus{
@@ -171,7 +187,7 @@ func StatusV2(dm *nnf.DataMovement) *v2.MovementStatus {
 // CancelledV2 returns the status of a movement that was cancelled before its start
 // and deleted.
 func CancelledV2(dm *nnf.DataMovement, at time.Time) *v2.MovementStatus {
-	out := StatusV2(dm)
+	out := statusV2(dm)
 	out.State, out.Result = v2.MovementState_MOVEMENT_STATE_COMPLETED, v2.MovementResult_MOVEMENT_RESULT_CANCELLED
 	out.Message, out.EndTime = cancelledEarly, timestamppb.New(at)
 	return out

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
 	v1 "github.com/compute-daemons/compute-daemons/internal/api/datamovement"
@@ -76,6 +77,30 @@ func TestStatusV1(t *testing.T) {
 				t.Errorf("completed %v", !c.done)
 			}
 		})
+	}
+}
+
+// A movement that was cancelled and deleted before its start has ended, although the rabbit still keeps
+// the object: a daemon that was restarted reports the same result as before.
+func TestCancelledAndDeleted(t *testing.T) {
+	local(t)
+	at := metav1.NewTime(ended.Time)
+	dm := movement(func(d *nnf.DataMovement) { d.Spec.Cancel, d.DeletionTimestamp = true, &at })
+	if got := StatusV1(dm); !Completed(dm) || !proto.Equal(got, CancelledV1(ended.Time)) || got.EndTime != endedText {
+		t.Errorf("completed %v, %v", Completed(dm), got)
+	}
+	if got := StatusV2(dm); got.State != v2.MovementState_MOVEMENT_STATE_COMPLETED || got.Result != v2.MovementResult_MOVEMENT_RESULT_CANCELLED || !got.EndTime.AsTime().Equal(ended.Time) {
+		t.Errorf("%v", got)
+	}
+	for name, change := range map[string]func(*nnf.DataMovement){
+		"not cancelled": func(d *nnf.DataMovement) { d.Spec.Cancel = false },
+		"not deleted":   func(d *nnf.DataMovement) { d.DeletionTimestamp = nil },
+		"running":       func(d *nnf.DataMovement) { d.Status.State, d.Status.StartTime = nnf.MovementRunning, startTime },
+	} {
+		other := *dm
+		if change(&other); Completed(&other) {
+			t.Errorf("%s: completed", name)
+		}
 	}
 }
 

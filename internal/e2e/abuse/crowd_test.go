@@ -5,59 +5,23 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
-	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	pb2 "github.com/compute-daemons/compute-daemons/internal/api/datamovement/v2"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
 // crowd is the first user ID of the users without a process.
 const crowd = 20000
 
-// dialAs connects as another user: peer credentials are those of the thread that calls
-// connect(2).
-func dialAs(socket string, uid int) (net.Conn, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := connectAs(fd, socket, uid); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("connect as %d: %w", uid, err)
-	}
-	f := os.NewFile(uintptr(fd), socket)
-	defer f.Close()
-	return net.FileConn(f)
-}
-
-func connectAs(fd int, socket string, uid int) error {
-	runtime.LockOSThread()
-	set := func(uid int) error {
-		keep := ^uintptr(0)
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(uid), keep); errno != 0 {
-			return errno
-		}
-		return nil
-	}
-	if err := set(uid); err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	err := unix.Connect(fd, &unix.SockaddrUnix{Name: socket})
-	if back := set(0); back != nil {
-		return back // the thread exits with its goroutine, because it stays locked
-	}
-	runtime.UnlockOSThread()
-	return err
-}
+// dialAs connects as another user.
+func dialAs(socket string, uid int) (net.Conn, error) { return lab.DialAs(socket, uid, uid) }
 
 // clientAs returns a gRPC client of another user.
 func (s *env) clientAs(t *testing.T, uid int) *grpc.ClientConn {

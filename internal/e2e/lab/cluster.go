@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -185,6 +186,9 @@ func (r *Rabbit) Stop() error {
 	}
 	return err
 }
+
+// Signal sends a signal to the rabbit, not to its copies: SIGSTOP suspends it.
+func (r *Rabbit) Signal(s syscall.Signal) error { return r.process.Signal(s) }
 
 // Faults replaces the injected faults of movements. For the syntax of the lines, such
 // as "*/slow/* rate=64k", see devcluster rabbit --help.

@@ -187,7 +187,7 @@ func groupMember(s *env) {
 	}
 	_, err = s.me2.CreateBatch(s.ctx(), &pb2.CreateBatchRequest{Workflow: s.named2(), Pairs: []*pb2.CopyPair{{Source: s.path + "/a", Destination: global + "/a"}}})
 	s.code("no member, version 2", err, codes.PermissionDenied, pb2.ErrorReason_ACCESS_DENIED)
-	for _, c := range []caller{{1001, 3003, nil}, {1001, 1001, []uint32{7, 3003}}, root} {
+	for _, c := range []caller{{1001, 3003, nil}, {1001, 1001, []int{7, 3003}}, root} {
 		o := s.Movement(s.createAs(s.as(c)))
 		if g := o.At("spec", "groupId"); g != float64(3003) {
 			s.t.Errorf("%v: groupId %v", c, g)

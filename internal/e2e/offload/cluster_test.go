@@ -36,7 +36,7 @@ func (s *env) system() { s.configuration([]any{fixture.StorageNode(s.Rabbit, s.N
 // workflow creates alice's workflow, in the state in which jobs run.
 func (s *env) workflow(change func(lab.Object)) {
 	s.t.Helper()
-	o := fixture.Workflow(s.job, int(alice.uid))
+	o := fixture.Workflow(s.job, alice.uid)
 	if change != nil {
 		change(o)
 	}

@@ -54,7 +54,7 @@ func copyTree(s *env) {
 	}
 	info, err := os.Stat(found[0])
 	s.Must(err)
-	if st := info.Sys().(*syscall.Stat_t); info.Size() != 42 || st.Uid != alice.uid || st.Gid != alice.gid {
+	if st := info.Sys().(*syscall.Stat_t); info.Size() != 42 || st.Uid != uint32(alice.uid) || st.Gid != uint32(alice.gid) {
 		s.t.Errorf("%d bytes of user %d, group %d", info.Size(), st.Uid, st.Gid)
 	}
 	for _, link := range s.find("link") {
@@ -174,7 +174,7 @@ func (s *env) file(name string, size int) string {
 	s.makeDirectory(filepath.Join("storage", storage, filepath.Dir(name)), alice)
 	path := filepath.Join(rabbitRoot, "storage", storage, name)
 	s.Must(os.WriteFile(path, []byte(strings.Repeat("x", size)), 0o644))
-	s.Must(os.Chown(path, int(alice.uid), int(alice.gid)))
+	s.Must(os.Chown(path, alice.uid, alice.gid))
 	return s.path + "/" + name
 }
 
@@ -182,7 +182,7 @@ func (s *env) makeDirectory(name string, of caller) {
 	s.t.Helper()
 	path := filepath.Join(rabbitRoot, name)
 	s.Must(os.MkdirAll(path, 0o755))
-	s.Must(os.Chown(path, int(of.uid), int(of.gid)))
+	s.Must(os.Chown(path, of.uid, of.gid))
 }
 
 // target is alice's directory on the global file system.

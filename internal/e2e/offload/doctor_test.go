@@ -32,7 +32,7 @@ func (s *env) doctor(c caller, workflow string, args ...string) (out string, cod
 	s.Must(err)
 	cmd := exec.CommandContext(s.ctx(), program, append([]string{"doctor"}, args...)...)
 	cmd.Env = []string{"DW_WORKFLOW_NAME=" + workflow, "DW_WORKFLOW_NAMESPACE=default", "NNF_DM_SOCKET=" + s.Socket, "DW_PERSISTENT_data=" + s.path}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.uid, Gid: c.gid}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(c.uid), Gid: uint32(c.gid)}}
 	data, err := cmd.Output()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		s.t.Fatal(err)

@@ -6,9 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"runtime"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -121,14 +119,10 @@ func limits(s *env) {
 	wait.Within(s.t, patience, "there is a place again", func() bool { _, err := s.as(alice).Version(s.ctx(), nil); return err == nil })
 }
 
-// The first thread of the process keeps its identity, which is also that of the process:
-// goroutines that change the identity of their thread must not run on it.
-func init() { runtime.LockOSThread() }
-
 // caller is the identity of a connecting user.
 type caller struct {
-	uid, gid uint32
-	groups   []uint32
+	uid, gid int
+	groups   []int
 }
 
 var (
@@ -137,44 +131,8 @@ var (
 	eve   = caller{uid: 1002, gid: 1002}
 )
 
-// dial connects as the user: peer credentials are those of the connecting thread (unix(7)).
-// The thread exits with its goroutine.
 func (c caller) dial(path string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and is never unlocked
-		if err := c.become(); err != nil {
-			done <- result{err: err}
-			return
-		}
-		conn, err := net.Dial("unix", path)
-		done <- result{conn, err}
-	}()
-	r := <-done
-	return r.conn, r.err
-}
-
-// become changes the identity of this thread only, unlike the functions of package syscall.
-func (c caller) become() error {
-	if c.uid == 0 && c.gid == 0 && len(c.groups) == 0 {
-		return nil
-	}
-	groups := append([]uint32{c.gid}, c.groups...)
-	for _, call := range [][4]uintptr{
-		{unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0]))},
-		{unix.SYS_SETRESGID, uintptr(c.gid), uintptr(c.gid), uintptr(c.gid)},
-		{unix.SYS_SETRESUID, uintptr(c.uid), uintptr(c.uid), uintptr(c.uid)},
-	} {
-		if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
-			return os.NewSyscallError("become another user", errno)
-		}
-	}
-	runtime.KeepAlive(groups)
-	return nil
+	return lab.DialAs(path, c.uid, c.gid, c.groups...)
 }
 
 // connect returns a connection to the test's socket.
