@@ -113,6 +113,11 @@ func (d *differ) removeProgram(p *product.Daemon) {
 	if have, installed := d.r.Packages[p.Name]; installed {
 		d.p.change("remove", have.NEVRA, "")
 		d.p.step("erase", p.Name)
+		if there && (author == ownerProgram || author == ownerInstaller) { // of an interrupted run
+			d.p.change("remove", unit, "")
+			d.p.step("drop", unit)
+			d.p.step("drop", socket)
+		}
 		return
 	}
 	if owner := d.r.Owners[product.Path(p.Name)]; owner != "" {

@@ -32,6 +32,7 @@ undo() {
     lost) note "the new version of package $path stays: nnf-deploy has no copy of the previous one, which it did not install" ;;
     disable | stop) systemctl "$how" "$path" 9>&- || bad="$bad $path" ;;
     enable | start) { systemctl daemon-reload && systemctl "$how" "$path" 9>&-; } || bad="$bad $path" ;;
+    erase) erase "$path" || bad="$bad package:$path" ;;
     package) rpm -U --oldpackage --replacepkgs "$D/packages/$path.rpm" 9>&- || bad="$bad package:$path" ;;
     esac
   done <"$stage/undo.now"
@@ -105,6 +106,37 @@ fail_step() {
 
 property() { systemctl show --property="$2" "$1" | sed -n "s/^$2=//p"; }
 
+# enters PACKAGE FILE: backs up what a package replaces that was not installed before, such as programs
+# that were installed without a package. rpm itself keeps configuration files and ghosts.
+enters() {
+  rpm -qp --qf '[%{FILEMODES:perms} %{FILEFLAGS:fflags}| %{FILENAMES}\n]' "$2" >"$stage/files" 2>/dev/null 9>&- || return 1
+  while IFS=' ' read -r mode flags path; do
+    case $mode/$flags in
+    d*) [ -d "$R$path" ] || echo "$path" >>"$stage/made" ;;
+    */*g*) ;;
+    */*c*)
+      for path in "$path" "$path.rpmnew"; do
+        if [ ! -e "$R$path" ] && [ ! -L "$R$path" ]; then echo "delete $path" >>"$stage/undo"; fi
+      done
+      ;;
+    *)
+      backup "$path" || return 1
+      echo "moved $path" >>"$stage/moved"
+      ;;
+    esac
+  done <"$stage/files"
+  echo "erase $1" >>"$stage/undo"
+}
+
+# erase PACKAGE: removes the package from the database of rpm, after enters. The files follow.
+erase() {
+  for unit in "$1.timer" "$1.socket" "$1.service"; do
+    grep -qx "$unit" "$stage/enabled" 2>/dev/null || systemctl disable "$unit" >/dev/null 2>&1 9>&-
+    grep -qx "$unit" "$stage/ran" 2>/dev/null || systemctl stop "$unit" >/dev/null 2>&1 9>&-
+  done
+  rpm -e --justdb --noscripts --nodeps "$1" 9>&-
+}
+
 # packages: installs all packages of the manifest in one transaction.
 packages() {
   # The positional parameters are the list of packages.
@@ -116,6 +148,8 @@ packages() {
       echo "package $name" >>"$stage/undo"
     elif rpm -q "$name" >/dev/null 2>&1; then
       echo "lost $name" >>"$stage/undo"
+    else
+      output=$(enters "$name" "$stage/$member" 2>&1) || fail_step 'rpm' "cannot back up what $name replaces: $output" 'check whether the file system is full or read-only'
     fi
   done <"$stage/manifest"
   [ $# -gt 0 ] || return 0
@@ -174,8 +208,9 @@ ready() {
 unready='' hint=''
 { cat "$D/pending" "$stage/daemons" 2>/dev/null | sort -u >"$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || fail_step 'prepare' 'cannot write to /var/lib/nnf-deploy' 'check whether the file system is full'
 while read -r bin; do
-  for unit in "$bin.service" "$bin.socket"; do
+  for unit in "$bin.service" "$bin.socket" "$bin.timer"; do
     if [ "$(property "$unit" ActiveState)" = active ]; then echo "$unit" >>"$stage/ran"; fi
+    if [ "$(property "$unit" UnitFileState)" = enabled ]; then echo "$unit" >>"$stage/enabled"; fi
   done
 done <"$stage/daemons"
 
