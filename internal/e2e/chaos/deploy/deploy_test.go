@@ -148,12 +148,12 @@ var verbs = map[string]chaos.Verb{
 	"edit":        {Weight: 6, Args: [][]string{one, edits}},
 	"add":         {Weight: 3}, // the third node
 
-	"kill":       {Weight: 4, Fault: true},
-	"interrupt":  {Weight: 4, Fault: true},
-	"kill-shell": {Weight: 3, Fault: true, Args: [][]string{one}}, // what depends on the connection
-	"kill-all":   {Weight: 3, Fault: true, Args: [][]string{one}},
-	"kill-one":   {Weight: 3, Fault: true, Args: [][]string{one}}, // the youngest process
-	"reboot":     {Weight: 4, Fault: true, Args: [][]string{one}},
+	"kill":       {Weight: 4, Fault: true, Args: [][]string{millis}}, // nnf-deploy, after milliseconds
+	"interrupt":  {Weight: 4, Fault: true, Args: [][]string{millis}},
+	"kill-shell": {Weight: 3, Fault: true, Args: [][]string{one, millis}}, // what depends on the connection
+	"kill-all":   {Weight: 3, Fault: true, Args: [][]string{one, millis}},
+	"kill-one":   {Weight: 3, Fault: true, Args: [][]string{one, millis}}, // the youngest process
+	"reboot":     {Weight: 4, Fault: true, Args: [][]string{one, millis}},
 	"connection": {Weight: 8, Fault: true, Args: [][]string{one, names(breaks)}},
 	"disk":       {Weight: 6, Fault: true, Args: [][]string{one, names(disks), {"0", "40", "400", "1500", "3000", "6000", "read-only"}}},
 	"systemctl":  {Weight: 4, Fault: true, Args: [][]string{one, refusal, calls}},
@@ -178,10 +178,26 @@ func keys[V any](m map[string]V) (list []string) {
 	return list
 }
 
-// adjust makes scripts start with an installation.
+// adjust makes scripts start with an installation, and makes most faults that need a running nnf-deploy
+// have one.
 func adjust(random *rand.Rand, before chaos.Script, s *chaos.Step) {
-	if len(before) == 0 {
+	of := func(verb string) (args []string) {
+		for _, values := range verbs[verb].Args {
+			args = append(args, values[random.IntN(len(values))])
+		}
+		return args
+	}
+	running := false
+	for _, b := range before {
+		running = b.Verb != "join" && (running || slices.Contains([]string{"install", "credentials", "uninstall"}, b.Verb))
+	}
+	switch {
+	case len(before) == 0:
 		*s = chaos.Step{Verb: "install", Args: []string{"a", []string{"rpm", "bin"}[random.IntN(2)], "all", "after"}}
+	case !running && slices.Contains([]string{"kill", "interrupt", "kill-shell", "kill-all", "kill-one", "reboot"}, s.Verb):
+		*s = chaos.Step{Verb: "install", Args: of("install")}
+	case running && s.Verb == "join" && random.IntN(2) == 0:
+		*s = chaos.Step{Verb: "wait", Args: of("wait")}
 	}
 }
 
@@ -220,6 +236,8 @@ type nodes struct {
 	log    []string
 	counts chaos.Counts
 	failed bool
+
+	patient bool // runs have no time limit
 }
 
 // play plays a script.
@@ -377,7 +395,7 @@ func (w *nodes) do(verb string, a []string) {
 		w.credentials(a[0], w.selected(a[1]), a[2] == "beside")
 	case "uninstall":
 		t := target{none, none}
-		w.start("uninstall", w.selected(a[0]), t, a[1] == "beside", "--daemons", w.file("daemons-a.yaml"), "--node-timeout", nodeTimeout.String())
+		w.start("uninstall", w.selected(a[0]), t, a[1] == "beside", "--daemons", w.file("daemons-a.yaml"))
 	case "look":
 		args := []string{"--daemons", w.file("daemons-a.yaml")}
 		if a[0] == "dry-run" {
@@ -388,8 +406,7 @@ func (w *nodes) do(verb string, a []string) {
 	case "join":
 		w.join()
 	case "wait":
-		ms, _ := strconv.Atoi(a[0])
-		time.Sleep(time.Duration(ms) * time.Millisecond) // the step itself
+		pause(a[0])
 	case "add":
 		w.system(3)
 	case "edit":
@@ -399,6 +416,7 @@ func (w *nodes) do(verb string, a []string) {
 			w.mu.Unlock()
 		}
 	case "kill", "interrupt":
+		w.delay(a[0])
 		for _, r := range w.active {
 			if r.finished() {
 				continue
@@ -422,9 +440,25 @@ func (w *nodes) do(verb string, a []string) {
 	}
 }
 
+// pause waits some milliseconds: when something happens is a part of the script.
+func pause(millis string) {
+	ms, _ := strconv.Atoi(millis)
+	time.Sleep(time.Duration(ms) * time.Millisecond)
+}
+
+// delay is pause while nnf-deploy runs.
+func (w *nodes) delay(millis string) {
+	if slices.ContainsFunc(w.active, func(r *run) bool { return !r.finished() }) {
+		pause(millis)
+	}
+}
+
 // harm does a fault of a node.
 func (w *nodes) harm(n *node, verb string, a []string) {
 	killed := false
+	if slices.Contains(millis, a[1]) {
+		w.delay(a[1])
+	}
 	switch verb {
 	case "kill-shell":
 		killed = n.kill(func(list []process, p process) bool { return !switches(list, p) })
@@ -476,7 +510,7 @@ func (w *nodes) file(name string) string { return filepath.Join(common.goods.dir
 func (w *nodes) arguments(version, credentials string, more ...string) []string {
 	return append([]string{
 		"--daemons", w.file("daemons-" + version + ".yaml"), "--credentials", w.file("credentials-" + credentials), "--identity", "shared",
-		"--kubernetes-service-host", version + ".example", "--kubernetes-service-port", "6443", "--ready-timeout", readyTimeout.String(), "--node-timeout", nodeTimeout.String(),
+		"--kubernetes-service-host", version + ".example", "--kubernetes-service-port", "6443", "--ready-timeout", readyTimeout.String(),
 	}, more...)
 }
 
@@ -523,6 +557,9 @@ func (w *nodes) start(verb string, list []*node, t target, beside bool, args ...
 	}
 	w.number++
 	args = append(args, "--ssh", w.ssh, "--system-config", filepath.Join(w.dir, "system.yaml"), "--connect-timeout", "2s")
+	if !w.patient {
+		args = append(args, "--node-timeout", nodeTimeout.String())
+	}
 	w.must(start(r, filepath.Join(common.repository, "bin", "nnf-deploy"), w.dir, w.number, append(args, r.nodes...)...))
 	w.active = append(w.active, r)
 }
@@ -586,6 +623,7 @@ func (w *nodes) converge() {
 	if w.failed {
 		return
 	}
+	w.patient = true
 	w.install("b", "rpm", w.selected("all"), false)
 	last := w.active[0]
 	w.join()

@@ -39,7 +39,9 @@ type result struct {
 }
 
 // good reports whether the node has the state that was asked for, or would get it (--dry-run).
-func (r result) good() bool { return r.Result == "ok" || r.Result == "unchanged" || r.Result == "differs" }
+func (r result) good() bool {
+	return r.Result == "ok" || r.Result == "unchanged" || r.Result == "differs"
+}
 
 // limits of nnf-deploy. The fake daemons need much less.
 const (
