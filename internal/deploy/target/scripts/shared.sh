@@ -15,6 +15,10 @@ fail() {
   exit 1
 }
 
+# foreign PATH: whether it is a symbolic link of another user than root, who could write to its
+# directory.
+foreign() { [ -L "$1" ] && [ "$(stat -c %u "$1")" != "$(id -u)" ]; }
+
 # forget RUN: a run that has removed everything leaves only its result, until nnf-deploy
 # confirms that it has received the result. The state is removed only if it belongs to this
 # run: another run may have replaced it. The caller holds the lock.

@@ -48,7 +48,7 @@ undo() {
 backup() {
   if [ -L "$R$1" ] || [ -e "$R$1" ]; then
     rm -f "$R$1$old"
-    ln "$R$1" "$R$1$old" 2>/dev/null || cp -pP "$R$1" "$R$1$old" || return 1
+    ln -T "$R$1" "$R$1$old" 2>/dev/null || cp -pP --remove-destination "$R$1" "$R$1$old" || return 1
     echo "restore $1" >>"$stage/undo"
   else
     echo "delete $1" >>"$stage/undo"
@@ -162,9 +162,14 @@ packages() {
   fail_step 'rpm' "$(printf '%s\n' "$output" | grep -v '^warning' | tail -n 5)" 'fix what rpm reports, then run the command again'
 }
 
-# place MODE OWNER PATH: replaces the file with one rename.
+# place MODE OWNER PATH: replaces the file with one rename. Until the directory was protected, other
+# users may have replaced the staged file.
 place() {
-  chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && backup "$3" && mv -fT "$R$3$new" "$R$3"
+  if [ -L "$R$3$new" ] || [ ! -f "$R$3$new" ] || [ "$(stat -c %u "$R$3$new")" != "$(id -u)" ]; then
+    echo 'another user has replaced the new file'
+    return 1
+  fi
+  chown -h "$2" "$R$3$new" && chmod "$1" "$R$3$new" && backup "$3" && mv -fT "$R$3$new" "$R$3"
 }
 
 # unstore PATH USER: removes the file. If USER is not empty, the directory must belong to this user:
@@ -222,6 +227,7 @@ while IFS=' ' read -r what a b c d <&4; do
     ;;
   directory | newdirectory) # MODE OWNER PATH: newdirectory does not change an existing directory
     if [ "$what" = newdirectory ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
+    if [ -L "$R$c" ] && [ "$(stat -c %u "$R$c")" != "$(id -u)" ]; then fail_step "$c" 'it is a symbolic link of another user' 'find out what created it, then remove it'; fi
     [ -d "$R$c" ] || echo "$c" >>"$stage/made"
     output=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || fail_step "$c" "$output"
     ;;
