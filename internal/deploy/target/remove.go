@@ -21,6 +21,7 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 			return nil, err
 		}
 	}
+	d.leftovers()
 	if r.Unconfirmed && d.p.Empty() {
 		d.p.change("remove", product.StateDirectory, "")
 	}

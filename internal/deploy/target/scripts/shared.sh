@@ -26,7 +26,11 @@ forget() {
   if [ -n "$1" ] && [ -f "$D/forget" ] && [ "$(cat "$D/forget")" = "$1" ]; then
     printf 'confirm\n'
     IFS= read -r word <&3
-    [ "$word" != "confirmed $1" ] || rm -rf "$D"
+    if [ "$word" = "confirmed $1" ]; then
+      # The file "forget" last: if this is killed, a later run completes it.
+      for path in "$D"/*; do [ "$path" = "$D/forget" ] || rm -rf "$path"; done
+      rm -rf "$D"
+    fi
   fi
 }
 
