@@ -290,3 +290,28 @@ func TestFailedStepRemovesNewPackages(t *testing.T) {
 	}
 	s.nothingStaged()
 }
+
+// If rpm fails or is killed after it has installed a package, the previous state is restored.
+func TestPackageTransactionStops(t *testing.T) {
+	for _, kind := range []string{"packages", "programs"} {
+		for _, how := range []string{"# stops\n", "# killed\n"} {
+			t.Run(kind+strings.TrimSpace(how), func(t *testing.T) {
+				s := newTestNode(t)
+				w := wanted(s.packages("1", "exit 0", ""))
+				if kind == "programs" {
+					w = wanted(s.bare("1", "exit 0"))
+				}
+				s.install(w)
+				before := s.state() + s.Get("run/fake/rpm/clientmountd")
+				o, err := s.apply(wanted(s.packages("2", "exit 0", how)))
+				if err == nil || o == nil || o.State != "old" {
+					t.Fatalf("%v %+v", err, o)
+				}
+				if after := s.state() + s.Get("run/fake/rpm/clientmountd"); after != before {
+					t.Errorf("before:\n%s\nafter:\n%s", before, after)
+				}
+				s.nothingStaged()
+			})
+		}
+	}
+}

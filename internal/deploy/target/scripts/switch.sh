@@ -23,10 +23,17 @@ finish() {
 # undo: reverts the completed steps in reverse order, and lists failures in $bad.
 undo() {
   bad=
-  sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now"
+  sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now" || bad=" $stage/undo"
   while IFS=' ' read -r how path; do
     case $how in
-    restore) mv -f "$R$path$old" "$R$path" || bad="$bad $path" ;;
+    restore)
+      # shellcheck disable=SC3013  # POSIX.1-2024 has -ef, and so have all shells of nodes
+      if [ "$R$path$old" -ef "$R$path" ]; then # it was not replaced; mv refuses this
+        rm -f "$R$path$old" || bad="$bad $path"
+      else
+        mv -f "$R$path$old" "$R$path" || bad="$bad $path"
+      fi
+      ;;
     delete) rm -f "$R$path" || bad="$bad $path" ;;
     unretire) mv -f "$R$path$retired" "$R$path" || bad="$bad $path" ;;
     lost) note "the new version of package $path stays: nnf-deploy has no copy of the previous one, which it did not install" ;;
@@ -134,13 +141,23 @@ erase() {
     grep -qx "$unit" "$stage/enabled" 2>/dev/null || systemctl disable "$unit" >/dev/null 2>&1 9>&-
     grep -qx "$unit" "$stage/ran" 2>/dev/null || systemctl stop "$unit" >/dev/null 2>&1 9>&-
   done
+  rpm -q "$1" >/dev/null 2>&1 9>&- || return 0
   rpm -e --justdb --noscripts --nodeps "$1" 9>&-
+}
+
+# installed: the installed versions of the packages of the manifest.
+installed() {
+  # shellcheck disable=SC1083  # rpm's braces
+  while IFS=' ' read -r what _ name; do
+    [ "$what" != package ] || rpm -q --qf '%{NAME}\t%{NEVRA}\t%{SHA256HEADER}\n' "$name" 2>&1 9>&-
+  done <"$stage/manifest"
 }
 
 # packages: installs all packages of the manifest in one transaction.
 packages() {
   # The positional parameters are the list of packages.
   set --
+  before=$(installed)
   while IFS=' ' read -r what member name; do
     [ "$what" = package ] || continue
     set -- "$@" "$stage/$member"
@@ -154,11 +171,14 @@ packages() {
   done <"$stage/manifest"
   [ $# -gt 0 ] || return 0
   output=$(rpm -U --oldpackage --replacepkgs "$@" 2>&1 9>&-) && return 0
+  code=$?
   # dnf gets missing dependencies from the repositories of the node.
   case $output in
-  *'ailed dependencies'*) if command -v dnf >/dev/null; then output=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; fi ;;
+  *'ailed dependencies'*) if command -v dnf >/dev/null; then output=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; code=$?; fi ;;
   esac
-  : >"$stage/undo" # a failed transaction has changed nothing
+  # If rpm was not killed and no package has changed, there is nothing to undo.
+  if [ "$code" -lt 128 ] && [ "$(installed)" = "$before" ]; then : >"$stage/undo"; fi
+  output=${output:-"exit code $code"}
   fail_step 'rpm' "$(printf '%s\n' "$output" | grep -v '^warning' | tail -n 5)" 'fix what rpm reports, then run the command again'
 }
 

@@ -127,8 +127,14 @@ func TestViolations(t *testing.T) {
 		{"an old program that runs after a complete run", func(n *node) {
 			complete(n)
 			n.put("run/fake/active.clientmountd.service", "active\n", 0o600)
+			n.put("run/fake/active.nnf-dm.socket", "active\n", 0o600)
 			n.put("run/fake/running.clientmountd.service", sum([]byte(release("bin-b", "clientmountd"))), 0o600)
-		}, "clientmountd.service is active, with the program b"},
+		}, "clientmountd.service runs with the program b"},
+		{"a socket that is closed after a complete run", func(n *node) {
+			complete(n)
+			n.put("run/fake/active.clientmountd.service", "active\n", 0o600)
+			n.put("run/fake/running.clientmountd.service", sum([]byte(release("bin-a", "clientmountd"))), 0o600)
+		}, "nnf-dm.socket does not run"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var problems []string

@@ -311,7 +311,7 @@ func (w *nodes) close() {
 	close(w.done)
 	w.ended.Wait()
 	w.watcher.close()
-	if w.failed {
+	if w.failed || os.Getenv("CHAOS_SCRIPT") != "" {
 		w.tb.Log(strings.Join(w.log, "\n"))
 	}
 }

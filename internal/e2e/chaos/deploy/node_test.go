@@ -174,14 +174,15 @@ func (n *node) kill(which func(list []process, p process) bool) bool {
 	return killed
 }
 
-// killOne kills the youngest process, as the kernel does without memory.
+// killOne kills the youngest process, as the kernel does without memory. If that is a command of the
+// switch, the switch continues and must undo its changes.
 func (n *node) killOne() bool {
 	list := n.processes()
 	if len(list) == 0 {
 		return false
 	}
 	p := slices.MaxFunc(list, func(a, b process) int { return a.pid - b.pid })
-	n.crashed = n.crashed || switches(list, p)
+	n.crashed = n.crashed || strings.Contains(p.command, "/switch.sh")
 	return unix.Kill(p.pid, unix.SIGKILL) == nil
 }
 

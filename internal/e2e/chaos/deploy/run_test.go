@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/compute-daemons/compute-daemons/internal/deploy/product"
 )
 
 // run is one nnf-deploy.
@@ -247,13 +249,17 @@ func (n *node) leftovers() (list []string) {
 	return list
 }
 
-// running returns the daemons that do not run with the installed program.
+// running returns the daemons that do not run with the installed program. nnf-dm starts with the first
+// connection to its socket.
 func (g *goods) running(n *node) (list []string) {
-	for _, name := range []string{"clientmountd", "nnf-dm"} {
-		unit := name + ".service"
-		program, active := sum([]byte(n.get("usr/bin/"+name))), strings.TrimSpace(n.get("run/fake/active."+unit))
-		if active != "active" || strings.TrimSpace(n.get("run/fake/running."+unit)) != program {
-			list = append(list, fmt.Sprintf("%s is %s, with the program %s", unit, active, g.sums[strings.TrimSpace(n.get("run/fake/running."+unit))]))
+	active := func(unit string) bool { return strings.TrimSpace(n.get("run/fake/active."+unit)) == "active" }
+	for _, d := range product.Daemons {
+		if !active(d.Enabled()) {
+			list = append(list, d.Enabled()+" does not run")
+		}
+		program, runs := sum([]byte(n.get("usr/bin/"+d.Name))), strings.TrimSpace(n.get("run/fake/running."+d.Service()))
+		if active(d.Service()) && runs != program {
+			list = append(list, fmt.Sprintf("%s runs with the program %s", d.Service(), g.sums[runs]))
 		}
 	}
 	return list
