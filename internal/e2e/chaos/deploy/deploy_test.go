@@ -128,7 +128,7 @@ var (
 	one     = []string{"1", "2", "3"}
 	beside  = []string{"after", "after", "after", "beside"}
 	millis  = []string{"10", "50", "100", "200", "300", "500", "800", "1500"}
-	breaks  = []string{"dead", "denied", "cut 20", "cut 2000", "cut 200000", "cut 3000000", "stall 1500", "stall 500000", "reap 1200", "reap 100000", "reap 4000000", "break-staged", "break-switching", "break-confirm", "hold-switching"}
+	breaks  = []string{"dead", "denied", "cut 20", "cut 2000", "cut 200000", "cut 3000000", "stall 1500", "stall 500000", "reap 1200", "reap 100000", "reap 4000000", "break staged", "break switching", "break confirm", "hold switching"}
 	calls   = []string{"daemon-reload", "restart", "reenable", "stop", "start", "disable"}
 	refusal = []string{"hang", "refuse"}
 )
@@ -470,7 +470,7 @@ func (w *nodes) harm(n *node, verb string, a []string) {
 		killed = true
 		n.reboot()
 	case "connection":
-		n.fault(strings.NewReplacer("=", " ", "-", " ").Replace(a[1]))
+		n.fault(strings.ReplaceAll(a[1], "=", " "))
 	case "disk":
 		n.disk(a[1], a[2])
 	case "systemctl":
@@ -576,7 +576,7 @@ func (w *nodes) join() {
 		select {
 		case <-r.done:
 		case <-time.After(endsWithin):
-			w.report(fmt.Sprintf("nnf-deploy %s does not end within %v", r.verb, endsWithin))
+			w.report(fmt.Sprintf("nnf-deploy %s still runs after %v", r.verb, endsWithin))
 			r.killed = true
 			r.signal(unix.SIGKILL)
 			<-r.done

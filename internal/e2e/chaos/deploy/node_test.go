@@ -300,7 +300,7 @@ var permissions = map[string]permission{
 	"state":      {"var/lib/nnf-dm", 0o755},
 }
 
-// permit makes such a change, if the file exists.
+// permit makes the change, if the file exists.
 func (n *node) permit(p permission) error {
 	path := n.path(p.path)
 	if st, err := os.Lstat(path); err != nil || st.Mode()&fs.ModeSymlink != 0 {

@@ -45,9 +45,9 @@ func (r result) good() bool {
 	return r.Result == "ok" || r.Result == "unchanged" || r.Result == "differs"
 }
 
-// limits of nnf-deploy. The fake daemons need much less.
+// limits of nnf-deploy, for a busy machine. The fake daemons need much less.
 const (
-	nodeTimeout  = 10 * time.Second
+	nodeTimeout  = 20 * time.Second
 	readyTimeout = 4 * time.Second
 )
 
