@@ -176,6 +176,12 @@ packages() {
   case $output in
   *'ailed dependencies'*) if command -v dnf >/dev/null; then output=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; code=$?; fi ;;
   esac
+  if [ "$code" -ge 128 ]; then # a killed rpm leaves its temporary files
+    for file; do
+      rpm -qp --qf '[%{FILENAMES}\n]' "$file" 2>/dev/null 9>&- |
+        while IFS= read -r path; do rm -f "$R$path;"[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]; done
+    done
+  fi
   # If rpm was not killed and no package has changed, there is nothing to undo.
   if [ "$code" -lt 128 ] && [ "$(installed)" = "$before" ]; then : >"$stage/undo"; fi
   output=${output:-"exit code $code"}

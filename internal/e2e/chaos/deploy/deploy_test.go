@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,7 +153,8 @@ var verbs = map[string]chaos.Verb{
 	"interrupt":  {Weight: 4, Fault: true, Args: [][]string{millis}},
 	"kill-shell": {Weight: 3, Fault: true, Args: [][]string{one, millis}}, // what depends on the connection
 	"kill-all":   {Weight: 3, Fault: true, Args: [][]string{one, millis}},
-	"kill-one":   {Weight: 3, Fault: true, Args: [][]string{one, millis}}, // the youngest process
+	"kill-one":   {Weight: 3, Fault: true, Args: [][]string{one, millis}},                   // the youngest process
+	"kill-rpm":   {Weight: 4, Fault: true, Args: [][]string{one, {"0", "20", "50", "100"}}}, // some milliseconds after its start
 	"reboot":     {Weight: 4, Fault: true, Args: [][]string{one, millis}},
 	"connection": {Weight: 8, Fault: true, Args: [][]string{one, names(breaks)}},
 	"disk":       {Weight: 6, Fault: true, Args: [][]string{one, names(disks), {"0", "40", "400", "1500", "3000", "6000", "read-only"}}},
@@ -194,7 +196,7 @@ func adjust(random *rand.Rand, before chaos.Script, s *chaos.Step) {
 	switch {
 	case len(before) == 0:
 		*s = chaos.Step{Verb: "install", Args: []string{"a", []string{"rpm", "bin"}[random.IntN(2)], "all", "after"}}
-	case !running && slices.Contains([]string{"kill", "interrupt", "kill-shell", "kill-all", "kill-one", "reboot"}, s.Verb):
+	case !running && slices.Contains([]string{"kill", "interrupt", "kill-shell", "kill-all", "kill-one", "kill-rpm", "reboot"}, s.Verb):
 		*s = chaos.Step{Verb: "install", Args: of("install")}
 	case running && s.Verb == "join" && random.IntN(2) == 0:
 		*s = chaos.Step{Verb: "wait", Args: of("wait")}
@@ -456,7 +458,7 @@ func (w *nodes) delay(millis string) {
 // harm does a fault of a node.
 func (w *nodes) harm(n *node, verb string, a []string) {
 	killed := false
-	if slices.Contains(millis, a[1]) {
+	if verb != "kill-rpm" && slices.Contains(millis, a[1]) {
 		w.delay(a[1])
 	}
 	switch verb {
@@ -466,6 +468,8 @@ func (w *nodes) harm(n *node, verb string, a []string) {
 		killed = n.kill(func([]process, process) bool { return true })
 	case "kill-one":
 		killed = n.killOne()
+	case "kill-rpm":
+		killed = w.killRPM(n, a[1])
 	case "reboot":
 		killed = true
 		n.reboot()
@@ -488,6 +492,21 @@ func (w *nodes) harm(n *node, verb string, a []string) {
 	if killed {
 		w.counts.Kills++
 	}
+}
+
+// killRPM waits for a transaction of rpm while nnf-deploy runs, and kills rpm some milliseconds after its
+// start. It reports whether there was one. The switch must undo what rpm has done.
+func (w *nodes) killRPM(n *node, millis string) bool {
+	for slices.ContainsFunc(w.active, func(r *run) bool { return !r.finished() }) {
+		for _, p := range n.processes() {
+			if strings.HasPrefix(p.command, "/usr/bin/rpm ") && strings.Contains(p.command, " -U ") {
+				pause(millis)
+				return unix.Kill(p.pid, unix.SIGKILL) == nil
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
 }
 
 // clear ends all faults.
@@ -657,6 +676,9 @@ func (w *nodes) converge() {
 	w.report(w.watcher.found()...)
 }
 
+// temporary matches the temporary files of rpm, which it leaves if the whole node crashes.
+var temporary = regexp.MustCompile(`;[0-9a-f]{8}$`)
+
 // remains returns what is left of nnf-deploy: everything that a new node does not have, except the
 // administrator's files, their directories, and what rpm keeps for the administrator.
 func (n *node) remains() (list []string) {
@@ -667,6 +689,9 @@ func (n *node) remains() (list []string) {
 		}
 	}
 	kept := func(path string) bool {
+		if n.rpmCrashed && temporary.MatchString(path) {
+			return true
+		}
 		return n.before[path] || mine[path] || strings.HasSuffix(path, ".rpmsave") || strings.HasSuffix(path, ".rpmnew")
 	}
 	all := n.paths()

@@ -47,6 +47,8 @@ type node struct {
 	booted  bool              // it was restarted since the last check
 	version int               // of the administrator's files
 	crashed bool              // processes that change the node were killed
+
+	rpmCrashed bool // some time in this world
 }
 
 func newNode(tb lab.TB, fleet, name string) *node {

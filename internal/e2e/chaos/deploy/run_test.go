@@ -150,7 +150,7 @@ func has(text string, list []string) bool {
 // must have completed the change of the node.
 func (n *node) learn() (complete *run) {
 	runs, crashed := n.runs, n.crashed
-	n.runs, n.crashed = nil, false
+	n.runs, n.crashed, n.rpmCrashed = nil, false, n.rpmCrashed || crashed
 	if len(runs) == 0 {
 		return nil
 	}
