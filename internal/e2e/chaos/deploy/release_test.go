@@ -37,9 +37,8 @@ const secretMark = "SECRET-"
 
 // goods is what the administrator installs. It is the same for all worlds of a process.
 type goods struct {
-	dir   string
-	sums  map[string]string // releases of programs, by checksum of the file
-	sizes map[string]int64
+	dir  string
+	sums map[string]string // releases of programs, by checksum of the file
 }
 
 // makeGoods builds the programs, packages and input files.

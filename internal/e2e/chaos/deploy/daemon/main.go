@@ -43,7 +43,7 @@ func run(root, name string, args []string) error {
 		}
 	case "install":
 		if _, err := os.Stat(unit + ".service"); err == nil {
-			return errors.New("Service has already been installed")
+			return errors.New("the service has already been installed")
 		}
 		text := "# Written by " + name + " install. Remove it with: " + name + " remove.\n# release " + release + "\n"
 		err = os.WriteFile(unit+".service", []byte(text+"[Service]\nExecStart=/usr/bin/"+name+"\n"), 0o644)
