@@ -268,7 +268,7 @@ func TestModel(t *testing.T) {
 		{"crashed", result{"", "failed", "not reachable"}, true, model{may: []state{{none, none}, {"a/rpm", "a"}}, programs: true, settings: true}, false},
 		{"mixed", result{"", "failed", "x; could not restore /y"}, false, model{may: []state{{none, none}, {"a/rpm", "a"}}, programs: true, settings: true}, false},
 	} {
-		n := &node{model: newModel(), crashed: tt.crashed, runs: []*run{{verb: "install", targets: map[string]target{"": a}, reported: map[string]result{"": tt.result}}}}
+		n := &node{root: t.TempDir(), model: newModel(), crashed: tt.crashed, runs: []*run{{verb: "install", targets: map[string]target{"": a}, reported: map[string]result{"": tt.result}}}}
 		if last := n.learn(); (last != nil) != tt.last || !slices.Equal(n.model.may, tt.want.may) || n.model.programs != tt.want.programs || n.model.settings != tt.want.settings {
 			t.Errorf("%s: %v %v", tt.name, last != nil, n.model)
 		}

@@ -168,6 +168,7 @@ func (n *node) learn() (complete *run) {
 	for _, r := range runs {
 		mixed = mixed || has(r.reported[n.name].Cause, incomplete)
 	}
+	mixed = mixed || n.unrestored(runs[0].started)
 	// What the earlier runs have left, and what the last one can have done.
 	before := n.model.may
 	if len(runs) > 1 {
@@ -196,7 +197,18 @@ func (n *node) learn() (complete *run) {
 	return nil
 }
 
-// state checks a node on which nothing runs. It returns what is wrong.
+// unrestored reports whether a switch since then has reported on the node that it could not restore the
+// previous state, for example because the disk was read-only. nnf-deploy may have been killed.
+func (n *node) unrestored(since time.Time) bool {
+	const file = "var/lib/nnf-deploy/result"
+	if st, err := os.Lstat(n.path(file)); err != nil || st.ModTime().Before(since) {
+		return false
+	}
+	f := strings.Split(n.get(file), "\t")
+	return len(f) > 2 && (f[2] == "mixed" || f[2] == "partly")
+}
+
+// check checks a node on which nothing runs. It returns what is wrong.
 func (g *goods) check(n *node) (problems []string) {
 	complete := n.learn()
 	booted := n.booted
