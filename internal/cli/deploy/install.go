@@ -225,6 +225,9 @@ func verify(ctx context.Context, ssh remote.Shell, w *target.Want, r *fleet.Resu
 		}
 	}
 	f := failed(err)
+	if f.State == fleet.Interrupted { // the installation was not
+		f.Cause = err.Error()
+	}
 	r.State, r.Cause, r.Hint = fleet.Failed, "the installation succeeded, but the check after it failed: "+f.Cause, f.Hint
 }
 

@@ -2,13 +2,17 @@ package deploy
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/compute-daemons/compute-daemons/internal/cli"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/fleet"
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
+	"github.com/compute-daemons/compute-daemons/internal/deploy/target"
 )
 
 // Further packages from a pattern that the shell has expanded are not host lists.
@@ -71,5 +75,21 @@ func TestWords(t *testing.T) {
 		if got, err := words(tt.text); !slices.Equal(got, tt.want) || (err != nil) != tt.err {
 			t.Errorf("%q: %q %v", tt.text, got, err)
 		}
+	}
+}
+
+// lateShell is a node on which every script is stopped.
+type lateShell struct{}
+
+func (lateShell) Run(_ context.Context, node string, _ remote.Script, _ io.Reader, _ io.Writer) error {
+	return &remote.Error{Node: node, Kind: remote.Interrupted, Text: "it did not finish within 10s"}
+}
+
+// If the check after an installation is stopped, the result does not claim that nothing was changed.
+func TestStoppedCheck(t *testing.T) {
+	r := fleet.Result{State: fleet.OK}
+	verify(t.Context(), lateShell{}, &target.Want{Node: "n"}, &r)
+	if want := "the installation succeeded, but the check after it failed: interrupted: it did not finish within 10s"; r.State != fleet.Failed || r.Cause != want {
+		t.Errorf("%s: %s", r.State, r.Cause)
 	}
 }

@@ -243,3 +243,75 @@ func TestScriptsLint(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// If packages replace programs, and the new version does not become ready, the programs and their units
+// are restored, and the packages are not installed any more.
+func TestNotReadyPackagesRestorePrograms(t *testing.T) {
+	s := newTestNode(t)
+	s.install(wanted(s.bare("1", "exit 0")))
+	before := s.state()
+	enabled := s.Get("run/fake/enabled.clientmountd.service") + s.Get("run/fake/enabled.nnf-dm.socket")
+	o, err := s.apply(wanted(s.packages("2", "exit 1", "")))
+	if err == nil || o == nil || o.State != "old" {
+		t.Fatalf("%v %+v", err, o)
+	}
+	if after := s.state(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if left := s.Files("run/fake/rpm"); len(left) > 1 {
+		t.Errorf("packages are installed: %v", left)
+	}
+	if got := s.Get("run/fake/enabled.clientmountd.service") + s.Get("run/fake/enabled.nnf-dm.socket"); got != enabled {
+		t.Errorf("enabled: %q, before: %q", got, enabled)
+	}
+	for _, unit := range []string{"clientmountd.service", "nnf-dm.socket", "nnf-dm.service"} {
+		if got := s.Get("run/fake/active." + unit); got != "active\n" {
+			t.Errorf("%s is %s", unit, got)
+		}
+	}
+	s.nothingStaged()
+	s.install(wanted(s.packages("3", "exit 0", "")))
+}
+
+// If a step after the packages fails on a new node, the packages are removed again.
+func TestFailedStepRemovesNewPackages(t *testing.T) {
+	s := newTestNode(t)
+	before := s.state()
+	s.Put("run/fake/refuse", "daemon-reload ", 0o600)
+	o, err := s.apply(wanted(s.packages("1", "exit 0", "")))
+	if err == nil || o == nil || o.State != "old" {
+		t.Fatalf("%v %+v", err, o)
+	}
+	if after := s.state(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if left := s.Files("run/fake/rpm"); len(left) > 1 {
+		t.Errorf("packages are installed: %v", left)
+	}
+	s.nothingStaged()
+}
+
+// If rpm fails or is killed after it has installed a package, the previous state is restored.
+func TestPackageTransactionStops(t *testing.T) {
+	for _, kind := range []string{"packages", "programs"} {
+		for _, how := range []string{"# stops\n", "# killed\n"} {
+			t.Run(kind+strings.TrimSpace(how), func(t *testing.T) {
+				s := newTestNode(t)
+				w := wanted(s.packages("1", "exit 0", ""))
+				if kind == "programs" {
+					w = wanted(s.bare("1", "exit 0"))
+				}
+				s.install(w)
+				before := s.state() + s.Get("run/fake/rpm/clientmountd")
+				o, err := s.apply(wanted(s.packages("2", "exit 0", how)))
+				if err == nil || o == nil || o.State != "old" {
+					t.Fatalf("%v %+v", err, o)
+				}
+				if after := s.state() + s.Get("run/fake/rpm/clientmountd"); after != before {
+					t.Errorf("before:\n%s\nafter:\n%s", before, after)
+				}
+				s.nothingStaged()
+			})
+		}
+	}
+}

@@ -25,6 +25,7 @@ func Diff(w *Want, r *Report) (*Plan, error) {
 			}
 		}
 	}
+	d.leftovers()
 	if r.Interrupted {
 		d.p.note("an earlier run was interrupted; its leftovers are removed")
 	}
@@ -50,6 +51,13 @@ func (r *Report) usable() error {
 		return problemf("wait until it has finished, then run the command again", "another nnf-deploy is changing this node")
 	}
 	return nil
+}
+
+// leftovers plans a run that removes what an interrupted one has left, even if nothing else changes.
+func (d *differ) leftovers() {
+	if d.r.Leftovers {
+		d.p.change("remove", product.StateDirectory+"/stage", "an earlier run was interrupted")
+	}
 }
 
 // differ is one comparison.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/compute-daemons/compute-daemons/internal/deploy/remote"
@@ -268,4 +270,91 @@ func FuzzOutcome(f *testing.F) {
 			t.Errorf("%q is a success", answer)
 		}
 	})
+}
+
+// other makes a path belong to another user than root, for the fake stat.
+func (s *testNode) other(path string) {
+	s.t.Helper()
+	st, err := os.Lstat(filepath.Join(s.Root, path))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Put(fmt.Sprint("run/fake/uids/", st.Sys().(*syscall.Stat_t).Ino), "1000\n", 0o600)
+}
+
+// link makes a symbolic link of another user.
+func (s *testNode) link(to, path string) {
+	s.t.Helper()
+	if err := os.Symlink(filepath.Join(s.Root, to), filepath.Join(s.Root, path)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.other(path)
+}
+
+// In a directory that other users could write to, nothing is written through their links, and the mode
+// and owner of what they point to are not changed.
+func TestLinksOfOtherUsers(t *testing.T) {
+	for _, tt := range []struct {
+		name, path string
+		want       string // "": the run succeeds
+	}{
+		{"in place of a new file", "etc/nnf-dm/service.token.nnf-deploy-new", ""},
+		{"in place of a backup", "etc/nnf-dm/service.token.nnf-deploy-old", ""},
+		{"in place of a directory", "etc/nnf-dm/config.d", "/etc/nnf-dm/config.d is a symbolic link of another user"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newTestNode(t)
+			w := wanted(s.bare("1", "exit 0"))
+			s.install(w)
+			if err := os.RemoveAll(filepath.Join(s.Root, tt.path)); err != nil {
+				t.Fatal(err)
+			}
+			s.Put("somewhere/secret", "mine", 0o600)
+			to := "somewhere/secret"
+			if tt.want != "" {
+				to = "somewhere"
+			}
+			s.link(to, tt.path)
+			before := fmt.Sprint(s.Files("somewhere"))
+			w.Daemons[1].Token = []byte("token-2b")
+			w.Host = "10.0.0.6"
+			_, err := s.apply(w)
+			switch want := tt.want; {
+			case (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want):
+				t.Errorf("%v", err)
+			case err == nil && s.Get("etc/nnf-dm/service.token") != "token-2b":
+				t.Error("the token was not replaced")
+			}
+			if after := fmt.Sprint(s.Files("somewhere")); after != before {
+				t.Errorf("%s, before: %s", after, before)
+			}
+			s.nothingStaged()
+		})
+	}
+}
+
+// A link that replaces a staged file before the switch is an error.
+func TestStagedFileIsReplaced(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.bare("1", "exit 0"))
+	s.install(w)
+	s.Put("somewhere/secret", "mine", 0o600)
+	before := s.state() + fmt.Sprint(s.Files("somewhere"))
+	w.Daemons[1].Token = []byte("token-2b")
+	p := s.plan(w)
+	_, err := Apply(t.Context(), t.Context(), s.shell, s.Name, p, func(step string) {
+		if step == "switch" {
+			staged := "etc/nnf-dm/service.token.nnf-deploy-new"
+			if err := os.Remove(filepath.Join(s.Root, staged)); err != nil {
+				t.Error(err)
+			}
+			s.link("somewhere/secret", staged)
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "/etc/nnf-dm/service.token: another user has replaced the new file; the previous state was restored") {
+		t.Errorf("%v", err)
+	}
+	if after := s.state() + fmt.Sprint(s.Files("somewhere")); after != before {
+		t.Errorf("%s, before: %s", after, before)
+	}
 }

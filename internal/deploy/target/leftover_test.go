@@ -145,3 +145,47 @@ func TestFromProgramsToPackages(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// interrupted makes what a run that was killed after the staging leaves.
+func (s *testNode) interrupted() {
+	s.t.Helper()
+	s.Put("var/lib/nnf-deploy/stage/manifest", "file m0 0600 root:root /etc/clientmountd/service.token\n", 0o600)
+	s.Put("var/lib/nnf-deploy/stage/moved", "moved /usr/bin/nnf-dm\n", 0o600)
+	s.Put("var/lib/nnf-deploy/lock", "", 0o600)
+	s.Put("etc/clientmountd/service.token.nnf-deploy-new", "", 0o600)
+	s.Put("usr/bin/nnf-dm.nnf-deploy-old", "", 0o600)
+}
+
+// The next run removes what a killed one has left, even if the node has everything else already.
+func TestLeftoversOfKilledRun(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 0", ""))
+	s.install(w)
+	s.restarted()
+	s.interrupted()
+	if p := s.plan(w); changes(p) != "remove /var/lib/nnf-deploy/stage (an earlier run was interrupted)\n" {
+		t.Errorf("%s", changes(p))
+	}
+	s.install(w)
+	s.nothingStaged()
+	if p := s.plan(w); !p.Empty() {
+		t.Errorf("%s", changes(p))
+	}
+	if got := s.restarted(); len(got) != 0 {
+		t.Errorf("restarted: %q", got)
+	}
+
+	s.uninstall(w)
+	s.interrupted()
+	s.uninstall(w)
+	s.nothingStaged()
+	s.nothingKept()
+
+	// A failed first run has only the lock.
+	s.Put("var/lib/nnf-deploy/lock", "", 0o600)
+	s.uninstall(w)
+	s.nothingKept()
+	if p, err := s.remove(w, false); err != nil || !p.Empty() {
+		t.Errorf("%v %s", err, changes(p))
+	}
+}

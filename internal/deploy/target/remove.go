@@ -21,6 +21,7 @@ func Remove(w *Want, r *Report, force bool) (*Plan, error) {
 			return nil, err
 		}
 	}
+	d.leftovers()
 	if r.Unconfirmed && d.p.Empty() {
 		d.p.change("remove", product.StateDirectory, "")
 	}
@@ -113,6 +114,11 @@ func (d *differ) removeProgram(p *product.Daemon) {
 	if have, installed := d.r.Packages[p.Name]; installed {
 		d.p.change("remove", have.NEVRA, "")
 		d.p.step("erase", p.Name)
+		if there && (author == ownerProgram || author == ownerInstaller) { // of an interrupted run
+			d.p.change("remove", unit, "")
+			d.p.step("drop", unit)
+			d.p.step("drop", socket)
+		}
 		return
 	}
 	if owner := d.r.Owners[product.Path(p.Name)]; owner != "" {

@@ -125,3 +125,21 @@ func TestRemoveWithMounts(t *testing.T) {
 		})
 	}
 }
+
+// An uninstall also removes the units of "PROGRAM install" that an interrupted change from programs to
+// packages has left.
+func TestRemovePackagesAndOwnUnits(t *testing.T) {
+	s := newTestNode(t)
+	w := wanted(s.packages("1", "exit 0", ""))
+	s.install(w)
+	for _, d := range w.Daemons {
+		s.Put("etc/systemd/system/"+d.Bin+".service", systemd.WrittenBy(d.Bin)+"\n", 0o644)
+	}
+	s.uninstall(w)
+	for _, d := range w.Daemons {
+		if text := s.Get("etc/systemd/system/" + d.Bin + ".service"); text != "" {
+			t.Errorf("the unit of %s is left: %s", d.Bin, text)
+		}
+	}
+	s.nothingKept()
+}

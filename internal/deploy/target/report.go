@@ -100,7 +100,8 @@ type Report struct {
 	Statuses    map[string]StatusAnswer // of programs, from "status -o json"
 	Busy        bool                    // another nnf-deploy is changing the node
 	Interrupted bool                    // an earlier run was interrupted
-	Unconfirmed bool                    // everything was removed, but the result was not confirmed
+	Leftovers   bool                    // it has left files
+	Unconfirmed bool                    // the state directory is no longer needed, such as after a removal whose result was not confirmed
 	Pending     []string                // daemons that an interrupted run did not restart
 }
 
@@ -234,6 +235,8 @@ func (r *Report) parse(f []string) {
 		r.Busy = true
 	case "interrupted":
 		r.Interrupted = true
+	case "leftovers":
+		r.Leftovers = true
 	case "unconfirmed":
 		r.Unconfirmed = true
 	case "pending":

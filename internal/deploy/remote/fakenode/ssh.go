@@ -22,15 +22,27 @@ import (
 // Variable is the environment variable with the directory of the nodes, for the fake ssh.
 const Variable = "FAKENODE_DIR"
 
+// NodeVariable is the environment variable with the directory of the node, in the processes of a
+// session.
+const NodeVariable = "FAKENODE_ROOT"
+
 // SSH returns the path of the fake ssh of the fleet. It runs the test binary, which must
 // first call Main if IsSSH returns true.
 func (f *Fleet) SSH() string {
 	f.t.Helper()
-	exe, err := os.Executable()
+	path, err := WriteSSH(f.Dir)
 	f.check(err)
-	path := filepath.Join(f.Dir, ".ssh")
-	f.check(executable.Write(path, []byte("#!/bin/sh\n"+Variable+"='"+f.Dir+"' exec '"+exe+"' \"$@\"\n")))
 	return path
+}
+
+// WriteSSH writes the fake ssh for a directory with nodes, and returns its path.
+func WriteSSH(dir string) (path string, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, ".ssh")
+	return path, executable.Write(path, []byte("#!/bin/sh\n"+Variable+"='"+dir+"' exec '"+exe+"' \"$@\"\n"))
 }
 
 // IsSSH reports whether this process was started as the fake ssh.
@@ -50,6 +62,8 @@ func RunTests(m *testing.M) {
 //	dead, hostkey, denied   no connection, with the message of ssh
 //	sudo                    sudo fails
 //	cut BYTES               the connection breaks after BYTES of input were sent
+//	stall BYTES             nothing arrives after BYTES of input, until ssh notices it after 2 s
+//	reap BYTES              all processes of the session are killed after BYTES of input
 //	break WORD              it breaks after the node has sent WORD
 //	hold WORD               nothing arrives after WORD, until the test kills ssh
 //	slow MILLISECONDS       every connection takes MILLISECONDS longer
@@ -99,7 +113,7 @@ func serve(root, dir, command, fault, value string) {
 	command = strings.Replace(command, "sudo -n ", "", 1)
 
 	cmd := exec.Command("/bin/sh", "-c", command)
-	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	cmd.Env = []string{"PATH=/usr/bin:/bin", NodeVariable + "=" + root}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to ssh does not reach the node
 	feed, err := cmd.StdinPipe()
@@ -121,10 +135,21 @@ func serve(root, dir, command, fault, value string) {
 		if _, err := feed.Write(script); err != nil {
 			return
 		}
-		if fault == "cut" {
-			n, _ := strconv.ParseInt(value, 10, 64)
-			_, _ = io.CopyN(feed, in, n)
+		n, _ := strconv.ParseInt(value, 10, 64)
+		switch fault {
+		case "cut", "stall", "reap":
+			if _, err := io.CopyN(feed, in, n); err != nil {
+				return // the input is shorter
+			}
+		}
+		switch fault {
+		case "cut":
 			die("client_loop: send disconnect: Broken pipe")
+		case "stall":
+			time.Sleep(2 * time.Second) // the duration is the fault
+			die("Timeout, server not responding.")
+		case "reap":
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the leader of the session
 		}
 		_, _ = io.Copy(feed, in)
 	}()

@@ -26,6 +26,7 @@ cleanup() {
 
 # directory PATH: creates the directory and its parents, and records the created ones.
 directory() {
+  foreign "$R$1" && fail "$1 is a symbolic link of another user" 'find out what created it, then remove it'
   [ ! -d "$R$1" ] || return 0
   if [ -e "$R$1" ] || [ -L "$R$1" ]; then fail "$1 is not a directory" 'move it away'; fi
   [ "${1%/*}" = '' ] || directory "${1%/*}"
@@ -54,12 +55,14 @@ output=$(head -c "$size" <&3 | tar -x -f - -C "$stage" --no-same-owner 2>&1) ||
 output=$(cd "$stage" && sha256sum -c --quiet sums 2>&1) || fail "the files arrived damaged: $(printf %s "$output" | head -n 1)" 'run the command again'
 
 # Write the new files beside the old ones, so that a full disk is detected now.
-while IFS=' ' read -r what member mode _ path _; do
+while IFS=' ' read -r what member _ _ path _; do
   case $what in
   file | binary)
     [ ! -d "$R$path" ] || fail "$path is a directory" 'move it away'
     directory "${path%/*}"
-    output=$(cp "$stage/$member" "$R$path$new" 2>&1 && chmod "$mode" "$R$path$new" 2>&1 && sync "$R$path$new" 2>&1) ||
+    # Nothing is written through a link that is already there. The switch sets mode and owner, after it
+    # has protected the directories.
+    output=$(cp --remove-destination "$stage/$member" "$R$path$new" 2>&1 && sync "$R$path$new" 2>&1) ||
       fail "cannot write $path: $output" 'check whether the file system is full or read-only'
     ;;
   esac

@@ -122,8 +122,10 @@ if [ -e "$D/stage" ] || [ -e "$D/pending" ]; then
     printf 'busy\n'
   else
     printf 'interrupted\n'
+    if [ -e "$D/stage" ]; then printf 'leftovers\n'; fi
     if [ -f "$D/pending" ]; then sed 's/^/pending	/' "$D/pending"; fi
   fi
 fi
-if [ -e "$D/forget" ]; then printf 'unconfirmed\n'; fi
+# Also what a failed first run has left, and a removal that was killed.
+if [ -e "$D/forget" ] || { [ -d "$D" ] && [ ! -e "$D/packages" ]; }; then printf 'unconfirmed\n'; fi
 printf 'end\n'

@@ -15,6 +15,10 @@ fail() {
   exit 1
 }
 
+# foreign PATH: whether it is a symbolic link of another user than root, who could write to its
+# directory.
+foreign() { [ -L "$1" ] && [ "$(stat -c %u "$1")" != "$(id -u)" ]; }
+
 # forget RUN: a run that has removed everything leaves only its result, until nnf-deploy
 # confirms that it has received the result. The state is removed only if it belongs to this
 # run: another run may have replaced it. The caller holds the lock.
@@ -22,7 +26,11 @@ forget() {
   if [ -n "$1" ] && [ -f "$D/forget" ] && [ "$(cat "$D/forget")" = "$1" ]; then
     printf 'confirm\n'
     IFS= read -r word <&3
-    [ "$word" != "confirmed $1" ] || rm -rf "$D"
+    if [ "$word" = "confirmed $1" ]; then
+      # The file "forget" last: if this is killed, a later run completes it.
+      for path in "$D"/*; do [ "$path" = "$D/forget" ] || rm -rf "$path"; done
+      rm -rf "$D"
+    fi
   fi
 }
 

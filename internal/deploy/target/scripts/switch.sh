@@ -23,15 +23,23 @@ finish() {
 # undo: reverts the completed steps in reverse order, and lists failures in $bad.
 undo() {
   bad=
-  sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now"
+  sed -n '1!G;h;$p' "$stage/undo" >"$stage/undo.now" || bad=" $stage/undo"
   while IFS=' ' read -r how path; do
     case $how in
-    restore) mv -f "$R$path$old" "$R$path" || bad="$bad $path" ;;
+    restore)
+      # shellcheck disable=SC3013  # POSIX.1-2024 has -ef, and so have all shells of nodes
+      if [ "$R$path$old" -ef "$R$path" ]; then # it was not replaced; mv refuses this
+        rm -f "$R$path$old" || bad="$bad $path"
+      else
+        mv -f "$R$path$old" "$R$path" || bad="$bad $path"
+      fi
+      ;;
     delete) rm -f "$R$path" || bad="$bad $path" ;;
     unretire) mv -f "$R$path$retired" "$R$path" || bad="$bad $path" ;;
     lost) note "the new version of package $path stays: nnf-deploy has no copy of the previous one, which it did not install" ;;
     disable | stop) systemctl "$how" "$path" 9>&- || bad="$bad $path" ;;
     enable | start) { systemctl daemon-reload && systemctl "$how" "$path" 9>&-; } || bad="$bad $path" ;;
+    erase) erase "$path" || bad="$bad package:$path" ;;
     package) rpm -U --oldpackage --replacepkgs "$D/packages/$path.rpm" 9>&- || bad="$bad package:$path" ;;
     esac
   done <"$stage/undo.now"
@@ -47,7 +55,7 @@ undo() {
 backup() {
   if [ -L "$R$1" ] || [ -e "$R$1" ]; then
     rm -f "$R$1$old"
-    ln "$R$1" "$R$1$old" 2>/dev/null || cp -pP "$R$1" "$R$1$old" || return 1
+    ln -T "$R$1" "$R$1$old" 2>/dev/null || cp -pP --remove-destination "$R$1" "$R$1$old" || return 1
     echo "restore $1" >>"$stage/undo"
   else
     echo "delete $1" >>"$stage/undo"
@@ -105,10 +113,51 @@ fail_step() {
 
 property() { systemctl show --property="$2" "$1" | sed -n "s/^$2=//p"; }
 
+# enters PACKAGE FILE: backs up what a package replaces that was not installed before, such as programs
+# that were installed without a package. rpm itself keeps configuration files and ghosts.
+enters() {
+  rpm -qp --qf '[%{FILEMODES:perms} %{FILEFLAGS:fflags}| %{FILENAMES}\n]' "$2" >"$stage/files" 2>/dev/null 9>&- || return 1
+  while IFS=' ' read -r mode flags path; do
+    case $mode/$flags in
+    d*) [ -d "$R$path" ] || echo "$path" >>"$stage/made" ;;
+    */*g*) ;;
+    */*c*)
+      for path in "$path" "$path.rpmnew"; do
+        if [ ! -e "$R$path" ] && [ ! -L "$R$path" ]; then echo "delete $path" >>"$stage/undo"; fi
+      done
+      ;;
+    *)
+      backup "$path" || return 1
+      echo "moved $path" >>"$stage/moved"
+      ;;
+    esac
+  done <"$stage/files"
+  echo "erase $1" >>"$stage/undo"
+}
+
+# erase PACKAGE: removes the package from the database of rpm, after enters. The files follow.
+erase() {
+  for unit in "$1.timer" "$1.socket" "$1.service"; do
+    grep -qx "$unit" "$stage/enabled" 2>/dev/null || systemctl disable "$unit" >/dev/null 2>&1 9>&-
+    grep -qx "$unit" "$stage/ran" 2>/dev/null || systemctl stop "$unit" >/dev/null 2>&1 9>&-
+  done
+  rpm -q "$1" >/dev/null 2>&1 9>&- || return 0
+  rpm -e --justdb --noscripts --nodeps "$1" 9>&-
+}
+
+# installed: the installed versions of the packages of the manifest.
+installed() {
+  # shellcheck disable=SC1083  # rpm's braces
+  while IFS=' ' read -r what _ name; do
+    [ "$what" != package ] || rpm -q --qf '%{NAME}\t%{NEVRA}\t%{SHA256HEADER}\n' "$name" 2>&1 9>&-
+  done <"$stage/manifest"
+}
+
 # packages: installs all packages of the manifest in one transaction.
 packages() {
   # The positional parameters are the list of packages.
   set --
+  before=$(installed)
   while IFS=' ' read -r what member name; do
     [ "$what" = package ] || continue
     set -- "$@" "$stage/$member"
@@ -116,21 +165,37 @@ packages() {
       echo "package $name" >>"$stage/undo"
     elif rpm -q "$name" >/dev/null 2>&1; then
       echo "lost $name" >>"$stage/undo"
+    else
+      output=$(enters "$name" "$stage/$member" 2>&1) || fail_step 'rpm' "cannot back up what $name replaces: $output" 'check whether the file system is full or read-only'
     fi
   done <"$stage/manifest"
   [ $# -gt 0 ] || return 0
   output=$(rpm -U --oldpackage --replacepkgs "$@" 2>&1 9>&-) && return 0
+  code=$?
   # dnf gets missing dependencies from the repositories of the node.
   case $output in
-  *'ailed dependencies'*) if command -v dnf >/dev/null; then output=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; fi ;;
+  *'ailed dependencies'*) if command -v dnf >/dev/null; then output=$(dnf -y -q install "$@" 2>&1 9>&-) && return 0; code=$?; fi ;;
   esac
-  : >"$stage/undo" # a failed transaction has changed nothing
+  if [ "$code" -ge 128 ]; then # a killed rpm leaves its temporary files
+    for file; do
+      rpm -qp --qf '[%{FILENAMES}\n]' "$file" 2>/dev/null 9>&- |
+        while IFS= read -r path; do rm -f "$R$path;"[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]; done
+    done
+  fi
+  # If rpm was not killed and no package has changed, there is nothing to undo.
+  if [ "$code" -lt 128 ] && [ "$(installed)" = "$before" ]; then : >"$stage/undo"; fi
+  output=${output:-"exit code $code"}
   fail_step 'rpm' "$(printf '%s\n' "$output" | grep -v '^warning' | tail -n 5)" 'fix what rpm reports, then run the command again'
 }
 
-# place MODE OWNER PATH: replaces the file with one rename.
+# place MODE OWNER PATH: replaces the file with one rename. Until the directory was protected, other
+# users may have replaced the staged file.
 place() {
-  chown "$2" "$R$3$new" && chmod "$1" "$R$3$new" && backup "$3" && mv -fT "$R$3$new" "$R$3"
+  if [ -L "$R$3$new" ] || [ ! -f "$R$3$new" ] || [ "$(stat -c %u "$R$3$new")" != "$(id -u)" ]; then
+    echo 'another user has replaced the new file'
+    return 1
+  fi
+  chown -h "$2" "$R$3$new" && chmod "$1" "$R$3$new" && backup "$3" && mv -fT "$R$3$new" "$R$3"
 }
 
 # unstore PATH USER: removes the file. If USER is not empty, the directory must belong to this user:
@@ -174,8 +239,9 @@ ready() {
 unready='' hint=''
 { cat "$D/pending" "$stage/daemons" 2>/dev/null | sort -u >"$D/pending.new" && mv -f "$D/pending.new" "$D/pending"; } || fail_step 'prepare' 'cannot write to /var/lib/nnf-deploy' 'check whether the file system is full'
 while read -r bin; do
-  for unit in "$bin.service" "$bin.socket"; do
+  for unit in "$bin.service" "$bin.socket" "$bin.timer"; do
     if [ "$(property "$unit" ActiveState)" = active ]; then echo "$unit" >>"$stage/ran"; fi
+    if [ "$(property "$unit" UnitFileState)" = enabled ]; then echo "$unit" >>"$stage/enabled"; fi
   done
 done <"$stage/daemons"
 
@@ -187,6 +253,7 @@ while IFS=' ' read -r what a b c d <&4; do
     ;;
   directory | newdirectory) # MODE OWNER PATH: newdirectory does not change an existing directory
     if [ "$what" = newdirectory ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
+    if [ -L "$R$c" ] && [ "$(stat -c %u "$R$c")" != "$(id -u)" ]; then fail_step "$c" 'it is a symbolic link of another user' 'find out what created it, then remove it'; fi
     [ -d "$R$c" ] || echo "$c" >>"$stage/made"
     output=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || fail_step "$c" "$output"
     ;;
