@@ -157,11 +157,11 @@ E2E_NEEDS := build-daemon bin/packager e2e-rpm
 e2e-container e2e-fleet e2e-vm: e2e-%: $(E2E_NEEDS) ## test the installed daemons on one kind of machine
 	cd internal/e2e/machine/$* && E2E_MACHINE=1 $(GO) test -buildvcs=false -count=1 -timeout 30m -v .
 
-WORLD ?= mounts
+WORLD ?= mounts offload deploy
 MINUTES ?= 10
 .PHONY: chaos
-chaos: need-test devcluster build-daemon build-test bin/clientmountd-chaosbug ## random operations and faults against the daemons, with checks from the kernel and a history (WORLD=mounts SEED=1 MINUTES=10)
-	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) CHAOS_SHRINK_MINUTES=20 CHAOS_BUGS=1 $(GO) test -buildvcs=false -count=1 -timeout 0 -v ./internal/e2e/chaos/$(WORLD)
+chaos: need-test need-rpm devcluster build-daemon build-test bin/clientmountd-chaosbug ## random operations and faults against all programs, with checks that do not trust them (WORLD="mounts offload deploy" SEED=1 MINUTES=10)
+	CHAOS_SEED=$(SEED) CHAOS_MINUTES=$(MINUTES) CHAOS_SHRINK_MINUTES=20 CHAOS_BUGS=1 $(GO) test -buildvcs=false -count=1 -timeout 0 -p 4 -v $(WORLD:%=./internal/e2e/chaos/%)
 
 .PHONY: test-crds
 test-crds: need-test devcluster build-daemon build-test suite-crds ## run the conformance and offload suites on the CRDs in CRDS=DIR
