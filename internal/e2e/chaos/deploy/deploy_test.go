@@ -583,10 +583,10 @@ func (w *nodes) start(verb string, list []*node, t target, beside bool, args ...
 	w.active = append(w.active, r)
 }
 
-// limits of the world.
+// limits of the world, on a busy machine. Otherwise a run takes less than 10 s.
 const (
-	endsWithin      = 60 * time.Second // nnf-deploy, whatever happens
-	convergesWithin = 30 * time.Second
+	endsWithin      = 90 * time.Second // nnf-deploy, whatever happens
+	convergesWithin = 90 * time.Second
 )
 
 // join waits until all nnf-deploy have ended, and checks the nodes on which nothing runs.

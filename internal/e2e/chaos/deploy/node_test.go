@@ -202,7 +202,7 @@ func (n *node) reboot() {
 	list, _ := filepath.Glob(n.path("run/fake/enabled.*"))
 	for _, path := range list {
 		if data, _ := os.ReadFile(path); strings.TrimSpace(string(data)) == "enabled" {
-			_ = n.run("systemctl", "start", strings.TrimPrefix(filepath.Base(path), "enabled.")) // it may fail
+			_ = n.command("systemctl", "start", strings.TrimPrefix(filepath.Base(path), "enabled.")).Run() // it may fail
 		}
 	}
 }
@@ -212,11 +212,11 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// run runs a command of the node.
-func (n *node) run(name string, args ...string) error {
+// command returns a command of the node.
+func (n *node) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(n.fleet, ".bin", name), args...)
 	cmd.Env = []string{"R=" + n.root, "PATH=" + filepath.Join(n.fleet, ".bin") + ":/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL=C"}
-	return cmd.Run()
+	return cmd
 }
 
 // fault makes the connections to the node fail.

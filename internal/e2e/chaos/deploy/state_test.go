@@ -79,6 +79,9 @@ var releaseLine = regexp.MustCompile(`(?m)^# release (\S+)$`)
 // look examines the files of a node.
 func (g *goods) look(n *node) found {
 	f := found{programs: map[string]string{}, settings: map[string]string{}}
+	for name, versions := range n.packages() {
+		f.programs[packageOf(name)] = versions + "/rpm"
+	}
 	for _, d := range product.Daemons {
 		for _, name := range d.Programs() {
 			path := strings.TrimPrefix(product.Path(name), "/")
@@ -147,6 +150,21 @@ func (g *goods) look(n *node) found {
 	return f
 }
 
+// packageOf returns the name of a package among the paths of a state.
+func packageOf(daemon string) string { return "package " + daemon }
+
+// packages returns the versions of the installed packages in the database of rpm.
+func (n *node) packages() map[string]string {
+	versions := map[string]string{}
+	out, _ := n.command("rpm", append([]string{"-q", "--qf", "%{NAME} %{VERSION}\n"}, product.Names()...)...).Output() // it fails if one is missing
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) == 2 {
+			versions[f[0]] += f[1]
+		}
+	}
+	return versions
+}
+
 func tokenVersion(text string) string {
 	_, after, _ := strings.Cut(text, secretMark)
 	version, _, _ := strings.Cut(after, "-")
@@ -202,6 +220,7 @@ func wants(s state) (programs, settings map[string]string) {
 			dir, units := product.UnitDirectory, d.Units()
 			if how == "rpm" {
 				dir = product.PackageDirectory
+				programs[packageOf(d.Name)] = s.programs
 				if d.Timer() != "" {
 					units = append(units, d.Timer())
 				}

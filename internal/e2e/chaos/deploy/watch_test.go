@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,8 @@ import (
 // tries to read each file as well.
 type watcher struct {
 	fd     int
-	file   *os.File
+	stop   *os.File // closing its other end stops the watcher
+	closes *os.File
 	ended  sync.WaitGroup
 	reader *reader
 	checks atomic.Int64
@@ -46,7 +48,11 @@ func newWatcher(changed func(path string) string, directories ...string) (*watch
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{fd: fd, file: os.NewFile(uintptr(fd), "inotify"), dirs: map[int32]string{}, open: map[inode]string{}, excused: map[inode]bool{}, seen: map[string]bool{}, changed: changed}
+	stop, closes, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{fd: fd, stop: stop, closes: closes, dirs: map[int32]string{}, open: map[inode]string{}, excused: map[inode]bool{}, seen: map[string]bool{}, changed: changed}
 	if w.reader, err = startReader(w.readable); err != nil {
 		return nil, err
 	}
@@ -61,8 +67,10 @@ func newWatcher(changed func(path string) string, directories ...string) (*watch
 
 // close ends the watcher, and returns the problems.
 func (w *watcher) close() []string {
-	w.file.Close()
+	w.closes.Close()
 	w.ended.Wait()
+	w.stop.Close()
+	_ = unix.Close(w.fd)
 	w.reader.close()
 	return w.found()
 }
@@ -104,12 +112,24 @@ func (w *watcher) add(dir string) {
 	}
 }
 
+// schedFIFO is SCHED_FIFO of sched(7).
+const schedFIFO = 1
+
+// follow reads the events. It runs before all other processes, so that it sees each file before a script
+// can change it again, on a busy machine, too.
 func (w *watcher) follow() {
+	runtime.LockOSThread() // and ends with the goroutine
+	priority := int32(1)
+	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, schedFIFO, uintptr(unsafe.Pointer(&priority))) // without it, less is found
+	poll := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}, {Fd: int32(w.stop.Fd()), Events: unix.POLLIN}}
 	buffer := make([]byte, 1<<16)
 	for {
-		n, err := w.file.Read(buffer)
+		if _, err := unix.Poll(poll, -1); err != nil && err != unix.EINTR || poll[1].Revents != 0 {
+			return
+		}
+		n, err := unix.Read(w.fd, buffer)
 		if err != nil {
-			return // closed
+			continue // nothing to read
 		}
 		w.mu.Lock()
 		for at := 0; at+unix.SizeofInotifyEvent <= n; {
