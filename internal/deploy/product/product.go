@@ -192,6 +192,10 @@ func (d Daemon) TimerDropIns() string { return d.OwnTimer() + ".d" }
 // TimerRecord returns the path of the drop-in that records that nnf-deploy has enabled the timer.
 func (d Daemon) TimerRecord() string { return d.TimerDropIns() + "/50-nnf-deploy.conf" }
 
+// TimerLink returns the path of the link that enables the timer. systemctl does not remove it while the
+// timer is masked.
+func (d Daemon) TimerLink() string { return UnitDirectory + "/timers.target.wants/" + d.Timer() }
+
 // Enabled returns the name of the unit that is enabled, and so started at boot.
 func (d Daemon) Enabled() string {
 	if d.SocketActivated {

@@ -71,7 +71,7 @@ func TestUnits(t *testing.T) {
 		want = append(want, d.Units()...)
 		if timer := d.Timer(); timer != "" {
 			want = append(want, timer)
-			if d.TimerText != read(t, "systemd/system/"+timer) || !has(d.TimerText, "[Install]") {
+			if d.TimerText != read(t, "systemd/system/"+timer) || !has(d.TimerText, "[Install]") || !has(d.TimerText, "WantedBy="+path.Base(strings.TrimSuffix(path.Dir(d.TimerLink()), ".wants"))) {
 				t.Errorf("the text of %s is %s", timer, d.TimerText)
 			}
 			if !has(read(t, "systemd/system-preset/80-"+d.Name+".preset"), "disable "+timer) {

@@ -291,6 +291,10 @@ func (d *differ) removeTimer(p *product.Daemon, verb string) {
 	if d.r.timerRecorded(p) {
 		d.p.change("remove", p.TimerRecord(), "")
 		d.p.step(verb, p.TimerRecord())
+		d.p.step(verb, p.TimerLink())
+		if verb == "drop" { // as systemctl disable does
+			d.p.step("rmdir", path.Dir(p.TimerLink()))
+		}
 	}
 	d.p.step("reload")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -540,6 +541,35 @@ func TestStoredInPlace(t *testing.T) {
 		expectChanges(t, "again", s.plan(w), "")
 		if s.Get("etc/nnf-dm/service.token") != token {
 			t.Error("the installed token was removed")
+		}
+	}
+}
+
+// systemctl does not remove the link of a timer that an administrator has masked after nnf-deploy enabled
+// it.
+func TestMaskedTimerIsDisabled(t *testing.T) {
+	for _, uninstall := range []bool{false, true} {
+		s := newRenewing(t)
+		files := s.packages("1", "exit 0", "")
+		s.install(s.want(files, s.own))
+		p, _ := product.Of("nnf-dm")
+		wants := s.Root + filepath.Dir(p.TimerLink())
+		if err := os.MkdirAll(wants, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		link(t, "/usr/lib/systemd/system/"+timer, s.Root+p.TimerLink())
+		link(t, "/dev/null", s.Root+timerUnit)
+		s.Put("run/fake/masked."+timer, "", 0o600)
+		if uninstall {
+			s.uninstall(s.want(files, s.own))
+		} else {
+			s.install(s.want(files, s.shared))
+		}
+		if list, err := os.ReadDir(wants); len(list) > 0 || uninstall != os.IsNotExist(err) {
+			t.Errorf("uninstall %v: %v %v", uninstall, list, err)
+		}
+		if _, err := os.Lstat(s.Root + timerUnit); err != nil {
+			t.Errorf("the administrator's mask: %v", err)
 		}
 	}
 }
