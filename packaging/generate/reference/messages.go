@@ -66,6 +66,7 @@ var messages = map[string][]topic{
 		{texts: []string{"is not ready after … s"}, do: "Read the journal below the table. `the previous state was restored`: the old version runs. `the new version stays installed`: no version ran before; fix the cause, then run the command again."},
 		{texts: []string{"old and new files are mixed"}, do: "Run the command again: a switch failed, and so did restoring the previous state. The result has the reason."},
 		{texts: []string{"another nnf-deploy is changing this node"}, do: "Wait until it has finished."},
+		{texts: []string{"symbolic link of another user", "another user has replaced the new file"}, do: "Find out who could write to the directory, and check what else was changed there. Then remove the link, and run the command again: it corrects the mode of the directory."},
 		{texts: []string{"belongs to the package"}, do: "Use `--rpm`: bare programs do not replace packages."},
 		{texts: []string{"is masked on the node"}, do: "Run `systemctl unmask` on the node."},
 		{texts: []string{"has mounts in place for"}, do: "Wait for the jobs, or use `--force`."},
