@@ -193,7 +193,13 @@ func adjust(random *rand.Rand, before chaos.Script, s *chaos.Step) {
 	for _, b := range before {
 		running = b.Verb != "join" && (running || slices.Contains([]string{"install", "credentials", "uninstall"}, b.Verb))
 	}
+	last := chaos.Step{}
+	if len(before) > 0 {
+		last = before[len(before)-1]
+	}
 	switch {
+	case last.Verb == "permit" && verbs[s.Verb].Fault: // a local user can use some of them
+		*s = chaos.Step{Verb: "link", Args: []string{last.Args[0], links[random.IntN(len(links))]}}
 	case len(before) == 0:
 		*s = chaos.Step{Verb: "install", Args: []string{"a", []string{"rpm", "bin"}[random.IntN(2)], "all", "after"}}
 	case !running && slices.Contains([]string{"kill", "interrupt", "kill-shell", "kill-all", "kill-one", "kill-rpm", "reboot"}, s.Verb):
