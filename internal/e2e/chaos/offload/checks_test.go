@@ -73,14 +73,14 @@ func (s *story) call(op string, took time.Duration, change func(*call)) {
 	if change != nil {
 		change(c)
 	}
-	s.begins(c)
+	s.history.starts(c)
 	time.Sleep(took) // virtual
 	s.ends(c)
 }
 
-// starts starts a call without its end.
-func (s *story) starts(op string) {
-	s.begins(&call{user: "alice", op: op, job: "job", name: "m", number: 1})
+// open starts a call without its end.
+func (s *story) open(op string) {
+	s.history.starts(&call{user: "alice", op: op, job: "job", name: "m", number: 1})
 	time.Sleep(time.Millisecond)
 }
 
@@ -95,7 +95,7 @@ func wait(seconds int64, state, result string) func(*call) {
 
 // made makes the first request, which succeeds.
 func (s *story) made() {
-	s.starts("create")
+	s.open("create")
 	s.put("m", 1, nil)
 	s.call("create", time.Millisecond, nil)
 }
@@ -104,9 +104,9 @@ func (s *story) made() {
 func TestChecks(t *testing.T) {
 	later := time.Minute
 	for name, c := range map[string]struct {
-		want string // empty: nothing
-		calm bool
-		tell func(*story)
+		want      string // empty: nothing
+		faultless bool
+		tell      func(*story)
 	}{
 		"a copy": {"", true, func(s *story) {
 			s.made()
@@ -126,7 +126,7 @@ func TestChecks(t *testing.T) {
 		"a cancelled copy": {"", true, func(s *story) {
 			s.made()
 			s.set("Running", "")
-			s.starts("cancel")
+			s.open("cancel")
 			s.set("Running", "", cancelled)
 			s.call("cancel", 0, nil)
 			s.call("status", 0, answer("CANCELLING", "UNKNOWN_STATUS"))
@@ -136,20 +136,20 @@ func TestChecks(t *testing.T) {
 		}},
 		"cancelled before the start": {"", true, func(s *story) {
 			s.made()
-			s.starts("cancel")
+			s.open("cancel")
 			s.put("m", 1, func(o lab.Object) { cancelled(o); removed(o) })
 			s.call("cancel", 0, nil)
 			s.call("status", 0, answer("COMPLETED", "CANCELLED"))
 			s.finish()
 		}},
 		"events that arrive late": {"", true, func(s *story) {
-			s.starts("create")
+			s.open("create")
 			s.server["m"] = movementOf("m", 1)
 			s.call("create", time.Millisecond, nil)
 			s.finish()
 		}},
 		"a cut call whose request was served": {"", true, func(s *story) {
-			s.starts("create")
+			s.open("create")
 			s.put("m", 1, nil)
 			s.call("create", 0, func(c *call) { c.code, c.cut = codes.Unavailable, true })
 			s.finish()
@@ -168,14 +168,14 @@ func TestChecks(t *testing.T) {
 			s.made()
 			s.put("n", 1, nil)
 		}},
-		"nobody's movement": {"nobody has requested", true, func(s *story) { s.put("m", 7, nil) }},
+		"a movement without a request": {"no user has requested", true, func(s *story) { s.put("m", 7, nil) }},
 		"another user's ID": {"copies as 1002", true, func(s *story) {
-			s.starts("create")
+			s.open("create")
 			s.put("m", 1, func(o lab.Object) { o.At("spec").(map[string]any)["userId"] = float64(uids["bob"]) })
 		}},
 		"another user's job": {"belongs to the job", true, func(s *story) {
 			s.jobStarts("job", "bob")
-			s.starts("create")
+			s.open("create")
 			s.put("m", 1, nil)
 		}},
 		"accepted and lost": {"there is no such object", true, func(s *story) { s.call("create", 0, nil) }},
@@ -186,7 +186,7 @@ func TestChecks(t *testing.T) {
 		}},
 		"refused although valid": {"it is valid", true, func(s *story) { s.call("create", 0, func(c *call) { c.result = "FAILED" }) }},
 		"accepted although not valid": {"it is not valid", true, func(s *story) {
-			s.starts("create")
+			s.open("create")
 			s.put("m", 1, nil)
 			s.call("create", 0, func(c *call) { c.bad = true })
 		}},
@@ -205,14 +205,14 @@ func TestChecks(t *testing.T) {
 		}},
 		"cancelled by another user": {"has not requested that", true, func(s *story) { s.made(); s.set("Running", "", cancelled) }},
 		"deleted by another user":   {"has not requested that", true, func(s *story) { s.made(); s.set("Finished", "Success"); s.remove("m") }},
-		"gone without an event": {"does not exist any more", true, func(s *story) {
+		"gone without an event": {"no longer exists", true, func(s *story) {
 			s.made()
 			delete(s.server, "m")
 			s.call("status", 0, answer("UNKNOWN_STATE", "NOT_FOUND"))
 		}},
 		"deleted before its end": {"is deleted in state", true, func(s *story) {
 			s.made()
-			s.starts("delete")
+			s.open("delete")
 			s.set("Running", "", removed)
 		}},
 
@@ -243,7 +243,7 @@ func TestChecks(t *testing.T) {
 		}},
 		"a result that changes": {"the result of m was reported as CANCELLED", true, func(s *story) {
 			s.made()
-			s.starts("cancel")
+			s.open("cancel")
 			s.set("", "", cancelled, removed)
 			s.call("status", 0, answer("COMPLETED", "CANCELLED"))
 			s.set("Finished", "Success", cancelled, removed)
@@ -302,7 +302,7 @@ func TestChecks(t *testing.T) {
 			s.call("delete", 0, func(c *call) { c.result = "ACTIVE" })
 		}},
 		"an unexpected response":         {"an unexpected response", false, func(s *story) { s.made(); s.call("delete", 0, func(c *call) { c.result = "UNKNOWN" }) }},
-		"an error of a calm script":      {"the call fails", true, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unavailable }) }},
+		"an error of a faultless script": {"the call fails", true, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unavailable }) }},
 		"an error while something fails": {"", false, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unavailable }) }},
 		"an error without meaning":       {"the call fails", false, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unknown }) }},
 		"slow calls": {"the limit is", true, func(s *story) {
@@ -328,7 +328,7 @@ func TestChecks(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &story{server: map[string]lab.Object{}}
-				s.history = newHistory(uids, c.calm, func(_ context.Context, name string) (lab.Object, error) { return s.server[name], nil })
+				s.history = newHistory(uids, c.faultless, func(_ context.Context, name string) (lab.Object, error) { return s.server[name], nil })
 				s.jobStarts("job", "alice")
 				time.Sleep(time.Second) // times must differ
 				c.tell(s)

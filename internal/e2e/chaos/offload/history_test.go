@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// bound is the longest time, in all but 1 % of the calls of a user whom nothing disturbs but a
-	// hostile user, plus slower times that of a direct request to the API server at that time: a call
+	// bound is the longest time, in all but 1 % of the calls of a user that only a hostile user disturbs,
+	// plus slower times that of a direct request to the API server at that time: a call
 	// needs up to six of them, and machines are busy. On a machine with a load of 20, where a direct
 	// request took 0.2 s, it was 0.6 s. With the requests of all users in one queue it was 4.9 s: the
 	// hostile user has 200 in progress, and the daemon sends 50 a second.
@@ -50,7 +50,7 @@ type call struct {
 	cut    bool // the client disconnects
 	quiet  bool // only shown if it is wrong
 
-	begin, end time.Time
+	start, end time.Time
 	code       codes.Code
 	state      string // of a status
 	result     string
@@ -73,7 +73,7 @@ func (c *call) String() string {
 	if c.code != codes.OK {
 		answer = c.code.String()
 	}
-	return fmt.Sprintf("%s: %s: %s %.150q after %.3f s", c.user, what, answer, c.message, c.end.Sub(c.begin).Seconds())
+	return fmt.Sprintf("%s: %s: %s %.150q after %.3f s", c.user, what, answer, c.message, c.end.Sub(c.start).Seconds())
 }
 
 // Ranks of states: a movement never gets a lower one.
@@ -108,7 +108,7 @@ type request struct {
 	refused, unknown, attempts int
 }
 
-// answered is what the owner has been told about a movement.
+// answered are the responses of an owner about a movement.
 type answered struct {
 	ranks           map[int]time.Time // end of the first response with that state
 	result, message string            // of the first final response
@@ -125,9 +125,9 @@ type job struct {
 // objects are read from the API server, not from the daemon.
 type history struct {
 	// read reads a movement from the API server: nil if it does not exist.
-	read func(ctx context.Context, name string) (lab.Object, error)
-	uids map[string]int // of users
-	calm bool           // nothing fails
+	read      func(ctx context.Context, name string) (lab.Object, error)
+	uids      map[string]int // of users
+	faultless bool           // nothing fails
 
 	mu        sync.Mutex
 	start     time.Time
@@ -151,9 +151,9 @@ type history struct {
 // pause is a time in which calls may take longer; a zero end means until now.
 type pause struct{ from, to time.Time }
 
-func newHistory(uids map[string]int, calm bool, read func(context.Context, string) (lab.Object, error)) *history {
+func newHistory(uids map[string]int, faultless bool, read func(context.Context, string) (lab.Object, error)) *history {
 	return &history{
-		read: read, uids: uids, calm: calm, start: time.Now(), objects: map[string]*movement{}, names: map[string]*movement{}, requests: map[int]*request{},
+		read: read, uids: uids, faultless: faultless, start: time.Now(), objects: map[string]*movement{}, names: map[string]*movement{}, requests: map[int]*request{},
 		cancels: map[string]time.Time{}, deletes: map[string]time.Time{}, erased: map[string]bool{}, jobs: map[string]*job{}, answers: map[string]*answered{},
 	}
 }
@@ -214,7 +214,7 @@ func (h *history) disturb() (over func()) {
 
 // disturbed reports whether a call overlaps a pause. The caller holds mu.
 func (h *history) disturbed(c *call) bool {
-	return slices.ContainsFunc(h.pauses, func(p pause) bool { return p.from.Before(c.end) && (p.to.IsZero() || p.to.After(c.begin)) })
+	return slices.ContainsFunc(h.pauses, func(p pause) bool { return p.from.Before(c.end) && (p.to.IsZero() || p.to.After(c.start)) })
 }
 
 // jobStarts announces a workflow.
@@ -247,7 +247,7 @@ func (h *history) ending(name string, at time.Time) bool {
 // time, or its job was about to end. The caller holds mu.
 func (h *history) asked(name, job string, at time.Time) bool {
 	for _, list := range []map[string]time.Time{h.cancels, h.deletes} {
-		if begin, ok := list[name]; ok && begin.Before(at) {
+		if asked, ok := list[name]; ok && asked.Before(at) {
 			return true
 		}
 	}
@@ -295,7 +295,7 @@ func (h *history) observe(kind string, o lab.Object) {
 	mine := m.user != hostile // she is not recorded
 	if cancelled && !m.cancelled {
 		line += " cancelled"
-		if begin, ok := h.cancels[m.name]; mine && !(ok && begin.Before(now)) && !h.ending(m.job, now) {
+		if asked, ok := h.cancels[m.name]; mine && !(ok && asked.Before(now)) && !h.ending(m.job, now) {
 			h.wrong("%s is cancelled, and %s has not requested that", m.name, m.user)
 		}
 	}
@@ -355,7 +355,7 @@ func (h *history) bear(o lab.Object, now time.Time) *movement {
 	}
 	r := h.requests[m.number]
 	if r == nil || r.user != m.user || r.job != m.job {
-		h.wrong("nobody has requested %s: %d of %s, %s", m.name, m.number, m.user, m.job)
+		h.wrong("no user has requested %s: %d of %s, %s", m.name, m.number, m.user, m.job)
 		return m
 	}
 	h.count(m.number)
@@ -407,17 +407,17 @@ func (h *history) sync(name string) (m *movement, ok bool) {
 		m.gone = true
 		h.add("gone " + name)
 		if m.user != hostile && !h.asked(name, m.job, time.Now()) {
-			h.wrong("%s does not exist any more, and %s has not requested that", name, m.user)
+			h.wrong("%s no longer exists, and %s has not requested that", name, m.user)
 		}
 	}
 	return m, true
 }
 
-// begins records the start of a call, immediately before it.
-func (h *history) begins(c *call) {
+// starts records the start of a call, immediately before it.
+func (h *history) starts(c *call) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c.begin = time.Now()
+	c.start = time.Now()
 	switch c.op {
 	case "create":
 		r := h.requests[c.number]
@@ -432,7 +432,7 @@ func (h *history) begins(c *call) {
 			list = h.deletes
 		}
 		if _, ok := list[c.name]; !ok {
-			list[c.name] = c.begin
+			list[c.name] = c.start
 		}
 	}
 }
@@ -453,7 +453,7 @@ func (h *history) ends(c *call) {
 	if !c.quiet {
 		h.add(c.String())
 	}
-	took := c.end.Sub(c.begin)
+	took := c.end.Sub(c.start)
 	if took > c.limit+lateness {
 		h.wrong("%v: its deadline was %v", c, c.limit)
 	}
@@ -470,13 +470,13 @@ func (h *history) ends(c *call) {
 	}
 	if c.code != codes.OK {
 		expected := c.cut || c.wait < 0 && c.code == codes.DeadlineExceeded
-		if !expected && (h.calm || !slices.Contains(failures, c.code)) {
+		if !expected && (h.faultless || !slices.Contains(failures, c.code)) {
 			h.wrong("%v: the call fails", c)
 		}
 		h.mu.Unlock()
 		return
 	}
-	if h.calm && !h.disturbed(c) && c.wait == 0 && !(c.op == "delete" && !h.cancels[c.name].IsZero()) { // which waits for the end
+	if h.faultless && !h.disturbed(c) && c.wait == 0 && !(c.op == "delete" && !h.cancels[c.name].IsZero()) { // which waits for the end
 		h.times = append(h.times, took)
 	}
 	h.mu.Unlock()
@@ -501,8 +501,8 @@ func (h *history) ends(c *call) {
 // created checks a creation.
 func (h *history) created(c *call) {
 	h.mu.Lock()
-	if j := h.jobs[c.job]; c.result == "SUCCESS" && !j.ended.IsZero() && c.begin.After(j.ended.Add(jobWindow+lateness)) {
-		h.wrong("%v: its job had ended %.1f s before", c, c.begin.Sub(j.ended).Seconds())
+	if j := h.jobs[c.job]; c.result == "SUCCESS" && !j.ended.IsZero() && c.start.After(j.ended.Add(jobWindow+lateness)) {
+		h.wrong("%v: its job had ended %.1f s before", c, c.start.Sub(j.ended).Seconds())
 	}
 	m, r := h.names[c.name], h.requests[c.number]
 	if c.result != "SUCCESS" {
@@ -546,7 +546,7 @@ func (h *history) missing(c *call) bool {
 	if m, ok := h.sync(c.name); ok && m != nil {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if !m.gone && !m.deleting && m.born.Before(c.begin) {
+		if !m.gone && !m.deleting && m.born.Before(c.start) {
 			h.wrong("%v: it exists", c)
 		}
 	}
@@ -590,8 +590,8 @@ func (h *history) status(c *call) {
 		h.wrong("%v: its message is %.150q", c, m.message)
 	case rank != completed && rank != ranks["CANCELLING"] && rank > m.rank && !m.gone:
 		h.wrong("%v: it was not in that state", c)
-	case h.calm && rank != completed && m.result != "" && m.final.Before(c.begin.Add(-staleness)) && !h.disturbed(c):
-		h.wrong("%v: it ended %.1f s before", c, c.begin.Sub(m.final).Seconds())
+	case h.faultless && rank != completed && m.result != "" && m.final.Before(c.start.Add(-staleness)) && !h.disturbed(c):
+		h.wrong("%v: it ended %.1f s before", c, c.start.Sub(m.final).Seconds())
 	}
 	h.forward(c, rank)
 }
@@ -608,7 +608,7 @@ func (h *history) forward(c *call, rank int) {
 		h.answers[c.name] = a
 	}
 	for other, end := range a.ranks {
-		if other > rank && end.Before(c.begin) {
+		if other > rank && end.Before(c.start) {
 			h.wrong("%v: the state was already %s", c, slices.Collect(func(yield func(string) bool) {
 				for name, r := range ranks {
 					if r == other {
@@ -638,12 +638,12 @@ func (h *history) waited(c *call) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	took, most := c.end.Sub(c.begin), time.Duration(c.wait)*time.Second
+	took, most := c.end.Sub(c.start), time.Duration(c.wait)*time.Second
 	over := c.state == "COMPLETED" || c.result == "NOT_FOUND"
 	if !over && (c.wait < 0 || took < most-100*time.Millisecond) && !h.disturbed(c) {
 		h.wrong("%v: the wait ended without a result before its limit", c)
 	}
-	if !h.calm || h.disturbed(c) {
+	if !h.faultless || h.disturbed(c) {
 		return
 	}
 	if c.wait > 0 && took > most+lateness {
@@ -674,19 +674,19 @@ func (h *history) list(c *call) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, m := range h.names {
-		if m.user == c.user && m.job == c.job && m.born.Before(c.begin) && !m.gone && !h.asked(m.name, m.job, c.end) && !slices.Contains(c.names, m.name) {
+		if m.user == c.user && m.job == c.job && m.born.Before(c.start) && !m.gone && !h.asked(m.name, m.job, c.end) && !slices.Contains(c.names, m.name) {
 			h.wrong("%v: %s is missing", c, m.name)
 		}
 	}
 }
 
-// cancel checks that a cancellation was requested if the response says so.
+// cancel checks that a successful cancel has requested the cancellation.
 func (h *history) cancel(c *call) {
 	if h.missing(c) {
 		return
 	}
 	if c.result != "SUCCESS" {
-		if h.calm || c.result != "FAILED" {
+		if h.faultless || c.result != "FAILED" {
 			h.report("%v: a cancel never fails", c)
 		}
 		return
@@ -706,7 +706,7 @@ func (h *history) cancel(c *call) {
 	}
 }
 
-// deleted checks that a movement is deleted, or active, if the response says so.
+// deleted checks that a movement is deleted after a success, and active after ACTIVE.
 func (h *history) deleted(c *call) {
 	if h.missing(c) {
 		return
@@ -733,7 +733,7 @@ func (h *history) deleted(c *call) {
 	case "ACTIVE":
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if m != nil && m.result != "" && m.final.Before(c.begin) {
+		if m != nil && m.result != "" && m.final.Before(c.start) {
 			h.wrong("%v: it had ended", c)
 		}
 	default:

@@ -25,7 +25,7 @@ func TestSeeds(t *testing.T) {
 	offload().Seeds(t)
 	slices.Sort(latencies)
 	if n := len(latencies); n > 0 {
-		fmt.Printf("chaos: offload: %d calls that nothing disturbs but a hostile user: p50 %v, p99 %v, longest %v\n", n, latencies[n/2], latencies[n*99/100], latencies[n-1])
+		fmt.Printf("chaos: offload: %d calls that only a hostile user disturbs: p50 %v, p99 %v, longest %v\n", n, latencies[n/2], latencies[n*99/100], latencies[n-1])
 	}
 }
 

@@ -196,7 +196,7 @@ type world struct {
 }
 
 // newWorld creates a node with a proxy, a rabbit and the jobs of all users. No daemon runs yet.
-func newWorld(tb lab.TB, f *fixture.Fixture, calm bool) *world {
+func newWorld(tb lab.TB, f *fixture.Fixture, faultless bool) *world {
 	tb.Helper()
 	w := &world{Fixture: f, tb: tb, users: map[string]*user{}, stop: make(chan struct{})}
 	w.counts.Scripts = 1
@@ -211,7 +211,7 @@ func newWorld(tb lab.TB, f *fixture.Fixture, calm bool) *world {
 	w.account = f.Account("nnf-dm-system", "nnf-dm-daemon-role", "NnfDataMovement", f.Rabbit)
 	w.tokens = 1
 	w.startRabbit()
-	w.history = newHistory(uids, calm, func(ctx context.Context, name string) (lab.Object, error) {
+	w.history = newHistory(uids, faultless, func(ctx context.Context, name string) (lab.Object, error) {
 		o, err := f.Cluster.Get(ctx, "NnfDataMovement", f.Rabbit, name)
 		if lab.IsNotFound(err) {
 			return nil, nil
@@ -395,9 +395,9 @@ func (w *world) compare() {
 			return
 		case <-time.After(100 * time.Millisecond):
 		}
-		began := time.Now()
+		since := time.Now()
 		if _, err := w.Cluster.Get(w.tb.Context(), "SystemConfiguration", "default", w.System); err == nil {
-			w.history.compare(time.Since(began))
+			w.history.compare(time.Since(since))
 		}
 	}
 }
@@ -700,7 +700,7 @@ func (w *world) callAs(c *call, op string, conn *grpc.ClientConn) {
 func (w *world) invoke(c *call, conn *grpc.ClientConn, f func(context.Context, pb.DataMoverClient) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.limit)
 	defer cancel()
-	w.history.begins(c)
+	w.history.starts(c)
 	err := f(ctx, pb.NewDataMoverClient(conn))
 	if err != nil {
 		c.message = status.Convert(err).Message()
@@ -979,7 +979,7 @@ func (w *world) settle() {
 	if w.daemon == nil {
 		w.start("activated")
 	}
-	began := time.Now()
+	since := time.Now()
 	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
 	defer cancel()
 	close(w.stop)
@@ -993,7 +993,7 @@ func (w *world) settle() {
 		users.Go(func() { w.finishUser(ctx, w.users[name]) })
 	}
 	w.await(ctx, "the results of all users", users.Wait)
-	w.counts.Slowest = time.Since(began)
+	w.counts.Slowest = time.Since(since)
 	if w.tb.Failed() || w.history.failed() {
 		return
 	}
