@@ -230,6 +230,7 @@ func need(t *testing.T) {
 
 // nodes is the world: the nodes, and the runs of nnf-deploy.
 type nodes struct {
+	*chaos.Log
 	tb      lab.TB
 	dir     string
 	ssh     string
@@ -241,9 +242,7 @@ type nodes struct {
 	mu     sync.Mutex // for the files of the administrator, which the watcher compares
 	active []*run
 	number int
-	log    []string
 	counts chaos.Counts
-	failed bool
 
 	patient bool // runs have no time limit
 }
@@ -261,11 +260,11 @@ func play(_ *testing.T, tb lab.TB, s chaos.Script) chaos.Counts {
 		}
 		w.note("step", step.String())
 		w.do(step.Verb, append(slices.Clone(step.Args), "", "", "", ""))
-		if w.report(w.watcher.found()...); w.failed {
+		if w.report(w.watcher.found()...); w.Failed() {
 			break
 		}
 	}
-	if !w.failed {
+	if !w.Failed() {
 		w.converge()
 	}
 	w.counts.Scripts = 1
@@ -275,7 +274,7 @@ func play(_ *testing.T, tb lab.TB, s chaos.Script) chaos.Counts {
 
 func newNodes(tb lab.TB) *nodes {
 	tb.Helper()
-	w := &nodes{tb: tb, done: make(chan struct{})}
+	w := &nodes{Log: chaos.NewLog(), tb: tb, done: make(chan struct{})}
 	dir, err := os.MkdirTemp(common.Dir, "fleet-")
 	w.must(err)
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -319,22 +318,19 @@ func (w *nodes) close() {
 	close(w.done)
 	w.ended.Wait()
 	w.watcher.close()
-	if w.failed || os.Getenv("CHAOS_SCRIPT") != "" {
-		w.tb.Log(strings.Join(w.log, "\n"))
+	if w.Failed() || os.Getenv("CHAOS_SCRIPT") != "" {
+		w.tb.Log(w.String())
 	}
 }
 
 // note adds a line to the log, which is printed if a check fails.
-func (w *nodes) note(args ...any) {
-	w.log = append(w.log, time.Now().Format("05.000 ")+strings.TrimRight(fmt.Sprintln(args...), "\n"))
-}
+func (w *nodes) note(args ...any) { w.Note(strings.TrimRight(fmt.Sprintln(args...), "\n")) }
 
 // report reports failed checks.
 func (w *nodes) report(problems ...string) {
 	for _, p := range problems {
-		w.note("PROBLEM", p)
+		w.Wrong("%s", p)
 		w.tb.Error(p)
-		w.failed = true
 	}
 }
 
@@ -645,7 +641,7 @@ func (w *nodes) converge() {
 		}
 	}
 	w.join()
-	if w.failed {
+	if w.Failed() {
 		return
 	}
 	w.patient = true
@@ -662,7 +658,7 @@ func (w *nodes) converge() {
 	} else {
 		w.counts.Slowest = took
 	}
-	if w.failed {
+	if w.Failed() {
 		return
 	}
 	w.do("uninstall", []string{"all", "after"})
