@@ -63,14 +63,25 @@ func (s *Service) cancel(ctx context.Context, c datamovement.Caller, f *feed, dm
 	if datamovement.Started(dm) || datamovement.Completed(dm) {
 		return nil
 	}
-	s.tombstones.add(dm)
+	s.tombstones.prepare(dm)
 	if err := s.remove(ctx, dm); err != nil {
-		s.tombstones.dropObject(dm)
+		s.tombstones.abandon(dm)
 		return s.fault(c, dm.Name, err)
 	}
+	s.tombstones.confirm(dm)
 	f.forget(dm.Name)
 	f.look(dm.Name) // waiters find the tombstone
 	return nil
+}
+
+// endCancel deletes a movement that was cancelled before its start and still exists, because the
+// daemon was killed, or the API server failed, between the two requests of Cancel: the rabbit would
+// never end it. If that fails, the next call for the movement tries again.
+func (s *Service) endCancel(ctx context.Context, c datamovement.Caller, f *feed, dm *nnf.DataMovement) {
+	open := dm.Spec.Cancel && !datamovement.Started(dm) && !datamovement.Completed(dm)
+	if open && s.policy().Movement(c, dm, datamovement.WorkflowRef{}).Allowed() && s.tombstones.prepare(dm) {
+		_ = s.cancel(ctx, c, f, dm) // logged; the state is still CANCELLING
+	}
 }
 
 // setCancel sets spec.cancel of this object, and of no other object with its name.
@@ -132,6 +143,7 @@ func (s *Service) Delete(ctx context.Context, c datamovement.Caller, w datamovem
 	if err := s.remove(ctx, dm); err != nil {
 		return s.fault(c, uid, err)
 	}
+	s.tombstones.dropObject(dm) // of a concurrent Cancel
 	f.forget(uid)
 	return nil
 }
@@ -179,10 +191,39 @@ type tombstones struct {
 type tombstone struct {
 	dm *nnf.DataMovement
 	at time.Time
+	// prepared: the deletion of dm has been requested, but may fail. Until then it counts only
+	// if dm does not exist.
+	prepared bool
 }
 
-// add records that dm was cancelled. It keeps only the fields that a response needs.
-func (g *tombstones) add(dm *nnf.DataMovement) {
+// prepare records that dm was cancelled and is about to be deleted; confirm that it is
+// deleted, abandon that its deletion has failed. prepare reports whether it is the first.
+func (g *tombstones) prepare(dm *nnf.DataMovement) (first bool) { return g.put(dm, true) }
+
+// add records that dm was cancelled and deleted.
+func (g *tombstones) add(dm *nnf.DataMovement) { g.put(dm, false) }
+
+func (g *tombstones) confirm(dm *nnf.DataMovement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	own := g.users[dm.Spec.UserID]
+	if t, ok := own[dm.UID]; ok {
+		t.prepared = false
+		own[dm.UID] = t
+	}
+}
+
+func (g *tombstones) abandon(dm *nnf.DataMovement) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.users[dm.Spec.UserID][dm.UID].prepared {
+		g.forget(dm)
+	}
+}
+
+// put keeps only the fields of dm that a response needs. It does not change an existing
+// tombstone of dm, and reports whether there was none.
+func (g *tombstones) put(dm *nnf.DataMovement, prepared bool) bool {
 	kept := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: dm.Name, Namespace: dm.Namespace, UID: dm.UID, Labels: dm.Labels}}
 	kept.Spec.UserID = dm.Spec.UserID
 	kept.Spec.Source.Path, kept.Spec.Destination.Path = dm.Spec.Source.Path, dm.Spec.Destination.Path
@@ -192,7 +233,9 @@ func (g *tombstones) add(dm *nnf.DataMovement) {
 		g.users, g.names = make(map[int64]map[types.UID]tombstone), make(map[string]*nnf.DataMovement)
 	}
 	now := time.Now()
-	if last := g.names[dm.Name]; last != nil {
+	if last := g.names[dm.Name]; last != nil && last.UID == dm.UID {
+		return false
+	} else if last != nil {
 		g.forget(last)
 	}
 	g.expire(now)
@@ -208,8 +251,9 @@ func (g *tombstones) add(dm *nnf.DataMovement) {
 	if g.users[dm.Spec.UserID] == nil {
 		g.users[dm.Spec.UserID] = make(map[types.UID]tombstone)
 	}
-	g.users[dm.Spec.UserID][dm.UID] = tombstone{kept, now}
+	g.users[dm.Spec.UserID][dm.UID] = tombstone{kept, now, prepared}
 	g.names[dm.Name] = kept
+	return true
 }
 
 // expire removes the expired tombstones of all users. The caller holds mu.
@@ -238,8 +282,14 @@ func (g *tombstones) forget(dm *nnf.DataMovement) {
 	}
 }
 
-// find returns the tombstone of the last object with that name.
+// find returns the tombstone of the last object with that name, if it is deleted.
 func (g *tombstones) find(name string) (tombstone, bool) {
+	found, ok := g.any(name)
+	return found, ok && !found.prepared
+}
+
+// any is find, including prepared ones.
+func (g *tombstones) any(name string) (tombstone, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	dm := g.names[name]
@@ -260,7 +310,7 @@ func (g *tombstones) findSince(name string, err error) (tombstone, bool) {
 	if !errors.Is(err, datamovement.ErrNotFound) {
 		return tombstone{}, false
 	}
-	return g.find(name)
+	return g.any(name)
 }
 
 // drop removes the tombstone of the last object with that name.

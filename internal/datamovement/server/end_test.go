@@ -270,6 +270,82 @@ func TestAfterRestart(t *testing.T) {
 	})
 }
 
+// While a cancelled movement is being deleted, no call reports that it has ended or is deleted: the
+// deletion can fail.
+func TestCancelWhileDeleting(t *testing.T) {
+	for name, err := range map[string]error{"deleted": nil, "the deletion fails": errBroken} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+				uid := created(t, s)
+				c.refuse("delete", err)
+				calls := 0
+				c.deleting = func() {
+					if calls++; calls > 1 {
+						return // the Delete below
+					}
+					wantState(t, s, uid, 0, cancelling, unknownStatus)
+					if got := s.Delete(t.Context(), user(1001), job7, uid); (got == nil) != (err == nil) {
+						t.Errorf("a concurrent Delete: %v, and the deletion: %v", got, err)
+					}
+				}
+				if got := s.Cancel(t.Context(), user(1001), job7, uid); (got == nil) != (err == nil) {
+					t.Errorf("Cancel: %v", got)
+				}
+				if calls != 2 {
+					t.Errorf("%d deletions", calls)
+				}
+				if err != nil {
+					wantState(t, s, uid, 0, cancelling, unknownStatus)
+				} else if _, err := s.Status(t.Context(), user(1001), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) {
+					t.Errorf("after the Delete: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A cancellation that was interrupted between its two requests is completed by the next call of its
+// owner: the rabbit would never end the movement.
+func TestInterruptedCancel(t *testing.T) {
+	for name, seconds := range map[string]int64{"status": 0, "wait": -1} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+				uid := created(t, s)
+				c.set(uid, func(dm *nnf.DataMovement) { dm.Spec.Cancel = true })
+				c.refuse("delete", errBroken)
+				wantState(t, s, uid, 0, cancelling, unknownStatus)
+				c.refuse("delete", nil)
+				if _, err := s.Status(t.Context(), user(1002), job7, uid, 0); !errors.Is(err, datamovement.ErrNotFound) || c.movements[uid] == nil {
+					t.Errorf("another user: %v", err)
+				}
+				wantState(t, s, uid, seconds, completed, cancelled)
+				if c.movements[uid] != nil {
+					t.Error("the movement still exists")
+				}
+			})
+		})
+	}
+	// Version 2.
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		c.set(uid, func(dm *nnf.DataMovement) { dm.Spec.Cancel = true })
+		g, err := s.group(t.Context(), user(1001), job7, []string{uid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.release()
+		if n, err := g.snapshot(t.Context(), g.members[0], false); err != nil || n.tombstone == nil || c.movements[uid] != nil {
+			t.Errorf("version 2: %+v, %v", n, err)
+		}
+	})
+	// A wait that started earlier.
+	bubble(t, func(t *testing.T, s *Service, c *cluster, _ *lines) {
+		uid := created(t, s)
+		time.AfterFunc(time.Second, func() { c.set(uid, func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }) })
+		wantState(t, s, uid, -1, completed, cancelled)
+	})
+}
+
 func named(name string, labels map[string]string) *nnf.DataMovement {
 	return &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID("uid of " + name), Labels: labels}}
 }

@@ -36,6 +36,7 @@ type cluster struct {
 	watches   map[chan func(kube.Handler[nnf.DataMovement])]string // namespace
 	failOn    map[string]error                                     // by prefix of the line in the log
 	reading   func(*nnf.DataMovement)                              // called before a movement is read
+	deleting  func()                                               // called before a movement is deleted, without a lock
 	profiles  []*nnf.DataMovementProfile
 	onCreate  func() // called after a creation
 	over      chan struct{}
@@ -257,6 +258,9 @@ func (c *cluster) Patch(_ context.Context, r kube.Resource, ns, name, _ string, 
 }
 
 func (c *cluster) Delete(_ context.Context, r kube.Resource, ns, name string, uid types.UID) error {
+	if c.deleting != nil {
+		c.deleting()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.request("delete %s %s/%s", r.Plural, ns, name); err != nil {

@@ -169,6 +169,7 @@ func (s *Service) await(ctx context.Context, c datamovement.Caller, w datamoveme
 		if err != nil || over || datamovement.Completed(dm) {
 			return dm, tombstone{}, err
 		}
+		s.endCancel(ctx, c, f, dm)
 		select {
 		case <-changed:
 		case <-timer.C:

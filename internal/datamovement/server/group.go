@@ -242,6 +242,12 @@ func (g *group) snapshot(ctx context.Context, m member, seen bool) (snapshot, er
 		dm, err = g.s.current(ctx, g.c, g.workflow, m.feed, m.uid)
 		found, cancelled = g.s.tombstoneSince(g.c, g.workflow, m.uid, err)
 	}
+	if !cancelled && err == nil {
+		g.s.endCancel(ctx, g.c, m.feed, dm)
+		if t, ok := g.s.tombstones.find(m.uid); ok && g.s.policy().Movement(g.c, t.dm, g.workflow).Allowed() {
+			found, cancelled = t, true
+		}
+	}
 	if cancelled {
 		return snapshot{uid: m.uid, version: revision{state: "cancelled"}, dm: found.dm, tombstone: &found}, nil
 	}

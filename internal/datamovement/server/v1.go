@@ -201,6 +201,10 @@ func (s *Service) Status(ctx context.Context, c datamovement.Caller, w datamovem
 	if err := s.allowed(c, dm, w); err != nil {
 		return nil, err
 	}
+	s.endCancel(ctx, c, f, dm)
+	if t, ok := s.tombstone(c, w, uid); ok {
+		return datamovement.CancelledV1(t.at), nil
+	}
 	if wait != 0 && !datamovement.Completed(dm) {
 		release, err := s.waiter(c, uid)
 		if err != nil {

@@ -243,8 +243,26 @@ func TestChecks(t *testing.T) {
 		}},
 		"a result that changes": {"the result of m was reported as CANCELLED", true, func(s *story) {
 			s.made()
+			s.set("Running", "")
+			time.Sleep(time.Second)
 			s.open("cancel")
-			s.set("", "", cancelled, removed)
+			s.set("Running", "", cancelled, removed)
+			s.call("status", 0, answer("COMPLETED", "CANCELLED"))
+			s.set("Finished", "Success", cancelled, removed)
+			s.finish()
+		}},
+		"cancelled before the start, but it ran": {"it has not ended", true, func(s *story) {
+			s.made()
+			s.set("Running", "")
+			time.Sleep(time.Second)
+			s.open("cancel")
+			s.set("Running", "", cancelled, removed)
+			s.call("status", 0, answer("COMPLETED", "CANCELLED"))
+		}},
+		"a start after the cancel": {"", true, func(s *story) {
+			s.made()
+			s.open("cancel")
+			s.set("Running", "", cancelled, removed)
 			s.call("status", 0, answer("COMPLETED", "CANCELLED"))
 			s.set("Finished", "Success", cancelled, removed)
 			s.finish()

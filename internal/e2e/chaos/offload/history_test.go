@@ -92,8 +92,8 @@ type movement struct {
 	version   int64
 	born      time.Time
 	rank      int
-	started   bool
-	result    string // final, as in the protocol; empty: not final
+	ran       time.Time // when it was first seen in a state after PENDING
+	result    string    // final, as in the protocol; empty: not final
 	message   string
 	final     time.Time
 	cancelled bool
@@ -289,7 +289,9 @@ func (h *history) observe(kind string, o lab.Object) {
 	}
 	state, result := o.String("status", "state"), strings.ToUpper(o.String("status", "status"))
 	rank := map[string]int{"Starting": 1, "Running": 2, "Finished": completed}[state]
-	m.started = m.started || o.At("status", "startTime") != nil
+	if rank > 0 && m.ran.IsZero() {
+		m.ran = now
+	}
 	line := fmt.Sprintf("%s %s of %s: %s %s", kind, m.name, m.user, state, result)
 	cancelled, deleting := o.At("spec", "cancel") == true, kind == "DELETED" || o.At("metadata", "deletionTimestamp") != nil
 	mine := m.user != hostile // she is not recorded
@@ -578,13 +580,13 @@ func (h *history) status(c *call) {
 	defer h.mu.Unlock()
 	_, cancels := h.cancels[c.name]
 	cancels = cancels || h.ending(m.job, c.end)
-	early := rank == completed && c.result == "CANCELLED" && cancels && (m.deleting || m.gone || m.cancelled)
+	early := rank == completed && c.result == "CANCELLED" && cancels && m.cancelled && (m.ran.IsZero() || h.late(m) || h.ending(m.job, c.end))
 	switch {
 	case rank == ranks["CANCELLING"] && !cancels:
 		h.wrong("%v: %s has not cancelled it", c, c.user)
 	case rank == completed && !early && m.result == "" && !m.gone:
 		h.wrong("%v: it has not ended", c)
-	case rank == completed && m.result != "" && c.result != m.result:
+	case rank == completed && m.result != "" && c.result != m.result && !early:
 		h.wrong("%v: its result is %s", c, m.result)
 	case rank == completed && m.result != "" && c.message != m.message && !early:
 		h.wrong("%v: its message is %.150q", c, m.message)
@@ -594,6 +596,13 @@ func (h *history) status(c *call) {
 		h.wrong("%v: it ended %.1f s before", c, c.start.Sub(m.final).Seconds())
 	}
 	h.forward(c, rank)
+}
+
+// late reports whether the rabbit has started a movement after its owner had started to cancel it: the
+// daemon cannot see that. The caller holds mu.
+func (h *history) late(m *movement) bool {
+	asked, ok := h.cancels[m.name]
+	return ok && !m.ran.IsZero() && m.ran.After(asked)
 }
 
 // forward checks that no state is older than one of an earlier response, and that a final one never
@@ -625,7 +634,7 @@ func (h *history) forward(c *call, rank int) {
 	if rank != completed {
 		return
 	}
-	if a.final && (a.result != c.result || a.message != c.message && c.result != "CANCELLED") {
+	if m := h.names[c.name]; a.final && !(m != nil && h.late(m)) && (a.result != c.result || a.message != c.message && c.result != "CANCELLED") {
 		h.wrong("%v: the result was already %s %.150q", c, a.result, a.message)
 	}
 	a.final, a.result, a.message = true, c.result, c.message
@@ -763,7 +772,7 @@ func (h *history) finish() {
 		h.count(number)
 	}
 	for name, a := range h.answers {
-		if m := h.names[name]; m != nil && a.final && m.result != "" && a.result != m.result {
+		if m := h.names[name]; m != nil && a.final && m.result != "" && a.result != m.result && !h.late(m) {
 			h.wrong("the result of %s was reported as %s, but it is %s", name, a.result, m.result)
 		}
 	}

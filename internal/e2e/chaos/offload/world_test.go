@@ -1124,7 +1124,7 @@ func (w *world) tidy() {
 	if n := w.history.unchecked; n > 0 {
 		w.tb.Log(n, " responses could not be compared")
 	}
-	if w.tb.Failed() || os.Getenv("SHOW") != "" {
+	if w.tb.Failed() {
 		w.tb.Log("the history:\n" + w.history.String())
 	}
 	w.Proxy.Clear()
