@@ -589,7 +589,7 @@ func (w *node) runtime(how string) {
 	case "full":
 		if f, err := os.OpenFile(fill, os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
 			for _, size := range []int{4096, 1} {
-				for err == nil {
+				for _, err = f.Write(make([]byte, size)); err == nil; {
 					_, err = f.Write(make([]byte, size))
 				}
 			}

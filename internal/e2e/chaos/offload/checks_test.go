@@ -350,7 +350,7 @@ func TestChecks(t *testing.T) {
 				s.jobStarts("job", "alice")
 				time.Sleep(time.Second) // times must differ
 				c.tell(s)
-				if got := strings.Join(s.problems, "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) {
+				if got := strings.Join(s.Problems(), "\n"); c.want == "" && got != "" || !strings.Contains(got, c.want) {
 					t.Errorf("%q, want %q\n%s", got, c.want, s)
 				}
 			})

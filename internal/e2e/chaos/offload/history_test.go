@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/compute-daemons/compute-daemons/internal/api"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/chaos"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 	"github.com/compute-daemons/compute-daemons/internal/kube"
@@ -124,16 +125,13 @@ type job struct {
 // history records the calls and the objects at the API server, and checks both against each other. The
 // objects are read from the API server, not from the daemon.
 type history struct {
+	*chaos.Log
 	// read reads a movement from the API server: nil if it does not exist.
 	read      func(ctx context.Context, name string) (lab.Object, error)
 	uids      map[string]int // of users
 	faultless bool           // nothing fails
 
 	mu        sync.Mutex
-	start     time.Time
-	lines     []string
-	problems  []string
-	checks    int
 	objects   map[string]*movement // by UID
 	names     map[string]*movement // the last one with a name
 	requests  map[int]*request
@@ -153,49 +151,9 @@ type pause struct{ from, to time.Time }
 
 func newHistory(uids map[string]int, faultless bool, read func(context.Context, string) (lab.Object, error)) *history {
 	return &history{
-		read: read, uids: uids, faultless: faultless, start: time.Now(), objects: map[string]*movement{}, names: map[string]*movement{}, requests: map[int]*request{},
+		read: read, uids: uids, faultless: faultless, Log: chaos.NewLog(), objects: map[string]*movement{}, names: map[string]*movement{}, requests: map[int]*request{},
 		cancels: map[string]time.Time{}, deletes: map[string]time.Time{}, erased: map[string]bool{}, jobs: map[string]*job{}, answers: map[string]*answered{},
 	}
-}
-
-// note adds a line to the history.
-func (h *history) note(text string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.add(text)
-}
-
-func (h *history) add(text string) {
-	h.lines = append(h.lines, fmt.Sprintf("%7.3f %s", time.Since(h.start).Seconds(), text))
-}
-
-// wrong records a failed check.
-func (h *history) wrong(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	h.add("WRONG: " + text)
-	if len(h.problems) < 10 {
-		h.problems = append(h.problems, text)
-	}
-}
-
-// report records a failed check.
-func (h *history) report(format string, args ...any) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.wrong(format, args...)
-}
-
-func (h *history) failed() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.problems) > 0
-}
-
-// String returns the last lines.
-func (h *history) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return strings.Join(h.lines[max(0, len(h.lines)-250):], "\n")
 }
 
 // disturb marks the time until the returned function is called: calls may take longer, and waits may end
@@ -272,7 +230,7 @@ func requestOf(path string) (user string, number int) {
 func (h *history) observe(kind string, o lab.Object) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.checks++
+	h.Check()
 	now := time.Now()
 	m := h.objects[o.String("metadata", "uid")]
 	if m == nil {
@@ -284,7 +242,7 @@ func (h *history) observe(kind string, o lab.Object) {
 	}
 	m.version = version
 	if spec := specOf(o); spec != m.spec {
-		h.wrong("the spec of %s was changed from %s to %s", m.name, m.spec, spec)
+		h.Wrong("the spec of %s was changed from %s to %s", m.name, m.spec, spec)
 		m.spec = spec
 	}
 	state, result := o.String("status", "state"), strings.ToUpper(o.String("status", "status"))
@@ -298,21 +256,21 @@ func (h *history) observe(kind string, o lab.Object) {
 	if cancelled && !m.cancelled {
 		line += " cancelled"
 		if asked, ok := h.cancels[m.name]; mine && !(ok && asked.Before(now)) && !h.ending(m.job, now) {
-			h.wrong("%s is cancelled, and %s has not requested that", m.name, m.user)
+			h.Wrong("%s is cancelled, and %s has not requested that", m.name, m.user)
 		}
 	}
 	if deleting && !m.deleting {
 		line += " deleted"
 		if mine && !h.asked(m.name, m.job, now) {
-			h.wrong("%s is deleted, and %s has not requested that", m.name, m.user)
+			h.Wrong("%s is deleted, and %s has not requested that", m.name, m.user)
 		}
 		if mine && rank != completed && m.result == "" && !cancelled && !h.ending(m.job, now) {
-			h.wrong("%s is deleted in state %q", m.name, state)
+			h.Wrong("%s is deleted in state %q", m.name, state)
 		}
 	}
 	m.cancelled, m.deleting, m.gone = m.cancelled || cancelled, m.deleting || deleting, kind == "DELETED"
-	if rank > m.rank || m.gone || cancelled && !strings.HasSuffix(h.last(), line) {
-		h.add(line)
+	if rank > m.rank || m.gone || cancelled && !strings.HasSuffix(h.Last(), line) {
+		h.Note(line)
 	}
 	m.rank = max(m.rank, rank)
 	if rank == completed {
@@ -321,13 +279,6 @@ func (h *history) observe(kind string, o lab.Object) {
 		}
 		m.result, m.message = result, o.String("status", "message")
 	}
-}
-
-func (h *history) last() string {
-	if len(h.lines) == 0 {
-		return ""
-	}
-	return h.lines[len(h.lines)-1]
 }
 
 // specOf returns the spec without cancel.
@@ -344,20 +295,20 @@ func (h *history) bear(o lab.Object, now time.Time) *movement {
 	m := &movement{name: o.Name(), uid: o.String("metadata", "uid"), born: now, spec: specOf(o), job: o.String("metadata", "labels", api.LabelWorkflowName)}
 	m.user, m.number = requestOf(o.String("spec", "destination", "path"))
 	h.objects[m.uid], h.names[m.name] = m, m
-	h.add(fmt.Sprintf("born %s: %d of %s", m.name, m.number, m.user))
+	h.Note(fmt.Sprintf("born %s: %d of %s", m.name, m.number, m.user))
 	if owner := h.jobs[m.job]; owner == nil || owner.user != m.user {
-		h.wrong("%s of %s belongs to the job %q", m.name, m.user, m.job)
+		h.Wrong("%s of %s belongs to the job %q", m.name, m.user, m.job)
 	}
 	uid := float64(h.uids[m.user])
 	if o.At("spec", "userId") != uid || o.At("spec", "groupId") != uid {
-		h.wrong("%s of %s copies as %v:%v", m.name, m.user, o.At("spec", "userId"), o.At("spec", "groupId"))
+		h.Wrong("%s of %s copies as %v:%v", m.name, m.user, o.At("spec", "userId"), o.At("spec", "groupId"))
 	}
 	if m.user == hostile {
 		return m
 	}
 	r := h.requests[m.number]
 	if r == nil || r.user != m.user || r.job != m.job {
-		h.wrong("no user has requested %s: %d of %s, %s", m.name, m.number, m.user, m.job)
+		h.Wrong("no user has requested %s: %d of %s, %s", m.name, m.number, m.user, m.job)
 		return m
 	}
 	h.count(m.number)
@@ -378,7 +329,7 @@ func (h *history) count(number int) {
 		}
 	}
 	if most = min(most, h.requests[number].attempts); len(names) > most {
-		h.wrong("there are %d movements for request %d: %v", len(names), number, names)
+		h.Wrong("there are %d movements for request %d: %v", len(names), number, names)
 	}
 }
 
@@ -407,9 +358,9 @@ func (h *history) sync(name string) (m *movement, ok bool) {
 	m = h.names[name]
 	if o == nil && m != nil && !m.gone {
 		m.gone = true
-		h.add("gone " + name)
+		h.Note("gone " + name)
 		if m.user != hostile && !h.asked(name, m.job, time.Now()) {
-			h.wrong("%s no longer exists, and %s has not requested that", name, m.user)
+			h.Wrong("%s no longer exists, and %s has not requested that", name, m.user)
 		}
 	}
 	return m, true
@@ -451,13 +402,13 @@ var failures = []codes.Code{codes.Unavailable, codes.DeadlineExceeded, codes.Int
 func (h *history) ends(c *call) {
 	c.end = time.Now()
 	h.mu.Lock()
-	h.checks++
+	h.Check()
 	if !c.quiet {
-		h.add(c.String())
+		h.Note(c.String())
 	}
 	took := c.end.Sub(c.start)
 	if took > c.limit+lateness {
-		h.wrong("%v: its deadline was %v", c, c.limit)
+		h.Wrong("%v: its deadline was %v", c, c.limit)
 	}
 	if c.op == "create" {
 		r := h.requests[c.number]
@@ -473,7 +424,7 @@ func (h *history) ends(c *call) {
 	if c.code != codes.OK {
 		expected := c.cut || c.wait < 0 && c.code == codes.DeadlineExceeded
 		if !expected && (h.faultless || !slices.Contains(failures, c.code)) {
-			h.wrong("%v: the call fails", c)
+			h.Wrong("%v: the call fails", c)
 		}
 		h.mu.Unlock()
 		return
@@ -495,7 +446,7 @@ func (h *history) ends(c *call) {
 		h.deleted(c)
 	case "peek":
 		if c.result != "NOT_FOUND" {
-			h.report("%v: it belongs to another user", c)
+			h.Wrong("%v: it belongs to another user", c)
 		}
 	}
 }
@@ -504,22 +455,22 @@ func (h *history) ends(c *call) {
 func (h *history) created(c *call) {
 	h.mu.Lock()
 	if j := h.jobs[c.job]; c.result == "SUCCESS" && !j.ended.IsZero() && c.start.After(j.ended.Add(jobWindow+lateness)) {
-		h.wrong("%v: its job had ended %.1f s before", c, c.start.Sub(j.ended).Seconds())
+		h.Wrong("%v: its job had ended %.1f s before", c, c.start.Sub(j.ended).Seconds())
 	}
 	m, r := h.names[c.name], h.requests[c.number]
 	if c.result != "SUCCESS" {
 		if !c.bad && !h.ending(c.job, c.end) {
-			h.wrong("%v: it is valid", c)
+			h.Wrong("%v: it is valid", c)
 		}
 		h.mu.Unlock()
 		return
 	}
 	if c.bad {
-		h.wrong("%v: it is not valid", c)
+		h.Wrong("%v: it is not valid", c)
 	}
 	for other := range r.names {
 		if other != c.name && !h.asked(other, c.job, c.end) {
-			h.wrong("%v: an earlier call has returned %s", c, other)
+			h.Wrong("%v: an earlier call has returned %s", c, other)
 		}
 	}
 	h.mu.Unlock()
@@ -533,9 +484,9 @@ func (h *history) created(c *call) {
 	defer h.mu.Unlock()
 	switch {
 	case m == nil && !h.asked(c.name, c.job, time.Now()):
-		h.wrong("%v: there is no such object", c)
+		h.Wrong("%v: there is no such object", c)
 	case m != nil && (m.number != c.number || m.user != c.user || m.job != c.job):
-		h.wrong("%v: %s is %d of %s, %s", c, m.name, m.number, m.user, m.job)
+		h.Wrong("%v: %s is %d of %s, %s", c, m.name, m.number, m.user, m.job)
 	}
 }
 
@@ -549,7 +500,7 @@ func (h *history) missing(c *call) bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if !m.gone && !m.deleting && m.born.Before(c.start) {
-			h.wrong("%v: it exists", c)
+			h.Wrong("%v: it exists", c)
 		}
 	}
 	return true
@@ -563,7 +514,7 @@ func (h *history) status(c *call) {
 	}
 	rank, known := ranks[c.state]
 	if !known {
-		h.report("%v: an unknown state", c)
+		h.Wrong("%v: an unknown state", c)
 		return
 	}
 	h.mu.Lock()
@@ -583,17 +534,17 @@ func (h *history) status(c *call) {
 	early := rank == completed && c.result == "CANCELLED" && cancels && m.cancelled && (m.ran.IsZero() || h.late(m) || h.ending(m.job, c.end))
 	switch {
 	case rank == ranks["CANCELLING"] && !cancels:
-		h.wrong("%v: %s has not cancelled it", c, c.user)
+		h.Wrong("%v: %s has not cancelled it", c, c.user)
 	case rank == completed && !early && m.result == "" && !m.gone:
-		h.wrong("%v: it has not ended", c)
+		h.Wrong("%v: it has not ended", c)
 	case rank == completed && m.result != "" && c.result != m.result && !early:
-		h.wrong("%v: its result is %s", c, m.result)
+		h.Wrong("%v: its result is %s", c, m.result)
 	case rank == completed && m.result != "" && c.message != m.message && !early:
-		h.wrong("%v: its message is %.150q", c, m.message)
+		h.Wrong("%v: its message is %.150q", c, m.message)
 	case rank != completed && rank != ranks["CANCELLING"] && rank > m.rank && !m.gone:
-		h.wrong("%v: it was not in that state", c)
+		h.Wrong("%v: it was not in that state", c)
 	case h.faultless && rank != completed && m.result != "" && m.final.Before(c.start.Add(-staleness)) && !h.disturbed(c):
-		h.wrong("%v: it ended %.1f s before", c, c.start.Sub(m.final).Seconds())
+		h.Wrong("%v: it ended %.1f s before", c, c.start.Sub(m.final).Seconds())
 	}
 	h.forward(c, rank)
 }
@@ -618,7 +569,7 @@ func (h *history) forward(c *call, rank int) {
 	}
 	for other, end := range a.ranks {
 		if other > rank && end.Before(c.start) {
-			h.wrong("%v: the state was already %s", c, slices.Collect(func(yield func(string) bool) {
+			h.Wrong("%v: the state was already %s", c, slices.Collect(func(yield func(string) bool) {
 				for name, r := range ranks {
 					if r == other {
 						yield(name)
@@ -635,7 +586,7 @@ func (h *history) forward(c *call, rank int) {
 		return
 	}
 	if m := h.names[c.name]; a.final && !(m != nil && h.late(m)) && (a.result != c.result || a.message != c.message && c.result != "CANCELLED") {
-		h.wrong("%v: the result was already %s %.150q", c, a.result, a.message)
+		h.Wrong("%v: the result was already %s %.150q", c, a.result, a.message)
 	}
 	a.final, a.result, a.message = true, c.result, c.message
 }
@@ -650,17 +601,17 @@ func (h *history) waited(c *call) {
 	took, most := c.end.Sub(c.start), time.Duration(c.wait)*time.Second
 	over := c.state == "COMPLETED" || c.result == "NOT_FOUND"
 	if !over && (c.wait < 0 || took < most-100*time.Millisecond) && !h.disturbed(c) {
-		h.wrong("%v: the wait ended without a result before its limit", c)
+		h.Wrong("%v: the wait ended without a result before its limit", c)
 	}
 	if !h.faultless || h.disturbed(c) {
 		return
 	}
 	if c.wait > 0 && took > most+lateness {
-		h.wrong("%v: the wait ended late", c)
+		h.Wrong("%v: the wait ended late", c)
 	}
 	if m := h.names[c.name]; m != nil && m.result != "" {
 		if late := c.end.Sub(m.final); late > lateness && took > lateness && over {
-			h.wrong("%v: it ended %.1f s before", c, late.Seconds())
+			h.Wrong("%v: it ended %.1f s before", c, late.Seconds())
 		}
 	}
 }
@@ -677,14 +628,14 @@ func (h *history) list(c *call) {
 			}
 		}
 		if m.user != c.user || m.job != c.job {
-			h.report("%v: %s belongs to %s, %s", c, name, m.user, m.job)
+			h.Wrong("%v: %s belongs to %s, %s", c, name, m.user, m.job)
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, m := range h.names {
 		if m.user == c.user && m.job == c.job && m.born.Before(c.start) && !m.gone && !h.asked(m.name, m.job, c.end) && !slices.Contains(c.names, m.name) {
-			h.wrong("%v: %s is missing", c, m.name)
+			h.Wrong("%v: %s is missing", c, m.name)
 		}
 	}
 }
@@ -696,7 +647,7 @@ func (h *history) cancel(c *call) {
 	}
 	if c.result != "SUCCESS" {
 		if h.faultless || c.result != "FAILED" {
-			h.report("%v: a cancel never fails", c)
+			h.Wrong("%v: a cancel never fails", c)
 		}
 		return
 	}
@@ -710,7 +661,7 @@ func (h *history) cancel(c *call) {
 	h.mu.Unlock()
 	if !done(m) {
 		if m, ok := h.sync(c.name); ok && m != nil && !done(m) {
-			h.report("%v: it is neither cancelled nor ended", c)
+			h.Wrong("%v: it is neither cancelled nor ended", c)
 		}
 	}
 }
@@ -736,17 +687,17 @@ func (h *history) deleted(c *call) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			if !m.gone && !m.deleting {
-				h.wrong("%v: it is not deleted", c)
+				h.Wrong("%v: it is not deleted", c)
 			}
 		}
 	case "ACTIVE":
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if m != nil && m.result != "" && m.final.Before(c.start) {
-			h.wrong("%v: it had ended", c)
+			h.Wrong("%v: it had ended", c)
 		}
 	default:
-		h.report("%v: an unexpected response", c)
+		h.Wrong("%v: an unexpected response", c)
 	}
 }
 
@@ -765,22 +716,22 @@ func (h *history) finish() {
 		n := objects[number]
 		switch {
 		case len(r.names) > 0 && n == 0 && !h.removed(r):
-			h.wrong("request %d was accepted as %v, but no movement was ever there", number, slices.Collect(maps.Keys(r.names)))
+			h.Wrong("request %d was accepted as %v, but no movement was ever there", number, slices.Collect(maps.Keys(r.names)))
 		case len(r.names) == 0 && r.unknown == 0 && n > 0:
-			h.wrong("request %d was refused, but there are %d movements", number, n)
+			h.Wrong("request %d was refused, but there are %d movements", number, n)
 		}
 		h.count(number)
 	}
 	for name, a := range h.answers {
 		if m := h.names[name]; m != nil && a.final && m.result != "" && a.result != m.result && !h.late(m) {
-			h.wrong("the result of %s was reported as %s, but it is %s", name, a.result, m.result)
+			h.Wrong("the result of %s was reported as %s, but it is %s", name, a.result, m.result)
 		}
 	}
 	limit := bound + slower*p99(h.direct)
 	if took := p99(h.times); took > limit && len(h.times) >= least {
-		h.wrong("1 %% of %d calls took longer than %v, the limit is %v", len(h.times), took.Round(time.Millisecond), limit.Round(time.Millisecond))
+		h.Wrong("1 %% of %d calls took longer than %v, the limit is %v", len(h.times), took.Round(time.Millisecond), limit.Round(time.Millisecond))
 	}
-	h.add(fmt.Sprintf("%d calls: p99 %v; %d direct requests: p99 %v", len(h.times), p99(h.times), len(h.direct), p99(h.direct)))
+	h.Note(fmt.Sprintf("%d calls: p99 %v; %d direct requests: p99 %v", len(h.times), p99(h.times), len(h.direct), p99(h.direct)))
 }
 
 // removed reports whether a movement of a request was removed, so that it may never have been seen. The

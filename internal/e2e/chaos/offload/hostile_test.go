@@ -73,9 +73,9 @@ func newAttacker(w *world) *attacker {
 			if results.Decode(&r) != nil {
 				return
 			}
-			w.history.note(fmt.Sprintf("%s: %s: %v", hostile, r.Attack, r.Counts))
+			w.history.Note(fmt.Sprintf("%s: %s: %v", hostile, r.Attack, r.Counts))
 			for _, text := range r.Wrong {
-				w.history.report("%s: %s: %s", hostile, r.Attack, text)
+				w.history.Wrong("%s: %s: %s", hostile, r.Attack, text)
 			}
 		}
 	}()

@@ -339,10 +339,10 @@ func (w *world) run(s chaos.Script) {
 		case st.Verb != "wait":
 			w.counts.Operations++
 		}
-		w.history.note("> " + st.String())
+		w.history.Note("> " + st.String())
 		w.do(st)
 		w.alive()
-		if w.tb.Failed() || w.history.failed() {
+		if w.tb.Failed() || w.history.Failed() {
 			break
 		}
 	}
@@ -821,7 +821,7 @@ func (w *world) alive() {
 		if err != nil || !idle && (code != 1 || !w.excused) {
 			w.tb.Errorf("the daemon has exited: code %d, %v", code, err)
 		}
-		w.history.note(fmt.Sprintf("the daemon has exited with code %d", code))
+		w.history.Note(fmt.Sprintf("the daemon has exited with code %d", code))
 		w.daemon = nil
 		if !idle {
 			w.earliest, w.restart = time.Now().Add(200*time.Millisecond), w.listener == nil
@@ -965,10 +965,10 @@ func (w *world) clear() {
 // settle ends all faults. Then everything must become as it should be: each accepted request gets its
 // result, and after the deletion of all nothing is left.
 func (w *world) settle() {
-	if w.tb.Failed() || w.history.failed() {
+	if w.tb.Failed() || w.history.Failed() {
 		return
 	}
-	w.history.note("settle")
+	w.history.Note("settle")
 	w.clear()
 	w.Must(w.rabbit.Faults()) // those that are held too
 	w.cont()
@@ -994,7 +994,7 @@ func (w *world) settle() {
 	}
 	w.await(ctx, "the results of all users", users.Wait)
 	w.counts.Slowest = time.Since(since)
-	if w.tb.Failed() || w.history.failed() {
+	if w.tb.Failed() || w.history.Failed() {
 		return
 	}
 	for _, u := range w.users {
@@ -1036,7 +1036,7 @@ func (w *world) finishUser(ctx context.Context, u *user) {
 				return
 			}
 			if kube.Pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
-				w.history.report("after the end of all faults: %v", c)
+				w.history.Wrong("after the end of all faults: %v", c)
 				return
 			}
 		}
@@ -1116,9 +1116,9 @@ func (w *world) tidy() {
 	w.calls.Wait()
 	w.follower()
 	w.follow.Wait()
-	w.counts.Checks += w.history.checks
+	w.counts.Checks += w.history.Checks()
 	latencies = append(latencies, w.history.times...)
-	for _, problem := range w.history.problems {
+	for _, problem := range w.history.Problems() {
 		w.tb.Error(problem)
 	}
 	if n := w.history.unchecked; n > 0 {
