@@ -13,6 +13,7 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
+	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 // release is the state that a release of clientmountd has left on a node, with all that a
@@ -198,13 +199,13 @@ func (n *node) read(program string) {
 	for _, name := range append(slices.Clone(kept), half, failed, busy, refused) {
 		n.Delete(name)
 	}
+	wait.Until(n.t, "the removal of all records", func() bool {
+		left, err := filepath.Glob(filepath.Join(n.Runtime, "*", "*"))
+		n.Must(err)
+		return len(left) == 0
+	})
 	n.Stop(d)
 	n.understood(d)
-	left, err := filepath.Glob(filepath.Join(n.Runtime, "*", "*"))
-	n.Must(err)
-	if len(left) > 0 {
-		n.t.Errorf("records are left: %v", left)
-	}
 	n.NothingLeft()
 }
 
@@ -223,7 +224,7 @@ func (n *node) mounted(name string) int {
 func (n *node) goes(name string) {
 	n.t.Helper()
 	path := n.Path(name + "/fs")
-	waitGone(n.t, path, func() bool { _, ok, err := n.MountAt(path); n.Must(err); return !ok })
+	wait.Until(n.t, "the end of the mount "+path, func() bool { _, ok, err := n.MountAt(path); n.Must(err); return !ok })
 }
 
 // notUnderstood matches a log record about a file that the daemon cannot use.

@@ -18,15 +18,9 @@ import (
 
 	"github.com/compute-daemons/compute-daemons/internal/e2e/fixture"
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
-	"github.com/compute-daemons/compute-daemons/internal/e2e/wait"
 )
 
 func TestMain(m *testing.M) { os.Exit(fixture.Main(m)) }
-
-func waitGone(t *testing.T, path string, gone func() bool) {
-	t.Helper()
-	wait.Until(t, "the end of the mount "+path, gone)
-}
 
 // previous is the newest release in testdata.
 const previous = "a7ce741"
