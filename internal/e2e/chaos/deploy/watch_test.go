@@ -235,11 +235,8 @@ type reader struct {
 const readerVariable = "CHAOS_READER"
 
 func startReader(readable func(id inode, path string)) (*reader, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{cmd: exec.Command(exe), paths: make(chan string, 1<<14)}
+	// Other users cannot access the directory of the test binary.
+	r := &reader{cmd: exec.Command("/proc/self/exe"), paths: make(chan string, 1<<14)}
 	r.cmd.Env = []string{readerVariable + "=1"}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: localUser, Gid: localUser}, Pdeathsig: unix.SIGKILL}
 	r.cmd.Stderr = os.Stderr
