@@ -131,7 +131,7 @@ func fields(t *testing.T, files map[string]string) map[string]string {
 	return all
 }
 
-// refused are settings of a release that this build refuses, with the error. docs/install.md lists them.
+// refused8bd are settings of release 8bd1808 that this build refuses, with the error: see CHANGELOG.md.
 var refused8bd = map[string]string{"roots = []\n": "mount.roots: the list is empty"}
 
 // setting matches a setting that shows the default.
