@@ -153,6 +153,12 @@ func (h *history) lose(volume string) {
 	h.hidden[volume] = true
 }
 
+func (h *history) wasLost(volume string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hidden[volume]
+}
+
 // users returns the number of objects that have, or had, one of the paths.
 func (h *history) users(paths []string) (n int) {
 	for _, had := range h.paths {

@@ -888,12 +888,26 @@ func (w *node) foreignDirectory(path string) bool {
 	return false
 }
 
+// stopLostLockspaces stops the lockspaces of volumes that were lost, like an administrator: LVM cannot
+// stop them without their volume group.
+func (w *node) stopLostLockspaces() {
+	for name, v := range w.made {
+		if active, err := v.Active(); err != nil || active || !w.history.wasLost(name) {
+			continue
+		}
+		if locked, err := w.Locked(v.VG); err == nil && locked {
+			_ = w.Tool("vgchange", "--lock-stop", v.VG)
+		}
+	}
+}
+
 // nothingLeft waits until nothing of the daemon is left: it may still clean up after an object that was
 // removed without its consent.
 func (w *node) nothingLeft(ctx context.Context) {
 	var left []string
 	for {
 		left = nil
+		w.stopLostLockspaces()
 		all, err := w.Leftovers()
 		w.Must(err)
 		for _, l := range all {
