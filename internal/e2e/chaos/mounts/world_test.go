@@ -467,7 +467,20 @@ func (w *node) unmountForeign() {
 		}
 	}
 	slices.Reverse(hidden)
+	if len(hidden) < len(w.foreign) {
+		w.removeDirectories()
+	}
 	w.foreign = hidden
+}
+
+// removeDirectories removes the directories of other programs, except for those that are in use. It must
+// not be repeated without a reason: the daemon may use an empty directory for its next mount.
+func (w *node) removeDirectories() {
+	for _, dir := range slices.Backward(slices.Sorted(maps.Keys(w.dirs))) {
+		if os.Remove(dir) == nil {
+			delete(w.dirs, dir)
+		}
+	}
 }
 
 func (w *node) start(how string) {
@@ -792,6 +805,7 @@ func (w *node) settle() {
 	w.profile("create")
 	w.release()
 	w.unmountForeign()
+	w.removeDirectories()
 	for name := range w.made {
 		w.bringBack(name)
 	}

@@ -321,6 +321,18 @@ func TestChecks(t *testing.T) {
 		}},
 		"an unexpected response":         {"an unexpected response", false, func(s *story) { s.made(); s.call("delete", 0, func(c *call) { c.result = "UNKNOWN" }) }},
 		"an error of a faultless script": {"the call fails", true, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unavailable }) }},
+		"an error on a machine that is too busy": {"", true, func(s *story) {
+			s.compare(time.Now(), 2*overload)
+			s.call("list", overload, func(c *call) { c.code = codes.Unavailable })
+		}},
+		"an error while a request takes too long": {"", true, func(s *story) {
+			s.asks(time.Now())
+			s.call("list", 2*overload, func(c *call) { c.code = codes.Unavailable })
+		}},
+		"an error after that": {"the call fails", true, func(s *story) {
+			s.compare(time.Now().Add(-time.Hour), time.Minute)
+			s.call("list", 0, func(c *call) { c.code = codes.Unavailable })
+		}},
 		"an error while something fails": {"", false, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unavailable }) }},
 		"an error without meaning":       {"the call fails", false, func(s *story) { s.call("list", 0, func(c *call) { c.code = codes.Unknown }) }},
 		"slow calls": {"the limit is", true, func(s *story) {
@@ -330,7 +342,7 @@ func TestChecks(t *testing.T) {
 			s.finish()
 		}},
 		"calls on a slow machine": {"", true, func(s *story) {
-			s.compare(time.Second)
+			s.compare(time.Now(), time.Second)
 			for range least {
 				s.call("list", bound+time.Second, nil)
 			}

@@ -396,8 +396,9 @@ func (w *world) compare() {
 		case <-time.After(100 * time.Millisecond):
 		}
 		since := time.Now()
+		w.history.asks(since)
 		if _, err := w.Cluster.Get(w.tb.Context(), "SystemConfiguration", "default", w.System); err == nil {
-			w.history.compare(time.Since(since))
+			w.history.compare(since, time.Since(since))
 		}
 	}
 }
