@@ -425,10 +425,10 @@ func (h *history) checkHook(k hook) {
 }
 
 // others reports whether another object has the path, or had it before: it may still have to unmount
-// it.
+// it. An object whose finalizers were removed may be gone by then.
 func (h *history) others(name, path string) bool {
-	for other := range h.live {
-		if other != name && h.paths[other][path] {
+	for other, had := range h.paths {
+		if _, live := h.live[other]; other != name && had[path] && (live || h.excused[other]) {
 			return true
 		}
 	}
