@@ -24,14 +24,11 @@ var (
 	states  = []string{"mounted", "unmounted"}
 	tools   = []string{"lvs", "vgs", "lvchange", "vgchange", "nvme", "mount", "umount", "mount.lustre"}
 	holds   = []string{"cwd", "open", "mmap", "nested", "namespace"}
-	classes = []string{"any", "list", "watch", "get", "patch-status", "patch-finalizer"}
-	codes   = []string{"401", "403", "409", "410", "422", "429", "500", "503"}
-	times   = []string{"1", "2", "5"}
 	millis  = []string{"10", "50", "100", "200", "500", "1000", "2000"}
 	harms   = []string{"fails", "fails-after", "hangs", "floods", "garbage", "slow", "killed"}
 )
 
-var verbs = map[string]chaos.Verb{
+var verbs = chaos.Join(chaos.ServerFaults("any", "list", "watch", "get", "patch-status", "patch-finalizer"), map[string]chaos.Verb{
 	"create":  {Weight: 30, Args: [][]string{objects, volumes, paths}},
 	"want":    {Weight: 25, Args: [][]string{objects, states}},
 	"move":    {Weight: 3, Args: [][]string{objects, paths}},
@@ -49,25 +46,20 @@ var verbs = map[string]chaos.Verb{
 	"lose":       {Weight: 2, Fault: true, Args: [][]string{volumes}},
 	"return":     {Weight: 3, Args: [][]string{volumes}},
 	"deactivate": {Weight: 2, Fault: true, Args: [][]string{volumes}}, // by an administrator
-	"tool":       {Weight: 10, Fault: true, Args: [][]string{tools, harms, times}},
+	"tool":       {Weight: 10, Fault: true, Args: [][]string{tools, harms, chaos.Times}},
 	"kill":       {Weight: 4, Fault: true},
 	"kill-alone": {Weight: 2, Fault: true}, // commands of the daemon keep running
 	"term":       {Weight: 2, Fault: true},
 	"stop":       {Weight: 2, Fault: true},
 	"cont":       {Weight: 2},
 	"start":      {Weight: 30, Args: [][]string{{"usual", "usual", "usual", "nofile=30", "nofile=64", "memory=8MiB", "busy=kill"}}},
-	"network":    {Weight: 6, Fault: true, Args: [][]string{{"refuse", "accept", "reset", "stall", "resume", "down"}}},
-	"answer":     {Weight: 6, Fault: true, Args: [][]string{classes, codes, times}},
-	"cut":        {Weight: 3, Fault: true, Args: [][]string{classes, {"1", "100", "1000"}, times}},
-	"delay":      {Weight: 3, Fault: true, Args: [][]string{classes, {"100", "1000", "3000"}, times}},
-	"server":     {Weight: 1, Fault: true, Args: [][]string{{"kill", "pause"}}}, // and start or resume it
-	"runtime":    {Weight: 3, Fault: true, Args: [][]string{{"full", "read-only", "usual"}}},
+	"runtime":    {Weight: 3, Fault: true, Args: [][]string{chaos.DirectoryFaults}},
 	"damage":     {Weight: 2, Fault: true, Args: [][]string{{"empty", "half", "text", "link"}}}, // a record
 	"repair":     {Weight: 3},
 	"token":      {Weight: 2, Fault: true, Args: [][]string{{"bad", "good"}}},
 	"pids":       {Weight: 2, Fault: true, Args: [][]string{{"1", "3", "6"}}}, // so many more processes and threads
 	"clear":      {Weight: 4},                                                 // ends the faults of tools, connections and the runtime directory
-}
+})
 
 // world returns the world, with variables for the environment of the daemon.
 func world(environment ...string) chaos.World {

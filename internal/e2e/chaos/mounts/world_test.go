@@ -162,12 +162,6 @@ func (w *node) run(s chaos.Script) {
 	w.settle()
 }
 
-// arg returns an argument as a number, or 0.
-func arg(s string) int {
-	n, _ := strconv.Atoi(s)
-	return n
-}
-
 // do does one step.
 func (w *node) do(st chaos.Step) {
 	w.history.Note(st.String())
@@ -202,7 +196,7 @@ func (w *node) do(st chaos.Step) {
 	case "profile":
 		w.profile(a[0])
 	case "wait":
-		time.Sleep(time.Duration(arg(a[0])) * time.Millisecond) // the step itself
+		time.Sleep(time.Duration(chaos.Number(a[0])) * time.Millisecond) // the step itself
 	case "hold":
 		if o := w.objects[a[0]]; o != nil {
 			path := w.Path(o.mounts[0].path)
@@ -229,7 +223,7 @@ func (w *node) do(st chaos.Step) {
 			w.deactivate(v)
 		}
 	case "tool":
-		w.Must(w.Fault(a[0], harm(a[1], arg(a[2]))))
+		w.Must(w.Fault(a[0], harm(a[1], chaos.Number(a[2]))))
 	case "kill":
 		w.kill()
 		w.endCommands() // systemd kills what is left in the control group
@@ -250,16 +244,8 @@ func (w *node) do(st chaos.Step) {
 		if w.daemon == nil {
 			w.start(a[0])
 		}
-	case "network":
-		w.network(a[0])
-	case "answer":
-		w.Proxy.Set(lab.Rule{Class: class(a[0]), Code: arg(a[1]), Times: arg(a[2]), ErrorEvent: a[1] == "410"})
-	case "cut":
-		w.Proxy.Set(lab.Rule{Class: class(a[0]), CutAfter: arg(a[1]), Times: arg(a[2])})
-	case "delay":
-		w.Proxy.Set(lab.Rule{Class: class(a[0]), Delay: time.Duration(arg(a[1])) * time.Millisecond, Times: arg(a[2])})
-	case "server":
-		w.server(a[0])
+	case "network", "answer", "cut", "delay", "server":
+		chaos.DoServerFault(w.tb, w.Fixture, st)
 	case "runtime":
 		w.runtime(a[0])
 	case "damage":
@@ -273,19 +259,12 @@ func (w *node) do(st chaos.Step) {
 		}
 		w.Must(os.WriteFile(w.Token, token, 0o600))
 	case "pids":
-		w.limitProcesses(arg(a[0]))
+		w.limitProcesses(chaos.Number(a[0]))
 	case "probe":
 		w.probe()
 	case "clear":
 		w.clear()
 	}
-}
-
-func class(name string) string {
-	if name == "any" {
-		return ""
-	}
-	return name
 }
 
 // bringBack ends the loss of a volume. If the daemon has released the volume in the meantime, it is
@@ -564,63 +543,9 @@ func (w *node) alive() {
 	}
 }
 
-func (w *node) network(how string) {
-	switch how {
-	case "refuse":
-		w.Proxy.Refuse()
-	case "accept":
-		w.Must(w.Proxy.Accept())
-	case "reset":
-		w.Proxy.Reset()
-	case "stall", "resume":
-		w.Proxy.HalfOpen(how == "stall")
-	case "down":
-		w.Proxy.Down(true)
-	}
-}
-
-// server kills and restarts the API server, or pauses it for a while.
-func (w *node) server(how string) {
-	if how == "pause" {
-		w.Must(w.Cluster.Pause())
-		time.Sleep(2 * time.Second) // the pause itself
-		w.Must(w.Cluster.Resume())
-		return
-	}
-	before := w.Cluster.Address()
-	w.Must(w.Cluster.Kill())
-	ctx, cancel := context.WithTimeout(w.tb.Context(), 2*time.Minute)
-	defer cancel()
-	w.Must(w.Cluster.Restart(ctx))
-	if after := w.Cluster.Address(); after != before { // the proxy would not find it
-		w.tb.Fatalf("the API server has moved from %s to %s", before, after)
-	}
-}
-
 func (w *node) runtime(how string) {
 	w.excused = w.excused || how != "usual" // a daemon that starts now cannot work
-	fill := filepath.Join(w.Runtime, "chaos-fill")
-	switch how {
-	case "full":
-		if f, err := os.OpenFile(fill, os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
-			for _, size := range []int{4096, 1} {
-				for _, err = f.Write(make([]byte, size)); err == nil; {
-					_, err = f.Write(make([]byte, size))
-				}
-			}
-			f.Close()
-		}
-	case "read-only":
-		err := unix.Mount("", w.Runtime, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
-		if !errors.Is(err, unix.EBUSY) { // the daemon is writing a file there
-			w.Must(err)
-		}
-	case "usual":
-		w.Must(unix.Mount("", w.Runtime, "", unix.MS_REMOUNT, "size=1m"))
-		if err := os.Remove(fill); err != nil && !os.IsNotExist(err) {
-			w.tb.Fatal(err)
-		}
-	}
+	chaos.LimitDirectory(w.tb, w.Runtime, "1m", how)
 }
 
 // clear ends the faults of tools, connections and the runtime directory.
@@ -715,7 +640,7 @@ func (w *node) limitProcesses(more int) {
 	}
 	now, err := os.ReadFile(filepath.Join(w.pids, "pids.current"))
 	w.Must(err)
-	w.Must(os.WriteFile(filepath.Join(w.pids, "pids.max"), []byte(strconv.Itoa(arg(strings.TrimSpace(string(now)))+more)), 0o600))
+	w.Must(os.WriteFile(filepath.Join(w.pids, "pids.max"), []byte(strconv.Itoa(chaos.Number(strings.TrimSpace(string(now)))+more)), 0o600))
 	w.daemon.Starve() // the Go runtime cannot continue without a thread that it needs
 }
 
@@ -730,7 +655,7 @@ func (w *node) forgetPids() {
 		left, err := os.ReadFile(filepath.Join(w.pids, "cgroup.procs"))
 		w.Must(err)
 		for pid := range strings.FieldsSeq(string(left)) {
-			_ = unix.Kill(arg(pid), unix.SIGKILL)
+			_ = unix.Kill(chaos.Number(pid), unix.SIGKILL)
 		}
 		if err = unix.Rmdir(w.pids); err == nil {
 			return

@@ -62,16 +62,13 @@ func offload() chaos.World {
 
 // The arguments of steps.
 var (
-	kinds   = []string{"dry", "dry", "dry", "copy", "stdout", "slow", "slow", "broken", "invalid", "held", "options", "bad", "keyed"}
-	places  = []string{"0", "0", "1", "2", "5"} // from the last movement
-	waits   = []string{"0", "0", "1", "3", "-1"}
-	millis  = []string{"10", "50", "100", "200", "500", "1000", "2000"}
-	classes = []string{"any", "list", "watch", "get", "create", "delete", "patch-finalizer"}
-	codesOf = []string{"401", "403", "409", "410", "422", "429", "500", "503"}
-	times   = []string{"1", "2", "5"}
+	kinds  = []string{"dry", "dry", "dry", "copy", "stdout", "slow", "slow", "broken", "invalid", "held", "options", "bad", "keyed"}
+	places = []string{"0", "0", "1", "2", "5"} // from the last movement
+	waits  = []string{"0", "0", "1", "3", "-1"}
+	millis = []string{"10", "50", "100", "200", "500", "1000", "2000"}
 )
 
-var verbs = map[string]chaos.Verb{
+var verbs = chaos.Join(chaos.ServerFaults("any", "list", "watch", "get", "create", "delete", "patch-finalizer"), map[string]chaos.Verb{
 	"create": {Weight: 30, Args: [][]string{honest, kinds}},
 	"repeat": {Weight: 3, Args: [][]string{honest}}, // the last keyed creation
 	"status": {Weight: 16, Args: [][]string{honest, places, waits}},
@@ -94,15 +91,10 @@ var verbs = map[string]chaos.Verb{
 	"cont":     {Weight: 6},
 	"start":    {Weight: 6, Args: [][]string{{"activated", "lookup"}}},                                      // by the socket of the service manager
 	"start-as": {Weight: 6, Fault: true, Args: [][]string{{"own", "own", "nofile=24", "nofile=40", "few"}}}, // with its own socket, few files or few requests
-	"network":  {Weight: 5, Fault: true, Args: [][]string{{"refuse", "accept", "reset", "stall", "resume", "down"}}},
-	"answer":   {Weight: 6, Fault: true, Args: [][]string{classes, codesOf, times}},
-	"cut":      {Weight: 4, Fault: true, Args: [][]string{classes, {"1", "100", "1000"}, times}},
-	"delay":    {Weight: 3, Fault: true, Args: [][]string{classes, {"100", "1000", "3000"}, times}},
-	"server":   {Weight: 1, Fault: true, Args: [][]string{{"kill", "pause"}}}, // and start or resume it
 	"token":    {Weight: 3, Fault: true, Args: [][]string{{"revoke", "bad", "empty", "new", "new"}}},
-	"state":    {Weight: 2, Fault: true, Args: [][]string{{"full", "read-only", "usual"}}},
+	"state":    {Weight: 2, Fault: true, Args: [][]string{chaos.DirectoryFaults}},
 	"clear":    {Weight: 9}, // ends the faults of connections, of the rabbit, the token and the state directory
-}
+})
 
 // attackNames returns the names of the attacks.
 func attackNames() (names []string) {
@@ -403,12 +395,6 @@ func (w *world) compare() {
 	}
 }
 
-// argument returns an argument as a number, or 0.
-func argument(s string) int {
-	n, _ := strconv.Atoi(s)
-	return n
-}
-
 // do does one step.
 func (w *world) do(st chaos.Step) {
 	a := append(slices.Clone(st.Args), "", "", "")
@@ -419,7 +405,7 @@ func (w *world) do(st chaos.Step) {
 	case "repeat":
 		w.create(u, "keyed", true)
 	case "status":
-		c := &call{op: "status", wait: int64(argument(a[2])), limit: callLimit}
+		c := &call{op: "status", wait: int64(chaos.Number(a[2])), limit: callLimit}
 		if c.wait != 0 {
 			c.limit += time.Duration(max(c.wait, 0)) * time.Second
 		}
@@ -438,7 +424,7 @@ func (w *world) do(st chaos.Step) {
 			w.peek(u, w.users[a[1]], a[2])
 		}
 	case "vanish":
-		w.vanish(u, a[1], time.Duration(argument(a[2]))*time.Millisecond)
+		w.vanish(u, a[1], time.Duration(chaos.Number(a[2]))*time.Millisecond)
 	case "job":
 		if a[1] == "end" {
 			w.endJob(u)
@@ -446,12 +432,12 @@ func (w *world) do(st chaos.Step) {
 			w.startJob(u)
 		}
 	case "wait":
-		w.pass(time.Duration(argument(a[0])) * time.Millisecond)
+		w.pass(time.Duration(chaos.Number(a[0])) * time.Millisecond)
 	case "attack":
 		w.attacker.start(w, a[0])
 	case "rest":
 		w.resting.Store(true)
-		w.pass(time.Duration(argument(a[0])) * time.Millisecond)
+		w.pass(time.Duration(chaos.Number(a[0])) * time.Millisecond)
 		w.resting.Store(false)
 	case "again", "term":
 		if w.daemon != nil && !w.stopped {
@@ -476,16 +462,8 @@ func (w *world) do(st chaos.Step) {
 		}
 	case "rabbit":
 		w.disturbRabbit(a[0])
-	case "network":
-		w.network(a[0])
-	case "answer":
-		w.Proxy.Set(lab.Rule{Class: class(a[0]), Code: argument(a[1]), Times: argument(a[2]), ErrorEvent: a[1] == "410"})
-	case "cut":
-		w.Proxy.Set(lab.Rule{Class: class(a[0]), CutAfter: argument(a[1]), Times: argument(a[2])})
-	case "delay":
-		w.Proxy.Set(lab.Rule{Class: class(a[0]), Delay: time.Duration(argument(a[1])) * time.Millisecond, Times: argument(a[2])})
-	case "server":
-		w.server(a[0])
+	case "network", "answer", "cut", "delay", "server":
+		chaos.DoServerFault(w.tb, w.Fixture, st)
 	case "token":
 		w.changeToken(a[0])
 	case "state":
@@ -493,13 +471,6 @@ func (w *world) do(st chaos.Step) {
 	case "clear":
 		w.clear()
 	}
-}
-
-func class(name string) string {
-	if name == "any" {
-		return ""
-	}
-	return name
 }
 
 // create creates a movement; again repeats the last keyed creation.
@@ -586,7 +557,7 @@ func (w *world) async(u *user, f func()) {
 // callOf makes calls one after another, with one of the user's last movements.
 func (w *world) callOf(u *user, place string, calls ...*call) {
 	u.mu.Lock()
-	j, i := u.job, len(u.names)-1-argument(place)
+	j, i := u.job, len(u.names)-1-chaos.Number(place)
 	name := ""
 	if i >= 0 {
 		name = u.names[i]
@@ -870,39 +841,6 @@ func (w *world) pauseRabbit(yes bool) {
 	w.Must(w.rabbit.Signal(s))
 }
 
-func (w *world) network(how string) {
-	switch how {
-	case "refuse":
-		w.Proxy.Refuse()
-	case "accept":
-		w.Must(w.Proxy.Accept())
-	case "reset":
-		w.Proxy.Reset()
-	case "stall", "resume":
-		w.Proxy.HalfOpen(how == "stall")
-	case "down":
-		w.Proxy.Down(true)
-	}
-}
-
-// server kills and restarts the API server, or pauses it for a while.
-func (w *world) server(how string) {
-	if how == "pause" {
-		w.Must(w.Cluster.Pause())
-		time.Sleep(2 * time.Second) // the pause itself
-		w.Must(w.Cluster.Resume())
-		return
-	}
-	before := w.Cluster.Address()
-	w.Must(w.Cluster.Kill())
-	ctx, cancel := context.WithTimeout(w.tb.Context(), 2*time.Minute)
-	defer cancel()
-	w.Must(w.Cluster.Restart(ctx))
-	if after := w.Cluster.Address(); after != before { // the proxy would not find it
-		w.tb.Fatalf("the API server has moved from %s to %s", before, after)
-	}
-}
-
 // changeToken revokes the token, or replaces it.
 func (w *world) changeToken(how string) {
 	switch how {
@@ -927,28 +865,9 @@ func (w *world) changeToken(how string) {
 
 // state fills the state directory, or makes it read-only.
 func (w *world) state(how string) {
-	dir := w.State("nnf-dm")
-	fill := filepath.Join(dir, "chaos-fill")
 	w.broken = how != "usual"
 	w.excused = w.excused || w.broken
-	switch how {
-	case "full":
-		if f, err := os.OpenFile(fill, os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
-			for _, size := range []int{4096, 1} {
-				for err = nil; err == nil; {
-					_, err = f.Write(make([]byte, size))
-				}
-			}
-			f.Close()
-		}
-	case "read-only":
-		w.Must(unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-	case "usual":
-		w.Must(unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64k"))
-		if err := os.Remove(fill); err != nil && !os.IsNotExist(err) {
-			w.tb.Fatal(err)
-		}
-	}
+	chaos.LimitDirectory(w.tb, w.State("nnf-dm"), "64k", how)
 }
 
 // clear ends the faults of connections, of the rabbit, the token and the state directory.
