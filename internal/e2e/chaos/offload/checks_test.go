@@ -284,15 +284,15 @@ func TestChecks(t *testing.T) {
 			s.call("status", 0, answer("RUNNING", "UNKNOWN_STATUS"))
 		}},
 
-		"a wait that ends early":    {"before its limit", false, func(s *story) { s.made(); s.call("status", time.Second, wait(3, "PENDING", "UNKNOWN_STATUS")) }},
-		"an endless wait that ends": {"before its limit", false, func(s *story) { s.made(); s.call("status", time.Second, wait(-1, "PENDING", "UNKNOWN_STATUS")) }},
-		"a wait that ends early for a restart": {"", false, func(s *story) {
+		"a wait that returns early":           {"before its limit", false, func(s *story) { s.made(); s.call("status", time.Second, wait(3, "PENDING", "UNKNOWN_STATUS")) }},
+		"a wait without a limit that returns": {"before its limit", false, func(s *story) { s.made(); s.call("status", time.Second, wait(-1, "PENDING", "UNKNOWN_STATUS")) }},
+		"a wait that returns early for a restart": {"", false, func(s *story) {
 			s.made()
 			over := s.disturb()
 			s.call("status", time.Second, wait(3, "PENDING", "UNKNOWN_STATUS"))
 			over()
 		}},
-		"a wait that ends late": {"the wait ended late", true, func(s *story) { s.made(); s.call("status", 6*time.Second, wait(3, "PENDING", "UNKNOWN_STATUS")) }},
+		"a wait that returns late": {"the wait ended late", true, func(s *story) { s.made(); s.call("status", 6*time.Second, wait(3, "PENDING", "UNKNOWN_STATUS")) }},
 		"a wait that misses the end": {"it ended 9.0 s before", true, func(s *story) {
 			s.made()
 			s.set("Finished", "Success")

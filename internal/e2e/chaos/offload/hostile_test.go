@@ -139,7 +139,7 @@ type hostileUser struct {
 
 // beHostile executes orders until the input ends.
 func beHostile(socket string, in io.Reader, out io.Writer) int {
-	// A process of another user does not end with its parent otherwise.
+	// Otherwise a process of another user outlives its parent.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	var writing sync.Mutex
 	var all sync.WaitGroup
