@@ -212,10 +212,6 @@ soak: need-test build-daemon devcluster bin/faketools ## measure what changes in
 	@bin/bench --soak --lives=$(LIVES) --creates=$(CREATES) --idle=$(IDLE) $(SOAKFLAGS)
 
 # The archives of internal/e2e/upgrade/testdata, which are made once for each release.
-.PHONY: test-upgrade
-test-upgrade: need-test devcluster build-daemon build-test ## continue with the state of past releases, and let the last one continue with that of this build
-	UPGRADE=1 $(GO) test -buildvcs=false -count=1 -v ./internal/e2e/upgrade
-
 .PHONY: fixture-release
 fixture-release: need-test devcluster
 	RELEASE=$(REF) $(GO) test -buildvcs=false -count=1 -run '^TestMake$$' -v ./internal/e2e/upgrade
