@@ -196,13 +196,7 @@ type tombstone struct {
 	prepared bool
 }
 
-// prepare records that dm was cancelled and is about to be deleted; confirm that it is
-// deleted, abandon that its deletion has failed. prepare reports whether it is the first.
-func (g *tombstones) prepare(dm *nnf.DataMovement) (first bool) { return g.put(dm, true) }
-
-// add records that dm was cancelled and deleted.
-func (g *tombstones) add(dm *nnf.DataMovement) { g.put(dm, false) }
-
+// confirm records that dm is deleted, after prepare.
 func (g *tombstones) confirm(dm *nnf.DataMovement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -213,6 +207,7 @@ func (g *tombstones) confirm(dm *nnf.DataMovement) {
 	}
 }
 
+// abandon records that the deletion of dm has failed, after prepare.
 func (g *tombstones) abandon(dm *nnf.DataMovement) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -221,9 +216,10 @@ func (g *tombstones) abandon(dm *nnf.DataMovement) {
 	}
 }
 
-// put keeps only the fields of dm that a response needs. It does not change an existing
-// tombstone of dm, and reports whether there was none.
-func (g *tombstones) put(dm *nnf.DataMovement, prepared bool) bool {
+// prepare records that dm was cancelled and is about to be deleted. It keeps only the fields of
+// dm that a response needs. It does not change an existing tombstone of dm, and reports whether
+// there was none.
+func (g *tombstones) prepare(dm *nnf.DataMovement) (first bool) {
 	kept := &nnf.DataMovement{ObjectMeta: metav1.ObjectMeta{Name: dm.Name, Namespace: dm.Namespace, UID: dm.UID, Labels: dm.Labels}}
 	kept.Spec.UserID = dm.Spec.UserID
 	kept.Spec.Source.Path, kept.Spec.Destination.Path = dm.Spec.Source.Path, dm.Spec.Destination.Path
@@ -251,7 +247,7 @@ func (g *tombstones) put(dm *nnf.DataMovement, prepared bool) bool {
 	if g.users[dm.Spec.UserID] == nil {
 		g.users[dm.Spec.UserID] = make(map[types.UID]tombstone)
 	}
-	g.users[dm.Spec.UserID][dm.UID] = tombstone{kept, now, prepared}
+	g.users[dm.Spec.UserID][dm.UID] = tombstone{kept, now, true}
 	g.names[dm.Name] = kept
 	return true
 }

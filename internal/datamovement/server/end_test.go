@@ -184,6 +184,12 @@ func TestConcurrentCancel(t *testing.T) {
 	}
 }
 
+// add records that dm was cancelled and deleted.
+func (g *tombstones) add(dm *nnf.DataMovement) {
+	g.prepare(dm)
+	g.confirm(dm)
+}
+
 // Delete of a movement in each state.
 func TestDeleteOf(t *testing.T) {
 	cancelled := func(dm *nnf.DataMovement) { dm.Spec.Cancel = true }

@@ -244,23 +244,30 @@ func TestScriptsLint(t *testing.T) {
 	}
 }
 
+// restores applies w, which must fail and restore the previous state.
+func (s *testNode) restores(w *Want) {
+	s.t.Helper()
+	all := func() string {
+		return s.state() + s.Get("run/fake/rpm/clientmountd") + s.Get("run/fake/rpm/nnf-dm")
+	}
+	before := all()
+	o, err := s.apply(w)
+	if err == nil || o == nil || o.State != "old" {
+		s.t.Fatalf("%v %+v", err, o)
+	}
+	if after := all(); after != before {
+		s.t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	s.nothingStaged()
+}
+
 // If packages replace programs, and the new version does not become ready, the programs and their units
 // are restored, and the packages are not installed any more.
 func TestNotReadyPackagesRestorePrograms(t *testing.T) {
 	s := newTestNode(t)
 	s.install(wanted(s.bare("1", "exit 0")))
-	before := s.state()
 	enabled := s.Get("run/fake/enabled.clientmountd.service") + s.Get("run/fake/enabled.nnf-dm.socket")
-	o, err := s.apply(wanted(s.packages("2", "exit 1", "")))
-	if err == nil || o == nil || o.State != "old" {
-		t.Fatalf("%v %+v", err, o)
-	}
-	if after := s.state(); after != before {
-		t.Errorf("before:\n%s\nafter:\n%s", before, after)
-	}
-	if left := s.Files("run/fake/rpm"); len(left) > 1 {
-		t.Errorf("packages are installed: %v", left)
-	}
+	s.restores(wanted(s.packages("2", "exit 1", "")))
 	if got := s.Get("run/fake/enabled.clientmountd.service") + s.Get("run/fake/enabled.nnf-dm.socket"); got != enabled {
 		t.Errorf("enabled: %q, before: %q", got, enabled)
 	}
@@ -269,26 +276,14 @@ func TestNotReadyPackagesRestorePrograms(t *testing.T) {
 			t.Errorf("%s is %s", unit, got)
 		}
 	}
-	s.nothingStaged()
 	s.install(wanted(s.packages("3", "exit 0", "")))
 }
 
 // If a step after the packages fails on a new node, the packages are removed again.
 func TestFailedStepRemovesNewPackages(t *testing.T) {
 	s := newTestNode(t)
-	before := s.state()
 	s.Put("run/fake/refuse", "daemon-reload ", 0o600)
-	o, err := s.apply(wanted(s.packages("1", "exit 0", "")))
-	if err == nil || o == nil || o.State != "old" {
-		t.Fatalf("%v %+v", err, o)
-	}
-	if after := s.state(); after != before {
-		t.Errorf("before:\n%s\nafter:\n%s", before, after)
-	}
-	if left := s.Files("run/fake/rpm"); len(left) > 1 {
-		t.Errorf("packages are installed: %v", left)
-	}
-	s.nothingStaged()
+	s.restores(wanted(s.packages("1", "exit 0", "")))
 }
 
 // If rpm fails or is killed after it has installed a package, the previous state is restored.
@@ -302,15 +297,7 @@ func TestPackageTransactionStops(t *testing.T) {
 					w = wanted(s.bare("1", "exit 0"))
 				}
 				s.install(w)
-				before := s.state() + s.Get("run/fake/rpm/clientmountd")
-				o, err := s.apply(wanted(s.packages("2", "exit 0", how)))
-				if err == nil || o == nil || o.State != "old" {
-					t.Fatalf("%v %+v", err, o)
-				}
-				if after := s.state() + s.Get("run/fake/rpm/clientmountd"); after != before {
-					t.Errorf("before:\n%s\nafter:\n%s", before, after)
-				}
-				s.nothingStaged()
+				s.restores(wanted(s.packages("2", "exit 0", how)))
 			})
 		}
 	}

@@ -188,10 +188,13 @@ packages() {
   fail_step 'rpm' "$(printf '%s\n' "$output" | grep -v '^warning' | tail -n 5)" 'fix what rpm reports, then run the command again'
 }
 
+# others PATH: whether the file or link itself belongs to another user than root.
+others() { [ "$(stat -c %u "$1")" != "$(id -u)" ]; }
+
 # place MODE OWNER PATH: replaces the file with one rename. Until the directory was protected, other
 # users may have replaced the staged file.
 place() {
-  if [ -L "$R$3$new" ] || [ ! -f "$R$3$new" ] || [ "$(stat -c %u "$R$3$new")" != "$(id -u)" ]; then
+  if [ -L "$R$3$new" ] || [ ! -f "$R$3$new" ] || others "$R$3$new"; then
     echo 'another user has replaced the new file'
     return 1
   fi
@@ -253,7 +256,7 @@ while IFS=' ' read -r what a b c d <&4; do
     ;;
   directory | newdirectory) # MODE OWNER PATH: newdirectory does not change an existing directory
     if [ "$what" = newdirectory ] && ! grep -qx "$c" "$stage/made" 2>/dev/null; then continue; fi
-    if [ -L "$R$c" ] && [ "$(stat -c %u "$R$c")" != "$(id -u)" ]; then fail_step "$c" 'it is a symbolic link of another user' 'find out what created it, then remove it'; fi
+    if [ -L "$R$c" ] && others "$R$c"; then fail_step "$c" 'it is a symbolic link of another user' 'find out what created it, then remove it'; fi
     [ -d "$R$c" ] || echo "$c" >>"$stage/made"
     output=$({ mkdir -p "$R$c" && chown "$b" "$R$c" && chmod "$a" "$R$c"; } 2>&1) || fail_step "$c" "$output"
     ;;
