@@ -16,6 +16,25 @@ import (
 	"github.com/compute-daemons/compute-daemons/internal/e2e/lab"
 )
 
+// Patience is how long everything may take after the end of all faults, on a busy machine. The daemons
+// themselves wait up to 30 s before they connect again.
+const Patience = 90 * time.Second
+
+// Terminate stops a daemon like systemd: with SIGTERM, and SIGKILL later. Its exit code must be 0, unless
+// it is excused, cannot create a thread, or has started so recently that it may not handle signals yet.
+func Terminate(tb lab.TB, p *lab.Process, started time.Time, excused bool) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), Patience)
+	defer cancel()
+	_ = p.Term()
+	code, err := p.Wait(ctx)
+	early := code == 128+int(unix.SIGTERM) && time.Since(started) < time.Minute
+	if err != nil || code != 0 && !early && !excused && !p.Starved() {
+		tb.Errorf("after SIGTERM: exit code %d, %v", code, err)
+	}
+	p.Kill9()
+}
+
 // Times are how often a fault happens.
 var Times = []string{"1", "2", "5"}
 

@@ -587,8 +587,8 @@ func (w *nodes) start(verb string, list []*node, t target, beside bool, args ...
 
 // limits of the world, on a busy machine. Otherwise a run takes less than 10 s.
 const (
-	endsWithin      = 90 * time.Second // nnf-deploy, whatever happens
-	convergesWithin = 90 * time.Second
+	endsWithin      = chaos.Patience // nnf-deploy, whatever happens
+	convergesWithin = chaos.Patience
 )
 
 // join waits until all nnf-deploy have ended, and checks the nodes on which nothing runs.

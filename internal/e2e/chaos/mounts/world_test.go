@@ -26,10 +26,7 @@ import (
 const (
 	// commandTimeout is the time limit of the daemon for one command.
 	commandTimeout = 3 * time.Second
-	// patience is how long everything may take after the end of all faults, on a busy machine. The daemon
-	// itself waits up to 30 s before it connects again.
-	patience = 90 * time.Second
-	// littlePatience is that for a build with a seeded defect, which must be found in time.
+	// littlePatience replaces chaos.Patience for a build with a seeded defect, which must be found in time.
 	littlePatience = 30 * time.Second
 	// request limits the requests of the world itself.
 	request = 10 * time.Second
@@ -505,17 +502,8 @@ func (w *node) endCommands() {
 	}
 }
 
-// terminate stops the daemon like systemd: with SIGTERM, and SIGKILL later.
 func (w *node) terminate() {
-	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
-	defer cancel()
-	_ = w.daemon.Term()
-	code, err := w.daemon.Wait(ctx)
-	early := code == 128+int(unix.SIGTERM) && time.Since(w.started) < time.Minute // it may not handle signals yet
-	if err != nil || code != 0 && !early && !w.excused && !w.daemon.Starved() {
-		w.tb.Errorf("after SIGTERM: exit code %d, %v", code, err)
-	}
-	w.daemon.Kill9()
+	chaos.Terminate(w.tb, w.daemon, w.started, w.excused)
 	w.daemon = nil
 }
 
@@ -649,7 +637,7 @@ func (w *node) forgetPids() {
 	if w.pids == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.tb.Context(), chaos.Patience)
 	defer cancel()
 	for {
 		left, err := os.ReadFile(filepath.Join(w.pids, "cgroup.procs"))
@@ -687,7 +675,7 @@ func (w *node) probe() {
 	if o == nil {
 		w.tb.Fatal("cannot create the object")
 	}
-	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.tb.Context(), chaos.Patience)
 	defer cancel()
 	for _, o.state = range []string{"mounted", "unmounted"} {
 		if w.patch(name, lab.Object{"spec": map[string]any{"desiredState": o.state}}) {
@@ -749,7 +737,7 @@ func (w *node) settle() {
 	if w.daemon == nil {
 		w.start("usual")
 	}
-	began, most := time.Now(), patience
+	began, most := time.Now(), chaos.Patience
 	if len(w.environment) > 0 {
 		most = littlePatience
 	}

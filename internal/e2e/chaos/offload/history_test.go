@@ -341,7 +341,7 @@ func (h *history) count(number int) {
 // sync reads a movement from the API server and returns its current state: nil if it has never existed.
 // ok is false if the API server does not respond.
 func (h *history) sync(name string) (m *movement, ok bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), chaos.Patience)
 	defer cancel()
 	var o lab.Object
 	err := error(nil)

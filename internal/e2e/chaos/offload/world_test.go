@@ -33,9 +33,6 @@ import (
 )
 
 const (
-	// patience is how long everything may take after the end of all faults, on a busy machine. The daemon
-	// itself waits up to 30 s before it connects again.
-	patience = 90 * time.Second
 	// callLimit is the deadline of a call, in addition to the time that it waits.
 	callLimit = 15 * time.Second
 	// endless is the deadline of a wait without a limit.
@@ -69,20 +66,20 @@ var (
 )
 
 var verbs = chaos.Join(chaos.ServerFaults("any", "list", "watch", "get", "create", "delete", "patch-finalizer"), map[string]chaos.Verb{
-	"create": {Weight: 30, Args: [][]string{honest, kinds}},
-	"repeat": {Weight: 3, Args: [][]string{honest}}, // the last keyed creation
-	"status": {Weight: 16, Args: [][]string{honest, places, waits}},
-	"list":   {Weight: 6, Args: [][]string{honest}},
-	"cancel": {Weight: 9, Args: [][]string{honest, places}},
-	"delete": {Weight: 9, Args: [][]string{honest, places}},
-	"axl":    {Weight: 3, Args: [][]string{honest, places}}, // cancel, and delete immediately
-	"peek":   {Weight: 4, Args: [][]string{honest, honest, {"status", "cancel", "delete"}}},
-	"vanish": {Weight: 4, Args: [][]string{honest, {"create", "wait", "list"}, {"1", "5", "20", "100", "300"}}}, // the client is killed
-	"job":    {Weight: 4, Args: [][]string{honest, {"end", "start", "start"}}},
-	"wait":   {Weight: 40, Args: [][]string{millis}},
-	"attack": {Weight: 7, Args: [][]string{attackNames()}},     // of the hostile user, for some seconds
-	"rest":   {Weight: 1, Args: [][]string{{"1000", "13000"}}}, // no calls: the daemon may exit when it is idle
-	"again":  {Weight: 2},                                      // a graceful restart
+	"create":        {Weight: 30, Args: [][]string{honest, kinds}},
+	"repeat":        {Weight: 3, Args: [][]string{honest}}, // the last keyed creation
+	"status":        {Weight: 16, Args: [][]string{honest, places, waits}},
+	"list":          {Weight: 6, Args: [][]string{honest}},
+	"cancel":        {Weight: 9, Args: [][]string{honest, places}},
+	"delete":        {Weight: 9, Args: [][]string{honest, places}},
+	"cancel-delete": {Weight: 3, Args: [][]string{honest, places}}, // one after the other
+	"peek":          {Weight: 4, Args: [][]string{honest, honest, {"status", "cancel", "delete"}}},
+	"vanish":        {Weight: 4, Args: [][]string{honest, {"create", "wait", "list"}, {"1", "5", "20", "100", "300"}}}, // the client is killed
+	"job":           {Weight: 4, Args: [][]string{honest, {"end", "start", "start"}}},
+	"wait":          {Weight: 40, Args: [][]string{millis}},
+	"attack":        {Weight: 7, Args: [][]string{attackNames()}},     // of the hostile user, for some seconds
+	"rest":          {Weight: 1, Args: [][]string{{"1000", "13000"}}}, // no calls: the daemon may exit when it is idle
+	"again":         {Weight: 2},                                      // a graceful restart
 
 	"rabbit":   {Weight: 6, Fault: true, Args: [][]string{{"hold", "slow", "minor", "storm", "die", "pause", "resume", "restart"}}},
 	"kill":     {Weight: 3, Fault: true},
@@ -289,7 +286,7 @@ func (w *world) endJob(u *user) {
 	if j == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.tb.Context(), chaos.Patience)
 	defer cancel()
 	w.history.jobEnds(j.Name)
 	_, err := w.Cluster.Patch(ctx, "Workflow", "default", j.Name, lab.Object{"spec": map[string]any{"desiredState": "PostRun"}, "status": map[string]any{"state": "PostRun"}})
@@ -415,7 +412,7 @@ func (w *world) do(st chaos.Step) {
 		w.callOf(u, a[1], c)
 	case "cancel", "delete":
 		w.callOf(u, a[1], &call{op: st.Verb, limit: callLimit})
-	case "axl":
+	case "cancel-delete":
 		w.callOf(u, a[1], &call{op: "cancel", limit: callLimit}, &call{op: "delete", limit: callLimit})
 	case "list":
 		w.callOf(u, "", &call{op: "list", limit: callLimit})
@@ -752,18 +749,9 @@ func (w *world) kill() {
 	w.daemon, w.stopped = nil, false
 }
 
-// terminate stops the daemon like systemd: with SIGTERM, and SIGKILL later.
 func (w *world) terminate() {
-	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
-	defer cancel()
 	w.down()
-	_ = w.daemon.Term()
-	code, err := w.daemon.Wait(ctx)
-	early := code == 128+int(unix.SIGTERM) && time.Since(w.started) < time.Minute // it may not handle signals yet
-	if err != nil || code != 0 && !early && !w.excused {
-		w.tb.Errorf("after SIGTERM: exit code %d, %v", code, err)
-	}
-	w.daemon.Kill9()
+	chaos.Terminate(w.tb, w.daemon, w.started, w.excused)
 	w.daemon = nil
 }
 
@@ -850,7 +838,7 @@ func (w *world) changeToken(how string) {
 	case "revoke":
 		if w.token != "revoked" {
 			w.token = "revoked"
-			ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+			ctx, cancel := context.WithTimeout(w.tb.Context(), chaos.Patience)
 			defer cancel()
 			if err := w.Cluster.Delete(ctx, "Secret", "nnf-dm-system", fmt.Sprintf("%s-%d", w.Node, w.tokens)); err != nil && !lab.IsNotFound(err) {
 				w.tb.Error(err)
@@ -900,7 +888,7 @@ func (w *world) settle() {
 		w.start("activated")
 	}
 	since := time.Now()
-	ctx, cancel := context.WithTimeout(w.tb.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.tb.Context(), chaos.Patience)
 	defer cancel()
 	close(w.stop)
 	w.await(ctx, "the calls", func() { w.polls.Wait(); w.calls.Wait() })
@@ -935,7 +923,7 @@ func (w *world) await(ctx context.Context, what string, f func()) {
 		case <-done:
 			return
 		case <-ctx.Done():
-			w.tb.Errorf("%s have not ended %v after the end of all faults", what, patience)
+			w.tb.Errorf("%s have not ended %v after the end of all faults", what, chaos.Patience)
 			return
 		case <-time.After(20 * time.Millisecond):
 			w.alive()
@@ -950,7 +938,7 @@ func (w *world) finishUser(ctx context.Context, u *user) {
 	}
 	try := func(c *call, ok func() bool) {
 		for {
-			c.user, c.job, c.limit = u.name, u.job.Name, patience
+			c.user, c.job, c.limit = u.name, u.job.Name, chaos.Patience
 			w.call(c, u.conn)
 			if c.code == codes.OK && ok() {
 				return
